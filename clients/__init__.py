@@ -1,0 +1,1 @@
+"""A node: Flower's ClientApp over the trainer."""

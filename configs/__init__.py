@@ -1,0 +1,1 @@
+"""Recipes: one YAML each, the only place where numbers live."""

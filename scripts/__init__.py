@@ -1,0 +1,1 @@
+"""The `trfmoe` command, one file a subcommand."""

@@ -1,0 +1,1 @@
+"""Placement, voting, the outer step, and the Flower strategy that runs rounds with them."""

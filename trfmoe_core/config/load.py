@@ -1,0 +1,179 @@
+"""Reads recipes and node files, and reports every problem at once with file, key, value and remedy."""
+
+import difflib
+import hashlib
+import json
+import os
+import types
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from trfmoe_core.config.schema import NodeSettings, Recipe
+from trfmoe_core.errors import ConfigError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
+    """Returns the checked recipe of a YAML file with `a.b=c` overrides applied.
+
+    Raises:
+        ConfigError: with every problem of the file, one a line.
+    """
+    raw = apply_overrides(_read_yaml(path), overrides or [])
+    return validate(Recipe, raw, str(path))
+
+
+def load_node_file(path: Path) -> NodeSettings:
+    """Returns a node's own settings from its YAML file. Relative paths in it are relative to the file.
+
+    Raises:
+        ConfigError: with every problem of the file, one a line.
+    """
+    settings = validate(NodeSettings, _read_yaml(path), str(path))
+    base = path.resolve().parent
+    return settings.model_copy(
+        update={
+            "data": [str((base / Path(entry).expanduser()).resolve()) for entry in settings.data],
+            **{
+                key: str((base / Path(value).expanduser()).resolve())
+                for key in ("state_dir", "cache_dir")
+                if (value := getattr(settings, key))
+            },
+        }
+    )
+
+
+def recipe_hash(recipe: Recipe) -> str:
+    """Returns the SHA-256 of the resolved recipe's canonical JSON, in hexadecimal."""
+    text = json.dumps(recipe.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def apply_overrides(raw: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """Returns a copy of a recipe's mapping with `a.b=c` overrides; values are read as YAML.
+
+    List entries are named by their number: `nodes.0.name=clinic`.
+    """
+    tree = json.loads(json.dumps(raw, default=str))
+    for override in overrides:
+        key, sign, text = override.partition("=")
+        if not sign or not key.strip():
+            raise ConfigError(f"--set {override!r}: expected key=value, for instance --set rounds.num_rounds=5")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {override!r}: the value is no YAML ({error})") from error
+        _assign(tree, key.strip().split("."), value, override)
+    return typing.cast(dict[str, Any], tree)
+
+
+def validate(kind: type[Model], raw: Any, source: str) -> Model:
+    """Returns `raw` as a checked `kind`; `source` stands in the messages.
+
+    Raises:
+        ConfigError: naming source, dotted key, value and what is allowed, for all problems at once.
+    """
+    try:
+        return kind.model_validate(_lenient(raw))
+    except ValidationError as error:
+        lines = [_line(kind, source, problem) for problem in error.errors()]
+        raise ConfigError("\n".join(lines)) from None
+
+
+def _lenient(raw: Any) -> Any:
+    """YAML 1.1 reads `1e-3` as text; a number written that way is a number."""
+    if isinstance(raw, dict):
+        return {key: _lenient(value) for key, value in raw.items()}
+    if isinstance(raw, list):
+        return [_lenient(value) for value in raw]
+    if isinstance(raw, str) and "e" in raw.lower() and raw[:1] in "+-.0123456789":
+        try:
+            return float(raw)
+        except ValueError:
+            return raw
+    return raw
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        near = difflib.get_close_matches(path.name, os.listdir(path.parent) if path.parent.is_dir() else [], 1)
+        hint = f"did you mean {path.parent / near[0]}?" if near else f"the working folder is {Path.cwd()}"
+        raise ConfigError(f"{path}: no such file; {hint}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error})") from error
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: a recipe is a mapping of keys to values, this is {type(raw).__name__}")
+    return raw
+
+
+def _assign(tree: Any, keys: list[str], value: Any, override: str) -> None:
+    node = tree
+    for depth, key in enumerate(keys):
+        last = depth == len(keys) - 1
+        if isinstance(node, list):
+            if not key.isdigit() or int(key) >= len(node):
+                raise ConfigError(
+                    f"--set {override!r}: {'.'.join(keys[:depth])} is a list of {len(node)}; "
+                    f"name an entry by its number 0..{len(node) - 1}"
+                )
+            index: Any = int(key)
+        elif isinstance(node, dict):
+            index = key
+            if not last:
+                node.setdefault(key, {})
+        else:
+            raise ConfigError(f"--set {override!r}: {'.'.join(keys[:depth])} is {node!r}, not a section")
+        if last:
+            node[index] = value
+        else:
+            if node[index] is None:
+                node[index] = {}
+            node = node[index]
+
+
+def _line(kind: type[BaseModel], source: str, problem: Any) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    value = problem.get("input")
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys(kind, problem["loc"][:-1])
+        near = difflib.get_close_matches(str(problem["loc"][-1]), known, 1, 0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(sorted(known))}"
+        return f"{source}: {key}: unknown key; {hint}"
+    if problem["type"] == "value_error":
+        text = str(problem["ctx"]["error"])
+        return f"{source}: {key + ': ' if key else ''}{text}"
+    if problem["type"] == "missing":
+        return f"{source}: {key}: missing; add it"
+    shown = repr(value) if len(repr(value)) <= 80 else repr(value)[:77] + "..."
+    return f"{source}: {key}: {shown} is not allowed; {problem['msg'][0].lower()}{problem['msg'][1:]}"
+
+
+def _known_keys(kind: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+    current: Any = kind
+    for part in loc:
+        if isinstance(part, int):
+            continue
+        if not (isinstance(current, type) and issubclass(current, BaseModel) and part in current.model_fields):
+            return []
+        current = _inner_model(current.model_fields[part].annotation)
+    return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
+
+
+def _inner_model(annotation: Any) -> Any:
+    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) in (typing.Union, list):
+        for inner in typing.get_args(annotation):
+            found = _inner_model(inner)
+            if isinstance(found, type) and issubclass(found, BaseModel):
+                return found
+    return annotation

@@ -1,0 +1,244 @@
+"""What a recipe may say. Every section is frozen, refuses unknown keys and states its ranges."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Dtype = Literal["float32", "bfloat16"]
+
+
+class Section(BaseModel):
+    """Base of all sections: immutable, no unknown keys, no silent conversions such as `"3"` to 3."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class ModelConfig(Section):
+    """Shape of the decoder-only mixture-of-experts transformer (Mixtral's layout, arXiv 2401.04088)."""
+
+    layers: int = Field(4, ge=1, le=256)
+    width: int = Field(128, ge=8, le=65536)
+    heads: int = Field(4, ge=1, le=1024)
+    kv_heads: int | None = Field(None, ge=1, le=1024, description="null: as many as heads; fewer: grouped queries")
+    experts: int = Field(8, ge=1, le=4096, description="experts a layer")
+    top_k: int = Field(2, ge=1, le=64, description="experts a token")
+    expert_width: int = Field(176, ge=1, le=262144)
+    context: int = Field(128, ge=8, le=1048576, description="tokens a sequence")
+    rope_theta: float = Field(10000.0, gt=0)
+    norm_eps: float = Field(1e-5, gt=0, lt=1)
+    tie_embeddings: bool = False
+    init_std: float = Field(0.02, gt=0, le=1)
+    balance: Literal["per_layer", "pooled"] = "per_layer"
+    balance_weight: float = Field(0.01, ge=0, le=10)
+
+    @property
+    def num_kv_heads(self) -> int:
+        """Number of key-value heads after the default is applied."""
+        return self.heads if self.kv_heads is None else self.kv_heads
+
+    @property
+    def head_width(self) -> int:
+        """Width of one attention head."""
+        return self.width // self.heads
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        problems = []
+        if self.width % self.heads:
+            problems.append(f"heads: {self.heads} does not divide width {self.width}; choose a divisor")
+        elif self.head_width % 2:
+            problems.append(f"heads: width/heads = {self.head_width} is odd; rotary embeddings need an even head width")
+        if self.heads % self.num_kv_heads:
+            problems.append(f"kv_heads: {self.num_kv_heads} does not divide heads {self.heads}; choose a divisor")
+        if self.top_k > self.experts:
+            problems.append(f"top_k: {self.top_k} is above experts {self.experts}; choose 1..{self.experts}")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+
+class ExpertsConfig(Section):
+    """Who holds experts, and what a node does with the others."""
+
+    replication: Literal[3] = 3
+    unheld: Literal["train"] = "train"
+
+
+class DataConfig(Section):
+    """How text becomes tokens, the same on every node."""
+
+    tokenizer: str = Field("byte", min_length=1, description="byte, or a local Hugging Face tokenizer folder")
+    piece_bytes: int = Field(4096, ge=64, le=1 << 24, description="documents are cut at page or paragraph borders")
+    held_out: float = Field(0.1, gt=0, lt=1, description="fraction of pieces held out, chosen by hash")
+    evaluation_tokens: int = Field(16384, ge=64, description="held-out tokens a node evaluates on every round, at most")
+    file_timeout_s: float = Field(60.0, gt=0, description="a PDF that takes longer is recorded and skipped")
+    file_memory_mb: int = Field(2048, ge=256, description="a PDF that needs more is recorded and skipped")
+
+
+class TrainingConfig(Section):
+    """Local training on a node (AdamW, arXiv 1711.05101)."""
+
+    batch_size: int = Field(12, ge=1, le=1 << 20, description="sequences a step and device")
+    accumulation: int = Field(1, ge=1, le=4096, description="micro-batches a step")
+    learning_rate: float = Field(1e-3, gt=0, le=1)
+    min_learning_rate: float = Field(1e-4, ge=0, le=1)
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_steps: int = Field(20, ge=0)
+    weight_decay: float = Field(0.1, ge=0, le=1)
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.99, ge=0, lt=1)
+    clip_norm: float = Field(1.0, gt=0)
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda|cuda:\d+)$")
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    threads: int = Field(1, ge=1, le=1024, description="CPU threads a node; 1 keeps simulated nodes reproducible")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.min_learning_rate > self.learning_rate:
+            raise ValueError(
+                f"min_learning_rate: {self.min_learning_rate} is above learning_rate {self.learning_rate}; lower it"
+            )
+        return self
+
+
+class RoundsConfig(Section):
+    """Rounds of the federation and how long the coordinator waits."""
+
+    num_rounds: int = Field(12, ge=1, le=1_000_000)
+    local_steps: int = Field(25, ge=1, le=1_000_000, description="H, optimizer steps a node and round")
+    wait: Literal["all"] = "all"
+    nodes_deadline_s: float = Field(120.0, gt=0, description="how long to wait for the nodes to appear")
+    reply_deadline_s: float = Field(3600.0, gt=0, description="how long to wait for the replies of a round")
+
+
+class AgreementConfig(Section):
+    """When two replicas of one block agree."""
+
+    cosine: float = Field(-0.2, ge=-1, le=1, description="0 where the nodes' data are alike, -0.2 otherwise")
+    norm_ratio: float = Field(3.0, ge=1)
+
+
+class OuterConfig(Section):
+    """What the coordinator does with a voted update."""
+
+    optimizer: Literal["average", "nesterov"] = "average"
+    learning_rate: float = Field(1.0, gt=0, le=10)
+    momentum: float = Field(0.9, ge=0, lt=1, description="nesterov only")
+
+
+class TransportConfig(Section):
+    """What travels."""
+
+    broadcast: Dtype = "float32"
+    updates: Dtype = "float32"
+    parcel_mb: int = Field(64, ge=1, le=512, description="blocks travel in flat buffers of at most this size")
+
+
+class DrillConfig(Section):
+    """A fault that a node plays on purpose, to show that the federation bears it."""
+
+    attack: Literal["scale", "sign_flip", "nan", "zero", "crash"] = "scale"
+    factor: float = Field(-10.0, description="scale only: what the update is multiplied by")
+    from_round: int = Field(1, ge=1)
+    to_round: int | None = Field(None, ge=1)
+
+    def active(self, round_number: int) -> bool:
+        """Whether the fault is played in this round."""
+        return self.from_round <= round_number and (self.to_round is None or round_number <= self.to_round)
+
+
+class NodeSettings(Section):
+    """One node's own business: its name, where its text lies, its device. Never chosen by the coordinator."""
+
+    name: Name
+    zone: Name | None = None
+    data: list[str] = Field(min_length=1, description="files and folders: PDF, parquet, JSONL, text")
+    tokenizer: str | None = Field(None, description="where the recipe's tokenizer folder lies on this node")
+    device: str | None = Field(None, pattern=r"^(auto|cpu|cuda|cuda:\d+)$")
+    threads: int | None = Field(None, ge=1, le=1024)
+    state_dir: str | None = Field(None, description="null: the user's state folder")
+    cache_dir: str | None = Field(None, description="null: the user's cache folder")
+    drill: DrillConfig | None = None
+
+
+class LogConfig(Section):
+    """Where a run is shown besides its own folder."""
+
+    wandb: Literal["off", "offline", "online"] = "off"
+    wandb_project: str = "trfmoe"
+
+
+class Recipe(Section):
+    """One run, whole."""
+
+    name: Name = "run"
+    seed: int = Field(0, ge=0, lt=2**31)
+    run_root: str = Field("runs", description="run folders are made below it")
+    vote: Literal["majority", "median", "mean"] = "majority"
+    model: ModelConfig = ModelConfig()
+    experts: ExpertsConfig = ExpertsConfig()
+    data: DataConfig = DataConfig()
+    training: TrainingConfig = TrainingConfig()
+    rounds: RoundsConfig = RoundsConfig()
+    agreement: AgreementConfig = AgreementConfig()
+    outer: OuterConfig = OuterConfig()
+    transport: TransportConfig = TransportConfig()
+    log: LogConfig = LogConfig()
+    num_nodes: int = Field(3, ge=3, le=100_000, description="nodes that must be present before round 1")
+    nodes: list[NodeSettings] = Field(default_factory=list, description="simulation: one entry a node")
+
+    @property
+    def total_steps(self) -> int:
+        """Local optimizer steps of a node over the whole run: what the learning-rate schedule spans."""
+        return self.rounds.num_rounds * self.rounds.local_steps
+
+    @field_validator("nodes")
+    @classmethod
+    def _names(cls, nodes: list[NodeSettings]) -> list[NodeSettings]:
+        names = [node.name for node in nodes]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"the names {twice} stand twice; give every node a name of its own")
+        return nodes
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.nodes and len(self.nodes) < 3:
+            raise ValueError(f"nodes: {len(self.nodes)} given, but every expert is trained by 3 nodes; list 3 or more")
+        if self.nodes and "num_nodes" in self.model_fields_set and self.num_nodes != len(self.nodes):
+            raise ValueError(f"num_nodes: {self.num_nodes}, but nodes lists {len(self.nodes)}; leave num_nodes out")
+        return self
+
+    @property
+    def federation_size(self) -> int:
+        """Number of nodes that the run expects."""
+        return len(self.nodes) or self.num_nodes
+
+    def for_nodes(self) -> "Recipe":
+        """The part that travels to the nodes: no node's settings, no path of the coordinator."""
+        return self.model_copy(update={"nodes": [], "num_nodes": self.federation_size, "run_root": "runs"})
+
+    def resolved(self, base: Path) -> "Recipe":
+        """The recipe with every path made absolute against `base`."""
+
+        def absolute(path: str) -> str:
+            return str((base / Path(path).expanduser()).resolve())
+
+        def tokenizer(value: str | None) -> str | None:
+            return value if value in (None, "byte") else absolute(value)
+
+        nodes = [
+            node.model_copy(
+                update={
+                    "data": [absolute(path) for path in node.data],
+                    "tokenizer": tokenizer(node.tokenizer),
+                    "state_dir": node.state_dir and absolute(node.state_dir),
+                    "cache_dir": node.cache_dir and absolute(node.cache_dir),
+                }
+            )
+            for node in self.nodes
+        ]
+        data = self.data.model_copy(update={"tokenizer": tokenizer(self.data.tokenizer)})
+        return self.model_copy(update={"nodes": nodes, "data": data, "run_root": absolute(self.run_root)})

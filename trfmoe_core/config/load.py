@@ -3,7 +3,6 @@
 import difflib
 import hashlib
 import json
-import os
 import types
 import typing
 from pathlib import Path
@@ -103,7 +102,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        near = difflib.get_close_matches(path.name, os.listdir(path.parent) if path.parent.is_dir() else [], 1)
+        near = difflib.get_close_matches(
+            path.name, [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else [], 1
+        )
         hint = f"did you mean {path.parent / near[0]}?" if near else f"the working folder is {Path.cwd()}"
         raise ConfigError(f"{path}: no such file; {hint}") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -1,0 +1,72 @@
+"""Who this node is and where its text lies.
+
+A node of a deployment says it itself, by its own YAML file or by `--node-config`; in a simulation the recipe's `nodes`
+play that part.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from trfmoe_core.config import NodeSettings, load_node_file, load_recipe
+from trfmoe_core.config.load import validate
+from trfmoe_core.errors import ConfigError
+
+_FLOWER_KEYS = {"partition-id", "num-partitions"}
+
+
+def node_settings(node_config: Mapping[str, Any], recipe_path: Path, home: Path) -> NodeSettings:
+    """Returns this node's settings with absolute paths.
+
+    Args:
+        node_config: Flower's node configuration. `settings="FILE"` names the node's own YAML file; or `name=`, `data=`
+            (several paths separated by `:`), `zone=`, ... are given one by one; or there is only `partition-id`, as in
+            a simulation, and the recipe's list of nodes says the rest.
+        recipe_path: The recipe, read only in the last case.
+        home: What relative paths are relative to.
+
+    Raises:
+        ConfigError: when the settings are missing or wrong.
+    """
+    own = {key: value for key, value in node_config.items() if key not in _FLOWER_KEYS}
+    if "settings" in own:
+        return load_node_file(Path(str(own["settings"])))
+    if own:
+        return _from_pairs(own, home)
+    if "partition-id" not in node_config:
+        raise ConfigError(
+            'this node does not know who it is; start it with --node-config \'name="NAME" data="FOLDER:FILE"\' '
+            "or --node-config 'settings=\"NODE.yaml\"'"
+        )
+    number = int(node_config["partition-id"])
+    recipe = load_recipe(recipe_path).resolved(home)
+    if number >= len(recipe.nodes):
+        raise ConfigError(
+            f"{recipe_path}: nodes lists {len(recipe.nodes)}, and this is node number {number}; "
+            f'start the simulation with --federation-config "num-supernodes={len(recipe.nodes)}"'
+        )
+    return recipe.nodes[number]
+
+
+def state_folder(settings: NodeSettings, run_id: str) -> Path:
+    """Returns where this node keeps what a run needs again: optimizer moments and its place in the data."""
+    base = Path(settings.state_dir or platformdirs.user_state_dir("trfmoe"))
+    return base / run_id / settings.name
+
+
+def cache_folder(settings: NodeSettings) -> Path:
+    """Returns where this node keeps token shards, keyed by content."""
+    return Path(settings.cache_dir or os.environ.get("TRFMOE_CACHE") or platformdirs.user_cache_dir("trfmoe"))
+
+
+def _from_pairs(pairs: dict[str, Any], home: Path) -> NodeSettings:
+    raw = {key.replace("-", "_"): value for key, value in pairs.items()}
+    if isinstance(raw.get("data"), str):
+        raw["data"] = [str((home / Path(part).expanduser()).resolve()) for part in raw["data"].split(os.pathsep)]
+    drill = {key.removeprefix("drill_"): raw.pop(key) for key in list(raw) if key.startswith("drill_")}
+    if drill:
+        raw["drill"] = drill
+    return validate(NodeSettings, raw, "--node-config")

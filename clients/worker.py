@@ -1,0 +1,179 @@
+"""What a node does when it is asked: describe itself, and evaluate and train the model that arrives."""
+
+import platform
+from collections import Counter
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from clients.node import cache_folder, state_folder
+from strategies.messages import Description, Evaluation, Training, TrainReply, TrainRequest
+from trfmoe_core.blocks import BlockLayout, Blocks, blocks_digest
+from trfmoe_core.config import NodeSettings, Recipe
+from trfmoe_core.config.load import validate
+from trfmoe_core.data.batches import BatchStream, Cursor, evaluation_windows
+from trfmoe_core.data.corpus import Corpus, prepare_corpus
+from trfmoe_core.data.tokenizer import Tokenizer, load_tokenizer
+from trfmoe_core.errors import DataError, WireError
+from trfmoe_core.fingerprint import code_fingerprint
+from trfmoe_core.model.transformer import MoETransformer, build_model
+from trfmoe_core.seeds import seed_for
+from trfmoe_core.training.device import resolve_device, resolve_precision
+from trfmoe_core.training.evaluate import evaluate
+from trfmoe_core.training.local_state import load_state, save_state
+from trfmoe_core.training.trainer import Trainer
+from trfmoe_core.wire import Parcel, decode, encode
+
+KEEP_STATES = 2
+"""Rounds whose state stays on the disk: a coordinator that died in a round asks for it again."""
+
+
+class Worker:
+    """A node at work on one request.
+
+    Args:
+        settings: The node's own.
+        recipe: What the coordinator sent; it names no path of this node.
+    """
+
+    def __init__(self, settings: NodeSettings, recipe: dict[str, object]) -> None:
+        self.settings = settings
+        self.recipe = validate(Recipe, recipe, "the coordinator's recipe")
+        torch.set_num_threads(settings.threads or self.recipe.training.threads)
+        self.device = resolve_device(settings.device or self.recipe.training.device)
+        self.precision = resolve_precision(self.recipe.training.precision, self.device)
+
+    def tokenizer(self) -> Tokenizer:
+        """Returns the run's tokenizer, from where the node says that it lies."""
+        return load_tokenizer(self.settings.tokenizer or self.recipe.data.tokenizer)
+
+    def corpus(self, tokenizer: Tokenizer) -> Corpus:
+        """Returns the node's text as token shards, from the cache when nothing changed."""
+        return prepare_corpus(self.settings.data, self.recipe.data, tokenizer, cache_folder(self.settings))
+
+    def describe(self) -> Description:
+        """Returns who this node is, after its data are prepared. Unusable data are a refusal, not an error."""
+        versions = {"python": platform.python_version(), "torch": torch.__version__}
+        description = Description(
+            name=self.settings.name,
+            zone=self.settings.zone,
+            code_fingerprint=code_fingerprint(),
+            versions=versions,
+            device=str(self.device),
+        )
+        try:
+            tokenizer = self.tokenizer()
+            corpus = self.corpus(tokenizer)
+        except DataError as error:
+            return description.model_copy(update={"refusal": str(error)[:2000]})
+        return description.model_copy(
+            update={
+                "tokenizer_fingerprint": tokenizer.fingerprint,
+                "train_tokens": corpus.train.num_tokens,
+                "held_out_tokens": corpus.held_out.num_tokens,
+                "files": dict(sorted(Counter(report.status for report in corpus.files).items())),
+                "notes": [note[:2000] for note in corpus.notes[:50]],
+                "bigram_bits_per_byte": corpus.bigram_bits_per_byte,
+            }
+        )
+
+    def work(self, request: TrainRequest, parcel: Parcel) -> tuple[TrainReply, Parcel | None]:
+        """Evaluates the arriving model on held-out text, trains it for `request.steps`, and returns the updates.
+
+        Raises:
+            WireError: when what arrived is not what was announced.
+        """
+        tokenizer = self.tokenizer()
+        corpus = self.corpus(tokenizer)
+        model = build_model(self.recipe.model, tokenizer.padded_vocab_size, self.recipe.seed)
+        parameters = dict(model.named_parameters())
+        layout = BlockLayout.of(parameters)
+        base = decode(parcel, layout, layout.names, [self.recipe.transport.broadcast])
+        if blocks_digest(base) != request.base_digest:
+            raise WireError("the weights that arrived do not have the digest that the coordinator announced")
+        layout.scatter(base, parameters)
+        model.to(self.device)
+        reply = TrainReply(
+            run_id=request.run_id,
+            round=request.round,
+            epoch=request.epoch,
+            base_digest=request.base_digest,
+            name=self.settings.name,
+            evaluation=self._evaluate(model, corpus),
+        )
+        if request.steps == 0:
+            return reply, None
+        training = self._train(model, corpus, request)
+        updates = self._updates(model, layout, base, request.held)
+        transport = self.recipe.transport
+        answer = encode(updates, layout, transport.updates, transport.parcel_mb << 20)
+        return reply.model_copy(update={"training": training, "index": answer.index}), answer
+
+    def _evaluate(self, model: MoETransformer, corpus: Corpus) -> Evaluation:
+        windows = evaluation_windows(corpus.held_out, self.recipe.model.context, self.recipe.data.evaluation_tokens)
+        metrics = evaluate(model, windows, self.recipe.training.batch_size, self.device, self.precision)
+        return Evaluation(loss=metrics.loss, bits_per_byte=metrics.bits_per_byte, tokens=metrics.tokens)
+
+    def _train(self, model: MoETransformer, corpus: Corpus, request: TrainRequest) -> Training:
+        trainer = Trainer(model, self.recipe.training, self.recipe.total_steps, self.device)
+        folder = state_folder(self.settings, request.run_id)
+        tensors, cursor = _earlier_state(folder, request.round)
+        if tensors is not None:
+            trainer.load_state(tensors)
+        # A node that missed rounds keeps its place in the data, but the schedule is the federation's.
+        trainer.step = (request.round - 1) * request.steps
+        stream = BatchStream(
+            corpus.train,
+            self.recipe.model.context,
+            self.recipe.training.batch_size,
+            seed_for(self.recipe.seed, self.settings.name),
+            cursor,
+        )
+        metrics = trainer.train(stream, request.steps)
+        meta = {
+            "round": request.round,
+            "base_digest": request.base_digest,
+            "epoch": stream.cursor.epoch,
+            "window": stream.cursor.window,
+        }
+        save_state(folder / _state_name(request.round), trainer.state(), meta)
+        _forget_states(folder, request.round)
+        return Training(
+            loss=metrics.loss,
+            balance_loss=metrics.balance_loss,
+            grad_norm=metrics.grad_norm,
+            learning_rate=metrics.learning_rate,
+            tokens=metrics.tokens,
+            seconds=metrics.seconds,
+            expert_share=metrics.expert_share,
+        )
+
+    def _updates(self, model: MoETransformer, layout: BlockLayout, base: Blocks, held: list[str]) -> Blocks:
+        trained = layout.gather(dict(model.named_parameters()))
+        unknown = [name for name in held if name not in trained]
+        if unknown:
+            raise WireError(f"the coordinator asks for the block {unknown[0][:80]!r}, which the model does not have")
+        return {name: trained[name].sub_(base[name]) for name in held}
+
+
+def _state_name(round_number: int) -> str:
+    return f"round-{round_number:06d}.safetensors"
+
+
+def _state_rounds(folder: Path) -> dict[int, Path]:
+    return {int(path.stem.removeprefix("round-")): path for path in sorted(folder.glob("round-*.safetensors"))}
+
+
+def _earlier_state(folder: Path, round_number: int) -> tuple[dict[str, Tensor] | None, Cursor]:
+    earlier = [number for number in _state_rounds(folder) if number < round_number]
+    if not earlier:
+        return None, Cursor(0, 0)
+    tensors, meta = load_state(folder / _state_name(max(earlier)))
+    return tensors, Cursor(int(meta["epoch"]), int(meta["window"]))
+
+
+def _forget_states(folder: Path, round_number: int) -> None:
+    numbers = [number for number in _state_rounds(folder) if number <= round_number]
+    for number in sorted(numbers)[:-KEEP_STATES]:
+        (folder / _state_name(number)).unlink(missing_ok=True)

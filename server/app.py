@@ -1,0 +1,118 @@
+"""Flower's ServerApp: reads the recipe, opens or resumes the run folder, and lets the strategy run the rounds."""
+
+import platform
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import flwr
+import torch
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from server.events import read_events
+from server.recorder import RunRecorder, Sink, best_round, last_checkpoint
+from server.report import write_report
+from server.run_folder import RunFolder
+from server.wandb_sink import WandbSink
+from strategies.exchange import Clock
+from strategies.tri_redundant import TriRedundant, to_arrays
+from trfmoe_core.blocks import BlockLayout, blocks_digest
+from trfmoe_core.config import load_recipe, recipe_hash
+from trfmoe_core.config.places import find_recipe, home
+from trfmoe_core.data.tokenizer import Tokenizer, load_tokenizer
+from trfmoe_core.errors import TRFMoEError
+from trfmoe_core.fingerprint import code_fingerprint
+from trfmoe_core.model.transformer import build_model
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Runs one federation from the recipe that the run configuration names."""
+    recipe = load_recipe(find_recipe(str(context.run_config.get("recipe", "")))).resolved(home())
+    run_dir = str(context.run_config.get("run-dir", ""))
+    folder = RunFolder.open(Path(run_dir)) if run_dir else RunFolder.create(Path(recipe.run_root), recipe)
+    run(grid, folder)
+
+
+def run(grid: Grid, folder: RunFolder, clock: Clock | None = None) -> None:
+    """Runs, or goes on with, the run of a folder, and leaves outcome and report in it.
+
+    Raises:
+        TRFMoEError: what ended the run; it is recorded as `run_finished` too.
+    """
+    torch.set_num_threads(1)
+    recipe = folder.recipe
+    with folder.lock():
+        tokenizer = load_tokenizer(recipe.data.tokenizer)
+        model = build_model(recipe.model, tokenizer.padded_vocab_size, recipe.seed)
+        parameters = dict(model.named_parameters())
+        layout = BlockLayout.of(parameters)
+        recorder = RunRecorder(folder, layout, _sinks(folder))
+        try:
+            _run(grid, folder, recorder, layout, tokenizer, layout.gather(parameters), clock)
+        except TRFMoEError as error:
+            recorder.record("run_finished", outcome="failed", reason=str(error), rounds=None, digest=None)
+            raise
+        finally:
+            write_report(folder.path)
+
+
+def _run(
+    grid: Grid,
+    folder: RunFolder,
+    recorder: RunRecorder,
+    layout: BlockLayout,
+    tokenizer: Tokenizer,
+    blocks: dict[str, Any],
+    clock: Clock | None,
+) -> None:
+    recipe = folder.recipe
+    if not folder.tokenizer_path.exists():
+        tokenizer.save(folder.tokenizer_path)
+    checkpoint = last_checkpoint(folder, layout)
+    if checkpoint is not None:
+        blocks = layout.gather(checkpoint.weights)
+    run_id = next((e["run_id"] for e in read_events(folder.events_path) if e["event"] == "run_started"), uuid4().hex)
+    recorder.record(
+        "run_started",
+        run_id=run_id,
+        name=recipe.name,
+        mode="federated",
+        vote=recipe.vote,
+        recipe_hash=recipe_hash(recipe),
+        code_fingerprint=code_fingerprint(),
+        num_rounds=recipe.rounds.num_rounds,
+        resumed_from=checkpoint and checkpoint.round,
+        versions={"python": platform.python_version(), "torch": torch.__version__, "flwr": flwr.__version__},
+        parameters=sum(flat.numel() for flat in blocks.values()),
+    )
+    strategy = TriRedundant(
+        recipe=recipe,
+        layout=layout,
+        run_id=run_id,
+        tokenizer_fingerprint=tokenizer.fingerprint,
+        recorder=recorder,
+        state=checkpoint and checkpoint.state,
+        momentum=checkpoint and checkpoint.optimizer,
+        clock=clock,
+    )
+    rounds = recipe.rounds
+    strategy.start(grid, to_arrays(blocks), num_rounds=rounds.num_rounds, timeout=rounds.reply_deadline_s)
+    recorder.record(
+        "run_finished",
+        outcome="completed",
+        reason=None,
+        rounds=strategy.round,
+        digest=blocks_digest(strategy.blocks),
+        best_round=best_round(folder),
+    )
+
+
+def _sinks(folder: RunFolder) -> list[Sink]:
+    log = folder.recipe.log
+    if log.wandb == "off":
+        return []
+    return [WandbSink(log.wandb, log.wandb_project, folder.path)]

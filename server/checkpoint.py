@@ -1,0 +1,94 @@
+"""Checkpoints: one folder a round, whole or not there. The journal's `round_committed` line is what commits it."""
+
+import json
+import re
+import shutil
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from trfmoe_core.atomic import new_folder
+from trfmoe_core.errors import RunFolderError
+
+_NAME = re.compile(r"round-(\d{6,})$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """The result of one round: model weights by parameter name, optimizer tensors, and what else a resume needs."""
+
+    round: int
+    weights: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    state: dict[str, Any]
+
+
+def save_checkpoint(
+    root: Path,
+    round_number: int,
+    weights: Mapping[str, Tensor],
+    optimizer: Mapping[str, Tensor],
+    state: Mapping[str, Any],
+) -> Path:
+    """Writes `<root>/round-000007`, replacing an uncommitted one of that round, and returns it.
+
+    Raises:
+        RunFolderError: when it cannot be written; the earlier checkpoints stay.
+    """
+    path = checkpoint_path(root, round_number)
+    try:
+        with new_folder(path) as folder:
+            save_file(_contiguous(weights), folder / "weights.safetensors")
+            save_file(_contiguous(optimizer), folder / "outer.safetensors")
+            (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
+    except (OSError, SafetensorError) as error:
+        raise RunFolderError(
+            f"{path}: cannot be written ({error}); free space and go on with --resume, the last round is safe"
+        ) from error
+    return path
+
+
+def load_checkpoint(root: Path, round_number: int) -> Checkpoint:
+    """Returns a checkpoint.
+
+    Raises:
+        RunFolderError: when it is missing or broken.
+    """
+    path = checkpoint_path(root, round_number)
+    try:
+        return Checkpoint(
+            round=round_number,
+            weights=load_file(path / "weights.safetensors"),
+            optimizer=load_file(path / "outer.safetensors"),
+            state=json.loads((path / "state.json").read_text(encoding="utf-8")),
+        )
+    except (OSError, SafetensorError, ValueError) as error:
+        raise RunFolderError(f"{path}: the checkpoint cannot be read ({error})") from error
+
+
+def checkpoint_path(root: Path, round_number: int) -> Path:
+    """Returns where the checkpoint of a round lies."""
+    return root / f"round-{round_number:06d}"
+
+
+def checkpoint_rounds(root: Path) -> list[int]:
+    """Returns the rounds that have a checkpoint, in order."""
+    if not root.is_dir():
+        return []
+    return sorted(int(match[1]) for entry in root.iterdir() if (match := _NAME.match(entry.name)))
+
+
+def keep_only(root: Path, rounds: Collection[int]) -> None:
+    """Removes the checkpoints of all other rounds."""
+    for number in checkpoint_rounds(root):
+        if number not in rounds:
+            shutil.rmtree(checkpoint_path(root, number))
+
+
+def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}

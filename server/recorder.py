@@ -1,0 +1,85 @@
+"""Writes a run down: events into the journal and its readers, rounds into checkpoints."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from server.checkpoint import Checkpoint, checkpoint_rounds, keep_only, load_checkpoint, save_checkpoint
+from server.events import Event, Journal, read_events
+from server.run_folder import RunFolder
+from trfmoe_core.blocks import BlockLayout, Blocks, blocks_digest
+from trfmoe_core.errors import RunFolderError
+
+KEEP_LAST = 2
+Sink = Callable[[Event], None]
+
+
+class RunRecorder:
+    """The recorder of one run folder; hold its lock.
+
+    A round is committed when its `round_committed` line is on the disk; its checkpoint is written before. A checkpoint
+    without that line is of a round that never ended and is written again.
+    """
+
+    def __init__(self, folder: RunFolder, layout: BlockLayout, sinks: Sequence[Sink] = ()) -> None:
+        self.folder = folder
+        self.layout = layout
+        self.sinks = list(sinks)
+        self.journal = Journal(folder.events_path)
+
+    def record(self, kind: str, **fields: Any) -> None:
+        """Appends one event and shows it to the sinks."""
+        event = self.journal.append(kind, **fields)
+        for sink in self.sinks:
+            sink(event)
+
+    def commit(self, round_number: int, blocks: Blocks, momentum: Blocks, state: dict[str, Any]) -> None:
+        """Writes the round's checkpoint, then the line that makes it count, then removes what is too old."""
+        root = self.folder.checkpoints_path
+        save_checkpoint(root, round_number, self.named(blocks), momentum, state)
+        self.record("round_committed", round=round_number, digest=state["digest"], **state["summary"])
+        best = state["best"]["round"] if state.get("best") else round_number
+        keep_only(root, {best, *range(round_number - KEEP_LAST + 1, round_number + 1)})
+
+    def named(self, blocks: Blocks) -> dict[str, Any]:
+        """Returns blocks as the model's named parameters."""
+        shapes: dict[str, list[int]] = {}
+        for spec in self.layout.specs.values():
+            for slot in spec.slots:
+                shape = list(slot.shape) if slot.expert is None else [slot.expert + 1, *slot.shape]
+                shapes[slot.tensor] = max(shapes.get(slot.tensor, []), shape)
+        weights = {name: next(iter(blocks.values())).new_empty(shape) for name, shape in shapes.items()}
+        self.layout.scatter(blocks, weights)
+        return weights
+
+
+def committed_rounds(folder: RunFolder) -> list[int]:
+    """Returns the rounds that the journal has committed, in order."""
+    return [event["round"] for event in read_events(folder.events_path) if event["event"] == "round_committed"]
+
+
+def last_checkpoint(folder: RunFolder, layout: BlockLayout | None = None) -> Checkpoint | None:
+    """Returns the newest committed checkpoint, or None when no round is committed.
+
+    Raises:
+        RunFolderError: when it is missing, or its weights do not have the digest that was committed.
+    """
+    rounds = committed_rounds(folder)
+    if not rounds:
+        return None
+    checkpoint = load_checkpoint(folder.checkpoints_path, rounds[-1])
+    if layout is not None and blocks_digest(layout.gather(checkpoint.weights)) != checkpoint.state["digest"]:
+        raise RunFolderError(
+            f"{folder.path}: the weights of round {rounds[-1]} changed after they were committed; "
+            f"remove {folder.checkpoints_path} and the later lines of the journal only if you know why"
+        )
+    return checkpoint
+
+
+def best_round(folder: RunFolder) -> int | None:
+    """Returns the round of the best checkpoint that is kept: lowest median bits per byte, else the newest."""
+    kept = set(checkpoint_rounds(folder.checkpoints_path)) & set(committed_rounds(folder))
+    measured = {e["round"]: e["bits_per_byte"] for e in read_events(folder.events_path) if e["event"] == "evaluated"}
+    known = [number for number in kept if number in measured]
+    if known:
+        return min(known, key=lambda number: measured[number])
+    return max(kept, default=None)

@@ -1,0 +1,170 @@
+"""What coordinator and nodes say to each other, and how it lies in Flower's records.
+
+A message holds one ConfigRecord with a JSON header, checked field by field on arrival, and at most one ArrayRecord
+with the buffers of a parcel. Raw buffers, because Flower's own array formats know no bfloat16 and cost a request a
+tensor.
+"""
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from pydantic import Field, ValidationError
+
+from trfmoe_core.config.schema import Section
+from trfmoe_core.errors import WireError
+from trfmoe_core.wire import Parcel
+
+PROTOCOL = 1
+MAX_HEADER = 64 * 1024 * 1024
+_HEADER, _PARCEL = "header", "parcel"
+_STYPE = "trfmoe.bytes"
+
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Text = Annotated[str, Field(max_length=2000)]
+Count = Annotated[int, Field(ge=0, le=10**15)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Header = TypeVar("Header", bound=Section)
+
+
+class DescribeRequest(Section):
+    """Asks a node who it is, and lets it prepare its data."""
+
+    protocol: Literal[1] = PROTOCOL
+    run_id: str
+    recipe: dict[str, Any]
+
+
+class Description(Section):
+    """A node's answer: what it is and what it has. `refusal` says why it cannot take part."""
+
+    protocol: Literal[1] = PROTOCOL
+    name: str = Field(min_length=1, max_length=64)
+    zone: str | None = Field(None, max_length=64)
+    refusal: Text | None = None
+    code_fingerprint: Digest
+    tokenizer_fingerprint: Digest | None = None
+    versions: dict[str, Text] = Field(max_length=20)
+    device: Text = ""
+    train_tokens: Count = 0
+    held_out_tokens: Count = 0
+    files: dict[str, Count] = Field(default_factory=dict, max_length=50)
+    notes: list[Text] = Field(default_factory=list, max_length=50)
+    bigram_bits_per_byte: float | None = Field(None, ge=0, le=64)
+
+
+class TrainRequest(Section):
+    """The arriving model is evaluated on the node's held-out text, trained for `steps` and the updates sent back.
+
+    With `steps` 0 it is only evaluated.
+    """
+
+    protocol: Literal[1] = PROTOCOL
+    run_id: str
+    round: int = Field(ge=0)
+    epoch: int = Field(ge=0)
+    base_digest: Digest
+    steps: int = Field(ge=0)
+    held: list[str]
+    recipe: dict[str, Any]
+    index: str
+
+
+class Evaluation(Section):
+    """The arriving model on the node's own held-out text."""
+
+    loss: float = Field(ge=0, le=1e6, description="nats a token")
+    bits_per_byte: float = Field(ge=0, le=1e6)
+    tokens: Count
+
+
+class Training(Section):
+    """The node's local training of one round."""
+
+    loss: float = Field(ge=0, le=1e6, description="nats a token, mean over the steps")
+    balance_loss: float = Field(ge=0, le=1e6)
+    grad_norm: float = Field(ge=0, le=1e30)
+    learning_rate: float = Field(ge=0, le=10)
+    tokens: Count = Field(gt=0)
+    seconds: float = Field(ge=0, le=1e8)
+    expert_share: list[list[Share]] = Field(max_length=256)
+
+
+class TrainReply(Section):
+    """Answers a `TrainRequest`: the echo, the measurements, and the index of the parcel that comes along."""
+
+    protocol: Literal[1] = PROTOCOL
+    run_id: str
+    round: int = Field(ge=0)
+    epoch: int = Field(ge=0)
+    base_digest: Digest
+    name: str = Field(min_length=1, max_length=64)
+    error: Text | None = None
+    evaluation: Evaluation | None = None
+    training: Training | None = None
+    index: str | None = None
+    drill: Text | None = Field(None, description="the fault that this node was told to play")
+
+
+def pack_buffers(parcel: Parcel) -> ArrayRecord:
+    """Returns a parcel's buffers as one ArrayRecord; share it between messages, equal content travels once."""
+    return ArrayRecord(
+        {
+            str(number): Array(dtype="uint8", shape=(len(data),), stype=_STYPE, data=data)
+            for number, data in enumerate(parcel.buffers)
+        }
+    )
+
+
+def pack(header: Section, buffers: ArrayRecord | None = None) -> RecordDict:
+    """Returns a message's content."""
+    content = RecordDict({_HEADER: ConfigRecord({"json": header.model_dump_json()})})
+    if buffers is not None:
+        content[_PARCEL] = buffers
+    return content
+
+
+def read_header(message: Message, kind: type[Header]) -> Header:
+    """Returns the header of a message, checked.
+
+    Raises:
+        WireError: when there is none, or it is not a `kind`.
+    """
+    record = message.content.get(_HEADER)
+    text = record.get("json") if isinstance(record, ConfigRecord) else None
+    if not isinstance(text, str):
+        raise WireError(f"the message has no {kind.__name__} header")
+    if len(text) > MAX_HEADER:
+        raise WireError(f"the header is {len(text)} characters long; {MAX_HEADER} are allowed")
+    try:
+        return kind.model_validate_json(text)
+    except (ValidationError, RecursionError) as error:
+        first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
+        where = ".".join(str(part) for part in first["loc"])
+        raise WireError(f"the header is no {kind.__name__}: {where}: {first['msg']}"[:500]) from None
+
+
+def read_parcel(message: Message, index: str, max_bytes: int) -> Parcel:
+    """Returns the parcel of a message: the index from its header and the raw buffers.
+
+    Args:
+        message: What arrived.
+        index: The parcel's index, from the header.
+        max_bytes: Most bytes that the buffers may have together.
+
+    Raises:
+        WireError: when the buffers are missing, of a foreign kind or too large.
+    """
+    record = message.content.get(_PARCEL)
+    if not isinstance(record, ArrayRecord):
+        raise WireError("the message carries no parcel")
+    buffers = []
+    total = 0
+    for number in range(len(record)):
+        array = record.get(str(number))
+        if not isinstance(array, Array) or array.stype != _STYPE or not isinstance(array.data, bytes):
+            raise WireError(f"buffer {number} of the parcel is missing or not {_STYPE}")
+        total += len(array.data)
+        if total > max_bytes:
+            raise WireError(f"the parcel has more than the {max_bytes} bytes that this node can need to send")
+        buffers.append(array.data)
+    return Parcel(index, tuple(buffers))

@@ -1,0 +1,82 @@
+"""Checks one reply of a node against what it was asked. The only exception that leaves is `WireError`."""
+
+from dataclasses import dataclass
+
+from flwr.app import Message
+
+from strategies.messages import Training, TrainReply, TrainRequest, read_header, read_parcel
+from trfmoe_core.blocks import BlockLayout, Blocks
+from trfmoe_core.config import Recipe
+from trfmoe_core.errors import WireError
+from trfmoe_core.wire import ITEM_BYTES, decode
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedReply:
+    """A reply that is what it should be. `updates` is empty when nothing was trained."""
+
+    reply: TrainReply
+    updates: Blocks
+    num_bytes: int
+
+    @property
+    def training(self) -> Training:
+        """The measurements of the training.
+
+        Raises:
+            WireError: when the reply has none.
+        """
+        if self.reply.training is None:
+            raise WireError("the reply has no training measurements")
+        return self.reply.training
+
+
+def check_reply(
+    message: Message, request: TrainRequest, name: str, layout: BlockLayout, recipe: Recipe
+) -> CheckedReply:
+    """Returns a node's reply, checked and decoded.
+
+    Args:
+        message: What arrived from the node.
+        request: What the node was sent.
+        name: The node's name.
+        layout: The model's blocks.
+        recipe: The run.
+
+    Raises:
+        WireError: saying what is wrong; the reply must be dropped then.
+    """
+    reply = read_header(message, TrainReply)
+    if reply.error is not None:
+        raise WireError(f"the node reports: {reply.error}")
+    if reply.name != name:
+        raise WireError(f"the reply is signed {reply.name!r}")
+    for field in ("run_id", "round", "epoch", "base_digest"):
+        sent, echoed = getattr(request, field), getattr(reply, field)
+        if sent != echoed:
+            raise WireError(f"{field} is {str(echoed)[:16]!r}, not {str(sent)[:16]!r}: a reply to another request")
+    if request.steps == 0:
+        if reply.evaluation is None:
+            raise WireError("the reply has no evaluation")
+        return CheckedReply(reply=reply, updates={}, num_bytes=0)
+    _check_training(reply, request, recipe)
+    if reply.index is None:
+        raise WireError("the reply has no index of its parcel")
+    dtype = recipe.transport.updates
+    largest = sum(layout.specs[block].numel for block in request.held) * ITEM_BYTES[dtype]
+    parcel = read_parcel(message, reply.index, largest)
+    updates = decode(parcel, layout, request.held, [dtype])
+    return CheckedReply(reply=reply, updates=updates, num_bytes=parcel.num_bytes)
+
+
+def _check_training(reply: TrainReply, request: TrainRequest, recipe: Recipe) -> None:
+    training = reply.training
+    if training is None:
+        raise WireError("the reply has no training measurements")
+    model = recipe.model
+    if [len(row) for row in training.expert_share] != [model.experts] * model.layers:
+        raise WireError(f"expert_share is not {model.layers} rows of {model.experts} shares")
+    # A node may run several devices, so its token count is bounded, not fixed.
+    expected = request.steps * recipe.training.batch_size * recipe.training.accumulation * model.context
+    if training.tokens > 1024 * expected:
+        raise WireError(f"{training.tokens} tokens in {request.steps} steps; about {expected} are possible")

@@ -1,0 +1,184 @@
+"""Rounds with a node that lies, breaks or sends rubbish: the run goes on and says who it was."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MessageType, RecordDict
+
+from server.app import run
+from server.events import read_events
+from strategies.messages import TrainReply, pack, pack_buffers, read_header, read_parcel
+from tests.federation import grid_of, of_kind, run_recipe
+from trfmoe_core.config import DrillConfig, Recipe
+from trfmoe_core.wire import Parcel
+
+LIAR = 3
+BLOCKS = 2 * 4 + 1
+
+
+def with_drill(recipe: Recipe, drill: dict[str, Any]) -> Recipe:
+    nodes = list(recipe.nodes)
+    nodes[LIAR - 1] = nodes[LIAR - 1].model_copy(update={"drill": DrillConfig(**drill)})
+    return recipe.model_copy(update={"nodes": nodes})
+
+
+def test_a_liar_is_outvoted_in_every_round_in_which_it_lies(tiny_recipe: Callable[..., Recipe]) -> None:
+    _, events = run_recipe(with_drill(tiny_recipe(), {"factor": -10.0, "from_round": 2}))
+    committed = of_kind(events, "round_committed")
+    assert committed[0]["outvoted"] == {}
+    assert all(event["outvoted"] == {"cyd": BLOCKS} for event in committed[1:])
+    drills = [(event["round"], event["node"]) for event in of_kind(events, "node_reply") if event.get("drill")]
+    assert drills == [(2, "cyd"), (3, "cyd")]
+    bits = [event["bits_per_byte"] for event in of_kind(events, "evaluated")]
+    assert bits[3] < bits[1] < bits[0]
+    _, worse = run_recipe(with_drill(tiny_recipe(vote="mean"), {"factor": -10.0, "from_round": 2}))
+    assert of_kind(worse, "evaluated")[-1]["bits_per_byte"] > bits[-1] + 0.5
+
+
+@pytest.mark.parametrize(
+    ("attack", "status", "reason"),
+    [("nan", "dropped", "not finite"), ("crash", "missing", "crashes in round"), ("zero", "accepted", None)],
+)
+def test_nan_crash_and_zero(
+    tiny_recipe: Callable[..., Recipe], attack: str, status: str, reason: str | None
+) -> None:
+    _, events = run_recipe(with_drill(tiny_recipe(), {"attack": attack, "from_round": 2}))
+    replies = [e for e in of_kind(events, "node_reply") if e["node"] == "cyd" and e["round"] > 1]
+    assert [e["status"] for e in replies] == [status, status]
+    assert all(reason is None or reason in e["reason"] for e in replies)
+    last = of_kind(events, "verdicts")[-1]["verdicts"]
+    column = {"nan": "invalid", "crash": "missing", "zero": "outvoted"}[attack]
+    assert all(verdict[column] == ["cyd"] and verdict["accepted"] == ["ada", "bob"] for verdict in last)
+    assert of_kind(events, "run_finished")[0]["outcome"] == "completed"
+
+
+def edit_header(message: Message, **changes: object) -> Message:
+    reply = read_header(message, TrainReply).model_copy(update=changes)
+    message.content["header"] = ConfigRecord({"json": reply.model_dump_json()})
+    return message
+
+
+def replace_content(message: Message, content: RecordDict) -> Message:
+    for key in list(message.content):
+        del message.content[key]
+    for key, value in content.items():
+        message.content[key] = value
+    return message
+
+
+def grow(message: Message) -> Message:
+    reply = read_header(message, TrainReply)
+    parcel = read_parcel(message, reply.index or "", 1 << 40)
+    message.content["parcel"] = pack_buffers(Parcel(parcel.index, (*parcel.buffers, b"x" * 10_000_000)))
+    return message
+
+
+def foreign_array(message: Message) -> Message:
+    message.content["parcel"] = ArrayRecord({"0": Array(dtype="object", shape=(1,), stype="pickle", data=b"x")})
+    return message
+
+
+def signed(message: Message, field: str, value: object) -> Message:
+    reply = read_header(message, TrainReply)
+    if field == "tokens" and reply.training:
+        return edit_header(message, training=reply.training.model_copy(update={"tokens": value}))
+    if field == "share" and reply.training:
+        return edit_header(message, training=reply.training.model_copy(update={"expert_share": [[0.5]]}))
+    return edit_header(message, **{field: value})
+
+
+def failed(message: Message) -> Message:
+    error = Message(Error(code=2, reason="boom"), reply_to=_request_of(message))
+    error.metadata.__dict__["_src_node_id"] = LIAR
+    return error
+
+
+def _request_of(reply: Message) -> Message:
+    request = Message(pack(_EMPTY), LIAR, MessageType.TRAIN)
+    request.metadata.__dict__["_message_id"] = reply.metadata.reply_to_message_id
+    return request
+
+
+_EMPTY = TrainReply(run_id="", round=0, epoch=0, base_digest="0" * 64, name="x")
+
+RUBBISH: dict[str, tuple[Callable[[Message], Message | None], str]] = {
+    "empty": (lambda m: replace_content(m, RecordDict()), "no TrainReply header"),
+    "header of another type": (lambda m: replace_content(m, RecordDict({"header": ConfigRecord({"json": 3})})), "no"),
+    "no json": (lambda m: replace_content(m, RecordDict({"header": ConfigRecord({"json": "[["})})), "no TrainReply"),
+    "no parcel": (lambda m: m.content.pop("parcel") and m, "no parcel"),
+    "foreign array": (foreign_array, "missing or not"),
+    "oversize": (grow, "more than"),
+    "old round": (lambda m: signed(m, "round", 1), "another request"),
+    "other epoch": (lambda m: signed(m, "epoch", 7), "another request"),
+    "other base": (lambda m: signed(m, "base_digest", "0" * 64), "another request"),
+    "other run": (lambda m: signed(m, "run_id", "x"), "another request"),
+    "other name": (lambda m: signed(m, "name", "ada"), "signed"),
+    "negative tokens": (lambda m: signed(m, "tokens", -5), "tokens"),
+    "absurd tokens": (lambda m: signed(m, "tokens", 10**14), "tokens"),
+    "wrong shares": (lambda m: signed(m, "share", None), "expert_share"),
+    "no training": (lambda m: signed(m, "training", None), "no training"),
+    "no index": (lambda m: signed(m, "index", None), "no index"),
+    "bad index": (lambda m: signed(m, "index", "{}"), "index"),
+    "reports an error": (lambda m: signed(m, "error", "disk full"), "disk full"),
+    "flower error": (failed, "Flower error 2"),
+    "silence": (lambda _: None, "no reply within"),
+}
+
+
+@pytest.mark.parametrize("name", RUBBISH)
+def test_rubbish_from_one_node_is_dropped_and_named(tiny_recipe: Callable[..., Recipe], name: str) -> None:
+    spoil, reason = RUBBISH[name]
+
+    def tamper(node_id: int, message: Message) -> Message | None:
+        if node_id != LIAR or message.metadata.message_type != MessageType.TRAIN:
+            return message
+        return spoil(message)
+
+    rounds = {"num_rounds": 2, "local_steps": 1, "nodes_deadline_s": 5.0, "reply_deadline_s": 0.3}
+    _, events = run_recipe(tiny_recipe(rounds=rounds), tamper)
+    dropped = [e for e in of_kind(events, "node_reply") if e["node"] == "cyd" and e["round"] == 2]
+    assert len(dropped) == 1
+    assert dropped[0]["status"] in ("dropped", "missing")
+    assert reason in dropped[0]["reason"]
+    for verdict in of_kind(events, "verdicts")[-1]["verdicts"]:
+        assert verdict["accepted"] == ["ada", "bob"]
+    assert of_kind(events, "run_finished")[0]["outcome"] == "completed"
+
+
+class KilledError(BaseException):
+    """Stands for SIGKILL: nothing may catch it."""
+
+
+@pytest.mark.parametrize("moment", [2, 5, 7])
+def test_a_run_that_dies_goes_on_at_the_last_committed_round(
+    tiny_recipe: Callable[..., Recipe], moment: int
+) -> None:
+    whole = of_kind(run_recipe(tiny_recipe())[1], "run_finished")[0]["digest"]
+    from pathlib import Path
+
+    from server.run_folder import RunFolder
+
+    folder = RunFolder.create(Path(tiny_recipe().run_root), tiny_recipe())
+    count = 0
+
+    def die(_: int, message: Message) -> Message:
+        nonlocal count
+        if message.metadata.message_type == MessageType.TRAIN:
+            count += 1
+            if count == moment:
+                raise KilledError
+        return message
+
+    with pytest.raises(KilledError):
+        run(grid_of(folder, die), folder)
+    with folder.events_path.open("ab") as file:
+        file.write(b'{"seq": 99, "torn')
+    run(grid_of(folder), folder)
+    events = read_events(folder.events_path)
+    started = of_kind(events, "run_started")
+    assert started[1]["resumed_from"] == ((moment - 1) // 3 or None)
+    assert started[1]["run_id"] == started[0]["run_id"]
+    finished = of_kind(events, "run_finished")
+    assert [event["digest"] for event in finished] == [whole]
+    assert [event["seq"] for event in events] == list(range(len(events)))

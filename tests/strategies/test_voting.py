@@ -1,0 +1,131 @@
+"""Votes: the rules for every number of replicas, and what no single replica can do."""
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from strategies.voting import CHUNK, Agreement, median, norm, vote
+
+AGREE = Agreement(cosine=-0.2, norm_ratio=3.0)
+
+
+def replicas(*rows: list[float]) -> dict[str, torch.Tensor]:
+    return {name: torch.tensor(row) for name, row in zip("abcdefghi", rows, strict=False)}
+
+
+def random(seed: int, count: int, size: int) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(size, generator=generator) for _ in range(count)]
+
+
+@pytest.mark.parametrize("count", [3, 4, 5, 9])
+@pytest.mark.parametrize("size", [1, 7, CHUNK, CHUNK + 3])
+def test_median_equals_numpy_bit_for_bit(count: int, size: int) -> None:
+    updates = random(count * size, count, size)
+    expected = np.median(np.stack([update.numpy() for update in updates]), axis=0)
+    assert np.array_equal(median(updates).numpy(), expected)
+
+
+def test_agreeing_replicas_give_the_plain_mean_bit_for_bit() -> None:
+    base = torch.randn(CHUNK + 5, generator=torch.Generator().manual_seed(0))
+    updates = {name: base + 0.1 * noise for name, noise in zip("abc", random(1, 3, base.numel()), strict=True)}
+    update, verdict = vote("majority", updates, AGREE)
+    assert update is not None
+    assert torch.equal(update, (updates["a"] + updates["b"] + updates["c"]) / 3)
+    assert (verdict.outcome, verdict.accepted, verdict.outvoted) == ("unanimous", ("a", "b", "c"), ())
+
+
+@pytest.mark.parametrize("lie", [-1.0, -10.0, 100.0, 0.0, 0.3, -0.3])
+def test_one_liar_of_three_is_outvoted_and_changes_nothing(lie: float) -> None:
+    base = torch.randn(1000, generator=torch.Generator().manual_seed(0))
+    honest = [base + 0.1 * noise for noise in random(1, 2, 1000)]
+    update, verdict = vote("majority", {"a": honest[0], "b": honest[1], "liar": lie * base}, AGREE)
+    assert update is not None
+    assert (verdict.outcome, verdict.accepted, verdict.outvoted) == ("majority", ("a", "b"), ("liar",))
+    assert torch.allclose(update, (honest[0] + honest[1]) / 2, atol=0.05)
+
+
+def test_the_order_of_arrival_does_not_matter() -> None:
+    updates = dict(zip("abcd", random(3, 4, 5000), strict=True))
+    for rule in ("majority", "median", "mean"):
+        results = [vote(rule, {name: updates[name] for name in order}, AGREE) for order in permutations("abcd")]
+        assert all(verdict == results[0][1] for _, verdict in results)
+        assert all(torch.equal(update, results[0][0]) for update, _ in results)
+
+
+def test_three_strangers_take_the_clipped_median_and_the_loudest_is_named() -> None:
+    x, y = [1.0, 0.0, 0.0], [-1.0, 0.1, 0.0]
+    update, verdict = vote("majority", replicas(x, y, [0.0, -300.0, 400.0]), AGREE)
+    assert verdict.outcome == "median"
+    assert verdict.outvoted == ("c",)
+    assert update is not None
+    assert norm(update) <= 1.01
+
+
+def test_two_left_agree_or_nothing_moves() -> None:
+    update, verdict = vote("majority", replicas([1.0, 0.0], [1.0, 0.5]), AGREE)
+    assert verdict.outcome == "majority"
+    assert torch.equal(update, torch.tensor([1.0, 0.25]))
+    update, verdict = vote("majority", replicas([1.0, 0.0], [-1.0, 0.0]), AGREE)
+    assert (update, verdict.outcome, verdict.accepted) == (None, "kept", ())
+
+
+def test_one_left_takes_a_third_of_a_capped_step_and_never_twice_running() -> None:
+    update, verdict = vote("majority", replicas([30.0, 40.0]), AGREE, norm_cap=5.0)
+    assert verdict.outcome == "unverified"
+    assert norm(update) == pytest.approx(5 / 3)
+    update, verdict = vote("majority", replicas([30.0, 40.0]), AGREE, may_be_unverified=False)
+    assert (update, verdict.outcome) == (None, "kept")
+
+
+def test_none_left_keeps_the_block() -> None:
+    update, verdict = vote("majority", {}, AGREE)
+    assert (update, verdict.outcome) == (None, "kept")
+
+
+def test_a_copy_does_not_count_as_a_second_vote() -> None:
+    honest, liar = torch.tensor([1.0, 0.0]), torch.tensor([-1.0, 0.0])
+    update, verdict = vote("majority", {"a": honest, "b": liar, "c": liar.clone()}, AGREE)
+    assert (update, verdict.outcome) == (None, "kept")
+
+
+def test_four_and_more_keep_those_that_agree_with_half() -> None:
+    base = torch.ones(50)
+    good = {name: base + 0.1 * noise for name, noise in zip("abcd", random(5, 4, 50), strict=True)}
+    update, verdict = vote("majority", {**good, "x": -base}, AGREE)
+    assert verdict.outcome == "majority"
+    assert verdict.outvoted == ("x",)
+    assert float(update.mean()) == pytest.approx(1.0, abs=0.1)
+
+
+def test_zero_updates_agree_with_each_other() -> None:
+    zeros = {name: torch.zeros(4) for name in "ab"}
+    _, verdict = vote("majority", {**zeros, "c": torch.full((4,), 1e-12)}, AGREE)
+    assert verdict.outvoted == ()
+
+
+def test_weights_shift_the_mean() -> None:
+    update, _ = vote("mean", replicas([0.0], [4.0]), AGREE, weights={"a": 3.0, "b": 1.0})
+    assert float(update) == pytest.approx(1.0)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.floats(-1024, 1024, width=32), min_size=2, max_size=2), st.floats(width=32, allow_nan=False))
+def test_one_bad_replica_moves_the_median_only_within_the_honest_range(honest: list[float], bad: float) -> None:
+    update = float(median([torch.tensor([honest[0]]), torch.tensor([bad]), torch.tensor([honest[1]])]))
+    assert min(honest) <= update <= max(honest)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**31), st.integers(2, 9), st.floats(-1, 0.9))
+def test_a_vote_never_exceeds_what_its_voters_sent(seed: int, count: int, cosine: float) -> None:
+    updates = dict(zip("abcdefghi", random(seed, count, 40), strict=False))
+    update, verdict = vote("majority", updates, Agreement(cosine=cosine, norm_ratio=3.0))
+    assert set(verdict.accepted).isdisjoint(verdict.outvoted)
+    if update is not None:
+        stacked = torch.stack(list(updates.values())).abs()
+        assert bool((update.abs() <= stacked.max(dim=0).values + 1e-5).all())

@@ -1,0 +1,108 @@
+"""The wire: exact round trips, and nothing but `WireError` for what is wrong."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trfmoe_core.blocks import BlockLayout
+from trfmoe_core.errors import WireError
+from trfmoe_core.wire import Parcel, decode, encode, map_values
+
+PARAMETERS = {
+    "embedding.weight": torch.randn(6, 4, generator=torch.Generator().manual_seed(0)),
+    "layers.0.experts.w_gate_up_EGD": torch.randn(2, 4, 4, generator=torch.Generator().manual_seed(1)),
+    "layers.0.experts.w_down_EDF": torch.randn(2, 4, 2, generator=torch.Generator().manual_seed(2)),
+}
+LAYOUT = BlockLayout.of(PARAMETERS)
+BLOCKS = LAYOUT.gather(PARAMETERS)
+GOOD = encode(BLOCKS, LAYOUT, "float32", 200)
+BOTH = ["float32", "bfloat16"]
+
+
+@pytest.mark.parametrize("limit", [1, 100, 200, 10**6])
+def test_float32_comes_back_exactly(limit: int) -> None:
+    decoded = decode(encode(BLOCKS, LAYOUT, "float32", limit), LAYOUT, LAYOUT.names, BOTH)
+    assert all(torch.equal(decoded[name], BLOCKS[name]) for name in LAYOUT.names)
+
+
+def test_bfloat16_comes_back_rounded_once() -> None:
+    parcel = encode(BLOCKS, LAYOUT, "bfloat16", 10**6)
+    decoded = decode(parcel, LAYOUT, LAYOUT.names, BOTH)
+    assert all(torch.equal(decoded[name], BLOCKS[name].bfloat16().float()) for name in LAYOUT.names)
+    assert sum(len(buffer) for buffer in parcel.buffers) == 2 * sum(flat.numel() for flat in BLOCKS.values())
+
+
+def test_part_of_the_blocks_is_no_error() -> None:
+    part = {"layers.0.experts.1": BLOCKS["layers.0.experts.1"]}
+    assert list(decode(encode(part, LAYOUT, "float32", 1000), LAYOUT, LAYOUT.names, BOTH)) == list(part)
+
+
+def test_map_values_keeps_the_digests_right() -> None:
+    decoded = decode(map_values(GOOD, lambda values: -10 * values), LAYOUT, LAYOUT.names, BOTH)
+    assert all(torch.equal(decoded[name], -10 * BLOCKS[name]) for name in LAYOUT.names)
+
+
+def edited(change: Callable[[dict[str, Any]], object]) -> Parcel:
+    tree = json.loads(GOOD.index)
+    change(tree)
+    return Parcel(json.dumps(tree), GOOD.buffers)
+
+
+VIOLATIONS = {
+    "unknown block": edited(lambda t: t["entries"][0].update(block="layers.9.experts.0")),
+    "twice": edited(lambda t: t["entries"].append(t["entries"][0])),
+    "shape": edited(lambda t: t["entries"][0]["tensors"][0][1].reverse() or t["entries"][0]["tensors"].pop()),
+    "dtype": edited(lambda t: t["entries"][0].update(dtype="float64")),
+    "other dtype": edited(lambda t: t["entries"][0].update(dtype="bfloat16")),
+    "size": edited(lambda t: t["entries"][0].update(size=4)),
+    "huge offset": edited(lambda t: t["entries"][0].update(offset=2**62)),
+    "negative offset": edited(lambda t: t["entries"][0].update(offset=-1)),
+    "bool as number": edited(lambda t: t["entries"][0].update(buffer=False)),
+    "buffer": edited(lambda t: t["entries"][0].update(buffer=7)),
+    "digest": edited(lambda t: t["entries"][0].update(sha256="0" * 64)),
+    "extra key": edited(lambda t: t["entries"][0].update(pickle="x")),
+    "version": edited(lambda t: t.update(version=99)),
+    "entries not a list": edited(lambda t: t.update(entries={})),
+    "no json": Parcel("{", GOOD.buffers),
+    "deep json": Parcel("[" * 900, GOOD.buffers),
+    "long index": Parcel(" " * 10**6 + GOOD.index, GOOD.buffers),
+    "no buffers": Parcel(GOOD.index, ()),
+    "short buffer": Parcel(GOOD.index, (GOOD.buffers[0][:-1], *GOOD.buffers[1:])),
+    "long buffer": Parcel(GOOD.index, (GOOD.buffers[0] + b"x", *GOOD.buffers[1:])),
+    "extra buffer": Parcel(GOOD.index, (*GOOD.buffers, b"x")),
+    "flipped bit": Parcel(GOOD.index, (bytes([GOOD.buffers[0][0] ^ 1]) + GOOD.buffers[0][1:], *GOOD.buffers[1:])),
+}
+
+
+@pytest.mark.parametrize("name", VIOLATIONS)
+def test_violations_are_refused(name: str) -> None:
+    with pytest.raises(WireError):
+        decode(VIOLATIONS[name], LAYOUT, LAYOUT.names, ["float32"])
+
+
+def test_a_block_that_is_not_held_is_refused_by_name() -> None:
+    with pytest.raises(WireError, match="held by another node"):
+        decode(GOOD, LAYOUT, ["trunk"], BOTH)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=300), st.lists(st.binary(max_size=300), max_size=3))
+def test_random_bytes_never_raise_anything_else(index: bytes, buffers: list[bytes]) -> None:
+    with pytest.raises(WireError):
+        decode(Parcel(index.decode("latin-1"), tuple(buffers)), LAYOUT, LAYOUT.names, BOTH)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, len(GOOD.index) - 1), st.characters(codec="ascii"))
+def test_one_changed_character_is_refused_or_means_the_same(place: int, character: str) -> None:
+    index = GOOD.index[:place] + character + GOOD.index[place + 1 :]
+    try:
+        decoded = decode(Parcel(index, GOOD.buffers), LAYOUT, LAYOUT.names, BOTH)
+    except WireError:
+        return
+    assert all(torch.equal(decoded[name], BLOCKS[name]) for name in decoded)

@@ -1,0 +1,135 @@
+"""Blocks: the unit of transport and of voting. One expert (`layers.3.experts.5`) or the whole trunk (`trunk`).
+
+A block's values are one flat float32 vector on the CPU. Its layout (which tensors, which shapes, in which order)
+follows from the model's parameter shapes alone, so every participant derives the same one.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Self
+
+import torch
+from torch import Tensor
+
+TRUNK = "trunk"
+_EXPERT_STACK = re.compile(r"^layers\.(\d+)\.experts\.\w+$")
+
+Blocks = dict[str, Tensor]
+"""Block name -> flat float32 vector."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slot:
+    """Where one tensor lies in its block; `expert` picks one slice of an expert stack along dimension 0."""
+
+    tensor: str
+    expert: int | None
+    shape: tuple[int, ...]
+    offset: int
+
+    @property
+    def numel(self) -> int:
+        """Number of values."""
+        return prod(self.shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockSpec:
+    """The tensors of one block in order."""
+
+    name: str
+    slots: tuple[Slot, ...]
+
+    @property
+    def numel(self) -> int:
+        """Number of values of the whole block."""
+        return sum(slot.numel for slot in self.slots)
+
+
+class BlockLayout:
+    """All blocks of a model: experts by layer and number, then the trunk."""
+
+    def __init__(self, specs: Mapping[str, BlockSpec]) -> None:
+        self.specs = dict(specs)
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, Tensor]) -> Self:
+        """Returns the layout of a model's named parameters. Expert stacks have one expert a slice of dimension 0."""
+        stacks: dict[int, list[str]] = {}
+        trunk: list[str] = []
+        for name in sorted(parameters):
+            match = _EXPERT_STACK.match(name)
+            if match:
+                stacks.setdefault(int(match[1]), []).append(name)
+            else:
+                trunk.append(name)
+        specs = {}
+        for layer in sorted(stacks):
+            num_experts = parameters[stacks[layer][0]].shape[0]
+            for expert in range(num_experts):
+                entries = [(name, expert, tuple(parameters[name].shape[1:])) for name in stacks[layer]]
+                name = f"layers.{layer}.experts.{expert}"
+                specs[name] = BlockSpec(name=name, slots=_slots(entries))
+        specs[TRUNK] = BlockSpec(
+            name=TRUNK, slots=_slots([(name, None, tuple(parameters[name].shape)) for name in trunk])
+        )
+        return cls(specs)
+
+    @property
+    def names(self) -> list[str]:
+        """All block names in order."""
+        return list(self.specs)
+
+    @property
+    def experts(self) -> list[str]:
+        """The experts' block names, layer by layer."""
+        return [name for name in self.specs if name != TRUNK]
+
+    @torch.no_grad()
+    def gather(self, parameters: Mapping[str, Tensor]) -> Blocks:
+        """Returns copies of all blocks of a model's named parameters."""
+        blocks = {}
+        for name, spec in self.specs.items():
+            flat = torch.empty(spec.numel, dtype=torch.float32)
+            for slot in spec.slots:
+                flat[slot.offset : slot.offset + slot.numel] = _view(parameters, slot).reshape(-1)
+            blocks[name] = flat
+        return blocks
+
+    @torch.no_grad()
+    def scatter(self, blocks: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
+        """Writes blocks into a model's named parameters, in place."""
+        for name, flat in blocks.items():
+            for slot in self.specs[name].slots:
+                values = flat[slot.offset : slot.offset + slot.numel].view(slot.shape)
+                _view(parameters, slot).copy_(values)
+
+    def zeros(self) -> Blocks:
+        """Returns all blocks filled with zeros."""
+        return {name: torch.zeros(spec.numel) for name, spec in self.specs.items()}
+
+
+def blocks_digest(blocks: Mapping[str, Tensor]) -> str:
+    """Returns the SHA-256 over names and float32 values of blocks in name order, in hexadecimal."""
+    state = hashlib.sha256()
+    for name in sorted(blocks):
+        state.update(f"{name}:{blocks[name].numel()};".encode())
+        state.update(memoryview(blocks[name].detach().contiguous().numpy()).cast("B"))
+    return state.hexdigest()
+
+
+def _slots(entries: list[tuple[str, int | None, tuple[int, ...]]]) -> tuple[Slot, ...]:
+    slots = []
+    offset = 0
+    for tensor, expert, shape in entries:
+        slots.append(Slot(tensor=tensor, expert=expert, shape=shape, offset=offset))
+        offset += slots[-1].numel
+    return tuple(slots)
+
+
+def _view(parameters: Mapping[str, Tensor], slot: Slot) -> Tensor:
+    tensor = parameters[slot.tensor].detach()
+    return tensor if slot.expert is None else tensor[slot.expert]

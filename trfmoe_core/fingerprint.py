@@ -1,0 +1,20 @@
+"""A fingerprint of the code that coordinator and nodes must share."""
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+PACKAGES = ("clients", "server", "strategies", "trfmoe_core")
+
+
+@cache
+def code_fingerprint() -> str:
+    """Returns the SHA-256 over paths and contents of all Python files of the running app, in hexadecimal."""
+    root = Path(__file__).resolve().parents[1]
+    state = hashlib.sha256()
+    for package in PACKAGES:
+        for path in sorted((root / package).rglob("*.py")):
+            content = path.read_bytes()
+            state.update(f"{path.relative_to(root).as_posix()}:{len(content)};".encode())
+            state.update(content)
+    return state.hexdigest()

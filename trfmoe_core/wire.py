@@ -1,0 +1,185 @@
+"""Parcels: blocks as raw little-endian bytes with an index of dtype, shapes, names and digests. No pickle.
+
+An index is JSON. The payload is a list of flat buffers; blocks follow each other without gaps and never span two
+buffers unless a block alone is larger than the limit. `decode` checks everything that the index says against what the
+receiver expects before it makes a tensor, and its only exception is `WireError`.
+"""
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trfmoe_core.blocks import BlockLayout, Blocks, BlockSpec
+from trfmoe_core.errors import WireError
+
+WIRE_VERSION = 1
+ITEM_BYTES = {"float32": 4, "bfloat16": 2}
+_ENTRY_KEYS = {"block", "dtype", "tensors", "buffer", "offset", "size", "sha256"}
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """Blocks as they travel."""
+
+    index: str
+    buffers: tuple[bytes, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of index and buffers."""
+        return len(self.index) + sum(len(buffer) for buffer in self.buffers)
+
+
+def encode(blocks: Mapping[str, Tensor], layout: BlockLayout, dtype: str, max_buffer_bytes: int) -> Parcel:
+    """Returns blocks (flat float32 vectors) as a parcel of `dtype`, in the order of their names.
+
+    Raises:
+        WireError: on an unknown dtype, or on a big-endian host.
+    """
+    if dtype not in ITEM_BYTES:
+        raise WireError(f"dtype {dtype!r} does not travel; choose one of {', '.join(ITEM_BYTES)}")
+    if sys.byteorder != "little":
+        raise WireError("parcels are little-endian and this host is big-endian; run the node on another one")
+    entries: list[dict[str, Any]] = []
+    buffers: list[list[bytes]] = []
+    filled = max_buffer_bytes + 1
+    for name in sorted(blocks):
+        data = _to_bytes(blocks[name], dtype)
+        if filled + len(data) > max_buffer_bytes:
+            buffers.append([])
+            filled = 0
+        entries.append(
+            {
+                "block": name,
+                "dtype": dtype,
+                "tensors": _tensors(layout.specs[name]),
+                "buffer": len(buffers) - 1,
+                "offset": filled,
+                "size": len(data),
+                "sha256": hashlib.sha256(data).hexdigest(),
+            }
+        )
+        buffers[-1].append(data)
+        filled += len(data)
+    index = json.dumps({"version": WIRE_VERSION, "entries": entries}, separators=(",", ":"))
+    return Parcel(index, tuple(b"".join(parts) for parts in buffers))
+
+
+def decode(parcel: Parcel, layout: BlockLayout, allowed: Collection[str], dtypes: Collection[str]) -> Blocks:
+    """Returns a parcel's blocks as flat float32 vectors, in the order of their names.
+
+    Args:
+        parcel: What arrived.
+        layout: The receiver's own layout; shapes must equal it.
+        allowed: Names that may stand in the parcel. Missing ones are not an error.
+        dtypes: Types that the receiver accepts.
+
+    Raises:
+        WireError: when anything is not as expected; nothing was decoded then.
+    """
+    entries = _parse_index(parcel.index, layout, len(allowed))
+    placed = [0] * len(parcel.buffers)
+    seen: set[str] = set()
+    for entry in entries:
+        name = entry["block"]
+        if name not in allowed:
+            known = "held by another node" if name in layout.specs else "unknown"
+            raise WireError(f"block {name[:80]!r} is {known}; expected only {len(allowed)} blocks of this node")
+        if name in seen:
+            raise WireError(f"block {name!r} stands twice in one parcel")
+        seen.add(name)
+        _check_entry(entry, layout.specs[name], dtypes, parcel.buffers, placed)
+    for number, buffer in enumerate(parcel.buffers):
+        if placed[number] != len(buffer):
+            raise WireError(f"buffer {number} holds {len(buffer)} bytes, its blocks {placed[number]}")
+    views = {}
+    for entry in entries:
+        view = memoryview(parcel.buffers[entry["buffer"]])[entry["offset"] : entry["offset"] + entry["size"]]
+        if hashlib.sha256(view).hexdigest() != entry["sha256"]:
+            raise WireError(f"block {entry['block']!r}: the digest differs; the bytes changed on the way")
+        views[entry["block"]] = (view, entry["dtype"])
+    return {name: _from_bytes(*views[name]) for name in sorted(views)}
+
+
+def map_values(parcel: Parcel, change: Callable[[Tensor], Tensor]) -> Parcel:
+    """Returns a parcel whose every block is `change` of its flat float32 values, with digests that fit.
+
+    For tools that alter parcels on purpose; it trusts the index.
+    """
+    tree = json.loads(parcel.index)
+    buffers = [bytearray(buffer) for buffer in parcel.buffers]
+    for entry in tree["entries"]:
+        place = slice(entry["offset"], entry["offset"] + entry["size"])
+        values = _from_bytes(memoryview(parcel.buffers[entry["buffer"]])[place], entry["dtype"])
+        data = _to_bytes(change(values), entry["dtype"])
+        buffers[entry["buffer"]][place] = data
+        entry["sha256"] = hashlib.sha256(data).hexdigest()
+    return Parcel(json.dumps(tree, separators=(",", ":")), tuple(bytes(buffer) for buffer in buffers))
+
+
+def _parse_index(index: str, layout: BlockLayout, num_allowed: int) -> list[dict[str, Any]]:
+    # No honest entry is longer than the trunk's list of tensors, so the text is bounded before it is parsed.
+    longest = max(len(json.dumps(_tensors(spec))) for spec in layout.specs.values())
+    limit = (num_allowed + 1) * (longest + 400) + 100
+    if len(index) > limit:
+        raise WireError(f"the index is {len(index)} characters long; {limit} are the most that it can need")
+    try:
+        tree = json.loads(index)
+    except (ValueError, RecursionError) as error:
+        raise WireError(f"the index is no JSON: {str(error)[:100]}") from None
+    if not isinstance(tree, dict) or set(tree) != {"version", "entries"} or not isinstance(tree["entries"], list):
+        raise WireError("the index is not {version, entries}")
+    if tree["version"] != WIRE_VERSION:
+        raise WireError(f"wire version {str(tree['version'])[:20]}; this side speaks {WIRE_VERSION}; use one release")
+    for entry in tree["entries"]:
+        if not isinstance(entry, dict) or set(entry) != _ENTRY_KEYS:
+            raise WireError("an entry of the index does not have the keys " + ", ".join(sorted(_ENTRY_KEYS)))
+        texts = all(isinstance(entry[key], str) for key in ("block", "dtype", "sha256"))
+        counts = all(type(entry[key]) is int and entry[key] >= 0 for key in ("buffer", "offset", "size"))
+        if not texts or not counts:
+            raise WireError("an entry of the index has a value of the wrong type")
+    return list(tree["entries"])
+
+
+def _check_entry(
+    entry: dict[str, Any], spec: BlockSpec, dtypes: Collection[str], buffers: Sequence[bytes], placed: list[int]
+) -> None:
+    name = spec.name
+    if entry["dtype"] not in ITEM_BYTES or entry["dtype"] not in dtypes:
+        raise WireError(f"block {name!r}: dtype {entry['dtype'][:20]!r}; accepted: {', '.join(sorted(dtypes))}")
+    if entry["tensors"] != _tensors(spec):
+        raise WireError(f"block {name!r}: names or shapes differ from the model's: {str(entry['tensors'])[:120]}")
+    if entry["size"] != spec.numel * ITEM_BYTES[entry["dtype"]]:
+        raise WireError(f"block {name!r}: {entry['size']} bytes for {spec.numel} values of {entry['dtype']}")
+    number = entry["buffer"]
+    if number >= len(buffers):
+        raise WireError(f"block {name!r}: buffer {number} of {len(buffers)}")
+    if entry["offset"] != placed[number]:
+        raise WireError(f"block {name!r}: starts at byte {entry['offset']} of buffer {number}, not {placed[number]}")
+    placed[number] += entry["size"]
+    if placed[number] > len(buffers[number]):
+        raise WireError(f"block {name!r}: ends past the {len(buffers[number])} bytes of buffer {number}")
+
+
+def _tensors(spec: BlockSpec) -> list[Any]:
+    return [[slot.tensor, list(slot.shape)] for slot in spec.slots]
+
+
+def _to_bytes(values: Tensor, dtype: str) -> bytes:
+    flat = values.detach().to(torch.float32).contiguous()
+    if dtype == "bfloat16":
+        return flat.to(torch.bfloat16).view(torch.int16).numpy().tobytes()
+    return flat.numpy().tobytes()
+
+
+def _from_bytes(data: memoryview, dtype: str) -> Tensor:
+    if dtype == "bfloat16":
+        return torch.from_numpy(np.frombuffer(data, dtype="<i2").copy()).view(torch.bfloat16).to(torch.float32)
+    return torch.from_numpy(np.frombuffer(data, dtype="<f4").copy())

@@ -61,4 +61,4 @@ def _work(message: Message, context: Context) -> Message:
     worker = Worker(settings, request.recipe)
     parcel = read_parcel(message, request.index, 1 << 62)
     reply, updates = worker.work(request, parcel)
-    return Message(pack(reply, updates and pack_buffers(updates)), reply_to=message)
+    return Message(pack(reply, None if updates is None else pack_buffers(updates)), reply_to=message)

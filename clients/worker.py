@@ -19,7 +19,7 @@ from trfmoe_core.errors import DataError, WireError
 from trfmoe_core.fingerprint import code_fingerprint
 from trfmoe_core.model.transformer import MoETransformer, build_model
 from trfmoe_core.seeds import seed_for
-from trfmoe_core.training.device import resolve_device, resolve_precision
+from trfmoe_core.training.device import resolve_device, resolve_precision, set_threads
 from trfmoe_core.training.evaluate import evaluate
 from trfmoe_core.training.local_state import load_state, save_state
 from trfmoe_core.training.trainer import Trainer
@@ -40,7 +40,7 @@ class Worker:
     def __init__(self, settings: NodeSettings, recipe: dict[str, object]) -> None:
         self.settings = settings
         self.recipe = validate(Recipe, recipe, "the coordinator's recipe")
-        torch.set_num_threads(settings.threads or self.recipe.training.threads)
+        set_threads(settings.threads or self.recipe.training.threads)
         self.device = resolve_device(settings.device or self.recipe.training.device)
         self.precision = resolve_precision(self.recipe.training.precision, self.device)
 

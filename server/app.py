@@ -85,7 +85,7 @@ def _run(
         recipe_hash=recipe_hash(recipe),
         code_fingerprint=code_fingerprint(),
         num_rounds=recipe.rounds.num_rounds,
-        resumed_from=checkpoint and checkpoint.round,
+        resumed_from=checkpoint.round if checkpoint else None,
         versions={"python": platform.python_version(), "torch": torch.__version__, "flwr": flwr.__version__},
         parameters=sum(flat.numel() for flat in blocks.values()),
     )
@@ -95,8 +95,8 @@ def _run(
         run_id=run_id,
         tokenizer_fingerprint=tokenizer.fingerprint,
         recorder=recorder,
-        state=checkpoint and checkpoint.state,
-        momentum=checkpoint and checkpoint.optimizer,
+        state=checkpoint.state if checkpoint else None,
+        momentum=checkpoint.optimizer if checkpoint else None,
         clock=clock,
     )
     rounds = recipe.rounds

@@ -14,7 +14,7 @@ from trfmoe_core.config.schema import Section
 from trfmoe_core.errors import WireError
 from trfmoe_core.wire import Parcel
 
-PROTOCOL = 1
+PROTOCOL: Literal[1] = 1
 MAX_HEADER = 64 * 1024 * 1024
 _HEADER, _PARCEL = "header", "parcel"
 _STYPE = "trfmoe.bytes"

@@ -376,9 +376,9 @@ class TriRedundant(Strategy):
             "summary": summary,
         }
         self.recorder.commit(round_number, self.blocks, self.outer.momentum, state)
-        if summary["train_loss"] is None:
+        if not trained:
             return None
-        return MetricRecord({"train_loss": float(summary["train_loss"]), "tokens": tokens})
+        return MetricRecord({"train_loss": median(training.loss for training in trained), "tokens": tokens})
 
 
 def to_arrays(blocks: Blocks) -> ArrayRecord:

@@ -8,6 +8,7 @@ compare with.
 All sums run in the order of the nodes' names, never of arrival, and in chunks that stay in the second-level cache.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -131,7 +132,7 @@ def median(updates: Sequence[Tensor], scales: Sequence[float] | None = None) -> 
 
 def norm(update: Tensor) -> float:
     """Returns the Euclidean norm, accumulated in double precision over chunks; not finite if any value is not."""
-    return _dots([update])[0][0] ** 0.5
+    return math.sqrt(_dots([update])[0][0])
 
 
 def _mean(updates: Sequence[Tensor], shares: Sequence[float], scales: Sequence[float] | None = None) -> Tensor:
@@ -174,7 +175,7 @@ def _identical(names: list[str], replicas: Mapping[str, Tensor]) -> list[list[st
 
 def _agreement_graph(updates: Sequence[Tensor], agreement: Agreement) -> tuple[list[float], set[tuple[int, int]]]:
     dots = _dots(updates)
-    norms = [dots[i][i] ** 0.5 for i in range(len(updates))]
+    norms = [math.sqrt(dots[i][i]) for i in range(len(updates))]
     tiny = TINY_RMS * updates[0].numel() ** 0.5
     edges = set()
     for i, j in combinations(range(len(updates)), 2):

@@ -20,6 +20,8 @@ _EXPERT_STACK = re.compile(r"^layers\.(\d+)\.experts\.\w+$")
 Blocks = dict[str, Tensor]
 """Block name -> flat float32 vector."""
 
+_Entry = tuple[str, int | None, tuple[int, ...]]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Slot:
@@ -70,7 +72,7 @@ class BlockLayout:
         for layer in sorted(stacks):
             num_experts = parameters[stacks[layer][0]].shape[0]
             for expert in range(num_experts):
-                entries = [(name, expert, tuple(parameters[name].shape[1:])) for name in stacks[layer]]
+                entries: list[_Entry] = [(name, expert, tuple(parameters[name].shape[1:])) for name in stacks[layer]]
                 name = f"layers.{layer}.experts.{expert}"
                 specs[name] = BlockSpec(name=name, slots=_slots(entries))
         specs[TRUNK] = BlockSpec(
@@ -117,11 +119,11 @@ def blocks_digest(blocks: Mapping[str, Tensor]) -> str:
     state = hashlib.sha256()
     for name in sorted(blocks):
         state.update(f"{name}:{blocks[name].numel()};".encode())
-        state.update(memoryview(blocks[name].detach().contiguous().numpy()).cast("B"))
+        state.update(blocks[name].detach().contiguous().numpy().data)
     return state.hexdigest()
 
 
-def _slots(entries: list[tuple[str, int | None, tuple[int, ...]]]) -> tuple[Slot, ...]:
+def _slots(entries: list[_Entry]) -> tuple[Slot, ...]:
     slots = []
     offset = 0
     for tensor, expert, shape in entries:

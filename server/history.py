@@ -1,0 +1,99 @@
+"""What a journal says, arranged by node and round. The console, the report and the outcome are made from it."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from server.events import Event
+
+
+class RunHistory:
+    """The state of a run after the events it was fed. A round that was run again after a crash counts once."""
+
+    def __init__(self, events: Iterable[Event] = ()) -> None:
+        self.started: Event = {}
+        self.finished: Event | None = None
+        self.nodes: dict[str, Event] = {}
+        self.refused: dict[str, str] = {}
+        self.placements: list[Event] = []
+        self.replies: dict[int, dict[str, Event]] = {}
+        self.verdicts: dict[int, list[dict[str, Any]]] = {}
+        self.committed: dict[int, Event] = {}
+        self.evaluated: dict[int, Event] = {}
+        self.samples: list[Event] = []
+        self.warnings: list[str] = []
+        self._readers: dict[str, Callable[[Event], object]] = {
+            "run_started": self._run_started,
+            "run_finished": self._run_finished,
+            "node_joined": lambda event: self.nodes.update({event["node"]: event}),
+            "node_refused": lambda event: self.refused.update({event["node"]: event["reason"]}),
+            "placement": self.placements.append,
+            "round_planned": lambda event: self.replies.update({event["round"]: {}}),
+            "node_reply": self._node_reply,
+            "verdicts": lambda event: self.verdicts.update({event["round"]: event["verdicts"]}),
+            "round_committed": lambda event: self.committed.update({event["round"]: event}),
+            "evaluated": lambda event: self.evaluated.update({event["round"]: event}),
+            "sample": self.samples.append,
+            "warning": lambda event: self.warnings.append(str(event.get("text", ""))),
+        }
+        for event in events:
+            self.feed(event)
+
+    def feed(self, event: Event) -> None:
+        """Takes in the next event; kinds that are not known here are passed over."""
+        if reader := self._readers.get(event["event"]):
+            reader(event)
+
+    @property
+    def num_rounds(self) -> int:
+        """Rounds that the run is to have."""
+        return int(self.started.get("num_rounds") or 0)
+
+    @property
+    def bits_per_byte(self) -> list[float | None]:
+        """Median held-out bits per byte after every round from 0 (the untrained model) on; None where not measured."""
+        last = max(self.evaluated, default=-1)
+        return [self.evaluated.get(number, {}).get("bits_per_byte") for number in range(last + 1)]
+
+    @property
+    def best_round(self) -> int | None:
+        """The round of the lowest median bits per byte."""
+        measured = {number: event["bits_per_byte"] for number, event in self.evaluated.items()}
+        return min(measured, key=lambda number: measured[number], default=None)
+
+    def outvoted(self, round_number: int) -> dict[str, int]:
+        """Returns how many blocks each outvoted node lost the vote on in a round."""
+        counts: dict[str, int] = {}
+        for verdict in self.verdicts.get(round_number, []):
+            for name in verdict.get("outvoted", []):
+                counts[name] = counts.get(name, 0) + 1
+        return counts
+
+    def outvoted_rounds(self) -> dict[str, list[int]]:
+        """Returns the committed rounds in which a node was outvoted on at least one block, for the nodes that were."""
+        rounds: dict[str, list[int]] = {}
+        for number in sorted(self.committed):
+            for name in self.outvoted(number):
+                rounds.setdefault(name, []).append(number)
+        return dict(sorted(rounds.items()))
+
+    def drill_rounds(self) -> dict[str, list[int]]:
+        """Returns the committed rounds in which a node played a fault on purpose, for the nodes that did."""
+        rounds: dict[str, list[int]] = {}
+        for number in sorted(self.committed):
+            for name, reply in self.replies.get(number, {}).items():
+                if reply.get("drill"):
+                    rounds.setdefault(name, []).append(number)
+        return dict(sorted(rounds.items()))
+
+    def _node_reply(self, event: Event) -> None:
+        replies = self.replies.setdefault(event["round"], {})
+        # The evaluation after the last round can fail on a node whose training was accepted.
+        if replies.get(event["node"], {}).get("status") != "accepted":
+            replies[event["node"]] = event
+
+    def _run_started(self, event: Event) -> None:
+        self.started = event
+        self.finished = None
+
+    def _run_finished(self, event: Event) -> None:
+        self.finished = event

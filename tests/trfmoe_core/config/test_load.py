@@ -1,0 +1,111 @@
+"""Recipes: every problem at once, with file, key, value and remedy."""
+
+from pathlib import Path
+
+import pytest
+
+from trfmoe_core.config import ModelConfig, Recipe, apply_overrides, load_node_file, load_recipe, recipe_hash
+from trfmoe_core.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(text)
+    return path
+
+
+def problems(folder: Path, text: str, *overrides: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(write(folder, text), list(overrides))
+    return str(caught.value).splitlines()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_shipped_recipe_is_valid(path: Path) -> None:
+    assert load_recipe(path).federation_size >= 3
+
+
+def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
+    lines = problems(tmp_path, "model: {widht: 64, layers: four}\nrounds: {num_rounds: 0}\nvote: loudest\n")
+    assert len(lines) == 4
+    text = "\n".join(lines)
+    assert "model.widht: unknown key; did you mean 'width'?" in text
+    assert "model.layers: 'four'" in text
+    assert "rounds.num_rounds: 0 is not allowed; input should be greater than or equal to 1" in text
+    assert "'majority', 'median' or 'mean'" in text
+    assert all(str(tmp_path / "recipe.yaml") in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model: {width: 100, heads: 3}", "heads: 3 does not divide width 100"),
+        ("model: {heads: 4, kv_heads: 3}", "kv_heads: 3 does not divide heads 4"),
+        ("model: {experts: 4, top_k: 5}", "top_k: 5 is above experts 4"),
+        ("model: {width: 12, heads: 4}", "odd"),
+        ("num_nodes: 2", "num_nodes: 2 is not allowed"),
+        ("nodes: [{name: a, data: [x]}, {name: b, data: [x]}]", "2 given"),
+        ("nodes: [{name: a, data: [x]}, {name: a, data: [x]}, {name: b, data: [x]}]", "'a'"),
+        ("nodes: [{name: a, dta: [x], data: [x]}]", "nodes.0.dta: unknown key; did you mean 'data'?"),
+        ("training: {learning_rate: .nan}", "learning_rate"),
+        ("training: {learning_rate: 1.0e-5}", "min_learning_rate"),
+        ("experts: {replication: 5}", "experts.replication: 5"),
+        ("- a list", "a recipe is a mapping"),
+        ("a: [", "not valid YAML"),
+    ],
+)
+def test_bad_recipes(tmp_path: Path, text: str, message: str) -> None:
+    assert message in "\n".join(problems(tmp_path, text))
+
+
+def test_a_missing_file_names_its_neighbour(tmp_path: Path) -> None:
+    (tmp_path / "demo.yaml").write_text("")
+    with pytest.raises(ConfigError, match=r"did you mean .*demo\.yaml"):
+        load_recipe(tmp_path / "demmo.yaml")
+
+
+def test_overrides_are_yaml_and_reach_into_lists(tmp_path: Path) -> None:
+    path = write(tmp_path, "nodes: [{name: a, data: [x]}, {name: b, data: [x]}, {name: c, data: [x]}]")
+    recipe = load_recipe(path, ["model.layers=2", "nodes.1.name=clinic", "nodes.2.drill={factor: -3.0}", "vote=mean"])
+    assert (recipe.model.layers, recipe.nodes[1].name, recipe.vote) == (2, "clinic", "mean")
+    assert recipe.nodes[2].drill is not None
+    assert load_recipe(path, ["training.learning_rate=3e-4"]).training.learning_rate == 3e-4
+    for wrong in ("model.layers", "nodes.9.name=x", "=3"):
+        with pytest.raises(ConfigError, match="--set"):
+            load_recipe(path, [wrong])
+    with pytest.raises(ConfigError, match=r"model\.layerz: unknown key; did you mean 'layers'"):
+        load_recipe(path, ["model.layerz=2"])
+
+
+def test_overrides_leave_the_original_alone() -> None:
+    raw = {"model": {"layers": 1}}
+    assert apply_overrides(raw, ["model.layers=2"])["model"]["layers"] == 2
+    assert raw["model"]["layers"] == 1
+
+
+def test_the_hash_follows_the_contents() -> None:
+    assert recipe_hash(Recipe()) == recipe_hash(Recipe(model=ModelConfig()))
+    assert recipe_hash(Recipe()) != recipe_hash(Recipe(seed=1))
+
+
+def test_nodes_learn_nothing_about_each_other(tmp_path: Path) -> None:
+    path = write(tmp_path, "nodes: [{name: a, data: [x]}, {name: b, data: [y]}, {name: c, data: [z]}]")
+    sent = load_recipe(path).resolved(tmp_path).for_nodes()
+    assert sent.nodes == []
+    assert sent.federation_size == 3
+    assert str(tmp_path) not in sent.model_dump_json()
+    assert Recipe.model_validate(sent.model_dump(mode="json")) == sent
+
+
+def test_a_node_file_stands_on_its_own_folder(tmp_path: Path) -> None:
+    path = tmp_path / "node.yaml"
+    path.write_text("name: clinic\ndata: [pdfs]\nstate_dir: state\n")
+    settings = load_node_file(path)
+    assert settings.data == [str(tmp_path / "pdfs")]
+    assert settings.state_dir == str(tmp_path / "state")
+    path.write_text("name: a b\ndata: []\n")
+    with pytest.raises(ConfigError) as caught:
+        load_node_file(path)
+    assert len(str(caught.value).splitlines()) == 2

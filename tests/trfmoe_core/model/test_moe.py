@@ -1,0 +1,52 @@
+"""The router, the SwiGLU experts and the two balance losses."""
+
+import pytest
+import torch
+import torch.nn.functional as nnf
+from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
+
+from trfmoe_core.config import ModelConfig
+from trfmoe_core.model.moe import Router, balance_loss, swiglu
+
+
+def test_the_router_keeps_the_best_and_renormalises() -> None:
+    router = Router(ModelConfig.model_validate({"width": 8, "heads": 2, "experts": 5, "top_k": 3}))
+    with torch.no_grad():
+        router.weight.normal_(generator=torch.Generator().manual_seed(0))
+    x = torch.randn(11, 8, generator=torch.Generator().manual_seed(1))
+    routing = router(x)
+    logits = x @ router.weight.T
+    top, choice = logits.topk(3)
+    assert torch.equal(routing.choice_NK, choice)
+    torch.testing.assert_close(routing.weight_NK, top.softmax(-1))
+    torch.testing.assert_close(routing.prob_E, logits.softmax(-1).mean(0))
+    assert router(x.bfloat16()).weight_NK.dtype == torch.float32
+
+
+def test_swiglu_and_its_gradient() -> None:
+    x = torch.randn(6, 10, dtype=torch.float64, requires_grad=True)
+    gate, up = x.chunk(2, dim=-1)
+    torch.testing.assert_close(swiglu(x), nnf.silu(gate) * up)
+    assert torch.autograd.gradcheck(swiglu, (x,))
+
+
+@pytest.mark.parametrize("top_k", [1, 2, 4])
+def test_balance_is_one_a_layer_and_top_k_pooled(top_k: int) -> None:
+    counts, probs = torch.full((3, 8), 16 * top_k), torch.full((3, 8), 1 / 8)
+    assert balance_loss(counts, probs, top_k, "per_layer").item() == pytest.approx(1.0)
+    assert balance_loss(counts, probs, top_k, "pooled").item() == pytest.approx(top_k)
+
+
+def test_layers_with_opposite_imbalance_cancel_only_when_pooled() -> None:
+    counts, probs = torch.tensor([[10, 0], [0, 10]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    assert balance_loss(counts, probs, 1, "per_layer").item() == pytest.approx(2.0)
+    assert balance_loss(counts, probs, 1, "pooled").item() == pytest.approx(1.0)
+
+
+def test_pooled_is_transformers_function() -> None:
+    generator = torch.Generator().manual_seed(3)
+    logits = tuple(torch.randn(50, 6, generator=generator) for _ in range(3))
+    probs = torch.stack([layer.softmax(-1).mean(0) for layer in logits])
+    counts = torch.stack([torch.bincount(layer.topk(2).indices.flatten(), minlength=6) for layer in logits])
+    expected = load_balancing_loss_func(logits, 6, 2)
+    torch.testing.assert_close(balance_loss(counts, probs, 2, "pooled"), expected)

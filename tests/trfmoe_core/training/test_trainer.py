@@ -1,0 +1,163 @@
+"""The local loop: it learns, resumes bit for bit, accumulates exactly, and stops when it diverges."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch import Tensor
+
+from trfmoe_core.config import ModelConfig, TrainingConfig
+from trfmoe_core.errors import RunError
+from trfmoe_core.model.transformer import MoETransformer, build_model
+from trfmoe_core.training.local_state import load_state, save_state
+from trfmoe_core.training.schedule import learning_rate
+from trfmoe_core.training.trainer import Trainer
+
+CPU = torch.device("cpu")
+MODEL = ModelConfig.model_validate(
+    {"layers": 2, "width": 32, "heads": 2, "experts": 4, "expert_width": 24, "context": 16}
+)
+VOCAB = 64
+
+
+class CountingStream:
+    """Batches of arithmetic sequences, a pure function of the position."""
+
+    def __init__(self, batch_size: int, position: int = 0) -> None:
+        self.batch_size, self.position = batch_size, position
+
+    def next(self) -> npt.NDArray[np.int64]:
+        draw = np.random.default_rng(self.position)
+        self.position += 1
+        start, stride = draw.integers(0, 40, (self.batch_size, 1)), draw.integers(1, 3, (self.batch_size, 1))
+        return (start + stride * np.arange(17)) % 40
+
+
+def make_config(**changes: Any) -> TrainingConfig:
+    base = {"learning_rate": 3e-3, "min_learning_rate": 3e-4, "warmup_steps": 2, "batch_size": 4}
+    return TrainingConfig.model_validate({**base, **changes})
+
+
+def make_trainer(config: TrainingConfig, total_steps: int = 6) -> Trainer:
+    return Trainer(build_model(MODEL, VOCAB, 0), config, total_steps, CPU)
+
+
+def stream(batch_size: int = 4, position: int = 0) -> Any:
+    return CountingStream(batch_size, position)
+
+
+def weights(trainer: Trainer) -> dict[str, Tensor]:
+    return trainer.model.state_dict()
+
+
+def assert_equal(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+
+
+def test_it_learns_and_reports(tmp_path: Any) -> None:
+    trainer = make_trainer(make_config(), total_steps=60)
+    batches = stream(8)
+    first = trainer.train(batches, 10)
+    last = [trainer.train(batches, 10) for _ in range(5)][-1]
+    assert last.loss < 0.6 * first.loss
+    assert first.tokens == 10 * 8 * 16 and first.seconds > 0 and first.grad_norm > 0
+    assert last.learning_rate == learning_rate(59, 60, trainer.config)
+    assert first.balance_loss == pytest.approx(1.0, abs=0.2)
+    assert len(first.expert_share) == 2 and all(sum(row) == pytest.approx(1.0) for row in first.expert_share)
+
+
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path: Any) -> None:
+    config = make_config()
+    whole, batches = make_trainer(config), stream()
+    whole.train(batches, 6)
+
+    first, half = make_trainer(config), stream()
+    first.train(half, 3)
+    save_state(tmp_path / "state", {**weights(first), **first.state()}, {"position": half.position})
+
+    tensors, meta = load_state(tmp_path / "state")
+    second = make_trainer(config)
+    names = second.model.state_dict().keys()
+    second.model.load_state_dict({name: tensors[name] for name in names})
+    second.load_state({name: tensor for name, tensor in tensors.items() if name not in names})
+    rest = stream(position=meta["position"])
+    second.train(rest, 3)
+
+    assert second.step == whole.step == 6 and rest.position == batches.position
+    assert_equal(weights(second), weights(whole))
+    assert_equal(second.state(), whole.state())
+
+
+def test_a_step_is_adamw_with_decay_on_matrices_only() -> None:
+    config = make_config(warmup_steps=0, weight_decay=0.5, clip_norm=0.05)
+    trainer = make_trainer(config)
+    reference: MoETransformer = build_model(MODEL, VOCAB, 0)
+    batch = torch.from_numpy(stream().next())
+    metrics = trainer.train(stream(), 1)
+
+    reference(batch[:, :-1], batch[:, 1:]).loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(reference.parameters(), 0.05)
+    assert metrics.grad_norm == pytest.approx(norm.item(), rel=1e-5) and norm > 0.05
+    for name, parameter in reference.named_parameters():
+        rate, grad = config.learning_rate, parameter.grad
+        decayed = parameter.data * (1 - rate * 0.5 if parameter.ndim >= 2 else 1.0)
+        # After one step the corrected moments are the gradient and its square.
+        expected = decayed - rate * grad / (grad.abs() + 1e-8)
+        torch.testing.assert_close(weights(trainer)[name], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_accumulation_is_the_mean_over_micro_batches() -> None:
+    config = {"clip_norm": 1e9, "warmup_steps": 0}
+    whole, parts = make_trainer(make_config(**config)), make_trainer(make_config(accumulation=2, **config))
+
+    class Halves(CountingStream):
+        def next(self) -> npt.NDArray[np.int64]:
+            rows = CountingStream(4).next()[2 * self.position : 2 * self.position + 2]
+            self.position += 1
+            return rows
+
+    one: Any = CountingStream(4)
+    two: Any = Halves(2)
+    # The balance loss is not linear in the batch, so only the cross-entropy is the same.
+    for trainer in (whole, parts):
+        trainer.model.config = MODEL.model_copy(update={"balance_weight": 0.0})
+    together, apart = whole.train(one, 1), parts.train(two, 1)
+    assert apart.loss == pytest.approx(together.loss, abs=1e-5)
+    assert apart.tokens == together.tokens
+    assert apart.grad_norm == pytest.approx(together.grad_norm, rel=1e-4)
+    for name, moment in whole.state().items():
+        torch.testing.assert_close(parts.state()[name], moment, rtol=1e-3, atol=1e-7)
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_move() -> None:
+    trainer = make_trainer(make_config())
+    with torch.no_grad():
+        trainer.model.layers[0].moe_norm.weight[0] = float("inf")
+    before = {name: tensor.clone() for name, tensor in weights(trainer).items()}
+    with pytest.raises(RunError, match=r"diverged at step 0.*learning_rate"):
+        trainer.train(stream(), 2)
+    assert_equal(weights(trainer), before)
+
+
+def test_state_of_another_model_is_refused_and_fresh_state_is_fine() -> None:
+    trainer = make_trainer(make_config())
+    fresh = trainer.state()
+    assert set(fresh) == {"step", "moment_steps"}
+    trainer.train(stream(), 1)
+    state = dict(trainer.state())
+    state["exp_avg.head.weight"] = torch.zeros(3, 3)
+    with pytest.raises(RunError, match=r"exp_avg\.head\.weight is of shape \(3, 3\)"):
+        make_trainer(make_config()).load_state(state)
+    trainer.load_state(fresh)
+    assert trainer.step == 0 and set(trainer.state()) == {"step", "moment_steps"}
+
+
+def test_bfloat16_trains_with_float32_weights_and_moments() -> None:
+    trainer = make_trainer(make_config(precision="bfloat16"), total_steps=20)
+    losses = [trainer.train(stream(), 1).loss for _ in range(20)]
+    assert losses[-1] < losses[0]
+    floats = [*weights(trainer).values(), *(t for t in trainer.state().values() if t.ndim)]
+    assert {tensor.dtype for tensor in floats} == {torch.float32}

@@ -1,0 +1,48 @@
+"""Text as it should be read: one form for every character, no control characters, no torn words, no blank runs."""
+
+import re
+import unicodedata
+
+PAGE_BREAK = "\n\f"
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_LINE_ENDS = re.compile("\r\n?|[\v\x85\u2028\u2029]")
+# A hyphen that only stands at a line's end: U+00AD, or U+0002 as some PDF libraries write it.
+_SOFT_HYPHENS = re.compile("\x02\n?|\u00ad\n?")
+# Controls without tab, newline and form feed; marks without width; direction marks; private use.
+_INVISIBLE = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\ue000-\uf8ff]")
+_LINE_END_HYPHEN = re.compile(r"(\w)-[ \t]*\n[ \t]*(?=[a-zà-öø-ÿ])")
+# Looking back and not giving back keep this linear on long runs of blanks.
+_TRAILING_BLANKS = re.compile(r"(?<![^\S\n\f])[^\S\n\f]++(?=[\n\f]|\Z)")
+_INNER_BLANKS = re.compile(r"(?<=[^\s])[^\S\n\f]{2,}|(?<=[^\s])[^\S\n\f ](?=\S)")
+_BLANK_LINES = re.compile(r"\n{3,}")
+
+
+def clean(text: str, *, join_hyphens: bool = False) -> str:
+    """Returns `text` in NFKC with plain line ends, without control characters, soft hyphens or runs of blanks.
+
+    A form feed stays, as the page break `PAGE_BREAK`. Indentation stays. Cleaning twice changes nothing more.
+
+    Args:
+        text: any string, lone surrogates included (they become U+FFFD).
+        join_hyphens: also join words that a line end tore apart, as typeset pages have them.
+    """
+    if not text.isascii():
+        text = _SURROGATES.sub("\ufffd", text)
+    text = _LINE_ENDS.sub("\n", text)
+    text = _SOFT_HYPHENS.sub("", text)
+    text = _INVISIBLE.sub("", text)
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+    if join_hyphens:
+        text = _LINE_END_HYPHEN.sub(r"\1", text)
+    text = _TRAILING_BLANKS.sub("", text)
+    text = _INNER_BLANKS.sub(" ", text)
+    if "\f" in text:
+        text = PAGE_BREAK.join(page for page in (page.strip("\n") for page in text.split("\f")) if page.strip())
+    return _BLANK_LINES.sub("\n\n", text).strip("\n\f")
+
+
+def normal_form(piece: str) -> str:
+    """Returns the form in which two pieces count as the same: NFKC, no case, single blanks."""
+    return " ".join(unicodedata.normalize("NFKC", piece).casefold().split())

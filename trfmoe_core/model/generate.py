@@ -1,0 +1,80 @@
+"""Draws text from a model, token by token.
+
+T = positions, V = vocabulary.
+"""
+
+from collections.abc import Collection, Sequence
+
+import torch
+from torch import Tensor
+
+from trfmoe_core.errors import ConfigError, RunError
+from trfmoe_core.model.transformer import MoETransformer
+
+
+@torch.no_grad()
+def generate(
+    model: MoETransformer,
+    tokens: Sequence[int],
+    max_tokens: int,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    *,
+    stop_ids: Collection[int] = (),
+    num_ids: int | None = None,
+) -> list[int]:
+    """Returns up to `max_tokens` new tokens; the same for the same seed, whatever the state of torch's own RNG.
+
+    The model sees the last `context` tokens of prompt and continuation; a longer prompt loses its beginning.
+
+    Args:
+        tokens: the prompt, at least one token (the tokenizer's bos will do).
+        temperature: 0 takes the most probable token.
+        top_p: draws from the smallest set of tokens whose probability reaches this share (arXiv 1904.09751).
+        stop_ids: a token of these ends the text and is not returned.
+        num_ids: tokens from here on are padding of the vocabulary and are never drawn; None: none are.
+
+    Raises:
+        ConfigError: if the prompt is empty, a token is outside the vocabulary, or a setting is out of range.
+        RunError: if the model is broken.
+    """
+    _check(model, tokens, max_tokens, temperature, top_p)
+    generator = torch.Generator().manual_seed(seed)
+    device = model.embedding.weight.device
+    window = list(tokens)[-model.config.context :]
+    drawn: list[int] = []
+    model.eval()
+    while len(drawn) < max_tokens:
+        hidden_BTD, _, _ = model.hidden(torch.tensor([window], device=device), model.embedding.weight.dtype)
+        logits_V = model.head(hidden_BTD[0, -1]).float().cpu()[:num_ids]
+        if not logits_V.isfinite().all():
+            raise RunError("the model's weights give no finite logits; take an earlier checkpoint")
+        token = _draw(logits_V, temperature, top_p, generator)
+        if token in stop_ids:
+            break
+        drawn.append(token)
+        window = [*window, token][-model.config.context :]
+    return drawn
+
+
+def _draw(logits_V: Tensor, temperature: float, top_p: float, generator: torch.Generator) -> int:
+    if temperature == 0:
+        return int(logits_V.argmax())
+    prob_V, order_V = (logits_V / temperature).softmax(dim=-1).sort(descending=True, stable=True)
+    before_V = prob_V.cumsum(dim=-1) - prob_V
+    prob_V[before_V >= top_p] = 0.0
+    return int(order_V[torch.multinomial(prob_V, 1, generator=generator)])
+
+
+def _check(model: MoETransformer, tokens: Sequence[int], max_tokens: int, temperature: float, top_p: float) -> None:
+    if not tokens or not all(0 <= token < model.vocab_size for token in tokens):
+        raise ConfigError(
+            f"the prompt has {len(tokens)} tokens; it needs at least one, each in 0..{model.vocab_size - 1}: "
+            "begin with the tokenizer's bos"
+        )
+    if max_tokens < 0 or temperature < 0 or not 0 < top_p <= 1:
+        raise ConfigError(
+            f"max_tokens {max_tokens}, temperature {temperature}, top_p {top_p}: "
+            "max_tokens and temperature must be 0 or more, top_p above 0 and at most 1"
+        )

@@ -1,0 +1,1 @@
+"""The local training loop of a node, evaluation, devices and local state."""

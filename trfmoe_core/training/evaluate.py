@@ -1,0 +1,52 @@
+"""Held-out loss, comparable over tokenizers as bits per byte."""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from trfmoe_core.model.transformer import MoETransformer
+
+if TYPE_CHECKING:
+    from trfmoe_core.data.batches import EvaluationSet
+
+
+@dataclass(frozen=True)
+class EvalMetrics:
+    """What a model scores on held-out text. Not finite if the model is broken: the caller decides what that means."""
+
+    loss: float
+    """Nats a token."""
+    bits_per_byte: float
+    perplexity: float
+    tokens: int
+
+
+@torch.no_grad()
+def evaluate(
+    model: MoETransformer,
+    evaluation_set: "EvaluationSet",
+    batch_size: int,
+    device: torch.device,
+    precision: torch.dtype,
+) -> EvalMetrics:
+    """Returns the mean loss over the set's unmasked targets; the same for every batch size but for rounding.
+
+    Args:
+        batch_size: windows a forward pass.
+        precision: bfloat16 computes under autocast; float32 does not.
+    """
+    model.to(device).eval()
+    nats = torch.zeros((), dtype=torch.float64, device=device)
+    for begin in range(0, len(evaluation_set.tokens), batch_size):
+        window = torch.from_numpy(evaluation_set.tokens[begin : begin + batch_size]).to(device)
+        mask = torch.from_numpy(evaluation_set.mask[begin : begin + batch_size]).to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
+            output = model(window[:, :-1], window[:, 1:], mask)
+        nats += output.cross_entropy.double() * mask.sum()
+    tokens = int(evaluation_set.mask.sum())
+    total = float(nats)
+    loss = total / tokens
+    perplexity = math.exp(loss) if loss < 700 else math.inf
+    return EvalMetrics(loss, total / math.log(2) / evaluation_set.num_bytes, perplexity, tokens)

@@ -1,0 +1,49 @@
+"""A node's own state on its own disk: named tensors and a JSON object in one safetensors file."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from trfmoe_core.atomic import sync_folder
+from trfmoe_core.errors import RunFolderError
+
+_META_KEY = "trfmoe"
+
+
+def save_state(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+    """Writes the file so that a reader sees either the old one or the new one, whole, at any instant.
+
+    Raises:
+        RunFolderError: if the folder cannot be written.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(whole, partial, metadata={_META_KEY: json.dumps(dict(meta), sort_keys=True)})
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+        sync_folder(path.parent)
+    except (OSError, SafetensorError) as error:
+        raise RunFolderError(f"cannot write {path}: {error}; free space, or choose a writable folder") from error
+
+
+def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Returns the tensors (on the CPU) and the JSON object of a file written by `save_state`.
+
+    Raises:
+        RunFolderError: if the file is missing, damaged or of another kind.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            meta = json.loads((file.metadata() or {})[_META_KEY])
+            return {name: file.get_tensor(name) for name in file.keys()}, meta  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise RunFolderError(f"cannot read state from {path}: {error!r}; delete it to begin anew") from error

@@ -4,6 +4,7 @@ DiLoCo's round (arXiv 2311.08105: broadcast, local steps, outer step) over the b
 mean replaced by a vote. Unlike Flower's own loop it resumes, has a deadline for everything, and no reply can end it.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from logging import INFO
 from statistics import fmean, median
@@ -332,6 +333,7 @@ class TriRedundant(Strategy):
             round=round_number,
             loss=loss,
             bits_per_byte=bits,
+            perplexity=math.exp(min(loss, 700.0)),
             nodes={name: evaluation.model_dump(mode="json") for name, evaluation in measured.items()},
             best=best,
         )

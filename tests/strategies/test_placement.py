@@ -27,7 +27,7 @@ def test_distinct_balanced_and_reproducible(num_nodes: int, layers: int, count: 
     loads = placement.loads()
     assert sum(loads.values()) == 3 * layers * count
     assert max(loads.values()) - min(loads.values()) <= 1
-    shared = {pair: 0 for pair in combinations(placement.nodes, 2)}
+    shared = dict.fromkeys(combinations(placement.nodes, 2), 0)
     for block, holders in placement.holders.items():
         if block != TRUNK:
             for pair in combinations(holders, 2):

@@ -40,9 +40,7 @@ def test_a_liar_is_outvoted_in_every_round_in_which_it_lies(tiny_recipe: Callabl
     ("attack", "status", "reason"),
     [("nan", "dropped", "not finite"), ("crash", "missing", "crashes in round"), ("zero", "accepted", None)],
 )
-def test_nan_crash_and_zero(
-    tiny_recipe: Callable[..., Recipe], attack: str, status: str, reason: str | None
-) -> None:
+def test_nan_crash_and_zero(tiny_recipe: Callable[..., Recipe], attack: str, status: str, reason: str | None) -> None:
     _, events = run_recipe(with_drill(tiny_recipe(), {"attack": attack, "from_round": 2}))
     replies = [e for e in of_kind(events, "node_reply") if e["node"] == "cyd" and e["round"] > 1]
     assert [e["status"] for e in replies] == [status, status]
@@ -151,9 +149,7 @@ class KilledError(BaseException):
 
 
 @pytest.mark.parametrize("moment", [2, 5, 7])
-def test_a_run_that_dies_goes_on_at_the_last_committed_round(
-    tiny_recipe: Callable[..., Recipe], moment: int
-) -> None:
+def test_a_run_that_dies_goes_on_at_the_last_committed_round(tiny_recipe: Callable[..., Recipe], moment: int) -> None:
     whole = of_kind(run_recipe(tiny_recipe())[1], "run_finished")[0]["digest"]
     from pathlib import Path
 

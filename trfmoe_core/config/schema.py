@@ -1,5 +1,6 @@
 """What a recipe may say. Every section is frozen, refuses unknown keys and states its ranges."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -224,7 +225,8 @@ class Recipe(Section):
         """The recipe with every path made absolute against `base`."""
 
         def absolute(path: str) -> str:
-            return str((base / Path(path).expanduser()).resolve())
+            # Not Path.resolve: it raises on a loop of links, and what is wrong with a path is said where it is read.
+            return os.path.abspath(base / os.path.expanduser(path))  # noqa: PTH100, PTH111
 
         def tokenizer(value: str | None) -> str | None:
             return value if value in (None, "byte") else absolute(value)

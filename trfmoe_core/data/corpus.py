@@ -15,8 +15,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from trfmoe_core.config.schema import DataConfig
 from trfmoe_core.atomic import sync_folder, write_text
+from trfmoe_core.config.schema import DataConfig
 from trfmoe_core.data.baseline import ByteBigram
 from trfmoe_core.data.files import FileReport, SourceFile, find_files, moved, printable
 from trfmoe_core.data.pdf import PdfReader

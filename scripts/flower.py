@@ -1,0 +1,240 @@
+"""Runs a Flower app on a simulation SuperLink of its own and tells the run's real outcome."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import socket
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+from scripts.family import Family
+from trfmoe_core.errors import RunError
+
+CONNECTION = "trfmoe"
+START_DEADLINE_S = 60.0
+SUBMIT_DEADLINE_S = 120.0
+STATUS_DEADLINE_S = 60.0
+POLL_S = 0.5
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def app_folder() -> Path:
+    """Returns the folder that `flwr run` is given: the one with this project's pyproject.toml.
+
+    Raises:
+        RunError: the package is installed without it.
+    """
+    root = Path(__file__).resolve().parents[1]
+    if not (root / "pyproject.toml").is_file():
+        raise RunError(f"{root}: no pyproject.toml; run from a checkout, installed with `make install`")
+    return root
+
+
+def flower_environment(home: Path) -> dict[str, str]:
+    """Returns the environment of every Flower process: own home, no telemetry, no update check, no installs."""
+    binaries = str(Path(sys.executable).parent)
+    environment = {
+        key: value for key, value in os.environ.items() if not key.startswith(("FLWR_", "RAY_", "PYTHONPATH"))
+    }
+    return {
+        **environment,
+        "PATH": binaries + os.pathsep + environment.get("PATH", os.defpath),
+        "FLWR_HOME": str(home / "flwr"),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "RAY_TMPDIR": str(home),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_DEDUP_LOGS": "0",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def free_port() -> int:
+    """Returns a TCP port of the loopback interface that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def write_connection(home: Path, address: str) -> None:
+    """Makes `address` the only SuperLink connection that `flwr` knows under this home."""
+    folder = home / "flwr"
+    folder.mkdir(parents=True, exist_ok=True)
+    text = (
+        f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\naddress = "{address}"\ninsecure = true\n'
+    )
+    (folder / "config.toml").write_text(text, encoding="utf-8")
+
+
+def flower_program(name: str) -> str:
+    """Returns the path of one of Flower's programs, looked for beside this Python first.
+
+    Raises:
+        RunError: it is not installed.
+    """
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.is_file() else shutil.which(name)
+    if found is None:
+        raise RunError(f"{name}: not found beside {sys.executable} nor on PATH; run `make install`")
+    return found
+
+
+class FlowerSimulation:
+    """Context manager around one SuperLink, one run and its Ray; all of it has ended when it is left."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._log_start = log.stat().st_size if log.exists() else 0
+        self._family = Family()
+        self._environment = flower_environment(self._family.scratch)
+        self._status: tuple[str, str] | None = None
+        self._run_id = ""
+        self._app_seen: psutil.Process | None = None
+        self._next_poll = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._family.close()
+
+    def submit(self, app: Path, num_nodes: int, run_config: Mapping[str, str], federation: Mapping[str, float]) -> str:
+        """Returns Flower's id of the run that was started.
+
+        Raises:
+            RunError: the SuperLink or the run does not start; the message ends with the log's last lines.
+        """
+        # Once in about ten runs Flower did not find the server app in its own copy of the app ("No module named
+        # 'server'", cause unknown). The original, which has the same code, stands behind the copy on the path.
+        self._environment["PYTHONPATH"] = str(app)
+        self._start_superlink()
+        home = self._family.scratch
+        config = home / "run-config.toml"
+        config.write_text(
+            "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in run_config.items()),
+            encoding="utf-8",
+        )
+        settings = {"num-supernodes": num_nodes, **federation}
+        self._start(
+            "flwr run",
+            [
+                *(flower_program("flwr"), "run", str(app), CONNECTION, "--stream", "--run-config", str(config)),
+                *("--federation-config", " ".join(f"{key}={value}" for key, value in settings.items())),
+            ],
+        )
+        deadline = time.monotonic() + SUBMIT_DEADLINE_S
+        while not (found := re.search(r"Successfully started run (\d+)", self.log_text())):
+            if not self._family.running("flwr run") or time.monotonic() > deadline:
+                raise RunError(f"flwr run: the run was not accepted; {self._log} ends with:\n{self.log_tail()}")
+            time.sleep(POLL_S / 2)
+        self._run_id = found[1]
+        return self._run_id
+
+    def finished(self) -> bool:
+        """Whether the run has come to an end, also by the loss of one of Flower's processes. Cheap to ask often."""
+        if self._status is None and time.monotonic() >= self._next_poll:
+            self._next_poll = time.monotonic() + POLL_S
+            self._status = self._look()
+        return self._status is not None
+
+    def status(self) -> tuple[str, str]:
+        """Returns Flower's status of a finished run and its details, such as `("finished:completed", "")`."""
+        return self._status or ("running", "")
+
+    def log_text(self) -> str:
+        """Returns what this run has written to the log so far, without colours."""
+        with contextlib.suppress(FileNotFoundError), self._log.open("rb") as file:
+            file.seek(self._log_start)
+            return ANSI.sub("", file.read().decode("utf-8", errors="replace"))
+        return ""
+
+    def log_tail(self, lines: int = 12) -> str:
+        """Returns the last lines of the log."""
+        return "\n".join("  " + line for line in self.log_text().splitlines()[-lines:])
+
+    def _start(self, name: str, argv: list[str], log: Path | None = None) -> None:
+        self._family.start(name, argv, self._environment, self._family.scratch, log or self._log)
+
+    def _start_superlink(self) -> None:
+        for attempt in range(3):  # another program may take the port between our look and Flower's
+            port = free_port()
+            write_connection(self._family.scratch, f"127.0.0.1:{port}")
+            name = f"flower-superlink {attempt}"
+            self._start(
+                name,
+                [
+                    *(flower_program("flower-superlink"), "--insecure", "--simulation", "--isolation", "subprocess"),
+                    *("--host", "127.0.0.1", "--port", str(port), "--disable-runtime-dependency-installation"),
+                ],
+            )
+            self._superlink = name
+            deadline = time.monotonic() + START_DEADLINE_S
+            while self._family.running(name) and time.monotonic() < deadline:
+                if _healthy(port):
+                    return
+                time.sleep(0.2)
+        raise RunError(f"flower-superlink: did not start; {self._log} ends with:\n{self.log_tail()}")
+
+    def _look(self) -> tuple[str, str] | None:
+        if not self._family.alive:
+            return "lost", "the guard of the processes was killed"
+        if not self._family.running(self._superlink):
+            return "lost", "the SuperLink ended"
+        if self._app_seen is None:
+            self._app_seen = self._find_app()
+        app_ended = self._app_seen is not None and not _lives(self._app_seen)
+        if not app_ended and self._family.running("flwr run"):
+            return None
+        status = self._ask()
+        if status[0].startswith("finished") or not app_ended:
+            return status
+        # A server app that ends by itself reports first; this one was killed.
+        return "lost", "the server app was killed"
+
+    def _find_app(self) -> psutil.Process | None:
+        for process in self._family.descendants():
+            with contextlib.suppress(psutil.Error):
+                if any(Path(part).name == "flwr-simulation" for part in process.cmdline()[:3]):
+                    return process
+        return None
+
+    def _ask(self) -> tuple[str, str]:
+        answer = self._family.scratch / "status.json"
+        answer.unlink(missing_ok=True)
+        argv = [flower_program("flwr"), "ls", CONNECTION, "--run-id", self._run_id, "--format", "json"]
+        self._start("flwr ls", argv, answer)
+        self._family.wait("flwr ls", STATUS_DEADLINE_S)
+        text = answer.read_text(encoding="utf-8") if answer.exists() else ""
+        try:
+            run = json.loads(text[text.index("{") :])["runs"][0]
+            return str(run["status"]), str(run.get("status-details", ""))
+        except (ValueError, KeyError, IndexError, TypeError):
+            return "unknown", f"flwr ls answered {text.strip()[-200:]!r}"
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
+
+
+def _healthy(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1.0) as answer:
+            return int(answer.status) == 200
+    except (urllib.error.URLError, OSError):
+        return False

@@ -1,0 +1,93 @@
+"""Finds out what cannot work before anything is started: paths, folders, tokenizer, every node's data."""
+
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+from clients.node import cache_folder
+from scripts.flower import app_folder
+from scripts.output import Output
+from trfmoe_core.config import NodeSettings, Recipe
+from trfmoe_core.data.corpus import Corpus, prepare_corpus
+from trfmoe_core.data.files import FileReport
+from trfmoe_core.data.tokenizer import Tokenizer, load_tokenizer
+from trfmoe_core.errors import ConfigError, DataError, RunFolderError
+
+LISTED_FILES = 16
+
+
+def find_recipe(given: Path) -> Path:
+    """Returns the recipe that a user means: a path from here, a path in this project, or a bare name in configs/."""
+    root = app_folder()
+    candidates = (given, root / given, root / "configs" / f"{given}.yaml")
+    return next((path for path in candidates if path.is_file()), given)
+
+
+def check_run_root(root: Path) -> None:
+    """Makes sure that run folders can be made below `root`.
+
+    Raises:
+        RunFolderError: when they cannot.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=root):
+            pass
+    except OSError as error:
+        raise RunFolderError(
+            f"run_root {root}: cannot be written ({error.strerror or error}); choose another with --set run_root=DIR"
+        ) from error
+
+
+def prepare_nodes(recipe: Recipe, output: Output) -> dict[str, Corpus]:
+    """Returns every node's corpus, prepared into the cache that the simulated nodes read, and shows their files.
+
+    Raises:
+        ConfigError: the recipe lists no nodes.
+        DataError: a tokenizer or a node's data cannot be used; the message names the node.
+    """
+    if not recipe.nodes:
+        raise ConfigError(
+            "nodes: the recipe lists none, and a simulation needs to know each node's data; "
+            "add them, or give --pdfs DIR once a node"
+        )
+    return {node.name: _prepare(node, recipe, output) for node in recipe.nodes}
+
+
+def show_files(name: str, corpus: Corpus, output: Output) -> None:
+    """Writes what became of a node's files: one line each when they are few, else counts and what went wrong."""
+    output.line(
+        f"data of {name}: {corpus.train.num_tokens:,} train tokens, {corpus.held_out.num_tokens:,} held out, "
+        f"byte bigram {corpus.bigram_bits_per_byte:.4f} bits/byte; {counts(corpus.files)}"
+    )
+    listed = corpus.files
+    if len(listed) > LISTED_FILES:
+        listed = [report for report in corpus.files if report.status != "ok"][:LISTED_FILES]
+    for report in listed:
+        output.line("  " + file_line(report))
+    for note in corpus.notes:
+        output.line(f"  note: {note}")
+
+
+def file_line(report: FileReport) -> str:
+    """Returns one line about one file."""
+    pages = f", {report.pages} {'pages' if report.kind == 'pdf' else 'documents'}" if report.pages else ""
+    characters = f", {report.characters:,} characters" if report.characters else ""
+    detail = f" ({report.detail})" if report.detail else ""
+    return f"{report.status:<14} {report.path}{pages}{characters}{detail}"
+
+
+def counts(files: list[FileReport]) -> str:
+    """Returns, for instance, `12 files: 10 ok, 2 broken`."""
+    statuses = sorted(Counter(report.status for report in files).items())
+    return f"{len(files)} files: {', '.join(f'{number} {status}' for status, number in statuses)}"
+
+
+def _prepare(node: NodeSettings, recipe: Recipe, output: Output) -> Corpus:
+    try:
+        tokenizer: Tokenizer = load_tokenizer(node.tokenizer or recipe.data.tokenizer)
+        corpus = prepare_corpus(node.data, recipe.data, tokenizer, cache_folder(node))
+    except DataError as error:
+        raise DataError(f"node {node.name}: {error}") from error
+    show_files(node.name, corpus, output)
+    return corpus

@@ -1,0 +1,43 @@
+"""How much of this machine each simulated node gets."""
+
+import os
+import shutil
+import subprocess
+
+from trfmoe_core.config import Recipe
+
+
+def simulation_resources(recipe: Recipe) -> dict[str, float]:
+    """Returns Flower's federation settings: CPUs and GPUs a node, and for Ray no more than its nodes can use.
+
+    Ray starts one actor, which holds a whole Python with torch, for every share of the CPUs: so it is told the nodes'
+    number of CPUs, not the machine's.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = max([recipe.training.threads, *(node.threads or 1 for node in recipe.nodes)])
+    cpus = min(threads, cores)
+    actors = max(1, min(recipe.federation_size, cores // cpus))
+    settings: dict[str, float] = {"client-resources-num-cpus": cpus, "init-args-num-cpus": cpus * actors}
+    gpus = count_gpus() if _wants_gpu(recipe) else 0
+    share = 0.0 if gpus == 0 else min(1.0, int(1000 * gpus / actors) / 1000)
+    return {**settings, "client-resources-num-gpus": share, "init-args-num-gpus": gpus}
+
+
+def count_gpus() -> int:
+    """Returns the number of NVIDIA GPUs that this process may use, without importing torch."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([entry for entry in visible.split(",") if entry.strip() not in ("", "-1")])
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return 0
+    try:
+        listed = subprocess.run([program, "-L"], capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    return sum(line.startswith("GPU ") for line in listed.stdout.splitlines()) if listed.returncode == 0 else 0
+
+
+def _wants_gpu(recipe: Recipe) -> bool:
+    devices = {node.device or recipe.training.device for node in recipe.nodes} or {recipe.training.device}
+    return devices != {"cpu"}

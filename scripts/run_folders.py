@@ -1,0 +1,73 @@
+"""Finds or makes the run folder that a command works in."""
+
+from pathlib import Path
+from typing import Any
+
+from scripts.output import Output
+from server.run_folder import RunFolder
+from trfmoe_core.config import Recipe
+from trfmoe_core.errors import ConfigError, RunFolderError
+
+
+def new_run(recipe: Recipe) -> RunFolder:
+    """Returns a new run folder whose recipe keeps every node's state inside it."""
+    folder = RunFolder.create(Path(recipe.run_root), recipe)
+    folder.write_recipe(_housed(recipe, folder.path))
+    return folder
+
+
+def resumed_run(recipe: Recipe, run_dir: Path | None, output: Output) -> RunFolder | None:
+    """Returns the folder of `run_dir`, or the latest run of this recipe's name; None when there is none.
+
+    Raises:
+        RunFolderError: no run folder, or another coordinator is writing it.
+        ConfigError: it was started with another recipe.
+    """
+    folder = RunFolder.open(run_dir) if run_dir else RunFolder.latest(Path(recipe.run_root), recipe.name)
+    if folder is None:
+        output.line(f"no run of {recipe.name} below {recipe.run_root} to go on with; starting a new one")
+        return None
+    differing = _differences(
+        folder.recipe.model_dump(mode="json"), _housed(recipe, folder.path).model_dump(mode="json")
+    )
+    if differing:
+        raise ConfigError(
+            f"{folder.path}: was started with another recipe; differing:\n  "
+            + "\n  ".join(differing[:20])
+            + "\nresume it with its own recipe and data, or start a new run without --resume"
+        )
+    with folder.lock():
+        return folder
+
+
+def run_folder(path: Path) -> RunFolder:
+    """Returns the run folder of a path; a file inside a run folder is as good.
+
+    Raises:
+        RunFolderError: no run folder.
+    """
+    for folder in (path, *path.absolute().parents):
+        if (folder / "recipe.yaml").is_file() and (folder / "recipe.sha256").is_file():
+            return RunFolder.open(folder.absolute())
+    raise RunFolderError(f"{path}: not a run folder nor inside one; give one such as runs/demo-001")
+
+
+def _housed(recipe: Recipe, path: Path) -> Recipe:
+    nodes = [
+        node.model_copy(update={"state_dir": node.state_dir or str(path / "nodes" / node.name)})
+        for node in recipe.nodes
+    ]
+    return recipe.model_copy(update={"nodes": nodes})
+
+
+def _differences(there: Any, here: Any, key: str = "") -> list[str]:
+    if isinstance(there, dict) and isinstance(here, dict):
+        return [
+            line
+            for name in sorted({*there, *here})
+            for line in _differences(there.get(name), here.get(name), f"{key}.{name}" if key else name)
+        ]
+    if isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
+        pairs = enumerate(zip(there, here, strict=True))
+        return [line for number, (old, new) in pairs for line in _differences(old, new, f"{key}.{number}")]
+    return [] if there == here else [f"{key}: {there!r} there, {here!r} here"]

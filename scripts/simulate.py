@@ -1,0 +1,154 @@
+"""`trfmoe simulate`: a federation on this machine, on Flower's simulation engine."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from scripts.outcome import Outcome
+    from scripts.output import Output
+    from server.run_folder import RunFolder
+    from trfmoe_core.config import Recipe
+
+SetOption = Annotated[
+    list[str],
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe, such as rounds.num_rounds=3."),
+]
+PdfsOption = Annotated[
+    list[Path],
+    typer.Option("--pdfs", metavar="DIR", help="Train on these files instead: one DIR a node, or one DIR dealt out."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of standard output.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with the latest run of this recipe.")]
+RunDirOption = Annotated[
+    Path | None, typer.Option("--run-dir", metavar="DIR", help="Go on with the run of this folder.")
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe and stop.")]
+
+
+def simulate(
+    config: Annotated[Path, typer.Argument(help="Recipe, such as configs/demo.yaml.")],
+    overrides: SetOption = [],  # noqa: B006
+    pdfs: PdfsOption = [],  # noqa: B006
+    resume: ResumeOption = False,
+    run_dir: RunDirOption = None,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a federation on this machine: nodes, voting, checkpoints, report."""
+    from scripts.output import Output
+
+    output = Output(as_json)
+    recipe = resolve(config, overrides, pdfs)
+    if dry_run:
+        show_recipe(recipe, output)
+        return
+    outcome = run_federation(recipe, output, resume=resume, run_dir=run_dir)
+    output.result(outcome.payload())
+    raise typer.Exit(outcome.exit_code)
+
+
+def resolve(config: Path, overrides: list[str], pdfs: list[Path]) -> "Recipe":
+    """Returns the recipe with overrides and other sources applied and every path absolute against this folder."""
+    from scripts.preflight import find_recipe
+    from scripts.sources import with_sources
+    from trfmoe_core.config import load_recipe
+
+    return with_sources(load_recipe(find_recipe(config), overrides), pdfs).resolved(Path.cwd())
+
+
+def show_recipe(recipe: "Recipe", output: "Output") -> None:
+    """Writes the resolved recipe as YAML and its hash, and with `--json` as the result."""
+    import yaml
+
+    from trfmoe_core.config import recipe_hash
+
+    values = recipe.model_dump(mode="json")
+    output.line(yaml.safe_dump(values, sort_keys=False).rstrip())
+    output.line(f"# recipe hash {recipe_hash(recipe)}")
+    output.result({"outcome": "dry-run", "recipe": values, "recipe_hash": recipe_hash(recipe), "exit_code": 0})
+
+
+def run_federation(
+    recipe: "Recipe", output: "Output", *, resume: bool = False, run_dir: Path | None = None
+) -> "Outcome":
+    """Runs or resumes a federation, shows it, and returns its real outcome. Nothing it started is left running.
+
+    Raises:
+        TRFMoEError: what is wrong before anything is started, or that Flower did not start.
+    """
+    from scripts.outcome import judge
+    from scripts.preflight import check_run_root, prepare_nodes
+    from scripts.run_folders import new_run, resumed_run
+    from server.events import read_events
+    from server.history import RunHistory
+
+    check_run_root(Path(recipe.run_root))
+    folder = resumed_run(recipe, run_dir, output) if resume or run_dir else None
+    if folder is not None:
+        history = RunHistory(read_events(folder.events_path))
+        if history.finished and history.finished["outcome"] == "completed":
+            output.line(f"{folder.path}: this run is complete; nothing to do")
+            outcome = judge(history, folder.path)
+            conclude(outcome, output)
+            return outcome
+    prepare_nodes(recipe, output)
+    if folder is None:
+        folder = new_run(recipe)
+    output.line(f"run folder {folder.path}")
+    outcome = _run(folder, output)
+    conclude(outcome, output)
+    return outcome
+
+
+def conclude(outcome: "Outcome", output: "Output") -> None:
+    """Writes where the results are, and for a run that did not complete why and how to go on."""
+    from server.report import write_report
+
+    report = write_report(outcome.run_dir)
+    output.line(f"run folder {outcome.run_dir}")
+    output.line(f"report     {report}")
+    if not outcome.completed:
+        output.line(f"the run failed: {outcome.reason}", style="bold red")
+        output.line(f"its log is {outcome.run_dir / 'flower.log'}")
+        output.line(resume_hint(outcome.run_dir))
+
+
+def resume_hint(run_dir: Path) -> str:
+    """Returns how to go on with a run."""
+    recipe, folder = shlex.quote(str(run_dir / "recipe.yaml")), shlex.quote(str(run_dir))
+    return f"go on at the last committed round with: trfmoe simulate {recipe} --run-dir {folder}"
+
+
+def _run(folder: "RunFolder", output: "Output") -> "Outcome":
+    from scripts.console import RunDisplay, RunLines
+    from scripts.flower import FlowerSimulation, app_folder
+    from scripts.outcome import judge
+    from scripts.resources import simulation_resources
+    from server.events import follow_events, read_events
+    from server.history import RunHistory
+
+    earlier = read_events(folder.events_path)
+    lines = RunLines(RunHistory(earlier))
+    try:
+        with FlowerSimulation(folder.path / "flower.log") as flower:
+            flower.submit(
+                app_folder(),
+                folder.recipe.federation_size,
+                {"recipe": str(folder.path / "recipe.yaml"), "run-dir": str(folder.path)},
+                simulation_resources(folder.recipe),
+            )
+            with RunDisplay(output, lines) as display:
+                for number, event in enumerate(follow_events(folder.events_path, flower.finished)):
+                    if number >= len(earlier):
+                        display.show(event)
+            status, details = flower.status()
+            started = lines.history.started.get("seq", -1) >= len(earlier)
+    except KeyboardInterrupt:
+        output.line(f"stopped; {resume_hint(folder.path)}")
+        raise
+    if lines.history.finished is None and not started and not details.strip("N/A"):
+        details = f"the server app did not start; see {folder.path / 'flower.log'}"
+    return judge(lines.history, folder.path, status, details)

@@ -1,0 +1,61 @@
+"""`--pdfs`: puts other files and folders in the place of the recipe's data."""
+
+from pathlib import Path
+
+from trfmoe_core.config import NodeSettings, Recipe
+from trfmoe_core.data.files import KINDS
+from trfmoe_core.errors import ConfigError, DataError
+
+
+def with_sources(recipe: Recipe, sources: list[Path]) -> Recipe:
+    """Returns the recipe with its nodes' data replaced; no sources, no change.
+
+    As many sources as nodes or more: one each in order, and a new node for each that is left. One folder: its files
+    are dealt out in turn.
+
+    Raises:
+        ConfigError: another number of sources.
+        DataError: one folder that is none, or has fewer files than there are nodes.
+    """
+    if not sources:
+        return recipe
+    nodes = list(recipe.nodes)
+    num_nodes = recipe.federation_size
+    if len(sources) == 1:
+        shares = deal_out(sources[0], num_nodes)
+    elif len(sources) >= num_nodes:
+        shares = [[str(source.expanduser().absolute())] for source in sources]
+    else:
+        raise ConfigError(
+            f"--pdfs: given {len(sources)} times, and the recipe has {num_nodes} nodes; "
+            f"give it {num_nodes} times or more, one a node, or once for a folder whose files are dealt out"
+        )
+    taken = {node.name for node in nodes}
+    for number in range(len(nodes) + 1, len(shares) + 1):
+        name = f"node-{number}"
+        while name in taken:
+            name += "x"
+        taken.add(name)
+        nodes.append(NodeSettings.model_validate({"name": name, "data": ["-"]}))
+    nodes = [node.model_copy(update={"data": share}) for node, share in zip(nodes, shares, strict=True)]
+    return recipe.model_copy(update={"nodes": nodes, "num_nodes": len(nodes)})
+
+
+def deal_out(folder: Path, num_nodes: int) -> list[list[str]]:
+    """Returns the files below a folder in `num_nodes` shares, dealt in turn in sorted order.
+
+    Files of kinds that cannot be read are left out.
+
+    Raises:
+        DataError: not a folder, or fewer readable kinds of files than nodes.
+    """
+    root = folder.expanduser().absolute()
+    if not root.is_dir():
+        raise DataError(f"--pdfs {folder}: no such folder; give the folder whose files the nodes share")
+    files = sorted(str(path) for path in root.rglob("*") if path.suffix.lower() in KINDS and path.is_file())
+    if len(files) < num_nodes:
+        raise DataError(
+            f"--pdfs {folder}: {len(files)} files of the kinds {', '.join(KINDS)}, too few for {num_nodes} nodes; "
+            "add files, or give --pdfs once a node"
+        )
+    return [files[number::num_nodes] for number in range(num_nodes)]

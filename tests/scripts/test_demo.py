@@ -1,0 +1,63 @@
+"""The demo succeeds only when every one of its promises was kept."""
+
+from typing import Any
+
+from scripts.demo import announce, judge_demo
+from server.history import RunHistory
+from tests.scripts.journal import events
+from trfmoe_core.config import Recipe
+
+DRILL = {"attack": "scale", "factor": -10.0, "from_round": 2}
+RECIPE = Recipe.model_validate(
+    {
+        "nodes": [
+            {"name": "alice", "data": ["x"]},
+            {"name": "bob", "data": ["x"]},
+            {"name": "carol", "data": ["x"], "drill": DRILL},
+        ]
+    }
+)
+
+
+def failed(made: list[dict[str, Any]], text: str = "some text") -> list[str]:
+    return [promise for promise, kept, _ in judge_demo(RECIPE, RunHistory(made), text) if not kept]
+
+
+def test_all_promises_kept() -> None:
+    assert failed(events()) == []
+    assert announce(RECIPE) == ["drill: carol is told to lie (scale by -10 its update) from round 2 on"]
+
+
+def test_a_round_in_which_the_liar_got_away() -> None:
+    made = events()
+    for event in made:
+        if event["event"] == "verdicts" and event["round"] == 3:
+            for verdict in event["verdicts"]:
+                verdict["outvoted"] = []
+    assert failed(made) == ["carol, told to lie, was outvoted in every round in which it lied"]
+
+
+def test_an_honest_node_named_in_a_drill_round() -> None:
+    made = events()
+    for event in made:
+        if event["event"] == "verdicts" and event["round"] == 3:
+            event["verdicts"][0]["outvoted"] = ["bob", "carol"]
+    assert failed(made) == ["no honest node was outvoted in those rounds"]
+
+
+def test_no_lie_no_fall_no_text() -> None:
+    assert "carol, told to lie, was outvoted in every round in which it lied" in failed(events(lie_from=9))
+    made = events()
+    for event in made:
+        if event["event"] == "evaluated" and event["round"] == 3:
+            event["bits_per_byte"] = 7.0
+            event["nodes"]["bob"]["bits_per_byte"] = 7.0
+    assert failed(made, " \n") == [
+        "held-out bits per byte kept falling in spite of the lie",
+        "bob: better than a byte bigram of its own text on its own held-out text",
+        "the trained model generated a text",
+    ]
+
+
+def test_an_empty_run_fails_every_promise_without_an_error() -> None:
+    assert len(failed([], "")) >= 3

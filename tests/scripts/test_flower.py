@@ -1,0 +1,44 @@
+"""What Flower is started with: its own home, nothing from the network, no code of the caller's folder."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from scripts import flower
+from scripts.flower import app_folder, flower_environment, flower_program, free_port, write_connection
+from trfmoe_core.errors import RunError
+
+
+def test_the_environment_is_closed_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLWR_HOME", "/home/someone/.flwr")
+    monkeypatch.setenv("PYTHONPATH", "/another/project")
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    environment = flower_environment(tmp_path)
+    assert environment["FLWR_HOME"] == str(tmp_path / "flwr")
+    assert environment["FLWR_TELEMETRY_ENABLED"] == "0"
+    assert environment["FLWR_DISABLE_UPDATE_CHECK"] == "1"
+    assert environment["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] == "1"
+    assert environment["RAY_TMPDIR"] == str(tmp_path)
+    assert "PYTHONPATH" not in environment
+    assert "RAY_ADDRESS" not in environment
+
+
+def test_the_connection_is_the_only_one(tmp_path: Path) -> None:
+    write_connection(tmp_path, "127.0.0.1:42000")
+    written = tomllib.loads((tmp_path / "flwr" / "config.toml").read_text())["superlink"]
+    assert written == {"default": "trfmoe", "trfmoe": {"address": "127.0.0.1:42000", "insecure": True}}
+
+
+def test_programs_and_ports() -> None:
+    assert Path(flower_program("flwr")).is_file()
+    assert 1024 <= free_port() < 65536
+    with pytest.raises(RunError, match="make install"):
+        flower_program("flower-of-another-time")
+
+
+def test_the_app_folder_is_the_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (app_folder() / "server" / "app.py").is_file()
+    monkeypatch.setattr(flower, "__file__", str(tmp_path / "scripts" / "flower.py"))
+    with pytest.raises(RunError, match=r"pyproject\.toml"):
+        app_folder()

@@ -145,7 +145,7 @@ class Family:
 
 def _scratch() -> Path:
     folder = tempfile.gettempdir()
-    if len(folder) + len("/trfmoe-12345678") > MAX_SCRATCH_LENGTH:
+    if len(folder) + len("/trfmoe-12345678") > MAX_SCRATCH_LENGTH or " " in folder:
         folder = "/tmp"
     return Path(tempfile.mkdtemp(prefix="trfmoe-", dir=folder)).resolve()
 

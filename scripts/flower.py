@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import socket
 import sys
 import time
@@ -21,6 +20,7 @@ from scripts.family import Family
 from trfmoe_core.errors import RunError
 
 CONNECTION = "trfmoe"
+PROGRAMS = ("flwr", "flower-superlink", "flower-superexec", "flwr-simulation")
 START_DEADLINE_S = 60.0
 SUBMIT_DEADLINE_S = 120.0
 STATUS_DEADLINE_S = 60.0
@@ -42,13 +42,14 @@ def app_folder() -> Path:
 
 def flower_environment(home: Path) -> dict[str, str]:
     """Returns the environment of every Flower process: own home, no telemetry, no update check, no installs."""
-    binaries = str(Path(sys.executable).parent)
     environment = {
         key: value for key, value in os.environ.items() if not key.startswith(("FLWR_", "RAY_", "PYTHONPATH"))
     }
     return {
         **environment,
-        "PATH": binaries + os.pathsep + environment.get("PATH", os.defpath),
+        "PATH": os.pathsep.join(
+            (str(home / "bin"), str(Path(sys.executable).parent), environment.get("PATH", os.defpath))
+        ),
         "FLWR_HOME": str(home / "flwr"),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -77,17 +78,24 @@ def write_connection(home: Path, address: str) -> None:
     (folder / "config.toml").write_text(text, encoding="utf-8")
 
 
-def flower_program(name: str) -> str:
-    """Returns the path of one of Flower's programs, looked for beside this Python first.
+def install_programs(home: Path) -> None:
+    """Puts Flower's programs into `home/bin`, with a Python below `home` too.
+
+    Ray starts its workers by the path of this Python in an unquoted shell command, so that path may hold no space.
 
     Raises:
-        RunError: it is not installed.
+        RunError: Flower is not installed beside this Python.
     """
-    beside = Path(sys.executable).parent / name
-    found = str(beside) if beside.is_file() else shutil.which(name)
-    if found is None:
-        raise RunError(f"{name}: not found beside {sys.executable} nor on PATH; run `make install`")
-    return found
+    python = Path(sys.executable)
+    (home / "env").symlink_to(python.parent.parent)
+    here = home / "env" / python.parent.name
+    (home / "bin").mkdir()
+    for name in PROGRAMS:
+        if not (here / name).is_file():
+            raise RunError(f"{name}: not found beside {python}; run `make install`")
+        wrapper = home / "bin" / name
+        wrapper.write_text(f'#!/bin/sh\nexec "{here / python.name}" "{here / name}" "$@"\n', encoding="utf-8")
+        wrapper.chmod(0o755)
 
 
 class FlowerSimulation:
@@ -98,6 +106,7 @@ class FlowerSimulation:
         self._log_start = log.stat().st_size if log.exists() else 0
         self._family = Family()
         self._environment = flower_environment(self._family.scratch)
+        self._bin = self._family.scratch / "bin"
         self._status: tuple[str, str] | None = None
         self._run_id = ""
         self._app_seen: psutil.Process | None = None
@@ -120,6 +129,7 @@ class FlowerSimulation:
         # Once in about ten runs Flower did not find the server app in its own copy of the app ("No module named
         # 'server'", cause unknown). The original, which has the same code, stands behind the copy on the path.
         self._environment["PYTHONPATH"] = str(app)
+        install_programs(self._family.scratch)
         self._start_superlink()
         home = self._family.scratch
         config = home / "run-config.toml"
@@ -131,7 +141,7 @@ class FlowerSimulation:
         self._start(
             "flwr run",
             [
-                *(flower_program("flwr"), "run", str(app), CONNECTION, "--stream", "--run-config", str(config)),
+                *(str(self._bin / "flwr"), "run", str(app), CONNECTION, "--stream", "--run-config", str(config)),
                 *("--federation-config", " ".join(f"{key}={value}" for key, value in settings.items())),
             ],
         )
@@ -176,7 +186,7 @@ class FlowerSimulation:
             self._start(
                 name,
                 [
-                    *(flower_program("flower-superlink"), "--insecure", "--simulation", "--isolation", "subprocess"),
+                    *(str(self._bin / "flower-superlink"), "--insecure", "--simulation", "--isolation", "subprocess"),
                     *("--host", "127.0.0.1", "--port", str(port), "--disable-runtime-dependency-installation"),
                 ],
             )
@@ -214,7 +224,7 @@ class FlowerSimulation:
     def _ask(self) -> tuple[str, str]:
         answer = self._family.scratch / "status.json"
         answer.unlink(missing_ok=True)
-        argv = [flower_program("flwr"), "ls", CONNECTION, "--run-id", self._run_id, "--format", "json"]
+        argv = [str(self._bin / "flwr"), "ls", CONNECTION, "--run-id", self._run_id, "--format", "json"]
         self._start("flwr ls", argv, answer)
         self._family.wait("flwr ls", STATUS_DEADLINE_S)
         text = answer.read_text(encoding="utf-8") if answer.exists() else ""

@@ -1,12 +1,21 @@
 """What Flower is started with: its own home, nothing from the network, no code of the caller's folder."""
 
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
 from scripts import flower
-from scripts.flower import app_folder, flower_environment, flower_program, free_port, write_connection
+from scripts.flower import (
+    PROGRAMS,
+    app_folder,
+    flower_environment,
+    free_port,
+    install_programs,
+    write_connection,
+)
 from trfmoe_core.errors import RunError
 
 
@@ -30,11 +39,28 @@ def test_the_connection_is_the_only_one(tmp_path: Path) -> None:
     assert written == {"default": "trfmoe", "trfmoe": {"address": "127.0.0.1:42000", "insecure": True}}
 
 
-def test_programs_and_ports() -> None:
-    assert Path(flower_program("flwr")).is_file()
+def test_a_port_is_free() -> None:
     assert 1024 <= free_port() < 65536
+
+
+def test_programs_run_under_a_python_without_a_space_in_its_path(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spaced = tmp_path_factory.mktemp("with space") / "venv"
+    (spaced / "bin").mkdir(parents=True)
+    (spaced / "bin" / "python").symlink_to(sys.executable)
+    for name in PROGRAMS:
+        (spaced / "bin" / name).write_text("import sys\nprint(sys.orig_argv[0], *sys.argv[1:], sep='|')\n")
+    monkeypatch.setattr(sys, "executable", str(spaced / "bin" / "python"))
+    install_programs(tmp_path)
+    done = subprocess.run([tmp_path / "bin" / "flwr", "a b", "c"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{tmp_path}/env/bin/python|a b|c\n"
+
+
+def test_missing_programs_name_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python"))
     with pytest.raises(RunError, match="make install"):
-        flower_program("flower-of-another-time")
+        install_programs(tmp_path)
 
 
 def test_the_app_folder_is_the_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,10 +4,12 @@ import sys
 
 import typer
 
+from scripts.bench import bench
 from scripts.data import data
 from scripts.demo import demo
 from scripts.generate import generate
 from scripts.output import Output
+from scripts.plan import plan
 from scripts.report import report
 from scripts.simulate import simulate
 from scripts.train import train
@@ -27,7 +29,9 @@ app.command()(simulate)
 app.command()(train)
 app.command()(generate)
 app.command()(report)
+app.command()(plan)
 app.add_typer(data, name="data")
+app.add_typer(bench, name="bench")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -15,8 +15,9 @@ from server.recorder import RunRecorder, Sink, best_round, last_checkpoint
 from server.report import write_report
 from server.run_folder import RunFolder
 from server.wandb_sink import WandbSink
+from strategies.arrays import to_arrays
 from strategies.exchange import Clock
-from strategies.tri_redundant import TriRedundant, to_arrays
+from strategies.tri_redundant import TriRedundant
 from trfmoe_core.blocks import BlockLayout, blocks_digest
 from trfmoe_core.config import load_recipe, recipe_hash
 from trfmoe_core.config.places import find_recipe, home
@@ -95,12 +96,14 @@ def _run(
         run_id=run_id,
         tokenizer_fingerprint=tokenizer.fingerprint,
         recorder=recorder,
+        spill_folder=folder.path / "spill",
         state=checkpoint.state if checkpoint else None,
         momentum=checkpoint.optimizer if checkpoint else None,
         clock=clock,
     )
     rounds = recipe.rounds
     strategy.start(grid, to_arrays(blocks), num_rounds=rounds.num_rounds, timeout=rounds.reply_deadline_s)
+    strategy.spill.clear()
     recorder.record(
         "run_finished",
         outcome="completed",

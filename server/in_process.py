@@ -4,7 +4,8 @@ For tests and drills. Strategy, ServerApp and ClientApp are the real ones; what 
 and time.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -29,6 +30,10 @@ class InProcessGrid(Grid):
         run_config: What `flwr run --run-config` would give.
         tamper: Called with (node id, reply) before a reply is delivered; returns what arrives instead, or None when
             nothing does.
+        conspire: Called with the replies (by message id) to all messages that were pushed since the last delivery,
+            before any of them is delivered; returns what arrives instead.
+        latency_s: Called with (node id, message): how long the node takes to answer; infinite for silence.
+        now: The clock by which that time passes.
     """
 
     def __init__(
@@ -37,6 +42,10 @@ class InProcessGrid(Grid):
         node_configs: Sequence[dict[str, Any]],
         run_config: dict[str, Any],
         tamper: Callable[[int, Message], Message | None] | None = None,
+        *,
+        conspire: Callable[[Mapping[str, Message]], Mapping[str, Message]] | None = None,
+        latency_s: Callable[[int, Message], float] | None = None,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
         self._app = app
@@ -48,6 +57,11 @@ class InProcessGrid(Grid):
             for number, config in enumerate(node_configs, 1)
         }
         self._replies: dict[str, Message] = {}
+        self._conspire = conspire
+        self._latency_s = latency_s
+        self._now = now
+        self._ready: dict[str, float] = {}
+        self._unseen: list[str] = []
 
     @property
     def run(self) -> Run:
@@ -91,11 +105,19 @@ class InProcessGrid(Grid):
                 reply = self._tamper(node_id, reply)
             if reply is not None:
                 self._replies[message_id] = reply
+                self._unseen.append(message_id)
+                if self._latency_s is not None:
+                    self._ready[message_id] = self._now() + self._latency_s(node_id, message)
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Returns the replies to messages, once."""
-        return [self._replies.pop(message_id) for message_id in message_ids if message_id in self._replies]
+        """Returns the replies to messages that have arrived, once."""
+        unseen, self._unseen = self._unseen, []
+        if self._conspire is not None and unseen:
+            self._replies |= self._conspire({message_id: self._replies[message_id] for message_id in unseen})
+        now = self._now()
+        arrived = [key for key in message_ids if key in self._replies and self._ready.get(key, now) <= now]
+        return [self._replies.pop(message_id) for message_id in arrived]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Pushes and pulls at once."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from torch import Tensor
 
+from strategies.kernels import empty
 from strategies.placement import Placement
 from strategies.voting import Agreement, Rule, Verdict, norm, vote
 from trfmoe_core.blocks import TRUNK, Blocks
@@ -16,13 +17,15 @@ WEIGHT_CAP = 3.0
 class Ballots:
     """The open votes of one round, one a block."""
 
-    def __init__(self, placement: Placement, rule: Rule, agreement: Agreement) -> None:
-        self.placement = placement
+    def __init__(self, placement: Placement | None, rule: Rule, agreement: Agreement) -> None:
+        self.placement = placement or Placement(epoch=0, nodes=(), holders={})
         self.rule = rule
         self.agreement = agreement
         self._replicas: dict[str, Blocks] = {}
+        self._norms: dict[str, dict[str, float]] = {}
         self._tokens: dict[str, int] = {}
         self._invalid: set[str] = set()
+        self._settled: tuple[tuple[str, ...], bool] | None = None
 
     def add(self, node: str, updates: Blocks, tokens: int) -> None:
         """Takes a node's checked updates and its token count.
@@ -32,11 +35,12 @@ class Ballots:
         """
         if node in self._replicas or node in self._invalid:
             raise WireError("a second reply in one round")
-        for name, update in updates.items():
-            size = norm(update)
+        norms = {block: norm(update) for block, update in updates.items()}
+        for block, size in norms.items():
             if not size < float("inf"):
-                raise WireError(f"block {name!r}: the update is not finite")
+                raise WireError(f"block {block!r}: the update is not finite")
         self._replicas[node] = updates
+        self._norms[node] = norms
         self._tokens[node] = tokens
 
     def reject(self, node: str) -> None:
@@ -49,18 +53,46 @@ class Ballots:
         """Nodes whose updates count, sorted."""
         return sorted(self._replicas)
 
+    def has_quorum(self, quorum: int) -> bool:
+        """Whether every expert has at least `quorum` replicas and the trunk those of more than half of the nodes."""
+        for block, holders in self.placement.holders.items():
+            present = sum(block in self._replicas.get(name, {}) for name in holders)
+            if present < (len(holders) // 2 + 1 if block == TRUNK else min(quorum, len(holders))):
+                return False
+        return True
+
+    def settled(self) -> bool:
+        """Whether no block that lacks a replica would stay as it is because those present disagree."""
+        voters = tuple(self.voters)
+        if self._settled is None or self._settled[0] != voters:
+            self._settled = (voters, self._all_agree())
+        return self._settled[1]
+
+    def _all_agree(self) -> bool:
+        for block, holders in self.placement.holders.items():
+            replicas = {name: self._replicas[name][block] for name in holders if block in self._replicas.get(name, {})}
+            if len(replicas) < len(holders) and vote(self.rule, replicas, self.agreement)[1].outcome == "kept":
+                return False
+        return True
+
     def decide(
         self, norm_cap: Callable[[str], float | None], was_unverified: Mapping[str, bool]
     ) -> Iterator[tuple[str, Tensor | None, Verdict]]:
         """Yields block, voted update (None: keep) and verdict for every block of the placement.
+
+        All updates use the same memory: one is valid until the next is asked for.
 
         Args:
             norm_cap: Block -> largest norm that a lone replica may have; None: no bound is known yet.
             was_unverified: Blocks whose last vote had a lone replica.
         """
         weights = self._weights()
+        memory = empty(
+            max((update.numel() for updates in self._replicas.values() for update in updates.values()), default=0)
+        )
         for block, holders in self.placement.holders.items():
             replicas = {name: self._replicas[name][block] for name in holders if block in self._replicas.get(name, {})}
+            size = next((replica.numel() for replica in replicas.values()), 0)
             update, verdict = vote(
                 self.rule,
                 replicas,
@@ -68,6 +100,8 @@ class Ballots:
                 weights=weights if block == TRUNK else None,
                 norm_cap=norm_cap(block),
                 may_be_unverified=not was_unverified.get(block, False),
+                norms={name: self._norms[name][block] for name in replicas},
+                result=memory[:size],
             )
             absent = [name for name in holders if name not in replicas]
             invalid = [name for name in absent if name in self._invalid]

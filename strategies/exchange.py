@@ -1,12 +1,14 @@
-"""Sends one message a node and takes the replies one at a time, with a deadline of its own.
+"""Messages under way: sends one a node, takes the replies one at a time, and has a clock of its own.
 
-Flower reports a lost node late and under the SuperLink's id, and some never. So replies are matched by the message
-they answer, and the clock here decides when waiting ends.
+Flower reports a lost node late and under the SuperLink's id, and some never; a node that is late is not told to stop.
+So replies are matched by the message they answer, the clock here decides when waiting ends, and a node that still
+works on an earlier round gets nothing new until its late reply is in.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Literal
 
 from flwr.app import Message
 from flwr.serverapp import Grid
@@ -20,46 +22,104 @@ class Clock:
     sleep: Callable[[float], None] = time.sleep
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pending:
+    """A message that waits for its reply."""
+
+    node: str
+    node_id: int
+    round: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arrival:
+    """What became of a message: `reply` when there is one, else `reason`.
+
+    Kinds: `reply`; `failed`, Flower reports an error; `silent`, the wait is over and nothing came; `late`, an answer
+    to an earlier round, whose reply is not kept.
+    """
+
+    kind: Literal["reply", "failed", "silent", "late"]
+    node: str
+    round: int
+    reply: Message | None = None
+    reason: str = ""
+
+
 @dataclass(kw_only=True)
 class Exchange:
-    """One message to each of several nodes, and their replies as they come."""
+    """All messages of a run that are under way."""
 
     grid: Grid
-    deadline_s: float
     clock: Clock = field(default_factory=Clock)
     poll_s: float = 0.2
+    under_way: dict[str, Pending] = field(default_factory=dict)
 
-    def run(self, messages: Mapping[str, Message]) -> Iterator[tuple[str, Message | None, str]]:
-        """Yields (node, reply, reason) for every node once: the reply, or None and why there is none.
+    def busy(self, node: str) -> Pending | None:
+        """Returns the message that a node still works on."""
+        return next((pending for pending in self.under_way.values() if pending.node == node), None)
+
+    def forget(self, node: str) -> None:
+        """Expects no reply of a node any more: it came back as another process."""
+        self.under_way = {key: pending for key, pending in self.under_way.items() if pending.node != node}
+
+    def send(self, node: str, message: Message, round_number: int) -> str:
+        """Sends a message to a node; returns why it was refused, or an empty text."""
+        ids = [message_id for message_id in self.grid.push_messages([message]) if message_id]
+        if not ids:
+            return "Flower refused the message: the node is not registered or not online"
+        self.under_way[ids[0]] = Pending(node=node, node_id=message.metadata.dst_node_id, round=round_number)
+        return ""
+
+    def receive(
+        self, round_number: int, deadline_s: float, setting: str, enough: Callable[[float], bool] | None = None
+    ) -> Iterator[Arrival]:
+        """Yields what arrives until all nodes of the round have answered, the deadline has passed or it is enough.
 
         The grid keeps no copy of a reply that was yielded, so a caller that drops it frees its memory.
+
+        Args:
+            round_number: Replies to other rounds are late.
+            deadline_s: From now.
+            setting: The deadline's name, for the reason.
+            enough: Asked with the seconds since the start whether the rest need not be waited for.
         """
-        waiting: dict[str, str] = {}
-        for node, message in messages.items():
-            ids = [message_id for message_id in self.grid.push_messages([message]) if message_id]
-            if ids:
-                waiting[ids[0]] = node
-            else:
-                yield node, None, "Flower refused the message: the node is not registered or not online"
-        end = self.clock.now() + self.deadline_s
-        while waiting:
+        start = self.clock.now()
+        while self._waiting(round_number):
             progress = False
-            for message_id in list(waiting):
+            for message_id in list(self.under_way):
                 for reply in self.grid.pull_messages([message_id]):
-                    if reply.metadata.reply_to_message_id != message_id or message_id not in waiting:
+                    pending = self.under_way.get(message_id)
+                    if pending is None or reply.metadata.reply_to_message_id != message_id:
                         continue
+                    del self.under_way[message_id]
                     progress = True
-                    node = waiting.pop(message_id)
-                    if reply.has_error():
-                        yield node, None, f"Flower error {reply.error.code}: {str(reply.error.reason)[:300]}"
-                    else:
-                        yield node, reply, ""
+                    yield _arrival(pending, reply, round_number)
                     del reply
-            if not waiting:
+            elapsed = self.clock.now() - start
+            if elapsed >= deadline_s:
+                yield from self._silent(round_number, f"no reply within {deadline_s:g} s ({setting})")
                 return
-            if self.clock.now() >= end:
-                break
-            if not progress:
+            if enough is not None and self._waiting(round_number) and enough(elapsed):
+                yield from self._silent(round_number, f"no reply within {elapsed:.3g} s, when the others were enough")
+                return
+            if not progress and self._waiting(round_number):
                 self.clock.sleep(self.poll_s)
-        for node in waiting.values():
-            yield node, None, f"no reply within {self.deadline_s:g} s (rounds.reply_deadline_s)"
+
+    def _waiting(self, round_number: int) -> bool:
+        return any(pending.round == round_number for pending in self.under_way.values())
+
+    def _silent(self, round_number: int, reason: str) -> Iterator[Arrival]:
+        for pending in list(self.under_way.values()):
+            if pending.round == round_number:
+                yield Arrival(kind="silent", node=pending.node, round=round_number, reason=reason)
+
+
+def _arrival(pending: Pending, reply: Message, round_number: int) -> Arrival:
+    if pending.round != round_number:
+        reason = f"an answer to round {pending.round} in round {round_number}"
+        return Arrival(kind="late", node=pending.node, round=pending.round, reason=reason)
+    if reply.has_error():
+        reason = f"Flower error {reply.error.code}: {str(reply.error.reason)[:300]}"
+        return Arrival(kind="failed", node=pending.node, round=pending.round, reason=reason)
+    return Arrival(kind="reply", node=pending.node, round=pending.round, reply=reply)

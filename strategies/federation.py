@@ -4,6 +4,7 @@ Flower's node ids are random at each start, so nodes are known by name; a node t
 recognised by its description.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,12 @@ from trfmoe_core.fingerprint import code_fingerprint
 
 Record = Callable[..., None]
 """Called as `record(kind, **fields)` for everything that a reader of the run should know."""
+
+
+FEWEST = 2
+"""Nodes without which a round is not begun."""
+
+_DESCRIBE = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,21 +48,28 @@ class Federation:
         self.members: dict[str, Member] = {}
         self._refused: set[int] = set()
         self._online: set[int] = set()
+        self._asked: set[int] = set()
+        self._exchange: Exchange | None = None
 
     def gather(self, grid: Grid, expected: int, nodes_deadline_s: float, reply_deadline_s: float) -> None:
         """Waits until `expected` nodes have described themselves, or the deadline has passed.
 
+        A node that was asked and prepares its data is waited for up to the reply's deadline.
+
         Raises:
             RunError: when fewer than three nodes can take part.
         """
-        end = self.clock.now() + nodes_deadline_s
-        while True:
-            self.refresh(grid, reply_deadline_s)
+        start = self.clock.now()
+        while len(self.online) < expected:
+            self.refresh(grid)
+            elapsed = self.clock.now() - start
             if len(self.online) >= expected:
                 return
-            if self.clock.now() >= end:
+            if elapsed >= (reply_deadline_s if self._asked else nodes_deadline_s):
                 break
             self.clock.sleep(0.5)
+        if len(self.online) >= expected:
+            return
         present = ", ".join(self.online) or "none"
         found = f"{len(self.online)} of {expected} nodes can take part ({present})"
         if len(self.online) < REPLICATION:
@@ -65,36 +79,67 @@ class Federation:
             )
         self.record("warning", text=f"{found} after {nodes_deadline_s:g} s; the run starts without the others")
 
-    def refresh(self, grid: Grid, reply_deadline_s: float) -> None:
-        """Asks every node that is online and unknown who it is; nodes that went offline stay members."""
+    def await_seated(self, grid: Grid, seated: Iterable[str], deadline_s: float) -> None:
+        """Waits until at least two of the seated nodes are there: with fewer no vote can decide anything.
+
+        Raises:
+            RunError: when they do not come back in time; the run can go on later.
+        """
+        names = set(seated)
+        start = self.clock.now()
+        told = False
+        while True:
+            self.refresh(grid)
+            present = [name for name in self.online if name in names]
+            if len(present) >= FEWEST:
+                return
+            text = f"{len(present)} of {len(names)} nodes are online ({', '.join(present) or 'none'})"
+            if self.clock.now() - start >= deadline_s:
+                raise RunError(
+                    f"{text} after {deadline_s:g} s (rounds.nodes_deadline_s), and a vote needs {FEWEST}; "
+                    "start the missing nodes and go on with --resume, every committed round is safe"
+                )
+            if not told:
+                self.record("warning", text=f"{text}; waiting up to {deadline_s:g} s for the others")
+                told = True
+            self.clock.sleep(0.5)
+
+    def refresh(self, grid: Grid) -> None:
+        """Asks nodes that are online and unknown who they are, and takes in what earlier ones answered; never waits.
+
+        Nodes that went offline stay members, and are recognised by name when they come back.
+        """
         self._online = set(grid.get_node_ids())
-        known = {member.node_id for member in self.members.values()} | self._refused
-        fresh = sorted(self._online - known)
-        if fresh:
-            self._describe(grid, fresh, reply_deadline_s)
+        self._refused &= self._online
+        self._asked &= self._online
+        exchange = self._exchange = self._exchange or Exchange(grid=grid, clock=self.clock)
+        known = {member.node_id for member in self.members.values()} | self._refused | self._asked
+        for node_id in sorted(self._online - known):
+            message = Message(pack(self.request), dst_node_id=node_id, message_type=MessageType.QUERY)
+            refusal = exchange.send(str(node_id), message, _DESCRIBE)
+            if refusal:
+                self._refuse(node_id, f"node {node_id}", refusal)
+            else:
+                self._asked.add(node_id)
+        described = []
+        for arrival in exchange.receive(_DESCRIBE, math.inf, "", enough=lambda _: True):
+            node_id = int(arrival.node)
+            if arrival.reply is not None:
+                self._asked.discard(node_id)
+                try:
+                    described.append((node_id, read_header(arrival.reply, Description)))
+                except WireError as error:
+                    self._refuse(node_id, f"node {node_id}", str(error))
+            elif arrival.kind == "failed":
+                self._asked.discard(node_id)
+                self._refuse(node_id, f"node {node_id}", arrival.reason)
+        for node_id, description in sorted(described, key=lambda item: item[1].name):
+            self._admit(node_id, description)
 
     @property
     def online(self) -> dict[str, Member]:
         """Members that Flower sees now, by name in order."""
         return {name: self.members[name] for name in sorted(self.members) if self.members[name].node_id in self._online}
-
-    def _describe(self, grid: Grid, node_ids: Iterable[int], deadline_s: float) -> None:
-        messages = {
-            str(node_id): Message(pack(self.request), dst_node_id=node_id, message_type=MessageType.QUERY)
-            for node_id in node_ids
-        }
-        described = []
-        for key, reply, reason in Exchange(grid=grid, deadline_s=deadline_s, clock=self.clock).run(messages):
-            node_id = int(key)
-            if reply is None:
-                self._refuse(node_id, f"node {node_id}", reason)
-                continue
-            try:
-                described.append((node_id, read_header(reply, Description)))
-            except WireError as error:
-                self._refuse(node_id, f"node {node_id}", str(error))
-        for node_id, description in sorted(described, key=lambda item: item[1].name):
-            self._admit(node_id, description)
 
     def _admit(self, node_id: int, description: Description) -> None:
         name = description.name

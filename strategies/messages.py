@@ -109,7 +109,7 @@ def pack_buffers(parcel: Parcel) -> ArrayRecord:
     """Returns a parcel's buffers as one ArrayRecord; share it between messages, equal content travels once."""
     return ArrayRecord(
         {
-            str(number): Array(dtype="uint8", shape=(len(data),), stype=_STYPE, data=data)
+            str(number): Array(dtype="uint8", shape=(len(data),), stype=_STYPE, data=bytes(data))
             for number, data in enumerate(parcel.buffers)
         }
     )

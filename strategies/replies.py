@@ -1,5 +1,6 @@
 """Checks one reply of a node against what it was asked. The only exception that leaves is `WireError`."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from flwr.app import Message
@@ -8,7 +9,7 @@ from strategies.messages import Training, TrainReply, TrainRequest, read_header,
 from trfmoe_core.blocks import BlockLayout, Blocks
 from trfmoe_core.config import Recipe
 from trfmoe_core.errors import WireError
-from trfmoe_core.wire import ITEM_BYTES, decode
+from trfmoe_core.wire import ITEM_BYTES, Parcel, views
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,12 @@ class CheckedReply:
 
 
 def check_reply(
-    message: Message, request: TrainRequest, name: str, layout: BlockLayout, recipe: Recipe
+    message: Message,
+    request: TrainRequest,
+    name: str,
+    layout: BlockLayout,
+    recipe: Recipe,
+    keep: Callable[[Parcel], Parcel] | None = None,
 ) -> CheckedReply:
     """Returns a node's reply, checked and decoded.
 
@@ -42,6 +48,7 @@ def check_reply(
         name: The node's name.
         layout: The model's blocks.
         recipe: The run.
+        keep: Takes the parcel out of memory and gives it back from where it lies then; None leaves it.
 
     Raises:
         WireError: saying what is wrong; the reply must be dropped then.
@@ -65,8 +72,11 @@ def check_reply(
     dtype = recipe.transport.updates
     largest = sum(layout.specs[block].numel for block in request.held) * ITEM_BYTES[dtype]
     parcel = read_parcel(message, reply.index, largest)
-    updates = decode(parcel, layout, request.held, [dtype])
-    return CheckedReply(reply=reply, updates=updates, num_bytes=parcel.num_bytes)
+    num_bytes = parcel.num_bytes
+    if keep is not None:
+        parcel = keep(parcel)
+    updates = views(parcel, layout, request.held, [dtype])
+    return CheckedReply(reply=reply, updates=updates, num_bytes=num_bytes)
 
 
 def _check_training(reply: TrainReply, request: TrainRequest, recipe: Recipe) -> None:

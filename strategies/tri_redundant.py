@@ -7,26 +7,31 @@ mean replaced by a vote. Unlike Flower's own loop it resumes, has a deadline for
 import math
 from collections.abc import Callable, Iterable, Iterator
 from logging import INFO
-from statistics import fmean, median
+from pathlib import Path
+from statistics import median
 from typing import Any, Protocol
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
+from strategies.accounts import reply_fields, round_summary, verdict_fields
+from strategies.arrays import from_arrays, to_arrays
 from strategies.ballots import Ballots
+from strategies.broadcast import Broadcast
 from strategies.exchange import Clock, Exchange
 from strategies.federation import Federation
-from strategies.messages import DescribeRequest, TrainReply, TrainRequest, pack, pack_buffers
+from strategies.messages import DescribeRequest, TrainReply, TrainRequest, pack
 from strategies.outer import OuterOptimizer
-from strategies.placement import Placement, place
-from strategies.replies import check_reply
-from strategies.voting import Agreement, norm
+from strategies.replay import ReplayGuard
+from strategies.replies import CheckedReply, check_reply
+from strategies.seating import Seating
+from strategies.spill import Spill
+from strategies.voting import Agreement, Verdict, norm
 from trfmoe_core.blocks import BlockLayout, Blocks, blocks_digest
 from trfmoe_core.config import Recipe
 from trfmoe_core.errors import RunError, WireError
-from trfmoe_core.wire import decode, encode
 
 
 class Recorder(Protocol):
@@ -48,6 +53,7 @@ class TriRedundant(Strategy):
         run_id: The run's own name for itself, the same after a resume; nodes keep their state under it.
         tokenizer_fingerprint: What every node's tokenizer must match.
         recorder: Takes events and commits.
+        spill_folder: Where replicas wait for their vote.
         state: What an earlier `commit` of this run was given, to go on from there.
         momentum: The outer optimizer's vectors of that commit.
         clock: Time; tests put in their own.
@@ -61,6 +67,7 @@ class TriRedundant(Strategy):
         run_id: str,
         tokenizer_fingerprint: str,
         recorder: Recorder,
+        spill_folder: Path,
         state: dict[str, Any] | None = None,
         momentum: Blocks | None = None,
         clock: Clock | None = None,
@@ -75,18 +82,20 @@ class TriRedundant(Strategy):
         self._recipe_for_nodes = recipe.for_nodes().model_dump(mode="json")
         request = DescribeRequest(run_id=run_id, recipe=self._recipe_for_nodes)
         self.federation = Federation(request, tokenizer_fingerprint, recorder.record, self.clock)
+        seating = state["seating"] if state else None
+        self.seating = Seating(layout.experts, recipe.reputation, recorder.record, seating)
+        self.spill = Spill(spill_folder)
         state = state or {}
+        self.replays = ReplayGuard(state.get("replays"))
         self.round: int = state.get("round", 0)
         self.best: dict[str, Any] | None = state.get("best")
         self._norms: dict[str, float] = state.get("norms", {})
         self._unverified: dict[str, bool] = state.get("unverified", {})
-        self._holders: dict[str, list[str]] | None = state.get("holders")
-        self._epoch: int = state.get("epoch", 0)
-        self.placement: Placement | None = None
         self.blocks: Blocks = {}
-        self._broadcast_index = ""
-        self._broadcast_bytes = 0
-        self._base_digest = ""
+        self._phase = ("train", 0)
+        self._broadcast: Broadcast | None = None
+        self._exchange: Exchange | None = None
+        self._ballots = Ballots(None, recipe.vote, self.agreement)
 
     def start(
         self,
@@ -110,28 +119,28 @@ class TriRedundant(Strategy):
             evaluate_fn: Called with the round and its blocks after each commit, if given.
 
         Raises:
-            RunError: when fewer than three nodes can take part.
+            RunError: when too few nodes can take part.
         """
         result = Result()
         self.blocks = from_arrays(initial_arrays, self.layout)
         self.summary()
         rounds = self.recipe.rounds
         self.federation.gather(grid, self.recipe.federation_size, rounds.nodes_deadline_s, timeout)
-        self._place()
+        self.seating.open(self.federation.members)
         config = ConfigRecord()
-        arrays = self._broadcast()
         for number in range(self.round + 1, num_rounds + 1):
-            self.federation.refresh(grid, timeout)
-            messages = self.configure_train(number, arrays, config, grid)
+            self.federation.await_seated(grid, self.seating.placement.nodes, rounds.nodes_deadline_s)
+            self.seating.update(number, self.federation.online)
+            messages = self.configure_train(number, self._encode().arrays, config, grid)
             _, metrics = self.aggregate_train(number, self._collect(grid, messages, number, timeout))
             if metrics is not None:
                 result.train_metrics_clientapp[number] = metrics
-            arrays = self._broadcast()
             if evaluate_fn and (measured := evaluate_fn(number, to_arrays(self.blocks))) is not None:
                 result.evaluate_metrics_serverapp[number] = measured
-        self.federation.refresh(grid, timeout)
-        messages = self.configure_evaluate(self.round, arrays, config, grid)
-        final = self.aggregate_evaluate(self.round, self._collect(grid, messages, self.round, timeout))
+        self.federation.refresh(grid)
+        messages = self.configure_evaluate(self.round, self._encode().arrays, config, grid)
+        # No round has this number, so a reply to the last round's training that comes now is late.
+        final = self.aggregate_evaluate(self.round, self._collect(grid, messages, self.round + 1, timeout))
         if final is not None:
             result.evaluate_metrics_clientapp[self.round] = final
         result.arrays = to_arrays(self.blocks)
@@ -144,49 +153,56 @@ class TriRedundant(Strategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> list[Message]:
-        """Returns one message a node that is online; `arrays` are the broadcast's buffers, shared by all."""
-        placement = self._placed()
-        self.recorder.record("round_planned", round=server_round, epoch=placement.epoch, base_digest=self._base_digest)
-        return self._messages(server_round, self.recipe.rounds.local_steps, MessageType.TRAIN, arrays)
+        """Returns one message a node that is online and free; `arrays` are the broadcast's buffers, shared by all."""
+        placement = self.seating.placement
+        self._phase = ("train", server_round)
+        self.spill.clear()
+        self._ballots = Ballots(placement, self.recipe.vote, self.agreement)
+        self.recorder.record(
+            "round_planned", round=server_round, epoch=placement.epoch, base_digest=self._sent().base_digest
+        )
+        return self._messages(grid, server_round, self.recipe.rounds.local_steps, MessageType.TRAIN, arrays)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Votes on every block, takes the outer step and commits. Bad replies are dropped and recorded."""
-        placement = self._placed()
         started = self.clock.now()
-        ballots = Ballots(placement, self.recipe.vote, self.agreement)
         good: dict[str, TrainReply] = {}
         bytes_up = 0
         for message in replies:
             name = self._name_of(message)
             try:
-                checked = check_reply(
-                    message,
-                    self._request(server_round, self.recipe.rounds.local_steps, placement.held_by(name)),
-                    name,
-                    self.layout,
-                    self.recipe,
-                )
-                ballots.add(name, checked.updates, checked.training.tokens)
+                checked = self._check(message, name, server_round)
+                self._ballots.add(name, checked.updates, checked.training.tokens)
+                self.replays.remember(name, checked.reply)
             except WireError as error:
-                ballots.reject(name)
+                self._ballots.reject(name)
                 self.recorder.record("node_reply", round=server_round, node=name, status="dropped", reason=str(error))
                 continue
             good[name] = checked.reply
             bytes_up += checked.num_bytes
-            self._record_reply(server_round, name, checked.reply, checked.num_bytes)
+            fields = reply_fields(checked.reply, self._sent().num_bytes, checked.num_bytes)
+            self.recorder.record("node_reply", round=server_round, node=name, **fields)
         self._evaluated(server_round - 1, good)
-        verdicts = self._decide(ballots)
+        verdicts = self._decide()
+        self.seating.observe(verdicts, list(good))
         self.round = server_round
-        seconds = self.clock.now() - started
-        return None, self._commit(server_round, verdicts, good, seconds, bytes_up)
+        trained = [reply.training for _, reply in sorted(good.items()) if reply.training]
+        bytes_down = self._sent().num_bytes * len(self.federation.online)
+        summary = round_summary(verdicts, trained, self.clock.now() - started, bytes_down, bytes_up)
+        self.recorder.record("verdicts", round=server_round, verdicts=verdict_fields(verdicts))
+        self.recorder.commit(server_round, self.blocks, self.outer.momentum, self._state(summary))
+        if not trained:
+            return None, None
+        return None, MetricRecord({"train_loss": summary["train_loss"], "tokens": summary["tokens"]})
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> list[Message]:
-        """Returns one message a node that is online: evaluate, do not train."""
-        return self._messages(server_round, 0, MessageType.EVALUATE, arrays)
+        """Returns one message a node that is online and free: evaluate, do not train."""
+        self._phase = ("evaluate", server_round)
+        return self._messages(grid, server_round, 0, MessageType.EVALUATE, arrays)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Records the nodes' measurements of the model of `server_round`."""
@@ -194,130 +210,116 @@ class TriRedundant(Strategy):
         for message in replies:
             name = self._name_of(message)
             try:
-                request = self._request(server_round, 0, self._placed().held_by(name))
-                good[name] = check_reply(message, request, name, self.layout, self.recipe).reply
+                good[name] = check_reply(message, self._request(server_round, 0, name), name, self.layout, self.recipe)
             except WireError as error:
                 self.recorder.record("node_reply", round=server_round, node=name, status="dropped", reason=str(error))
-        return self._evaluated(server_round, good)
+        return self._evaluated(server_round, {name: checked.reply for name, checked in good.items()})
 
-    def _place(self) -> None:
-        if self._holders is None:
-            self._epoch += 1
-            self.placement = place(self.layout.experts, list(self.federation.members), self._epoch)
-            reason = "start"
-        else:
-            holders = {block: tuple(names) for block, names in self._holders.items()}
-            nodes = tuple(sorted({name for names in holders.values() for name in names}))
-            self.placement = Placement(epoch=self._epoch, nodes=nodes, holders=holders)
-            reason = "resumed"
-        self._holders = {block: list(names) for block, names in self.placement.holders.items()}
-        loads = self.placement.loads()
-        self.recorder.record(
-            "placement",
-            epoch=self._epoch,
-            reason=reason,
-            load_min=min(loads.values()),
-            load_max=max(loads.values()),
-            pair_max=self.placement.pair_max(),
-            holders=self._holders,
-        )
+    def _encode(self) -> Broadcast:
+        self._broadcast = None  # frees the last one before the next is made
+        self._broadcast = Broadcast.of(self.blocks, self.layout, self.recipe.transport)
+        return self._broadcast
 
-    def _placed(self) -> Placement:
-        if self.placement is None:
-            raise RunError("the experts are not placed yet; call start")
-        return self.placement
+    def _sent(self) -> Broadcast:
+        if self._broadcast is None:
+            raise RunError("nothing was broadcast yet; call start")
+        return self._broadcast
 
-    def _broadcast(self) -> ArrayRecord:
-        transport = self.recipe.transport
-        parcel = encode(self.blocks, self.layout, transport.broadcast, transport.parcel_mb << 20)
-        self._broadcast_index = parcel.index
-        self._broadcast_bytes = parcel.num_bytes
-        if transport.broadcast == "float32":
-            self._base_digest = blocks_digest(self.blocks)
-        else:
-            decoded = decode(parcel, self.layout, self.layout.names, [transport.broadcast])
-            self._base_digest = blocks_digest(decoded)
-        return pack_buffers(parcel)
-
-    def _request(self, round_number: int, steps: int, held: list[str]) -> TrainRequest:
+    def _request(self, round_number: int, steps: int, name: str) -> TrainRequest:
+        placement, broadcast = self.seating.placement, self._sent()
         return TrainRequest(
             run_id=self.run_id,
             round=round_number,
-            epoch=self._placed().epoch,
-            base_digest=self._base_digest,
+            epoch=placement.epoch,
+            base_digest=broadcast.base_digest,
             steps=steps,
-            held=held,
+            held=placement.held_by(name),
             recipe=self._recipe_for_nodes,
-            index=self._broadcast_index,
+            index=broadcast.index,
         )
 
-    def _messages(self, round_number: int, steps: int, kind: str, arrays: ArrayRecord) -> list[Message]:
-        placement = self._placed()
+    def _messages(self, grid: Grid, round_number: int, steps: int, kind: str, arrays: ArrayRecord) -> list[Message]:
+        exchange = self._exchange = self._exchange or Exchange(grid=grid, clock=self.clock)
+        seated = self.seating.placement.nodes
+        online = self.federation.online
+        for name in seated:
+            if name not in online:
+                self._missing(name, "not online when the round began")
+                continue
+            pending = exchange.busy(name)
+            if pending is not None and pending.node_id != online[name].node_id:
+                exchange.forget(name)
+            elif pending is not None:
+                self._missing(name, f"still at work on round {pending.round}")
         return [
             Message(
-                pack(self._request(round_number, steps, placement.held_by(member.name)), arrays),
-                dst_node_id=member.node_id,
+                pack(self._request(round_number, steps, name), arrays),
+                dst_node_id=online[name].node_id,
                 message_type=kind,
             )
-            for member in self.federation.online.values()
-            if member.name in placement.nodes
+            for name in seated
+            if name in online and exchange.busy(name) is None
         ]
 
-    def _collect(self, grid: Grid, messages: list[Message], round_number: int, timeout: float) -> Iterator[Message]:
-        names = {member.node_id: name for name, member in self.federation.members.items()}
-        by_node = {names[message.metadata.dst_node_id]: message for message in messages}
-        for name in self._placed().nodes:
-            if name not in by_node:
-                self._missing(round_number, name, "not online when the round began")
-        exchange = Exchange(grid=grid, deadline_s=timeout, clock=self.clock)
-        for name, reply, reason in exchange.run(by_node):
-            if reply is None:
-                self._missing(round_number, name, reason)
+    def _collect(self, grid: Grid, messages: list[Message], label: int, timeout: float) -> Iterator[Message]:
+        exchange = self._exchange = self._exchange or Exchange(grid=grid, clock=self.clock)
+        names = self._names()
+        for message in messages:
+            name = names[message.metadata.dst_node_id]
+            if refusal := exchange.send(name, message, label):
+                self._missing(name, refusal)
+        messages.clear()
+        enough = self._quorum() if self.recipe.rounds.wait == "quorum" else None
+        for arrival in exchange.receive(label, timeout, "rounds.reply_deadline_s", enough):
+            if arrival.reply is not None:
+                yield arrival.reply
+            elif arrival.kind == "late":
+                self.recorder.record(
+                    "node_reply", round=arrival.round, node=arrival.node, status="late", reason=arrival.reason
+                )
             else:
-                yield reply
+                self._missing(arrival.node, arrival.reason)
 
-    def _missing(self, round_number: int, name: str, reason: str) -> None:
-        self.recorder.record("node_reply", round=round_number, node=name, status="missing", reason=reason)
+    def _quorum(self) -> Callable[[float], bool]:
+        """Returns a test whether a round may close: the quorum is there, agrees, and the grace time has passed."""
+        rounds = self.recipe.rounds
+        reached: list[float] = []
+
+        def enough(elapsed_s: float) -> bool:
+            if not self._ballots.has_quorum(rounds.quorum):
+                return False
+            if not reached:
+                reached.append(elapsed_s)
+            return elapsed_s >= reached[0] * (1 + rounds.grace) and self._ballots.settled()
+
+        return enough
+
+    def _check(self, message: Message, name: str, round_number: int) -> CheckedReply:
+        request = self._request(round_number, self.recipe.rounds.local_steps, name)
+        checked = check_reply(message, request, name, self.layout, self.recipe, lambda p: self.spill.keep(name, p))
+        self.replays.check(name, checked.reply)
+        return checked
+
+    def _missing(self, name: str, reason: str) -> None:
+        phase, number = self._phase
+        self.recorder.record("node_reply", round=number, node=name, phase=phase, status="missing", reason=reason)
+
+    def _names(self) -> dict[int, str]:
+        return {member.node_id: name for name, member in self.federation.members.items()}
 
     def _name_of(self, message: Message) -> str:
-        names = {member.node_id: name for name, member in self.federation.members.items()}
-        return names[message.metadata.src_node_id]
+        return self._names()[message.metadata.src_node_id]
 
-    def _decide(self, ballots: Ballots) -> list[dict[str, Any]]:
-        verdicts = []
-        for block, update, verdict in ballots.decide(self._norms.get, self._unverified):
+    def _decide(self) -> dict[str, Verdict]:
+        verdicts = {}
+        for block, update, verdict in self._ballots.decide(self._norms.get, self._unverified):
             self._unverified[block] = verdict.outcome == "unverified"
             if update is not None:
                 if verdict.outcome != "unverified":
                     self._norms[block] = norm(update)
                 self.outer.step(self.blocks, block, update)
-            verdicts.append(
-                {
-                    "block": block,
-                    "outcome": verdict.outcome,
-                    "accepted": list(verdict.accepted),
-                    "outvoted": list(verdict.outvoted),
-                    "missing": list(verdict.missing),
-                    "invalid": list(verdict.invalid),
-                }
-            )
+            verdicts[block] = verdict
         return verdicts
-
-    def _record_reply(self, round_number: int, name: str, reply: TrainReply, num_bytes: int) -> None:
-        training = reply.training
-        fields = {} if training is None else training.model_dump(mode="json", exclude={"seconds"})
-        self.recorder.record(
-            "node_reply",
-            round=round_number,
-            node=name,
-            status="accepted",
-            reason=None,
-            drill=reply.drill,
-            train_seconds=training and training.seconds,
-            bytes_down=self._broadcast_bytes,
-            bytes_up=num_bytes,
-            **fields,
-        )
 
     def _evaluated(self, round_number: int, replies: dict[str, TrainReply]) -> MetricRecord | None:
         measured = {name: reply.evaluation for name, reply in sorted(replies.items()) if reply.evaluation}
@@ -339,73 +341,14 @@ class TriRedundant(Strategy):
         )
         return MetricRecord({"loss": loss, "bits_per_byte": bits})
 
-    def _commit(
-        self,
-        round_number: int,
-        verdicts: list[dict[str, Any]],
-        replies: dict[str, TrainReply],
-        seconds: float,
-        bytes_up: int,
-    ) -> MetricRecord | None:
-        trained = [reply.training for reply in replies.values() if reply.training]
-        outcomes: dict[str, int] = {}
-        outvoted: dict[str, int] = {}
-        for verdict in verdicts:
-            outcomes[verdict["outcome"]] = outcomes.get(verdict["outcome"], 0) + 1
-            for name in verdict["outvoted"]:
-                outvoted[name] = outvoted.get(name, 0) + 1
-        tokens = sum(training.tokens for training in trained)
-        summary = {
-            "train_loss": median(training.loss for training in trained) if trained else None,
-            "seconds": seconds,
-            "train_share": min(1.0, fmean(t.seconds for t in trained) / max(seconds, 1e-9)) if trained else 0.0,
-            "bytes_down": self._broadcast_bytes * len(self.federation.online),
-            "bytes_up": bytes_up,
-            "tokens": tokens,
-            "tokens_per_s": tokens / max(seconds, 1e-9),
-            "outcomes": outcomes,
-            "outvoted": outvoted,
-        }
-        self.recorder.record("verdicts", round=round_number, verdicts=verdicts)
-        state = {
-            "round": round_number,
+    def _state(self, summary: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "round": self.round,
             "digest": blocks_digest(self.blocks),
-            "epoch": self._epoch,
-            "holders": self._holders,
+            "seating": self.seating.state(),
+            "replays": self.replays.state(),
             "best": self.best,
             "norms": self._norms,
             "unverified": self._unverified,
             "summary": summary,
         }
-        self.recorder.commit(round_number, self.blocks, self.outer.momentum, state)
-        if not trained:
-            return None
-        return MetricRecord({"train_loss": median(training.loss for training in trained), "tokens": tokens})
-
-
-def to_arrays(blocks: Blocks) -> ArrayRecord:
-    """Returns blocks as one raw float32 array each."""
-    return ArrayRecord(
-        {
-            name: Array(dtype="float32", shape=(flat.numel(),), stype="trfmoe.float32", data=flat.numpy().tobytes())
-            for name, flat in blocks.items()
-        }
-    )
-
-
-def from_arrays(arrays: ArrayRecord, layout: BlockLayout) -> Blocks:
-    """Returns the blocks of `to_arrays`.
-
-    Raises:
-        RunError: when a block of the layout is missing or has another size.
-    """
-    import numpy as np
-    import torch
-
-    blocks: Blocks = {}
-    for name, spec in layout.specs.items():
-        array = arrays.get(name)
-        if array is None or len(array.data) != 4 * spec.numel:
-            raise RunError(f"the initial arrays do not fit the model: block {name!r} is missing or of another size")
-        blocks[name] = torch.from_numpy(np.frombuffer(array.data, dtype="<f4").copy())
-    return blocks

@@ -5,23 +5,22 @@ Aspis (Konstantinidis and Ramamoorthy, arXiv 2108.02416), with a scale-free edge
 agree when the cosine of their updates is above a threshold and their norms are within a ratio. `mean` is there to
 compare with.
 
-All sums run in the order of the nodes' names, never of arrival, and in chunks that stay in the second-level cache.
+All sums run in the order of the nodes' names, never of arrival. The arithmetic itself stands in `kernels`.
 """
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal
 
-import torch
 from torch import Tensor
+
+from strategies.kernels import Dots, empty, identical, mean, median, norm, survey
+
+__all__ = ["Agreement", "Outcome", "Rule", "Verdict", "median", "norm", "vote"]
 
 Rule = Literal["majority", "median", "mean"]
 Outcome = Literal["unanimous", "majority", "median", "mean", "unverified", "kept"]
-
-CHUNK = 65_536
-"""Values of one chunk: three inputs, scratch and output of 256 KiB each stay in 2 MiB of cache."""
 
 TINY_RMS = 1e-9
 """Below this root mean square an update counts as zero, and two such updates agree whatever their direction."""
@@ -61,111 +60,72 @@ def vote(
     weights: Mapping[str, float] | None = None,
     norm_cap: float | None = None,
     may_be_unverified: bool = True,
+    norms: Mapping[str, float] | None = None,
+    result: Tensor | None = None,
 ) -> tuple[Tensor | None, Verdict]:
-    """Returns the voted update (None: keep the block) and the verdict.
+    """Returns the voted update (None: keep the block), float32, and the verdict.
+
+    When all agree, one pass over the replicas is all it takes; otherwise there is a second one.
 
     Args:
         rule: How three or more replicas become one.
-        replicas: Node name -> update, all finite, flat float32, of one length.
+        replicas: Node name -> update, all finite, flat float32 or bfloat16, of one length.
         agreement: When two replicas agree.
         weights: Node name -> weight in a mean; equal when absent. Ignored by `median`.
         norm_cap: Largest norm that a lone replica's update may have before its step is shortened.
         may_be_unverified: Whether a lone replica may be accepted; False when it was the round before.
+        norms: Node name -> norm of its replica by `norm`, for whoever has them already.
+        result: Float32 memory for the update, of the replicas' length; new when absent. Overwritten in any case.
     """
     names = sorted(replicas)
     classes = _identical(names, replicas)
     heads = [members[0] for members in classes]
     updates = [replicas[head] for head in heads]
-    shares = [1.0 if weights is None else weights[head] for head in heads]
     if not heads:
         return None, Verdict(outcome="kept")
+    count = len(heads)
+    known = None if norms is None else [norms[head] for head in heads]
+    result = empty(updates[0].numel()) if result is None else result
+    factors = _factors([1.0 if weights is None else weights[head] for head in heads])
     if rule == "mean":
-        return _mean(updates, shares), Verdict(outcome="mean", accepted=tuple(names))
-    if len(heads) == 1:
-        return _lone(updates[0], names, norm_cap, may_be_unverified)
+        mean(updates, factors, result)
+        return result, Verdict(outcome="mean", accepted=tuple(names))
+    if count == 1:
+        if not may_be_unverified:
+            return None, Verdict(outcome="kept")
+        size = known[0] if known else norm(updates[0])
+        scale = 1.0 if norm_cap is None or size <= norm_cap else norm_cap / size
+        mean(updates, [UNVERIFIED_STEP * scale], result)
+        return result, Verdict(outcome="unverified", accepted=tuple(names))
+    if rule == "median" and count > 2:
+        sizes = known or [norm(update) for update in updates]
+        return median(updates, result=result), _named("median", classes, _within(sizes, agreement))
 
-    norms, edges = _agreement_graph(updates, agreement)
-    if len(heads) == 2:
-        if edges:
-            return _mean(updates, shares), Verdict(outcome="majority", accepted=tuple(names))
+    def all_agree(sizes: Sequence[float], dots: Dots) -> bool:
+        return len(_edges(sizes, dots, agreement, tiny)) == count * (count - 1) // 2
+
+    tiny = TINY_RMS * updates[0].numel() ** 0.5
+    found = survey(updates, factors, result, all_agree, known)
+    if all_agree(found.norms, found.dots):
+        mean(updates, factors, result, found.averaged)
+        return result, Verdict(outcome="majority" if count == 2 else "unanimous", accepted=tuple(names))
+    if count == 2:
         return None, Verdict(outcome="kept")
-    if rule == "median":
-        beyond = _beyond(norms, agreement)
-        return median(updates), _named("median", classes, [i for i in range(len(heads)) if i not in beyond])
-    if len(edges) == len(heads) * (len(heads) - 1) // 2:
-        return _mean(updates, shares), Verdict(outcome="unanimous", accepted=tuple(names))
-    kept = _majority(len(heads), edges)
+    kept = _majority(count, _edges(found.norms, found.dots, agreement, tiny))
     if kept:
-        scales = _clip_scales([norms[i] for i in kept])
-        update = _mean([updates[i] for i in kept], [shares[i] for i in kept], scales)
-        return update, _named("majority", classes, kept)
-    beyond = _beyond(norms, agreement)
-    update = median(updates, _clip_scales(norms))
-    return update, _named("median", classes, [i for i in range(len(heads)) if i not in beyond])
-
-
-def median(updates: Sequence[Tensor], scales: Sequence[float] | None = None) -> Tensor:
-    """Returns the coordinate-wise median of `scales[i] * updates[i]`; equal to `numpy.median` bit for bit.
-
-    Three inputs take `max(min(a, b), min(max(a, b), c))`; other counts are sorted.
-    """
-    result = torch.empty_like(updates[0])
-    for start, stop in _chunks(result.numel()):
-        parts = [update[start:stop] for update in updates]
-        if scales is not None:
-            parts = [part if scale == 1 else part * scale for part, scale in zip(parts, scales, strict=True)]
-        out = result[start:stop]
-        if len(parts) == 3:
-            low = torch.minimum(parts[0], parts[1])
-            torch.maximum(parts[0], parts[1], out=out)
-            torch.minimum(out, parts[2], out=out)
-            torch.maximum(out, low, out=out)
-        else:
-            ordered = torch.stack(parts).sort(dim=0).values
-            middle = len(parts) // 2
-            if len(parts) % 2:
-                out.copy_(ordered[middle])
-            else:
-                torch.add(ordered[middle - 1], ordered[middle], out=out).mul_(0.5)
-    return result
-
-
-def norm(update: Tensor) -> float:
-    """Returns the Euclidean norm, accumulated in double precision over chunks; not finite if any value is not."""
-    return math.sqrt(_dots([update])[0][0])
-
-
-def _mean(updates: Sequence[Tensor], shares: Sequence[float], scales: Sequence[float] | None = None) -> Tensor:
-    total = sum(shares)
-    equal = len(set(shares)) == 1
-    result = torch.empty_like(updates[0])
-    for start, stop in _chunks(result.numel()):
-        out = result[start:stop]
-        for i, update in enumerate(updates):
-            factor = (1.0 if equal else shares[i] * len(updates) / total) * (1.0 if scales is None else scales[i])
-            if i == 0:
-                torch.mul(update[start:stop], factor, out=out)
-            else:
-                out.add_(update[start:stop], alpha=factor)
-        out.div_(len(updates))
-    return result
-
-
-def _lone(
-    update: Tensor, names: list[str], norm_cap: float | None, may_be_unverified: bool
-) -> tuple[Tensor | None, Verdict]:
-    if not may_be_unverified:
-        return None, Verdict(outcome="kept")
-    size = norm(update)
-    scale = 1.0 if norm_cap is None or size <= norm_cap else norm_cap / size
-    return update * (UNVERIFIED_STEP * scale), Verdict(outcome="unverified", accepted=tuple(names))
+        clip = _clip_scales([found.norms[i] for i in kept])
+        shares = _factors([factors[i] for i in kept])
+        mean([updates[i] for i in kept], [share * scale for share, scale in zip(shares, clip, strict=True)], result)
+        return result, _named("majority", classes, kept)
+    median(updates, _clip_scales(found.norms), result)
+    return result, _named("median", classes, _within(found.norms, agreement))
 
 
 def _identical(names: list[str], replicas: Mapping[str, Tensor]) -> list[list[str]]:
     classes: list[list[str]] = []
     for name in names:
         for members in classes:
-            if torch.equal(replicas[members[0]], replicas[name]):
+            if identical(replicas[members[0]], replicas[name]):
                 members.append(name)
                 break
         else:
@@ -173,28 +133,22 @@ def _identical(names: list[str], replicas: Mapping[str, Tensor]) -> list[list[st
     return classes
 
 
-def _agreement_graph(updates: Sequence[Tensor], agreement: Agreement) -> tuple[list[float], set[tuple[int, int]]]:
-    dots = _dots(updates)
-    norms = [math.sqrt(dots[i][i]) for i in range(len(updates))]
-    tiny = TINY_RMS * updates[0].numel() ** 0.5
+def _factors(shares: Sequence[float]) -> list[float]:
+    """Multipliers of the terms of a plain mean that make it a weighted one; exactly 1 when the shares are equal."""
+    if len(set(shares)) == 1:
+        return [1.0] * len(shares)
+    total = sum(shares)
+    return [share * len(shares) / total for share in shares]
+
+
+def _edges(norms: Sequence[float], dots: Dots, agreement: Agreement, tiny: float) -> set[tuple[int, int]]:
     edges = set()
-    for i, j in combinations(range(len(updates)), 2):
+    for i, j in combinations(range(len(norms)), 2):
         low, high = sorted((norms[i], norms[j]))
         alike = high <= agreement.norm_ratio * low and dots[i][j] > agreement.cosine * low * high
         if high <= tiny or alike:
             edges.add((i, j))
-    return norms, edges
-
-
-def _dots(updates: Sequence[Tensor]) -> list[list[float]]:
-    count = len(updates)
-    total = [[0.0] * count for _ in range(count)]
-    for start, stop in _chunks(updates[0].numel()):
-        parts = [update[start:stop] for update in updates]
-        for i in range(count):
-            for j in range(i, count):
-                total[i][j] += float(torch.dot(parts[i], parts[j]))
-    return total
+    return edges
 
 
 def _majority(count: int, edges: set[tuple[int, int]]) -> list[int]:
@@ -205,9 +159,9 @@ def _majority(count: int, edges: set[tuple[int, int]]) -> list[int]:
     return kept if len(kept) > count / 2 else []
 
 
-def _beyond(norms: Sequence[float], agreement: Agreement) -> list[int]:
+def _within(norms: Sequence[float], agreement: Agreement) -> list[int]:
     middle = _middle(norms)
-    return [i for i, size in enumerate(norms) if size > agreement.norm_ratio * middle]
+    return [i for i, size in enumerate(norms) if size <= agreement.norm_ratio * middle]
 
 
 def _named(outcome: Outcome, classes: list[list[str]], kept: Sequence[int]) -> Verdict:
@@ -225,8 +179,3 @@ def _middle(values: Sequence[float]) -> float:
     ordered = sorted(values)
     half = len(ordered) // 2
     return ordered[half] if len(ordered) % 2 else 0.5 * (ordered[half - 1] + ordered[half])
-
-
-def _chunks(total: int) -> Iterator[tuple[int, int]]:
-    for start in range(0, total, CHUNK):
-        yield start, min(start + CHUNK, total)

@@ -8,11 +8,11 @@ receiver expects before it makes a tensor, and its only exception is `WireError`
 import hashlib
 import json
 import sys
+import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +21,7 @@ from trfmoe_core.errors import WireError
 
 WIRE_VERSION = 1
 ITEM_BYTES = {"float32": 4, "bfloat16": 2}
+_TORCH = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _ENTRY_KEYS = {"block", "dtype", "tensors", "buffer", "offset", "size", "sha256"}
 
 
@@ -29,7 +30,7 @@ class Parcel:
     """Blocks as they travel."""
 
     index: str
-    buffers: tuple[bytes, ...]
+    buffers: tuple[bytes | memoryview, ...]
 
     @property
     def num_bytes(self) -> int:
@@ -73,7 +74,14 @@ def encode(blocks: Mapping[str, Tensor], layout: BlockLayout, dtype: str, max_bu
 
 
 def decode(parcel: Parcel, layout: BlockLayout, allowed: Collection[str], dtypes: Collection[str]) -> Blocks:
-    """Returns a parcel's blocks as flat float32 vectors, in the order of their names.
+    """Returns a parcel's blocks as flat float32 vectors of their own, in the order of their names; as `views` else."""
+    return {name: view.to(torch.float32, copy=True) for name, view in views(parcel, layout, allowed, dtypes).items()}
+
+
+def views(parcel: Parcel, layout: BlockLayout, allowed: Collection[str], dtypes: Collection[str]) -> Blocks:
+    """Returns a parcel's blocks as flat vectors of the type in which they travelled, in the order of their names.
+
+    They share the memory of the buffers, which may be mapped files, and must not be written.
 
     Args:
         parcel: What arrived.
@@ -99,13 +107,13 @@ def decode(parcel: Parcel, layout: BlockLayout, allowed: Collection[str], dtypes
     for number, buffer in enumerate(parcel.buffers):
         if placed[number] != len(buffer):
             raise WireError(f"buffer {number} holds {len(buffer)} bytes, its blocks {placed[number]}")
-    views = {}
-    for entry in entries:
-        view = memoryview(parcel.buffers[entry["buffer"]])[entry["offset"] : entry["offset"] + entry["size"]]
-        if hashlib.sha256(view).hexdigest() != entry["sha256"]:
+    found: Blocks = {}
+    for entry in sorted(entries, key=lambda entry: str(entry["block"])):
+        data = memoryview(parcel.buffers[entry["buffer"]])[entry["offset"] : entry["offset"] + entry["size"]]
+        if hashlib.sha256(data).hexdigest() != entry["sha256"]:
             raise WireError(f"block {entry['block']!r}: the digest differs; the bytes changed on the way")
-        views[entry["block"]] = (view, entry["dtype"])
-    return {name: _from_bytes(*views[name]) for name in sorted(views)}
+        found[entry["block"]] = _view(data, entry["dtype"])
+    return found
 
 
 def map_values(parcel: Parcel, change: Callable[[Tensor], Tensor]) -> Parcel:
@@ -117,7 +125,7 @@ def map_values(parcel: Parcel, change: Callable[[Tensor], Tensor]) -> Parcel:
     buffers = [bytearray(buffer) for buffer in parcel.buffers]
     for entry in tree["entries"]:
         place = slice(entry["offset"], entry["offset"] + entry["size"])
-        values = _from_bytes(memoryview(parcel.buffers[entry["buffer"]])[place], entry["dtype"])
+        values = _view(memoryview(parcel.buffers[entry["buffer"]])[place], entry["dtype"]).to(torch.float32, copy=True)
         data = _to_bytes(change(values), entry["dtype"])
         buffers[entry["buffer"]][place] = data
         entry["sha256"] = hashlib.sha256(data).hexdigest()
@@ -149,7 +157,11 @@ def _parse_index(index: str, layout: BlockLayout, num_allowed: int) -> list[dict
 
 
 def _check_entry(
-    entry: dict[str, Any], spec: BlockSpec, dtypes: Collection[str], buffers: Sequence[bytes], placed: list[int]
+    entry: dict[str, Any],
+    spec: BlockSpec,
+    dtypes: Collection[str],
+    buffers: Sequence[bytes | memoryview],
+    placed: list[int],
 ) -> None:
     name = spec.name
     if entry["dtype"] not in ITEM_BYTES or entry["dtype"] not in dtypes:
@@ -179,7 +191,8 @@ def _to_bytes(values: Tensor, dtype: str) -> bytes:
     return flat.numpy().tobytes()
 
 
-def _from_bytes(data: memoryview, dtype: str) -> Tensor:
-    if dtype == "bfloat16":
-        return torch.from_numpy(np.frombuffer(data, dtype="<i2").copy()).view(torch.bfloat16).to(torch.float32)
-    return torch.from_numpy(np.frombuffer(data, dtype="<f4").copy())
+def _view(data: memoryview, dtype: str) -> Tensor:
+    with warnings.catch_warnings():
+        # The bytes of a message are read-only; so is whoever asked for a view.
+        warnings.filterwarnings("ignore", message="The given (buffer|NumPy array) is not writable")
+        return torch.frombuffer(data, dtype=_TORCH[dtype])

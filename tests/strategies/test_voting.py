@@ -1,6 +1,7 @@
 """Votes: the rules for every number of replicas, and what no single replica can do."""
 
-from itertools import permutations
+from itertools import combinations, permutations
+from random import Random
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strategies.voting import CHUNK, Agreement, median, norm, vote
+from strategies.kernels import CHUNK
+from strategies.voting import Agreement, Rule, median, norm, vote
 
 AGREE = Agreement(cosine=-0.2, norm_ratio=3.0)
 
@@ -129,3 +131,143 @@ def test_a_vote_never_exceeds_what_its_voters_sent(seed: int, count: int, cosine
     if update is not None:
         stacked = torch.stack(list(updates.values())).abs()
         assert bool((update.abs() <= stacked.max(dim=0).values + 1e-5).all())
+
+
+@pytest.mark.parametrize("rule", ["majority", "median", "mean"])
+@pytest.mark.parametrize("lie", [1.0, -2.0])
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_bfloat16_replicas_count_as_their_values_in_float32(rule: Rule, lie: float, count: int) -> None:
+    base = torch.randn(CHUNK + 7, generator=torch.Generator().manual_seed(0))
+    short = {name: (base + noise).bfloat16() for name, noise in zip("abcde", random(1, count, CHUNK + 7), strict=False)}
+    short["a"] = short["a"] * lie
+    update, verdict = vote(rule, short, AGREE)
+    expected, same = vote(rule, {name: replica.float() for name, replica in short.items()}, AGREE)
+    assert verdict == same
+    if update is None or expected is None:
+        assert update is expected
+    else:
+        assert update.dtype == torch.float32
+        assert torch.equal(update, expected)
+
+
+@pytest.mark.parametrize("rule", ["majority", "median", "mean"])
+@pytest.mark.parametrize("lie", [1.0, -2.0, 50.0])
+def test_known_norms_and_given_memory_change_nothing(rule: Rule, lie: float) -> None:
+    base = torch.randn(3 * CHUNK, generator=torch.Generator().manual_seed(0))
+    updates = {name: base + noise for name, noise in zip("abc", random(1, 3, 3 * CHUNK), strict=True)}
+    updates["b"] *= lie
+    plain, verdict = vote(rule, updates, AGREE)
+    memory = torch.full((3 * CHUNK,), float("nan"))
+    norms = {name: norm(update) for name, update in updates.items()}
+    update, same = vote(rule, updates, AGREE, norms=norms, result=memory)
+    assert update is memory
+    assert plain is not None
+    assert torch.equal(update, plain)
+    assert verdict == same
+
+
+def test_a_beginning_that_is_not_like_the_rest_decides_nothing() -> None:
+    base = torch.randn(4 * CHUNK, generator=torch.Generator().manual_seed(0))
+    updates = {name: base + 0.1 * noise for name, noise in zip("abc", random(1, 3, base.numel()), strict=True)}
+    quarrel = {name: update.clone() for name, update in updates.items()}
+    quarrel["b"][:CHUNK] *= -1
+    update, verdict = vote("majority", quarrel, AGREE)
+    assert verdict.outcome == "unanimous"
+    assert torch.equal(update, (quarrel["a"] + quarrel["b"] + quarrel["c"]) / 3)
+    quarrel["b"][CHUNK:] *= -1
+    quarrel["b"][:CHUNK] *= -1
+    update, verdict = vote("majority", quarrel, AGREE)
+    assert verdict.outvoted == ("b",)
+    assert torch.allclose(update, (quarrel["a"] + quarrel["c"]) / 2, rtol=0.01, atol=0.01)
+
+
+# Textbook definitions in double precision. They follow the papers, not our code.
+
+
+def closest_pair(points: np.ndarray) -> set[int]:
+    """MDA for one fault of three (El Mhamdi et al., arXiv 1905.03853): the subset of least diameter."""
+    return set(min(combinations(range(3), 2), key=lambda pair: np.linalg.norm(points[pair[0]] - points[pair[1]])))
+
+
+def flattest_pair(points: np.ndarray) -> set[int]:
+    """SMEA (Allouah et al., arXiv 2302.04787): the subset whose covariance has the least largest eigenvalue."""
+    return set(
+        min(
+            combinations(range(3), 2),
+            key=lambda pair: np.linalg.norm(points[list(pair)] - points[list(pair)].mean(axis=0), ord=2),
+        )
+    )
+
+
+def krum(points: np.ndarray) -> int:
+    """Krum (Blanchard et al., 2017): the point nearest to its nearest; n - f - 2 = 0 neighbours are taken as one."""
+    distances = ((points[:, None] - points[None]) ** 2).sum(axis=2) + np.diag([np.inf] * len(points))
+    return int(distances.min(axis=1).argmin())
+
+
+def trimmed_mean(points: np.ndarray, cut: int) -> np.ndarray:
+    """Coordinate-wise trimmed mean (Yin et al., arXiv 1803.01498)."""
+    return np.sort(points, axis=0)[cut : len(points) - cut].mean(axis=0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**31), st.sampled_from(["flip", "scale", "noise"]), st.integers(0, 2))
+def test_the_pair_that_outvotes_is_the_one_of_mda_and_smea(seed: int, attack: str, place: int) -> None:
+    base = random(seed, 1, 300)[0]
+    updates = [base + 0.4 * noise for noise in random(seed + 1, 3, 300)]
+    noise = random(seed + 2, 1, 300)[0]
+    updates[place] = {"flip": -updates[place], "scale": 100 * updates[place], "noise": 10 * noise}[attack]
+    points = np.stack([update.double().numpy() for update in updates])
+    update, verdict = vote("majority", dict(zip("abc", updates, strict=True)), AGREE)
+    pair = closest_pair(points)
+    assert verdict.outcome == "majority"
+    assert verdict.accepted == tuple("abc"[i] for i in sorted(pair))
+    assert flattest_pair(points) == pair
+    assert krum(points) in pair
+    sizes = np.linalg.norm(points, axis=1)
+    middle = np.mean([sizes[i] for i in pair])
+    expected = np.mean([points[i] * min(1.0, middle / sizes[i]) for i in pair], axis=0)
+    assert update is not None
+    assert np.allclose(update.numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [3, 5, 9])
+def test_an_odd_median_is_the_mean_trimmed_to_one(count: int) -> None:
+    points = np.stack([update.numpy() for update in random(count, count, 100)])
+    update, _ = vote(
+        "median", {name: torch.from_numpy(row) for name, row in zip("abcdefghi", points, strict=False)}, AGREE
+    )
+    assert update is not None
+    assert np.array_equal(update.numpy(), trimmed_mean(points, count // 2))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**31), st.integers(3, 9), st.randoms(use_true_random=False))
+def test_who_has_which_name_does_not_matter(seed: int, count: int, shuffle: Random) -> None:
+    names = list("abcdefghi"[:count])
+    base = random(seed, 1, 64)[0]
+    updates = [base + noise for noise in random(seed + 1, count, 64)]
+    other = shuffle.sample(names, count)
+    for rule in ("majority", "median"):
+        update, verdict = vote(rule, dict(zip(names, updates, strict=True)), AGREE)
+        again, same = vote(rule, dict(zip(other, updates, strict=True)), AGREE)
+        renamed = dict(zip(names, other, strict=True))
+        assert same.outcome == verdict.outcome
+        assert same.accepted == tuple(sorted(renamed[name] for name in verdict.accepted))
+        assert same.outvoted == tuple(sorted(renamed[name] for name in verdict.outvoted))
+        assert update is not None and again is not None
+        assert torch.allclose(again, update, rtol=1e-5, atol=1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**31), st.integers(3, 9), st.integers(1, 300))
+def test_unanimity_is_the_mean_bit_for_bit(seed: int, count: int, size: int) -> None:
+    base = random(seed, 1, size)[0] + 5
+    updates = [base + 0.1 * noise for noise in random(seed + 1, count, size)]
+    update, verdict = vote("majority", dict(zip("abcdefghi", updates, strict=False)), AGREE)
+    assert verdict.outcome == "unanimous"
+    assert update is not None
+    total = updates[0].numpy()
+    for other in updates[1:]:
+        total = total + other.numpy()
+    assert np.array_equal(update.numpy(), total / np.float32(count))

@@ -11,9 +11,11 @@ from trfmoe_core.config.schema import (
     NodeSettings,
     OuterConfig,
     Recipe,
+    ReputationConfig,
     RoundsConfig,
     TrainingConfig,
     TransportConfig,
+    WitnessConfig,
 )
 
 __all__ = [
@@ -26,9 +28,11 @@ __all__ = [
     "NodeSettings",
     "OuterConfig",
     "Recipe",
+    "ReputationConfig",
     "RoundsConfig",
     "TrainingConfig",
     "TransportConfig",
+    "WitnessConfig",
     "apply_overrides",
     "load_node_file",
     "load_recipe",

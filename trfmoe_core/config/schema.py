@@ -109,9 +109,18 @@ class RoundsConfig(Section):
 
     num_rounds: int = Field(12, ge=1, le=1_000_000)
     local_steps: int = Field(25, ge=1, le=1_000_000, description="H, optimizer steps a node and round")
-    wait: Literal["all"] = "all"
+    wait: Literal["all", "quorum"] = Field("all", description="quorum: a slow node does not hold a round")
+    quorum: int = Field(2, ge=2, le=3, description="replicas of an expert that are enough, once they agree")
+    grace: float = Field(0.25, ge=0, le=10, description="waits on for this part of the time until the quorum")
     nodes_deadline_s: float = Field(120.0, gt=0, description="how long to wait for the nodes to appear")
     reply_deadline_s: float = Field(3600.0, gt=0, description="how long to wait for the replies of a round")
+
+
+class ReputationConfig(Section):
+    """When a node that stands alone or is silent loses its experts to others, and for how long."""
+
+    strikes: int = Field(3, ge=1, description="such rounds in a row")
+    cool_off_rounds: int = Field(5, ge=1)
 
 
 class AgreementConfig(Section):
@@ -119,6 +128,21 @@ class AgreementConfig(Section):
 
     cosine: float = Field(-0.2, ge=-1, le=1, description="0 where the nodes' data are alike, -0.2 otherwise")
     norm_ratio: float = Field(3.0, ge=1)
+
+
+class WitnessConfig(Section):
+    """Text by which the coordinator judges nodes whose data differ: by harm, not by direction."""
+
+    data: list[str] = Field(
+        min_length=1, description="the coordinator's files and folders, one source each; together the nodes' domains"
+    )
+    windows: int = Field(12, ge=2, le=4096, description="windows of the model's context a source and round")
+    device: str = Field("cpu", pattern=r"^(auto|cpu|cuda|cuda:\d+)$", description="of the coordinator")
+    tau_times_n: float = Field(0.45, gt=0, le=10, description="a score above this over the number of nodes convicts")
+    min_t: float = Field(2.0, ge=0, description="harm over its standard error, over windows, to convict by the average")
+    sure_t: float = Field(4.0, ge=0, description="the same, to convict by this round alone")
+    ema: float = Field(0.5, ge=0, lt=1, description="share of earlier rounds in a node's average score")
+    floor_nats: float = Field(0.002, ge=0, description="harm below this convicts nobody, however small the gain")
 
 
 class OuterConfig(Section):
@@ -137,11 +161,20 @@ class TransportConfig(Section):
     parcel_mb: int = Field(64, ge=1, le=512, description="blocks travel in flat buffers of at most this size")
 
 
-class DrillConfig(Section):
-    """A fault that a node plays on purpose, to show that the federation bears it."""
+Attack = Literal[
+    "scale", "sign_flip", "gaussian", "nan", "inf", "zero", "replay", "stale", "label_flip", "token_lie", "bit_flip",
+    "garbage", "crash", "crash_during", "crash_after", "slow", "stall",
+]  # fmt: skip
 
-    attack: Literal["scale", "sign_flip", "nan", "zero", "crash"] = "scale"
-    factor: float = Field(-10.0, description="scale only: what the update is multiplied by")
+
+class DrillConfig(Section):
+    """A fault that a node plays on purpose, to show that the federation bears it. What each is: `clients/drill.py`."""
+
+    attack: Attack = "scale"
+    factor: float = Field(
+        -10.0, description="scale: of the update; gaussian: of its norm; token_lie: of the token count"
+    )
+    delay_s: float = Field(5.0, ge=0, description="slow only: how much later the node answers")
     from_round: int = Field(1, ge=1)
     to_round: int | None = Field(None, ge=1)
 
@@ -184,6 +217,8 @@ class Recipe(Section):
     training: TrainingConfig = TrainingConfig()
     rounds: RoundsConfig = RoundsConfig()
     agreement: AgreementConfig = AgreementConfig()
+    reputation: ReputationConfig = ReputationConfig()
+    witness: WitnessConfig | None = Field(None, description="null: replicas are judged by agreement alone")
     outer: OuterConfig = OuterConfig()
     transport: TransportConfig = TransportConfig()
     log: LogConfig = LogConfig()
@@ -210,6 +245,8 @@ class Recipe(Section):
             raise ValueError(f"nodes: {len(self.nodes)} given, but every expert is trained by 3 nodes; list 3 or more")
         if self.nodes and "num_nodes" in self.model_fields_set and self.num_nodes != len(self.nodes):
             raise ValueError(f"num_nodes: {self.num_nodes}, but nodes lists {len(self.nodes)}; leave num_nodes out")
+        if self.witness and self.vote != "majority":
+            raise ValueError(f"witness: it judges majority votes, and vote is {self.vote}; leave one of the two out")
         return self
 
     @property
@@ -218,8 +255,9 @@ class Recipe(Section):
         return len(self.nodes) or self.num_nodes
 
     def for_nodes(self) -> "Recipe":
-        """The part that travels to the nodes: no node's settings, no path of the coordinator."""
-        return self.model_copy(update={"nodes": [], "num_nodes": self.federation_size, "run_root": "runs"})
+        """The part that travels to the nodes: no node's settings, nothing of the coordinator's own folders."""
+        hidden = {"nodes": [], "num_nodes": self.federation_size, "run_root": "runs", "witness": None}
+        return self.model_copy(update=hidden)
 
     def resolved(self, base: Path) -> "Recipe":
         """The recipe with every path made absolute against `base`."""
@@ -243,4 +281,8 @@ class Recipe(Section):
             for node in self.nodes
         ]
         data = self.data.model_copy(update={"tokenizer": tokenizer(self.data.tokenizer)})
-        return self.model_copy(update={"nodes": nodes, "data": data, "run_root": absolute(self.run_root)})
+        witness = self.witness and self.witness.model_copy(
+            update={"data": [absolute(path) for path in self.witness.data]}
+        )
+        paths = {"nodes": nodes, "data": data, "run_root": absolute(self.run_root), "witness": witness}
+        return self.model_copy(update=paths)

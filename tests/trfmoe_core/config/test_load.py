@@ -51,6 +51,11 @@ def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
         ("nodes: [{name: a, dta: [x], data: [x]}]", "nodes.0.dta: unknown key; did you mean 'data'?"),
         ("training: {learning_rate: .nan}", "learning_rate"),
         ("training: {learning_rate: 1.0e-5}", "min_learning_rate"),
+        ("witness: {}", "witness.data"),
+        ("witness: {data: []}", "witness.data"),
+        ("witness: {data: [x], ema: 1.0}", "witness.ema: 1.0 is not allowed"),
+        ("witness: {data: [x], widows: 3}", "witness.widows: unknown key; did you mean 'windows'?"),
+        ("{vote: mean, witness: {data: [x]}}", "vote is mean"),
         ("experts: {replication: 5}", "experts.replication: 5"),
         ("- a list", "a recipe is a mapping"),
         ("a: [", "not valid YAML"),
@@ -97,6 +102,16 @@ def test_nodes_learn_nothing_about_each_other(tmp_path: Path) -> None:
     assert sent.federation_size == 3
     assert str(tmp_path) not in sent.model_dump_json()
     assert Recipe.model_validate(sent.model_dump(mode="json")) == sent
+
+
+def test_the_witness_is_the_coordinators_own(tmp_path: Path) -> None:
+    path = write(tmp_path, "witness: {data: [public/a.txt, /public/b]}")
+    recipe = load_recipe(path, ["witness.windows=4"]).resolved(tmp_path)
+    assert recipe.witness is not None
+    assert recipe.witness.data == [str(tmp_path / "public" / "a.txt"), "/public/b"]
+    assert (recipe.witness.windows, Recipe().witness) == (4, None)
+    assert recipe.for_nodes().witness is None
+    assert Recipe.model_validate(recipe.model_dump(mode="json")) == recipe
 
 
 def test_a_node_file_stands_on_its_own_folder(tmp_path: Path) -> None:

@@ -1,0 +1,44 @@
+"""`trfmoe bench`: measures votes and training steps on this machine, each in a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scripts.simulate import JsonOption
+
+bench = typer.Typer(help="Measure this machine.", no_args_is_help=True)
+
+
+@bench.command()
+def vote(
+    megabytes: Annotated[float, typer.Option(min=0.001, max=1000, help="Size of one float32 replica.")] = 100.0,
+    groups: Annotated[int, typer.Option(min=1, help="Groups of repetitions; the best one counts.")] = 10,
+    as_json: JsonOption = False,
+) -> None:
+    """Time votes on three replicas, ours and Flower's, as multiples of what copying memory takes."""
+    _run("scripts.bench_vote", ["--megabytes", str(megabytes), "--groups", str(groups)], as_json)
+
+
+@bench.command()
+def model(
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer repetitions.")] = False,
+    cuda_only: Annotated[bool, typer.Option("--cuda-only", help="Leave the CPU part out.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Time training steps, ours, of a dense model and of transformers' Mixtral."""
+    _run("scripts.bench_model", ["--quick"] * quick + ["--cuda-only"] * cuda_only, as_json)
+
+
+def _run(module: str, options: list[str], as_json: bool) -> None:
+    # The libraries read the number of their threads when they are loaded, so it must be set before.
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    path = [str(Path(__file__).resolve().parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, **threads, "PYTHONPATH": os.pathsep.join(path)}
+    command = [sys.executable, "-m", module, *options, *["--json"] * as_json]
+    done = subprocess.run(command, env=environment, check=False)
+    if done.returncode:
+        raise typer.Exit(done.returncode if done.returncode > 0 else 1)

@@ -1,0 +1,169 @@
+"""Measures votes on three replicas: `python -m scripts.bench_vote [--megabytes 100] [--groups 10] [--json]`.
+
+Results are multiples of a floor: a vote reads three arrays and writes one, a copy reads one and writes one, so the
+floor is twice the time of a copy. Everything runs on one thread, interleaved in groups, by processor time; a case
+counts with the best of its groups' medians. All of ours write into memory that was used before, as a run does and as
+the copy does; `new_memory` is what a fresh result costs. Flower's strategies get the same arrays as replies, in the
+first groups only: they take their time.
+"""
+
+import argparse
+import logging
+import resource
+import sys
+import time
+import tracemalloc
+from collections.abc import Callable
+from statistics import median as middle
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.serverapp.strategy import FedAvg, FedMedian, FedTrimmedAvg, Krum
+from flwr.supercore.task_identity import TaskIdentity
+from torch import Tensor
+
+from scripts.output import Output
+from strategies.voting import Agreement, median, norm, vote
+
+TIME_LIMIT_S = 50.0
+REPEATS = 5
+FLOWER_GROUPS = 3
+
+Case = Callable[[], object]
+
+
+def make_replicas(megabytes: float) -> dict[str, dict[str, Tensor]]:
+    """Returns sets of three replicas: that agree, with one liar, with no majority, and that agree in bfloat16."""
+    numel = max(1, round(megabytes * 1e6 / 4))
+    random = np.random.default_rng(0)
+
+    def draw(scale: float) -> Tensor:
+        values = random.standard_normal(numel, dtype=np.float32)
+        return torch.from_numpy(np.multiply(values, scale, out=values))
+
+    base = draw(1.0)
+    honest = {name: draw(0.5).add_(base) for name in "abc"}
+    liar, stranger = torch.from_numpy(honest["a"].numpy() * np.float32(-1.5)), base.copy_(draw(1.0))
+    return {
+        "": honest,
+        "outvoted": {"a": honest["a"], "b": honest["b"], "c": liar},
+        "split": {"a": honest["a"], "b": liar, "c": stranger},
+        "bfloat16": {name: update.to(torch.bfloat16) for name, update in honest.items()},
+    }
+
+
+def our_cases(sets: dict[str, dict[str, Tensor]]) -> dict[str, Case]:
+    """Returns a copy, and our rules on every set."""
+    honest, agreement = sets[""], Agreement()
+    source = honest["a"].numpy()
+    target, result = np.zeros_like(source), torch.from_numpy(np.zeros_like(source))
+    sizes = {name: norm(update) for name, update in honest.items()}
+
+    def majority(of: str) -> Case:
+        return lambda: vote("majority", sets[of], agreement, result=result)
+
+    return {
+        "copy": lambda: np.copyto(target, source),
+        "median": lambda: median(list(honest.values()), result=result),
+        "median_bfloat16": lambda: median(list(sets["bfloat16"].values()), result=result),
+        "median_new_memory": lambda: median(list(honest.values())),
+        "median_vote": lambda: vote("median", honest, agreement, norms=sizes, result=result),
+        "majority": majority(""),
+        "majority_known_norms": lambda: vote("majority", honest, agreement, norms=sizes, result=result),
+        "majority_outvoted": majority("outvoted"),
+        "majority_split": majority("split"),
+        "majority_bfloat16": majority("bfloat16"),
+        "majority_new_memory": lambda: vote("majority", honest, agreement),
+        "mean": lambda: vote("mean", honest, agreement, result=result),
+        "norms": lambda: [norm(update) for update in honest.values()],
+    }
+
+
+def flower_cases(replicas: dict[str, Tensor]) -> dict[str, Case]:
+    """Returns Flower's aggregation of the replicas as replies, by several strategies."""
+    arrays = [Array(update.numpy()) for update in replicas.values()]
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1  # what a message is signed with
+    request = Message(RecordDict({"config": ConfigRecord()}), dst_node_id=1, message_type=MessageType.TRAIN)
+
+    def case(strategy: FedAvg) -> Case:
+        def replies() -> list[Message]:
+            contents = [
+                RecordDict({"arrays": ArrayRecord({"update": array}), "metrics": MetricRecord({"num-examples": 1})})
+                for array in arrays
+            ]
+            return [Message(content, reply_to=request) for content in contents]
+
+        return lambda: strategy.aggregate_train(1, replies())
+
+    return {
+        "fedavg": case(FedAvg()),
+        "fedmedian": case(FedMedian()),
+        "fedtrimmedavg": case(FedTrimmedAvg(beta=0.34)),
+        "krum": case(Krum(num_malicious_nodes=1)),
+    }
+
+
+def scratch_mb(case: Case) -> float:
+    """Returns the most memory that a case holds at once beyond what it was given, in MB."""
+    tracemalloc.start()
+    case()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak / 1e6
+
+
+def peak_mb() -> int:
+    """Returns the most memory that this process ever had, in MB."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // 10**6
+
+
+def measure(megabytes: float, groups: int) -> dict[str, Any]:
+    """Returns every case as a multiple of the floor, the floor in milliseconds, and what memory it took."""
+    torch.set_num_threads(1)
+    logging.getLogger("flwr").setLevel(logging.WARNING)
+    started = time.monotonic()
+    sets = make_replicas(megabytes)
+    ours, flower = our_cases(sets), flower_cases(sets[""])
+    scratch = {name: scratch_mb(ours[name]) for name in ("median", "majority", "majority_split")}
+    best = dict.fromkeys([*ours, *flower], float("inf"))
+    done = 0
+    while done < groups and (done == 0 or time.monotonic() - started < TIME_LIMIT_S):
+        taken: dict[str, list[float]] = {name: [] for name in best}
+        for repeat in range(REPEATS):
+            for name, case in (ours | flower if repeat == 0 and done < FLOWER_GROUPS else ours).items():
+                begun = time.process_time()
+                case()
+                taken[name].append(time.process_time() - begun)
+        best = {name: min([best[name], *([middle(times)] if times else [])]) for name, times in taken.items()}
+        done += 1
+    floor = 2 * best.pop("copy")
+    return {
+        **{f"{name}_over_floor": round(seconds / floor, 3) for name, seconds in best.items()},
+        **{f"{name}_scratch_mb": round(size, 2) for name, size in scratch.items()},
+        "floor_ms": round(1000 * floor, 2),
+        "megabytes": megabytes,
+        "groups": done,
+        "peak_memory_mb": peak_mb(),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--megabytes", type=float, default=100.0, help="size of one float32 replica")
+    parser.add_argument("--groups", type=int, default=10, help="groups of repetitions")
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    options = parser.parse_args()
+    output = Output(options.json)
+    result = measure(options.megabytes, options.groups)
+    for name, value in result.items():
+        output.line(f"{name:34}{value}")
+    output.result({"outcome": "completed", **result, "exit_code": 0})
+
+
+if __name__ == "__main__":
+    main()

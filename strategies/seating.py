@@ -1,0 +1,111 @@
+"""Who holds which experts from round to round: nodes join, troublemakers sit out, every change has its reason."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from strategies.federation import Member, Record
+from strategies.movement import join, leave
+from strategies.placement import REPLICATION, Placement, place
+from strategies.reputation import Reputation, Standing
+from strategies.voting import Verdict
+from trfmoe_core.config import ReputationConfig
+from trfmoe_core.errors import RunError
+
+ALONE_SHARE = 0.5
+"""A node stands alone in a round when it was the lone loser in at least this part of the votes that it took part in."""
+
+
+class Seating:
+    """The placement of a run over its rounds.
+
+    Args:
+        experts: The experts' block names.
+        config: When a node sits out.
+        record: Takes events.
+        state: What `state` returned, to go on from there.
+    """
+
+    def __init__(
+        self, experts: Sequence[str], config: ReputationConfig, record: Record, state: Mapping[str, Any] | None
+    ) -> None:
+        self.experts = list(experts)
+        self.record = record
+        self.reputation = Reputation(config, state["reputation"] if state else None)
+        self._placement: Placement | None = None
+        if state:
+            holders = {block: tuple(names) for block, names in state["holders"].items()}
+            nodes = tuple(state["nodes"])
+            self._placement = Placement(epoch=state["epoch"], nodes=nodes, holders=holders, zones=state["zones"])
+
+    @property
+    def placement(self) -> Placement:
+        """The placement now.
+
+        Raises:
+            RunError: before `open`.
+        """
+        if self._placement is None:
+            raise RunError("the experts are not placed yet; call start")
+        return self._placement
+
+    def state(self) -> dict[str, Any]:
+        """Returns everything that a resume needs, as plain values."""
+        placement = self.placement
+        return {
+            "epoch": placement.epoch,
+            "nodes": list(placement.nodes),
+            "zones": placement.zones,
+            "holders": {block: list(names) for block, names in placement.holders.items()},
+            "reputation": self.reputation.state(),
+        }
+
+    def open(self, members: Mapping[str, Member]) -> None:
+        """Places the experts on the members, or tells what a resumed run goes on with."""
+        if self._placement is None:
+            zones = {name: member.description.zone for name, member in members.items()}
+            self._change(place(self.experts, list(members), zones=zones), "start")
+        else:
+            self._change(self._placement, "resumed")
+
+    def update(self, round_number: int, online: Mapping[str, Member]) -> None:
+        """Moves experts away from persistent troublemakers, and gives new and returning nodes their share."""
+        placement = self.placement
+        for name in self.reputation.to_leave(placement.nodes, REPLICATION):
+            record = self.reputation.records[name]
+            reason = f"{name} was {record.last} for {record.strikes} rounds in a row"
+            back = self.reputation.quarantine(name, round_number)
+            self.record("node_quarantined", round=round_number, node=name, reason=reason, until_round=back)
+            self._change(leave(self.placement, name), reason)
+        for name in self.reputation.newly_suspect(self.placement.nodes):
+            record = self.reputation.records[name]
+            reason = f"{name} was {record.last} for {record.strikes} rounds in a row and keeps its seat: nobody else"
+            self.record("node_suspect", round=round_number, node=name, reason=f"{reason} can take its experts")
+        for name, member in online.items():
+            if name not in self.placement.nodes and self.reputation.may_sit(name, round_number):
+                self._change(join(self.placement, name, member.description.zone), f"{name} joined")
+
+    def observe(self, verdicts: Mapping[str, Verdict], replied: Sequence[str]) -> None:
+        """Takes in a round's verdicts and who sent a usable reply."""
+        standings: dict[str, Standing] = {}
+        for name in self.placement.nodes:
+            if name not in replied:
+                standings[name] = "silent"
+                continue
+            took_part = [v for v in verdicts.values() if name in v.accepted or name in v.outvoted]
+            alone = [v for v in took_part if v.outcome == "majority" and v.outvoted == (name,)]
+            lost = bool(alone) and len(alone) >= ALONE_SHARE * len(took_part)
+            standings[name] = "alone" if lost else "good"
+        self.reputation.observe(standings)
+
+    def _change(self, placement: Placement, reason: str) -> None:
+        self._placement = placement
+        loads = placement.loads()
+        self.record(
+            "placement",
+            epoch=placement.epoch,
+            reason=reason,
+            load_min=min(loads.values()),
+            load_max=max(loads.values()),
+            pair_max=placement.pair_max(),
+            holders={block: list(names) for block, names in placement.holders.items()},
+        )

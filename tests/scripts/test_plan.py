@@ -1,0 +1,60 @@
+"""`trfmoe plan`: the numbers for programs, the limits for people, wrong input refused."""
+
+import json
+from typing import Any
+
+import pytest
+
+from scripts.main import main
+
+
+def planned(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    with pytest.raises(SystemExit) as exit_info:
+        main(["plan", *arguments, "--json"])
+    assert not exit_info.value.code
+    result: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    return result
+
+
+def test_numbers_of_a_federation_of_31(capsys: pytest.CaptureFixture[str]) -> None:
+    result = planned(capsys, "--nodes", "31", "--layers", "1", "--experts", "155")
+    assert (result["load_min"], result["load_max"]) == (15, 15)
+    assert (result["lambda"], result["lambda_bound"], result["captured_2"], result["captured_3"]) == (1, 1, 1, 3)
+    assert result["zone_violations"] == 0
+    assert result["ms"] > 0
+
+
+def test_zones_and_what_goes_wrong_with_too_few(capsys: pytest.CaptureFixture[str]) -> None:
+    result = planned(capsys, "--nodes", "31", "--experts", "155", "--zones", "4")
+    assert (result["lambda"], result["zone_violations"], result["captured_by_zone"], result["notes"]) == (2, 0, 0, [])
+    result = planned(capsys, "--nodes", "6", "--experts", "8", "--zones", "2")
+    assert result["zone_violations"] == 8
+    assert "only 2 zones" in result["notes"][0]
+
+
+def test_a_recipe_and_options_that_replace_its_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    result = planned(capsys, "configs/three_nodes.yaml")
+    assert (result["nodes"], result["experts"], result["captured_2"], result["zones"]) == (3, 32, 32, 3)
+    result = planned(capsys, "configs/three_nodes.yaml", "--nodes", "9", "--layers", "2")
+    assert (result["nodes"], result["experts"], result["zones"]) == (9, 16, 0)
+
+
+def test_people_read_what_a_placement_does_not_give(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["plan", "--nodes", "101", "--experts", "101"])
+    text = capsys.readouterr().out
+    assert "captured   at most 1 of 101 experts by the worst 2 colluders, at most 3 by the worst 3" in text
+    assert "any two own everything" in text
+    assert "mean loss under random faults is the same" in text
+    assert "below 7 nodes" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [([], "nothing to plan"), (["--nodes", "9"], "nothing to plan"), (["--nodes", "2", "--experts", "4"], "range")],
+)
+def test_wrong_input(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        main(["plan", *arguments])
+    assert exit_info.value.code == 2
+    assert message in capsys.readouterr().err

@@ -1,0 +1,109 @@
+"""Chunked arithmetic: equal to numpy's on whole arrays, for every number of replicas, in bounded memory."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from strategies import kernels
+from strategies.kernels import identical, mean, median, norm, survey
+from strategies.voting import Agreement, vote
+
+SIZE = 8192
+
+
+@pytest.fixture(autouse=True)
+def many_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "CHUNK", SIZE)
+
+
+def draw(seed: int, count: int, size: int, around: float = 0.0) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [around + torch.randn(size, generator=generator) for _ in range(count)]
+
+
+@pytest.mark.parametrize("count", [1, 2, 6, 7, 8, 16, 30])
+def test_median_of_any_number_equals_numpy_bit_for_bit(count: int) -> None:
+    updates = draw(count, count, 3 * SIZE + 1)
+    expected = np.median(np.stack([update.numpy() for update in updates]), axis=0)
+    assert np.array_equal(median(updates).numpy(), expected)
+
+
+@pytest.mark.parametrize("count", [3, 4, 7])
+def test_median_sorts_every_order_of_zeros_and_ones(count: int) -> None:
+    every = (np.arange(2**count) >> np.arange(count)[:, None] & 1).astype(np.float32)
+    result = median([torch.from_numpy(row) for row in every])
+    assert np.array_equal(result.numpy(), np.median(every, axis=0))
+
+
+@pytest.mark.parametrize("count", [3, 4])
+def test_median_of_scaled_replicas_leaves_the_replicas_alone(count: int) -> None:
+    updates = draw(0, count, 2 * SIZE + 3)
+    before = [update.clone() for update in updates]
+    scales = [1.0, 0.5, 2.0, 0.25][:count]
+    expected = np.median(np.stack([u.numpy() * np.float32(s) for u, s in zip(updates, scales, strict=True)]), axis=0)
+    assert np.array_equal(median(updates, scales).numpy(), expected)
+    assert all(torch.equal(update, old) for update, old in zip(updates, before, strict=True))
+
+
+def test_a_value_that_is_not_a_number_is_not_hidden() -> None:
+    updates = draw(0, 3, 5)
+    for i in range(3):
+        updates[i][i + 1] = float("nan")
+        assert not norm(updates[i]) < float("inf")
+    assert median(updates).isnan().tolist() == [False, True, True, True, False]
+    updates[0][2:] = float("-inf")
+    updates[0][:2] = 0
+    assert not norm(updates[0]) < float("inf")
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 14])
+def test_inner_products_are_those_of_double_precision(count: int) -> None:
+    updates = draw(1, count, 5 * SIZE + 11)
+    found = survey(updates, [1.0] * count, torch.empty(updates[0].numel()), lambda sizes, dots: False)
+    stacked = np.stack([update.numpy() for update in updates]).astype(np.float64)
+    expected = stacked @ stacked.T
+    assert found.averaged == 0
+    assert found.norms == pytest.approx(np.sqrt(np.diag(expected)), rel=1e-6)
+    for i in range(count):
+        for j in range(i + 1, count):
+            assert found.dots[i][j] == pytest.approx(expected[i, j], abs=1e-6 * expected[0, 0])
+
+
+def test_the_mean_goes_on_where_the_survey_left_it() -> None:
+    updates, answers = draw(2, 3, 9 * SIZE), iter([True, True, False])
+    halfway, whole = torch.full((9 * SIZE,), -7.0), torch.empty(9 * SIZE)
+    found = survey(updates, [1.0, 0.5, 1.5], halfway, lambda sizes, dots: next(answers))
+    assert found.averaged == 2 * SIZE
+    assert bool((halfway[found.averaged :] == -7).all())
+    mean(updates, [1.0, 0.5, 1.5], halfway, found.averaged)
+    mean(updates, [1.0, 0.5, 1.5], whole)
+    assert torch.equal(halfway, whole)
+
+
+def test_identical_finds_the_one_value_that_differs() -> None:
+    one = torch.zeros(3 * SIZE)
+    other = one.clone()
+    assert identical(one, other)
+    assert identical(one, other.to(torch.bfloat16))
+    other[-1] = 1
+    assert not identical(one, other)
+
+
+@pytest.mark.parametrize(("count", "dtype", "chunks"), [(3, torch.float32, 4), (3, torch.bfloat16, 6), (30, None, 16)])
+@pytest.mark.parametrize("rule", ["majority", "median", "mean"])
+def test_a_vote_holds_its_result_and_one_set_of_chunks(
+    rule: str, count: int, dtype: torch.dtype | None, chunks: int
+) -> None:
+    size = 64 * SIZE
+    replicas = {f"n{i:02d}": update.to(dtype or torch.float32) for i, update in enumerate(draw(3, count, size))}
+    replicas["n00"] = -5 * replicas["n01"]
+    vote(rule, replicas, Agreement(cosine=-0.01))  # type: ignore[arg-type]
+    tracemalloc.start()
+    vote(rule, replicas, Agreement(cosine=-0.01))  # type: ignore[arg-type]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    slack = 65_536 + 64 * count * count
+    assert peak <= 4 * (size + chunks * SIZE) + slack

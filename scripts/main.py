@@ -13,6 +13,7 @@ from scripts.plan import plan
 from scripts.report import report
 from scripts.simulate import simulate
 from scripts.train import train
+from scripts.verify import verify
 from trfmoe_core.errors import TRFMoEError
 
 INTERRUPTED = 130
@@ -30,6 +31,7 @@ app.command()(train)
 app.command()(generate)
 app.command()(report)
 app.command()(plan)
+app.command()(verify)
 app.add_typer(data, name="data")
 app.add_typer(bench, name="bench")
 

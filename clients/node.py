@@ -13,6 +13,7 @@ import platformdirs
 
 from trfmoe_core.config import NodeSettings, load_node_file, load_recipe
 from trfmoe_core.config.load import validate
+from trfmoe_core.config.places import cache_home
 from trfmoe_core.errors import ConfigError
 
 _FLOWER_KEYS = {"partition-id", "num-partitions"}
@@ -59,7 +60,7 @@ def state_folder(settings: NodeSettings, run_id: str) -> Path:
 
 def cache_folder(settings: NodeSettings) -> Path:
     """Returns where this node keeps token shards, keyed by content."""
-    return Path(settings.cache_dir or os.environ.get("TRFMOE_CACHE") or platformdirs.user_cache_dir("trfmoe"))
+    return Path(settings.cache_dir) if settings.cache_dir else cache_home()
 
 
 def _from_pairs(pairs: dict[str, Any], home: Path) -> NodeSettings:

@@ -1,10 +1,10 @@
 """Measures votes on three replicas: `python -m scripts.bench_vote [--megabytes 100] [--groups 10] [--json]`.
 
 Results are multiples of a floor: a vote reads three arrays and writes one, a copy reads one and writes one, so the
-floor is twice the time of a copy. Everything runs on one thread, interleaved in groups, by processor time; a case
-counts with the best of its groups' medians. All of ours write into memory that was used before, as a run does and as
-the copy does; `new_memory` is what a fresh result costs. Flower's strategies get the same arrays as replies, in the
-first groups only: they take their time.
+floor is twice the time of a copy. Everything runs on one thread, interleaved in groups and in turning order, by
+processor time; a case counts with the best of its groups' medians. All of ours write into memory that was used before,
+as a run does and as the copy does; `new_memory` is what a fresh result costs. Flower's strategies get the same arrays
+as replies, in the first groups only: they take their time.
 """
 
 import argparse
@@ -133,7 +133,9 @@ def measure(megabytes: float, groups: int) -> dict[str, Any]:
     while done < groups and (done == 0 or time.monotonic() - started < TIME_LIMIT_S):
         taken: dict[str, list[float]] = {name: [] for name in best}
         for repeat in range(REPEATS):
-            for name, case in (ours | flower if repeat == 0 and done < FLOWER_GROUPS else ours).items():
+            cases = list((ours | flower if repeat == 0 and done < FLOWER_GROUPS else ours).items())
+            turn = (done * REPEATS + repeat) * 3 % len(cases)
+            for name, case in cases[turn:] + cases[:turn]:
                 begun = time.process_time()
                 case()
                 taken[name].append(time.process_time() - begun)

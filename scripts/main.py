@@ -7,6 +7,7 @@ import typer
 from scripts.bench import bench
 from scripts.data import data
 from scripts.demo import demo
+from scripts.drill import drill
 from scripts.generate import generate
 from scripts.output import Output
 from scripts.plan import plan
@@ -31,6 +32,7 @@ app.command()(train)
 app.command()(generate)
 app.command()(report)
 app.command()(plan)
+app.command()(drill)
 app.command()(verify)
 app.add_typer(data, name="data")
 app.add_typer(bench, name="bench")

@@ -8,6 +8,7 @@ from clients.node import cache_folder
 from scripts.flower import app_folder
 from scripts.output import Output
 from trfmoe_core.config import NodeSettings, Recipe
+from trfmoe_core.config.places import cache_home
 from trfmoe_core.data.corpus import Corpus, prepare_corpus
 from trfmoe_core.data.files import FileReport
 from trfmoe_core.data.tokenizer import Tokenizer, load_tokenizer
@@ -51,7 +52,11 @@ def prepare_nodes(recipe: Recipe, output: Output) -> dict[str, Corpus]:
             "nodes: the recipe lists none, and a simulation needs to know each node's data; "
             "add them, or give --pdfs DIR once a node"
         )
-    return {node.name: _prepare(node, recipe, output) for node in recipe.nodes}
+    corpora = {node.name: _prepare(node, recipe, output) for node in recipe.nodes}
+    for path in recipe.witness.data if recipe.witness else ():
+        corpus = prepare_corpus([path], recipe.data, load_tokenizer(recipe.data.tokenizer), cache_home())
+        show_files(f"the witness in {path}", corpus, output)
+    return corpora
 
 
 def show_files(name: str, corpus: Corpus, output: Output) -> None:

@@ -15,12 +15,13 @@ from server.recorder import RunRecorder, Sink, best_round, last_checkpoint
 from server.report import write_report
 from server.run_folder import RunFolder
 from server.wandb_sink import WandbSink
+from server.witness import Witness
 from strategies.arrays import to_arrays
 from strategies.exchange import Clock
 from strategies.tri_redundant import TriRedundant
 from trfmoe_core.blocks import BlockLayout, blocks_digest
 from trfmoe_core.config import load_recipe, recipe_hash
-from trfmoe_core.config.places import find_recipe, home
+from trfmoe_core.config.places import cache_home, find_recipe, home
 from trfmoe_core.data.tokenizer import Tokenizer, load_tokenizer
 from trfmoe_core.errors import TRFMoEError
 from trfmoe_core.fingerprint import code_fingerprint
@@ -90,6 +91,7 @@ def _run(
         versions={"python": platform.python_version(), "torch": torch.__version__, "flwr": flwr.__version__},
         parameters=sum(flat.numel() for flat in blocks.values()),
     )
+    witness = Witness.prepare(recipe, tokenizer, cache_home())
     strategy = TriRedundant(
         recipe=recipe,
         layout=layout,
@@ -99,6 +101,7 @@ def _run(
         spill_folder=folder.path / "spill",
         state=checkpoint.state if checkpoint else None,
         momentum=checkpoint.optimizer if checkpoint else None,
+        witness=witness.loss if witness else None,
         clock=clock,
     )
     rounds = recipe.rounds

@@ -1,12 +1,14 @@
 """Collects the replicas of a round and decides every block once."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 from torch import Tensor
 
 from strategies.kernels import empty
 from strategies.placement import Placement
 from strategies.voting import Agreement, Rule, Verdict, norm, vote
+from strategies.witness import Judgement, Jury, Loss, witnessed_mean
 from trfmoe_core.blocks import TRUNK, Blocks
 from trfmoe_core.errors import WireError
 
@@ -26,6 +28,7 @@ class Ballots:
         self._tokens: dict[str, int] = {}
         self._invalid: set[str] = set()
         self._settled: tuple[tuple[str, ...], bool] | None = None
+        self._judgement: Judgement | None = None
 
     def add(self, node: str, updates: Blocks, tokens: int) -> None:
         """Takes a node's checked updates and its token count.
@@ -71,9 +74,19 @@ class Ballots:
     def _all_agree(self) -> bool:
         for block, holders in self.placement.holders.items():
             replicas = {name: self._replicas[name][block] for name in holders if block in self._replicas.get(name, {})}
-            if len(replicas) < len(holders) and vote(self.rule, replicas, self.agreement)[1].outcome == "kept":
+            if len(replicas) == len(holders):
+                continue
+            norms = {name: self._norms[name][block] for name in replicas}
+            if vote(self.rule, replicas, self.agreement, norms=norms)[1].outcome == "kept":
                 return False
         return True
+
+    def judge(self, jury: Jury, base: Blocks, loss: Loss) -> Judgement:
+        """Lets the witness decide whose replicas count, in the place of their agreement; see `Jury.judge`."""
+        self._judgement = jury.judge(
+            base, self._replicas, self.placement.holders, loss, weights=self._weights(), norms=self._norms
+        )
+        return self._judgement
 
     def decide(
         self, norm_cap: Callable[[str], float | None], was_unverified: Mapping[str, bool]
@@ -92,20 +105,33 @@ class Ballots:
         )
         for block, holders in self.placement.holders.items():
             replicas = {name: self._replicas[name][block] for name in holders if block in self._replicas.get(name, {})}
-            size = next((replica.numel() for replica in replicas.values()), 0)
-            update, verdict = vote(
-                self.rule,
-                replicas,
-                self.agreement,
-                weights=weights if block == TRUNK else None,
-                norm_cap=norm_cap(block),
-                may_be_unverified=not was_unverified.get(block, False),
-                norms={name: self._norms[name][block] for name in replicas},
-                result=memory[:size],
-            )
+            result = memory[: next((replica.numel() for replica in replicas.values()), 0)]
+            shares = weights if block == TRUNK else None
+            believed = self._believed(replicas)
+            if self._judgement is not None and len(believed) > 1:
+                update: Tensor | None = witnessed_mean(believed, self._judgement.scales.get(block), shares, result)
+                verdict = _witnessed(replicas, believed)
+            else:
+                update, verdict = vote(
+                    self.rule,
+                    believed,
+                    self.agreement,
+                    weights=shares,
+                    norm_cap=norm_cap(block),
+                    may_be_unverified=not was_unverified.get(block, False),
+                    norms={name: self._norms[name][block] for name in believed},
+                    result=result,
+                )
+                verdict = replace(
+                    verdict, outvoted=tuple(sorted({*verdict.outvoted, *(set(replicas) - set(believed))}))
+                )
             absent = [name for name in holders if name not in replicas]
             invalid = [name for name in absent if name in self._invalid]
             yield block, update, verdict.absent(missing=[n for n in absent if n not in invalid], invalid=invalid)
+
+    def _believed(self, replicas: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        convicted = () if self._judgement is None else self._judgement.convicted
+        return {name: replica for name, replica in replicas.items() if name not in convicted}
 
     def _weights(self) -> dict[str, float]:
         counts = sorted(self._tokens.values())
@@ -113,3 +139,8 @@ class Ballots:
             return {}
         cap = WEIGHT_CAP * counts[(len(counts) - 1) // 2]
         return {name: min(count, cap) for name, count in self._tokens.items()}
+
+
+def _witnessed(replicas: Mapping[str, Tensor], believed: Mapping[str, Tensor]) -> Verdict:
+    outvoted = tuple(sorted(set(replicas) - set(believed)))
+    return Verdict(outcome="majority" if outvoted else "unanimous", accepted=tuple(sorted(believed)), outvoted=outvoted)

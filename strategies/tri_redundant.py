@@ -29,6 +29,7 @@ from strategies.replies import CheckedReply, check_reply
 from strategies.seating import Seating
 from strategies.spill import Spill
 from strategies.voting import Agreement, Verdict, norm
+from strategies.witness import Jury, Loss
 from trfmoe_core.blocks import BlockLayout, Blocks, blocks_digest
 from trfmoe_core.config import Recipe
 from trfmoe_core.errors import RunError, WireError
@@ -56,6 +57,7 @@ class TriRedundant(Strategy):
         spill_folder: Where replicas wait for their vote.
         state: What an earlier `commit` of this run was given, to go on from there.
         momentum: The outer optimizer's vectors of that commit.
+        witness: Round -> the loss of blocks on its windows of the witness text; None: replicas judge each other.
         clock: Time; tests put in their own.
     """
 
@@ -70,6 +72,7 @@ class TriRedundant(Strategy):
         spill_folder: Path,
         state: dict[str, Any] | None = None,
         momentum: Blocks | None = None,
+        witness: Callable[[int], Loss] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.recipe = recipe
@@ -87,6 +90,8 @@ class TriRedundant(Strategy):
         self.spill = Spill(spill_folder)
         state = state or {}
         self.replays = ReplayGuard(state.get("replays"))
+        self.witness = witness
+        self.jury = Jury(recipe.witness, state.get("jury")) if recipe.witness and witness else None
         self.round: int = state.get("round", 0)
         self.best: dict[str, Any] | None = state.get("best")
         self._norms: dict[str, float] = state.get("norms", {})
@@ -185,6 +190,7 @@ class TriRedundant(Strategy):
             fields = reply_fields(checked.reply, self._sent().num_bytes, checked.num_bytes)
             self.recorder.record("node_reply", round=server_round, node=name, **fields)
         self._evaluated(server_round - 1, good)
+        self._judge(server_round)
         verdicts = self._decide()
         self.seating.observe(verdicts, list(good))
         self.round = server_round
@@ -310,6 +316,21 @@ class TriRedundant(Strategy):
     def _name_of(self, message: Message) -> str:
         return self._names()[message.metadata.src_node_id]
 
+    def _judge(self, round_number: int) -> None:
+        if self.jury is None or self.witness is None or not self._ballots.voters:
+            return
+        found = self._ballots.judge(self.jury, self.blocks, self.witness(round_number))
+        self.recorder.record(
+            "judgement",
+            round=round_number,
+            convicted=found.reasons,
+            gain=found.gain,
+            scores=found.scores,
+            averages=found.averages,
+            harms=found.harms,
+            t=found.t,
+        )
+
     def _decide(self) -> dict[str, Verdict]:
         verdicts = {}
         for block, update, verdict in self._ballots.decide(self._norms.get, self._unverified):
@@ -347,6 +368,7 @@ class TriRedundant(Strategy):
             "digest": blocks_digest(self.blocks),
             "seating": self.seating.state(),
             "replays": self.replays.state(),
+            "jury": self.jury.state() if self.jury else None,
             "best": self.best,
             "norms": self._norms,
             "unverified": self._unverified,

@@ -145,7 +145,7 @@ def _parse_index(index: str, layout: BlockLayout, num_allowed: int) -> list[dict
     if not isinstance(tree, dict) or set(tree) != {"version", "entries"} or not isinstance(tree["entries"], list):
         raise WireError("the index is not {version, entries}")
     if tree["version"] != WIRE_VERSION:
-        raise WireError(f"wire version {str(tree['version'])[:20]}; this side speaks {WIRE_VERSION}; use one release")
+        raise WireError(f"wire version {str(tree['version'])[:20]!r}; this side speaks {WIRE_VERSION}; use one release")
     for entry in tree["entries"]:
         if not isinstance(entry, dict) or set(entry) != _ENTRY_KEYS:
             raise WireError("an entry of the index does not have the keys " + ", ".join(sorted(_ENTRY_KEYS)))
@@ -167,7 +167,7 @@ def _check_entry(
     if entry["dtype"] not in ITEM_BYTES or entry["dtype"] not in dtypes:
         raise WireError(f"block {name!r}: dtype {entry['dtype'][:20]!r}; accepted: {', '.join(sorted(dtypes))}")
     if entry["tensors"] != _tensors(spec):
-        raise WireError(f"block {name!r}: names or shapes differ from the model's: {str(entry['tensors'])[:120]}")
+        raise WireError(f"block {name!r}: names or shapes differ from the model's: {str(entry['tensors'])[:120]!r}")
     if entry["size"] != spec.numel * ITEM_BYTES[entry["dtype"]]:
         raise WireError(f"block {name!r}: {entry['size']} bytes for {spec.numel} values of {entry['dtype']}")
     number = entry["buffer"]

@@ -101,7 +101,7 @@ def test_a_run_bears_the_fault_and_names_it(
 
 
 def test_garbage_is_of_many_kinds_and_none_is_taken(tiny_recipe: Callable[..., Recipe]) -> None:
-    rounds = {**SHORT, "num_rounds": 12, "local_steps": 1}
+    rounds = {**SHORT, "num_rounds": 8, "local_steps": 1}
     _, events = run_recipe(with_drill(tiny_recipe(rounds=rounds), attack="garbage"))
     told = [event for event in replies_of(events) if event["status"] != "missing"]
     assert all(event["status"] == "dropped" for event in told)

@@ -1,6 +1,7 @@
 """Rounds with a node that lies, breaks or sends rubbish: the run goes on and says who it was."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +9,9 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MessageTy
 
 from server.app import run
 from server.events import read_events
+from server.run_folder import RunFolder
 from strategies.messages import TrainReply, pack, pack_buffers, read_header, read_parcel
+from tests.conftest import words
 from tests.federation import grid_of, of_kind, run_recipe
 from trfmoe_core.config import DrillConfig, Recipe
 from trfmoe_core.wire import Parcel
@@ -51,6 +54,25 @@ def test_nan_crash_and_zero(tiny_recipe: Callable[..., Recipe], attack: str, sta
     column = {"nan": "invalid", "crash": "missing", "zero": "outvoted"}[attack]
     assert all(verdict[column] == ["cyd"] and verdict["accepted"] == ["ada", "bob"] for verdict in last)
     assert of_kind(events, "run_finished")[0]["outcome"] == "completed"
+
+
+def test_a_witness_convicts_the_liar_and_nobody_else(tiny_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    text = tmp_path / "witness.txt"
+    text.write_text(words(99, 3000))
+    recipe = tiny_recipe(
+        witness={"data": [str(text)], "windows": 16},
+        rounds={"num_rounds": 3, "local_steps": 15, "nodes_deadline_s": 5.0, "reply_deadline_s": 60.0},
+    )
+    _, events = run_recipe(with_drill(recipe, {"attack": "sign_flip", "from_round": 2}))
+    convicted = [list(event["convicted"]) for event in of_kind(events, "judgement")]
+    assert convicted == [[], ["cyd"], ["cyd"]]
+    committed = of_kind(events, "round_committed")
+    assert [event["outcomes"] for event in committed] == [{"unanimous": 9}, {"majority": 9}, {"majority": 9}]
+    assert committed[2]["outvoted"] == {"cyd": 9}
+    honest = tiny_recipe(rounds=recipe.rounds.model_dump(), witness=recipe.witness.model_dump())
+    plain = tiny_recipe(rounds=recipe.rounds.model_dump())
+    digests = {of_kind(run_recipe(r)[1], "run_finished")[0]["digest"] for r in (honest, plain)}
+    assert len(digests) == 1, "where nobody harms, the witness leaves the mean as it is, bit for bit"
 
 
 def edit_header(message: Message, **changes: object) -> Message:
@@ -157,10 +179,6 @@ class KilledError(BaseException):
 @pytest.mark.parametrize("moment", [2, 5, 7])
 def test_a_run_that_dies_goes_on_at_the_last_committed_round(tiny_recipe: Callable[..., Recipe], moment: int) -> None:
     whole = of_kind(run_recipe(tiny_recipe())[1], "run_finished")[0]["digest"]
-    from pathlib import Path
-
-    from server.run_folder import RunFolder
-
     folder = RunFolder.create(Path(tiny_recipe().run_root), tiny_recipe())
     count = 0
 

@@ -153,7 +153,8 @@ def _line(kind: type[BaseModel], source: str, problem: Any) -> str:
         return f"{source}: {key}: unknown key; {hint}"
     if problem["type"] == "value_error":
         text = str(problem["ctx"]["error"])
-        return f"{source}: {key + ': ' if key else ''}{text}"
+        field = text.partition(":")[0].isidentifier()
+        return f"{source}: {key + ('.' if field else ': ') if key else ''}{text}"
     if problem["type"] == "missing":
         return f"{source}: {key}: missing; add it"
     shown = repr(value) if len(repr(value)) <= 80 else repr(value)[:77] + "..."

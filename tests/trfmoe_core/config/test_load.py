@@ -41,7 +41,7 @@ def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("model: {width: 100, heads: 3}", "heads: 3 does not divide width 100"),
+        ("model: {width: 100, heads: 3}", "model.heads: 3 does not divide width 100"),
         ("model: {heads: 4, kv_heads: 3}", "kv_heads: 3 does not divide heads 4"),
         ("model: {experts: 4, top_k: 5}", "top_k: 5 is above experts 4"),
         ("model: {width: 12, heads: 4}", "odd"),

@@ -1,0 +1,269 @@
+"""A federation in memory for measurements: the real model, trainer, votes and jury, one thread, no network.
+
+Local training is remembered by what it started from, so runs in which the votes came out the same share their work.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from server.witness import Witness
+from strategies.placement import place
+from strategies.voting import Agreement, vote
+from strategies.witness import Jury, witnessed_mean
+from trfmoe_core.blocks import BlockLayout, Blocks, blocks_digest
+from trfmoe_core.config import Recipe, WitnessConfig
+from trfmoe_core.data.batches import BatchStream, Cursor, EvaluationSet, evaluation_windows
+from trfmoe_core.data.corpus import prepare_corpus
+from trfmoe_core.data.store import TokenStore
+from trfmoe_core.data.tokenizer import load_tokenizer
+from trfmoe_core.model.transformer import build_model
+from trfmoe_core.seeds import seed_for
+from trfmoe_core.training.evaluate import evaluate
+from trfmoe_core.training.trainer import Trainer
+
+WITNESS_SHARE = 0.4
+"""Of the held-out pieces; the others are for evaluation, so no window is in both."""
+
+ASCENT_STEPS = 8
+
+CPU = torch.device("cpu")
+TOKENIZER = load_tokenizer("byte")
+
+
+@dataclass(frozen=True)
+class Domain:
+    """One text: what its owners train on, what the coordinator judges by, what the result is measured on."""
+
+    name: str
+    train: TokenStore
+    witness: TokenStore
+    held_out: EvaluationSet
+
+    @classmethod
+    def read(cls, path: Path, recipe: Recipe, cache: Path) -> "Domain":
+        """Returns the domain of one file."""
+        corpus = prepare_corpus([str(path)], recipe.data, TOKENIZER, cache)
+        middle = int(WITNESS_SHARE * corpus.held_out.num_pieces)
+        windows = evaluation_windows(
+            _part(corpus.held_out, middle, corpus.held_out.num_pieces),
+            recipe.model.context,
+            recipe.data.evaluation_tokens,
+        )
+        return cls(path.stem, corpus.train, _part(corpus.held_out, 0, middle), windows)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A node after a round of training. `key` says from which weights it came, all rounds long."""
+
+    key: str
+    updates: Blocks
+    state: dict[str, Tensor]
+    cursor: Cursor
+
+
+@dataclass
+class Trial:
+    """One run: who votes how, who lies how, who is not there, and what came of it."""
+
+    rule: str
+    attack: str = "none"
+    liars: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
+    losses: dict[str, float] = field(default_factory=dict)
+    rounds: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Federation:
+    """Nodes `n0`, `n1`, ... of which number i owns domain i modulo their number.
+
+    Args:
+        recipe: The run.
+        domains: All texts.
+        count: Number of nodes.
+        judged_by: Names of the domains that the witness has text of; those that have an owner when absent.
+    """
+
+    def __init__(
+        self, recipe: Recipe, domains: Sequence[Domain], count: int, judged_by: Sequence[str] | None = None
+    ) -> None:
+        self.recipe, self._all, self._judged_by = recipe, domains, judged_by
+        self.domains = {f"n{i}": domains[i % len(domains)] for i in range(count)}
+        self.model = build_model(recipe.model, TOKENIZER.padded_vocab_size, recipe.seed)
+        self.parameters = dict(self.model.named_parameters())
+        self.layout = BlockLayout.of(self.parameters)
+        self.start = self.layout.gather(self.parameters)
+        self.placement = place(self.layout.experts, list(self.domains))
+        self._trained: dict[str, Trained] = {}
+
+    @property
+    def covered(self) -> list[Domain]:
+        """The domains that have an owner."""
+        return list({domain.name: domain for domain in self.domains.values()}.values())
+
+    @cached_property
+    def witness(self) -> Witness:
+        """The witness of all runs."""
+        known = self.covered if self._judged_by is None else [d for d in self._all if d.name in self._judged_by]
+        return Witness(self.recipe, TOKENIZER.padded_vocab_size, [domain.witness for domain in known])
+
+    def run(self, trial: Trial, config: WitnessConfig, agreement: Agreement) -> Trial:
+        """Runs all rounds, and fills in losses and what happened in each round."""
+        blocks = {name: flat.clone() for name, flat in self.start.items()}
+        jury = Jury(config)
+        nodes: dict[str, Trained] = {}
+        first: dict[str, Blocks] = {}
+        for number in range(1, self.recipe.rounds.num_rounds + 1):
+            digest = blocks_digest(blocks)
+            present = [name for name in self.domains if name not in trial.absent]
+            nodes = {name: self._train(name, number, blocks, digest, nodes.get(name)) for name in present}
+            replicas = {name: node.updates for name, node in nodes.items()}
+            honest = {name: updates for name, updates in replicas.items() if name not in trial.liars}
+            for liar in trial.liars:
+                first.setdefault(liar, replicas[liar])
+                if trial.attack == "ascent":
+                    replicas[liar] = self._ascent(liar, number, blocks, replicas[liar])
+                else:
+                    replicas[liar] = LIES[trial.attack](replicas[liar], honest, first[liar])
+            # Flower's side drops these before any vote.
+            replicas = {name: u for name, u in replicas.items() if all(bool(t.isfinite().all()) for t in u.values())}
+            update, notes = self._decide(trial.rule, number, blocks, replicas, jury, agreement)
+            blocks = {name: flat + update[name] if name in update else flat for name, flat in blocks.items()}
+            trial.rounds.append(notes)
+        trial.losses = self.measure(blocks)
+        return trial
+
+    def measure(self, blocks: Blocks) -> dict[str, float]:
+        """Returns the held-out loss of each covered domain, nats a token."""
+        self.layout.scatter(blocks, self.parameters)
+        size = self.recipe.training.batch_size
+        return {d.name: evaluate(self.model, d.held_out, size, CPU, torch.float32).loss for d in self.covered}
+
+    def _decide(
+        self,
+        rule: str,
+        number: int,
+        blocks: Blocks,
+        replicas: dict[str, Blocks],
+        jury: Jury,
+        agreement: Agreement,
+    ) -> tuple[Blocks, dict[str, Any]]:
+        holders = {
+            block: [name for name in names if name in replicas] for block, names in self.placement.holders.items()
+        }
+        update: Blocks = {}
+        if rule == "witness":
+            found = jury.judge(blocks, replicas, holders, self.witness.loss(number))
+            for block, names in holders.items():
+                rest = {name: replicas[name][block] for name in names if name not in found.convicted}
+                if rest:
+                    update[block] = witnessed_mean(rest, found.scales.get(block))
+            notes = {key: getattr(found, key) for key in ("convicted", "gain", "harms", "t", "scores", "averages")}
+            return update, notes | {"clipped": {block: list(names) for block, names in found.scales.items()}}
+        outvoted: dict[str, int] = {}
+        for block, names in holders.items():
+            votes = {name: replicas[name][block] for name in names}
+            voted, verdict = vote("mean" if rule == "mean" else "majority", votes, agreement)
+            if voted is not None:
+                update[block] = voted
+            for name in verdict.outvoted:
+                outvoted[name] = outvoted.get(name, 0) + 1
+        return update, {"outvoted": outvoted}
+
+    def _train(self, name: str, number: int, blocks: Blocks, digest: str, before: Trained | None) -> Trained:
+        key = hashlib.sha256(f"{name}:{before.key if before else ''}:{digest}".encode()).hexdigest()
+        if key not in self._trained:
+            steps = self.recipe.rounds.local_steps
+            self.layout.scatter(blocks, self.parameters)
+            trainer = Trainer(self.model, self.recipe.training, self.recipe.total_steps, CPU)
+            if before is not None:
+                trainer.load_state(before.state)
+            trainer.step = (number - 1) * steps
+            stream = self._stream(name, before.cursor if before else None)
+            trainer.train(stream, steps)
+            after = self.layout.gather(self.parameters)
+            updates = {block: after[block].sub_(blocks[block]) for block in self.placement.held_by(name)}
+            state = {entry: value.clone() for entry, value in trainer.state().items()}
+            self._trained[key] = Trained(key, updates, state, stream.cursor)
+        return self._trained[key]
+
+    def _ascent(self, name: str, number: int, blocks: Blocks, own: Blocks) -> Blocks:
+        """Returns a few steps up the loss on the node's own data, as long as its honest update."""
+        self.layout.scatter(blocks, self.parameters)
+        optimizer = torch.optim.Adam(self.parameters.values(), lr=self.recipe.training.learning_rate, maximize=True)
+        stream = self._stream(name, Cursor(1000 + number))
+        for _ in range(ASCENT_STEPS):
+            batch = torch.from_numpy(stream.next())
+            self.model(batch[:, :-1], batch[:, 1:]).loss.backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        after = self.layout.gather(self.parameters)
+        update = {block: after[block].sub_(blocks[block]) for block in own}
+        scale = _length(own) / _length(update)
+        return {block: flat.mul_(scale) for block, flat in update.items()}
+
+    def _stream(self, name: str, cursor: Cursor | None) -> BatchStream:
+        recipe = self.recipe
+        seed = seed_for(recipe.seed, name)
+        return BatchStream(self.domains[name].train, recipe.model.context, recipe.training.batch_size, seed, cursor)
+
+
+Lie = Callable[[Blocks, dict[str, Blocks], Blocks], Blocks]
+
+
+def _scaled(factor: float) -> Lie:
+    return lambda own, honest, first: {block: factor * update for block, update in own.items()}
+
+
+def _from_honest(make: Callable[[Tensor], Tensor]) -> Lie:
+    """Returns a lie that is made of the honest holders' replicas of each block, stacked along dimension 0."""
+
+    def lie(own: Blocks, honest: dict[str, Blocks], first: Blocks) -> Blocks:
+        updates = {block: [other[block] for other in honest.values() if block in other] for block in own}
+        return {block: make(torch.stack(found)) for block, found in updates.items()}
+
+    return lie
+
+
+def _one_expert(own: Blocks, honest: dict[str, Blocks], first: Blocks) -> Blocks:
+    """The longest of the node's expert updates, reversed and as long as the clip lets through."""
+    target = max((block for block in own if "experts" in block), key=lambda block: float(own[block].norm()))
+    return {block: -3.0 * update if block == target else update for block, update in own.items()}
+
+
+LIES: dict[str, Lie] = {
+    "sign": _scaled(-1.0),
+    "sign_x3": _scaled(-3.0),
+    "sign_x0.3": _scaled(-0.3),
+    "x100": _scaled(100.0),
+    "nan": _scaled(float("nan")),
+    "stale": lambda own, honest, first: first,
+    "inner_product": _from_honest(lambda stack: -2.0 * stack.mean(0)),
+    "a_little": _from_honest(lambda stack: stack.mean(0) - 1.5 * stack.std(0)),
+    "sign_x0.4": _scaled(-0.4),
+    "one_expert": _one_expert,
+}
+"""Name -> the liar's updates from its honest ones, the other honest nodes' and its first ones. `ascent` trains."""
+
+
+def mean_loss(trial: Trial) -> float:
+    """Returns the mean of the domains' losses."""
+    return fmean(trial.losses.values())
+
+
+def _length(blocks: Blocks) -> float:
+    return float(torch.stack([flat.norm() for flat in blocks.values()]).norm())
+
+
+def _part(store: TokenStore, begin: int, end: int) -> TokenStore:
+    offsets = store.piece_offsets[begin : end + 1]
+    tokens = store.tokens[offsets[0] : offsets[-1]]
+    return TokenStore(tokens=tokens, piece_offsets=offsets - offsets[0], piece_bytes=store.piece_bytes[begin:end])

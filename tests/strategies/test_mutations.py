@@ -1,0 +1,224 @@
+"""Ten thousand replies of random bytes and random mutations of a valid one: nothing but `WireError` leaves."""
+
+import copy
+import json
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+
+from strategies.messages import TrainReply, TrainRequest, pack, pack_buffers
+from strategies.replies import check_reply
+from trfmoe_core.blocks import BlockLayout
+from trfmoe_core.config import Recipe
+from trfmoe_core.errors import WireError
+from trfmoe_core.wire import encode
+
+TRIALS = 10_000
+PARAMETERS = {
+    "embedding.weight": torch.randn(3, 2, generator=torch.Generator().manual_seed(0)),
+    "layers.0.experts.w_gate_up_EGD": torch.randn(2, 4, 2, generator=torch.Generator().manual_seed(1)),
+    "layers.0.experts.w_down_EDF": torch.randn(2, 2, 2, generator=torch.Generator().manual_seed(2)),
+}
+LAYOUT = BlockLayout.of(PARAMETERS)
+PARCEL = encode(LAYOUT.gather(PARAMETERS), LAYOUT, "float32", 100)
+RECIPE = Recipe.model_validate({"model": {"layers": 1, "experts": 2, "top_k": 2, "width": 8, "heads": 2}})
+REQUEST = TrainRequest(
+    run_id="run", round=3, epoch=1, base_digest="a" * 64, steps=2, held=LAYOUT.names, recipe={}, index=PARCEL.index
+)
+TRAINING = {"loss": 2.5, "balance_loss": 1.0, "grad_norm": 0.5, "learning_rate": 1e-3, "tokens": 64, "seconds": 0.1}
+REPLY = TrainReply.model_validate(
+    {
+        **{key: getattr(REQUEST, key) for key in ("run_id", "round", "epoch", "base_digest")},
+        "name": "ada",
+        "evaluation": {"loss": 2.5, "bits_per_byte": 3.0, "tokens": 100},
+        "training": {**TRAINING, "expert_share": [[0.5, 0.5]]},
+        "index": PARCEL.index,
+    }
+)
+ODD: list[Any] = [
+    None, True, -1, 0, 1, 2**31, 2**63, 2**70, 10**400, -0.0, 1e-320, 1e308, float("inf"), float("nan"), "", "ada",
+    "NaN", "\x00", "\ud800", "𝔘" * 50, "x" * 5000, [], [[]], [0] * 300, {}, {"a": {"b": []}},
+    [[["embedding.weight", [3, 2]]]],
+]  # fmt: skip
+PIECES = [
+    "{",
+    "}",
+    "[",
+    "]",
+    '"',
+    ",",
+    ":",
+    "\\",
+    "\\ud800",
+    "\\u0000",
+    "NaN",
+    "Infinity",
+    "1e999",
+    "-0",
+    "null",
+    "9" * 5000,
+]
+Draw = random.Random
+Content = dict[str, Any]
+
+
+def valid() -> Content:
+    return {"header": json.loads(REPLY.model_dump_json()), "buffers": list(PARCEL.buffers)}
+
+
+def mutate_tree(draw: Draw, tree: Any) -> Any:
+    """Changes one place of a JSON value: another value, a key less, a key more, one twice, a deep nest."""
+    places: list[tuple[Any, Any]] = []
+
+    def walk(value: Any) -> None:
+        for key in list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else []:
+            places.append((value, key))
+            walk(value[key])
+
+    walk(tree)
+    if not places:
+        return copy.deepcopy(draw.choice(ODD))
+    holder, key = draw.choice(places)
+    kind = draw.randrange(6)
+    if kind == 0:
+        del holder[key]
+    elif kind == 1 and isinstance(holder, dict):
+        holder[draw.choice(["extra", "", "block", "json"])] = copy.deepcopy(draw.choice(ODD))
+    elif kind == 2 and isinstance(holder, list):
+        holder.append(holder[key])
+    elif kind == 3 and isinstance(holder[key], int | float):
+        holder[key] += draw.choice([-1, 1, 0.5, 2**40])
+    elif kind == 4 and draw.random() < 0.05:
+        nest: Any = []
+        for _ in range(draw.choice([50, 900])):
+            nest = [nest]
+        holder[key] = nest
+    else:
+        holder[key] = copy.deepcopy(draw.choice(ODD))
+    return tree
+
+
+def mutate_text(draw: Draw, text: str) -> str:
+    for _ in range(draw.randrange(1, 4)):
+        start = draw.randrange(len(text) + 1)
+        end = min(len(text), start + draw.choice([0, 1, 1, 5, 200]))
+        middle = draw.choice([draw.choice(PIECES), draw.randbytes(3).decode("latin-1"), text[start:end] * 2, ""])
+        text = text[:start] + middle + text[end:]
+    return text
+
+
+def mutate_bytes(draw: Draw, data: bytes) -> bytes:
+    spoilt = bytearray(data)
+    for _ in range(draw.randrange(1, 4)):
+        spoilt[draw.randrange(len(spoilt))] = draw.randrange(256)
+    return draw.choice([bytes(spoilt), data[: draw.randrange(len(data))], data + draw.randbytes(4), b""])
+
+
+def in_header(draw: Draw) -> RecordDict:
+    content = valid()
+    return built(json.dumps(mutate_tree(draw, content["header"])), content["buffers"])
+
+
+def in_index(draw: Draw) -> RecordDict:
+    content = valid()
+    tree = json.loads(PARCEL.index)
+    for _ in range(draw.randrange(1, 3)):
+        tree = mutate_tree(draw, tree)
+    return built(json.dumps({**content["header"], "index": json.dumps(tree)}), content["buffers"])
+
+
+def in_header_text(draw: Draw) -> RecordDict:
+    return built(mutate_text(draw, REPLY.model_dump_json()), valid()["buffers"])
+
+
+def in_index_text(draw: Draw) -> RecordDict:
+    content = valid()
+    return built(json.dumps({**content["header"], "index": mutate_text(draw, PARCEL.index)}), content["buffers"])
+
+
+def in_buffers(draw: Draw) -> RecordDict:
+    content = valid()
+    number = draw.randrange(len(content["buffers"]))
+    content["buffers"][number] = mutate_bytes(draw, content["buffers"][number])
+    if draw.random() < 0.3:
+        draw.shuffle(content["buffers"])
+    return built(json.dumps(content["header"]), content["buffers"])
+
+
+def in_records(draw: Draw) -> RecordDict:
+    record = pack(REPLY, pack_buffers(PARCEL))
+    strange: list[Any] = [
+        ConfigRecord({"json": draw.choice([1, 2.5, b"x", [1, 2], True])}),
+        ConfigRecord({"jsn": "x"}),
+        MetricRecord({"json": 1.0}),
+        ArrayRecord(),
+        ArrayRecord({"0": Array(dtype="float32", shape=(2,), stype="numpy.ndarray", data=draw.randbytes(8))}),
+        ArrayRecord({"1": Array(dtype="uint8", shape=(2,), stype="trfmoe.bytes", data=draw.randbytes(2))}),
+    ]
+    key = draw.choice(["header", "parcel", "other"])
+    if key in record:
+        del record[key]
+    record[key] = draw.choice(strange)
+    if draw.random() < 0.3:
+        del record[draw.choice(list(record))]
+    return record
+
+
+def random_bytes(draw: Draw) -> RecordDict:
+    text = draw.randbytes(draw.randrange(200)).decode(draw.choice(["latin-1", "utf-16-le"]), errors="replace")
+    return built(text, [draw.randbytes(draw.randrange(100)) for _ in range(draw.randrange(3))])
+
+
+def built(header: str, buffers: list[bytes]) -> RecordDict:
+    arrays = {
+        str(i): Array(dtype="uint8", shape=(len(data),), stype="trfmoe.bytes", data=data)
+        for i, data in enumerate(buffers)
+    }
+    return RecordDict({"header": ConfigRecord({"json": header}), "parcel": ArrayRecord(arrays)})
+
+
+KINDS: list[Callable[[Draw], RecordDict]] = [
+    random_bytes, in_header, in_header, in_index, in_index, in_header_text, in_index_text, in_buffers, in_records,
+]  # fmt: skip
+
+
+def message_of(content: RecordDict) -> Message:
+    # Flower makes messages only inside of a task.
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
+    return Message(content, dst_node_id=1, message_type=MessageType.TRAIN)
+
+
+def test_the_valid_reply_is_one() -> None:
+    checked = check_reply(message_of(pack(REPLY, pack_buffers(PARCEL))), REQUEST, "ada", LAYOUT, RECIPE)
+    assert sorted(checked.updates) == sorted(LAYOUT.names)
+    content = valid()
+    again = message_of(built(json.dumps(content["header"]), content["buffers"]))
+    assert check_reply(again, REQUEST, "ada", LAYOUT, RECIPE).reply == REPLY
+
+
+def test_nothing_but_a_wire_error_leaves() -> None:
+    draw = random.Random(20240229)
+    refused = 0
+    reasons = set()
+    for trial in range(TRIALS):
+        kind = KINDS[trial % len(KINDS)]
+        content = kind(draw)
+        try:
+            checked = check_reply(message_of(content), REQUEST, "ada", LAYOUT, RECIPE)
+        except WireError as error:
+            refused += 1
+            # it is written to the journal and shown to people
+            text = str(error).encode()
+            assert 0 < len(text) < 3000
+            reasons.add(text[:20])
+        except Exception as error:
+            pytest.fail(f"trial {trial}, {kind.__name__}: {type(error).__name__}: {str(error)[:300]}")
+        else:
+            assert all(checked.updates[block].numel() == LAYOUT.specs[block].numel for block in checked.updates)
+    assert TRIALS * 0.8 < refused < TRIALS
+    assert len(reasons) > 25

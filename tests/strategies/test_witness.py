@@ -1,0 +1,250 @@
+"""The jury on quadratic losses: whom it convicts, whom it does not, and what it depends on."""
+
+import json
+from itertools import permutations
+
+import pytest
+import torch
+from torch import Tensor
+
+from strategies.voting import Agreement, vote
+from strategies.witness import Judgement, Jury, Loss, witnessed_mean
+from trfmoe_core.blocks import TRUNK, Blocks
+from trfmoe_core.config import WitnessConfig
+
+CONFIG = WitnessConfig(data=["public.txt"])
+EXPERT = "layers.0.experts.0"
+WINDOWS = 24
+SIZE = 40
+
+Updates = dict[str, dict[str, Tensor]]
+
+
+def draw(seed: int, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def base() -> Blocks:
+    return {EXPERT: torch.zeros(SIZE), TRUNK: torch.zeros(2 * SIZE)}
+
+
+def target(domain: int, strangeness: float) -> Tensor:
+    """What a domain wants: something that all want, and something of its own, at right angles to the others'."""
+    own = torch.zeros(3 * SIZE)
+    own[domain::12] = strangeness * 12**0.5
+    return 1.0 + own
+
+
+def loss_on(*domains: int, strangeness: float = 0.0, noise: float = 0.3, seed: int = 0) -> Loss:
+    """A quadratic bowl a window, round its domain's target and a little beside it."""
+    centres = [target(d, strangeness) + noise * draw(100 * seed + d, WINDOWS, 3 * SIZE) for d in domains]
+
+    def loss(blocks: Blocks) -> Tensor:
+        point = torch.cat([blocks[EXPERT], blocks[TRUNK]])
+        return torch.cat([((point - centre) ** 2).mean(1) for centre in centres]).double()
+
+    return loss
+
+
+def split(flat: Tensor) -> dict[str, Tensor]:
+    return {EXPERT: flat[:SIZE].clone(), TRUNK: flat[SIZE:].clone()}
+
+
+def honest(domain: int, strangeness: float = 0.0, step: float = 0.2) -> dict[str, Tensor]:
+    noise = 0.05 * draw(7 + domain, 3 * SIZE)
+    return split(step * (target(domain, strangeness) + noise))
+
+
+def scaled(updates: dict[str, Tensor], factor: float) -> dict[str, Tensor]:
+    return {block: factor * update for block, update in updates.items()}
+
+
+def holders(replicas: Updates) -> dict[str, tuple[str, ...]]:
+    return dict.fromkeys((EXPERT, TRUNK), tuple(replicas))
+
+
+def nodes(count: int, strangeness: float = 0.0) -> Updates:
+    return {f"n{i}": honest(i, strangeness) for i in range(count)}
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 9])
+def test_honest_strangers_are_not_convicted(count: int) -> None:
+    replicas = nodes(count, 3.0)
+    jury = Jury(CONFIG)
+    for number in range(8):
+        found = jury.judge(base(), replicas, holders(replicas), loss_on(*range(count), strangeness=3.0, seed=number))
+        assert found.convicted == ()
+        assert found.scales == {}
+        assert all(score < 0 for score in found.scores.values())
+
+
+@pytest.mark.parametrize("factor", [-1.0, -3.0, -0.6, 100.0, 0.0, 0.3, float("nan"), float("inf")])
+@pytest.mark.parametrize("count", [3, 4, 9])
+def test_one_liar_is_convicted_and_nobody_else(factor: float, count: int) -> None:
+    replicas = nodes(count, 1.0)
+    replicas["n1"] = scaled(replicas["n1"], factor)
+    found = Jury(CONFIG).judge(base(), replicas, holders(replicas), loss_on(*range(count), strangeness=1.0))
+    assert found.convicted == ("n1",)
+    assert list(found.reasons) == ["n1"]
+
+
+def test_the_scores_are_those_of_the_definition() -> None:
+    replicas = nodes(3)
+    replicas["n1"] = scaled(replicas["n1"], -1.0)
+    loss = loss_on(0, 1, 2)
+    found = Jury(CONFIG).judge(base(), replicas, holders(replicas), loss)
+
+    def measured(names: list[str]) -> Tensor:
+        means = {block: sum(replicas[name][block] for name in names) / 3 for block in base()}
+        return loss({block: base()[block] + mean for block, mean in means.items()})
+
+    after = measured(["n0", "n1", "n2"])
+    left_out = {name: measured([other for other in replicas if other != name]) for name in replicas}
+    gain = max(float((loss(base()) - losses).mean()) for losses in [after, *left_out.values()])
+    assert found.gain == pytest.approx(gain, rel=1e-4)
+    for name, losses in left_out.items():
+        harm = after - losses
+        assert found.harms[name] == pytest.approx(float(harm.mean()), rel=1e-3)
+        assert found.scores[name] == pytest.approx(float(harm.mean()) / gain, rel=1e-3)
+        assert found.t[name] == pytest.approx(float(harm.mean() / harm.std() * harm.numel() ** 0.5), rel=1e-2)
+
+
+def test_the_floor_holds_near_convergence() -> None:
+    replicas = {name: scaled(updates, 0.1) for name, updates in nodes(3).items()}
+    replicas["n1"] = scaled(replicas["n1"], -1.0)
+    near = {block: torch.full_like(flat, 0.97) for block, flat in base().items()}
+    loss = loss_on(0, 1, 2, noise=0.0)
+    assert Jury(CONFIG).judge(near, replicas, holders(replicas), loss).convicted == ()
+    without = CONFIG.model_copy(update={"floor_nats": 0.0})
+    assert Jury(without).judge(near, replicas, holders(replicas), loss).convicted == ("n1",)
+
+
+def test_noise_on_few_windows_convicts_nobody() -> None:
+    replicas = nodes(3)
+    replicas["n1"] = split(0.2 * draw(3, 3 * SIZE))
+
+    def two_minds(blocks: Blocks) -> Tensor:
+        value = torch.cat([blocks[EXPERT], blocks[TRUNK]]).sum().double()
+        return torch.stack([value, -1.1 * value])
+
+    assert Jury(CONFIG).judge(base(), replicas, holders(replicas), two_minds).convicted == ()
+    assert Jury(CONFIG).judge(base(), replicas, holders(replicas), lambda b: two_minds(b)[:1]).convicted == ()
+
+
+def test_a_broken_loss_is_a_great_harm_not_an_error() -> None:
+    replicas = nodes(3)
+    calls = loss_on(0, 1, 2)
+
+    def loss(blocks: Blocks) -> Tensor:
+        found = calls(blocks)
+        return torch.where(blocks[EXPERT][0] > 0.15, found, torch.full_like(found, float("nan")))
+
+    replicas["n2"][EXPERT][0] = -0.3
+    found = Jury(CONFIG).judge(base(), replicas, holders(replicas), loss)
+    assert all(abs(value) < 1e7 for value in [found.gain, *found.harms.values(), *found.t.values()])
+
+
+@pytest.mark.parametrize(("count", "liars", "most"), [(3, 2, 1), (8, 3, 1), (9, 3, 2), (13, 4, 3)])
+def test_no_more_than_a_quarter_is_convicted_in_a_round(count: int, liars: int, most: int) -> None:
+    replicas = {f"n{i:02}": honest(0) for i in range(count)}
+    for i in range(liars):
+        replicas[f"n{i:02}"] = scaled(honest(0), -1.0 - i / 10)
+    found = Jury(CONFIG).judge(base(), replicas, holders(replicas), loss_on(0))
+    assert found.convicted == tuple(f"n{liars - 1 - i:02}" for i in range(most)), "the worst first"
+
+
+def test_a_pair_of_nine_is_convicted_in_one_round() -> None:
+    replicas = nodes(9, 1.0)
+    for name in ("n3", "n7"):
+        replicas[name] = scaled(replicas[name], -1.0)
+    found = Jury(CONFIG).judge(base(), replicas, holders(replicas), loss_on(*range(9), strangeness=1.0))
+    assert sorted(found.convicted) == ["n3", "n7"]
+
+
+def test_the_order_of_arrival_does_not_matter() -> None:
+    replicas = nodes(4, 1.0)
+    replicas["n2"] = scaled(replicas["n2"], -1.0)
+    found = [
+        Jury(CONFIG).judge(base(), {name: replicas[name] for name in order}, holders(replicas), loss_on(0, 1, 2, 3))
+        for order in permutations(replicas)
+    ]
+    assert all(other == found[0] for other in found)
+
+
+def test_a_jury_goes_on_where_its_state_was_saved() -> None:
+    def rounds(jury: Jury, numbers: range) -> list[Judgement]:
+        found: list[Judgement] = []
+        for number in numbers:
+            replicas = nodes(4, 1.0)
+            replicas["n0"] = scaled(replicas["n0"], 0.6 - 0.4 * number)
+            found.append(jury.judge(base(), replicas, holders(replicas), loss_on(0, 1, 2, 3, seed=number)))
+        return found
+
+    whole = rounds(jury := Jury(CONFIG), range(5))
+    assert {bool(judgement.convicted) for judgement in whole} == {True, False}
+    first = Jury(CONFIG)
+    rounds(first, range(2))
+    second = Jury(CONFIG, json.loads(json.dumps(first.state())))
+    assert rounds(second, range(2, 5)) == whole[2:]
+    assert second.state() == jury.state()
+
+
+def test_one_faint_harm_of_a_helpful_node_is_forgiven_and_a_habit_or_a_plain_one_is_not() -> None:
+    config = CONFIG.model_copy(update={"sure_t": 1e5})
+    bad = nodes(3)
+    bad["n1"] = scaled(bad["n1"], -1.0)
+
+    def after_three_good_rounds(config: WitnessConfig) -> list[tuple[str, ...]]:
+        jury = Jury(config)
+        for number in range(3):
+            assert not jury.judge(base(), nodes(3), holders(bad), loss_on(0, 1, 2, seed=number)).convicted
+        return [jury.judge(base(), bad, holders(bad), loss_on(0, 1, 2, seed=9 + n)).convicted for n in range(6)]
+
+    doubtful = after_three_good_rounds(config.model_copy(update={"ema": 0.75}))
+    assert (doubtful[0], doubtful[-1]) == ((), ("n1",))
+    assert after_three_good_rounds(CONFIG) == [("n1",)] * 6
+
+
+def test_a_replica_that_is_too_long_is_cut_in_the_score_and_in_the_mean() -> None:
+    replicas = nodes(3)
+    replicas["n2"][EXPERT] = -4.5 * replicas["n2"][EXPERT]
+    found = Jury(CONFIG.model_copy(update={"min_t": 1e9})).judge(base(), replicas, holders(replicas), loss_on(0, 1, 2))
+    assert list(found.scales) == [EXPERT]
+    assert 0.6 < found.scales[EXPERT]["n2"] < 0.75
+    block = {name: updates[EXPERT] for name, updates in replicas.items()}
+    update = witnessed_mean(block, found.scales[EXPERT])
+    expected = (block["n0"] + block["n1"] + found.scales[EXPERT]["n2"] * block["n2"]) / 3
+    assert torch.allclose(update, expected, atol=1e-6)
+
+
+def test_without_a_fault_the_mean_is_the_vote_bit_for_bit() -> None:
+    block = {name: updates[TRUNK] for name, updates in nodes(4).items()}
+    for weights in (None, {"n0": 5.0, "n1": 1.0, "n2": 2.0, "n3": 2.0}):
+        expected, _ = vote("mean", block, Agreement(), weights=weights)
+        assert expected is not None
+        assert torch.equal(witnessed_mean(block, None, weights), expected)
+
+
+def test_nodes_may_hold_different_blocks_and_types_and_weights() -> None:
+    replicas = nodes(4)
+    del replicas["n3"][EXPERT]
+    replicas["n1"] = {block: update.bfloat16() for block, update in scaled(replicas["n1"], -1.0).items()}
+    held = {EXPERT: ("gone", "n0", "n1", "n2"), TRUNK: ("gone", "n0", "n1", "n2", "n3")}
+    start = base()
+    weights = {"n0": 1.0, "n1": 3.0, "n2": 1.0, "n3": 2.0}
+    found = Jury(CONFIG).judge(start, replicas, held, loss_on(0, 1, 2), weights=weights)
+    assert found.convicted == ("n1",)
+    assert all(torch.equal(start[block], flat) for block, flat in base().items()), "the base is not touched"
+
+
+def test_with_one_node_or_none_there_is_nothing_to_judge() -> None:
+    lone = {"n0": scaled(honest(0), -1.0)}
+    for replicas in ({}, lone):
+        assert Jury(CONFIG).judge(base(), replicas, holders(lone), loss_on(0)).convicted == ()
+
+
+def test_of_two_of_different_size_neither_is_insane() -> None:
+    replicas = {"n0": honest(0), "n1": scaled(honest(1), 100.0)}
+    found = Jury(CONFIG).judge(base(), replicas, holders(replicas), loss_on(0, 1))
+    assert found.convicted in ((), ("n1",))
+    assert found.scales[TRUNK]["n1"] == pytest.approx(0.03, rel=0.1)

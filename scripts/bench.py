@@ -1,4 +1,4 @@
-"""`trfmoe bench`: measures votes and training steps on this machine, each in a process of its own."""
+"""`trfmoe bench`: measures votes, memory and training steps on this machine, each in a process of its own."""
 
 import os
 import subprocess
@@ -31,6 +31,16 @@ def model(
 ) -> None:
     """Time training steps, ours, of a dense model and of transformers' Mixtral."""
     _run("scripts.bench_model", ["--quick"] * quick + ["--cuda-only"] * cuda_only, as_json)
+
+
+@bench.command()
+def memory(
+    nodes: Annotated[str, typer.Option(help="Numbers of nodes.")] = "3,9,30",
+    width: Annotated[int, typer.Option(min=8, help="Width of the model; 288 is about 100 MB.")] = 288,
+) -> None:
+    """Measure the coordinator's anonymous memory while it votes; one JSON object a number of nodes."""
+    for count in nodes.split(","):
+        _run("scripts.bench_memory", ["--nodes", count.strip(), "--width", str(width)], False)
 
 
 def _run(module: str, options: list[str], as_json: bool) -> None:

@@ -163,10 +163,11 @@ class Federation:
         if rule == "witness":
             found = jury.judge(blocks, replicas, holders, self.witness.loss(number))
             for block, names in holders.items():
-                rest = {name: replicas[name][block] for name in names if name not in found.convicted}
+                out = {*found.convicted, found.struck.get(block)}
+                rest = {name: replicas[name][block] for name in names if name not in out}
                 if rest:
                     update[block] = witnessed_mean(rest, found.scales.get(block))
-            notes = {key: getattr(found, key) for key in ("convicted", "gain", "harms", "t", "scores", "averages")}
+            notes = {key: getattr(found, key) for key in _NOTED}
             return update, notes | {"clipped": {block: list(names) for block, names in found.scales.items()}}
         outvoted: dict[str, int] = {}
         for block, names in holders.items():
@@ -215,6 +216,8 @@ class Federation:
         seed = seed_for(recipe.seed, name)
         return BatchStream(self.domains[name].train, recipe.model.context, recipe.training.batch_size, seed, cursor)
 
+
+_NOTED = ("convicted", "struck", "gain", "harms", "t", "scores", "averages")
 
 Lie = Callable[[Blocks, dict[str, Blocks], Blocks], Blocks]
 

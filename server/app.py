@@ -2,12 +2,11 @@
 
 import platform
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import flwr
 import torch
-from flwr.app import Context
+from flwr.app import ArrayRecord, Context
 from flwr.serverapp import Grid, ServerApp
 
 from server.events import read_events
@@ -19,8 +18,8 @@ from server.witness import Witness
 from strategies.arrays import to_arrays
 from strategies.exchange import Clock
 from strategies.tri_redundant import TriRedundant
-from trfmoe_core.blocks import BlockLayout, blocks_digest
-from trfmoe_core.config import load_recipe, recipe_hash
+from trfmoe_core.blocks import BlockLayout, Blocks, blocks_digest
+from trfmoe_core.config import Recipe, load_recipe, recipe_hash
 from trfmoe_core.config.places import cache_home, find_recipe, home
 from trfmoe_core.data.tokenizer import Tokenizer, load_tokenizer
 from trfmoe_core.errors import TRFMoEError
@@ -49,12 +48,12 @@ def run(grid: Grid, folder: RunFolder, clock: Clock | None = None) -> None:
     recipe = folder.recipe
     with folder.lock():
         tokenizer = load_tokenizer(recipe.data.tokenizer)
-        model = build_model(recipe.model, tokenizer.padded_vocab_size, recipe.seed)
-        parameters = dict(model.named_parameters())
-        layout = BlockLayout.of(parameters)
+        layout, blocks = initial_blocks(recipe, tokenizer)
         recorder = RunRecorder(folder, layout, _sinks(folder))
+        arrays = [to_arrays(blocks)]
+        del blocks
         try:
-            _run(grid, folder, recorder, layout, tokenizer, layout.gather(parameters), clock)
+            _run(grid, folder, recorder, layout, tokenizer, arrays, clock)
         except TRFMoEError as error:
             recorder.record("run_finished", outcome="failed", reason=str(error), rounds=None, digest=None)
             raise
@@ -68,15 +67,17 @@ def _run(
     recorder: RunRecorder,
     layout: BlockLayout,
     tokenizer: Tokenizer,
-    blocks: dict[str, Any],
+    arrays: list[ArrayRecord],
     clock: Clock | None,
 ) -> None:
+    """Runs the rounds. `arrays` holds the untrained model; it is taken out, so that nobody keeps it besides."""
     recipe = folder.recipe
     if not folder.tokenizer_path.exists():
         tokenizer.save(folder.tokenizer_path)
     checkpoint = last_checkpoint(folder, layout)
     if checkpoint is not None:
-        blocks = layout.gather(checkpoint.weights)
+        arrays[0] = to_arrays(layout.gather(checkpoint.weights))
+        checkpoint.weights.clear()
     run_id = next((e["run_id"] for e in read_events(folder.events_path) if e["event"] == "run_started"), uuid4().hex)
     recorder.record(
         "run_started",
@@ -89,7 +90,7 @@ def _run(
         num_rounds=recipe.rounds.num_rounds,
         resumed_from=checkpoint.round if checkpoint else None,
         versions={"python": platform.python_version(), "torch": torch.__version__, "flwr": flwr.__version__},
-        parameters=sum(flat.numel() for flat in blocks.values()),
+        parameters=sum(spec.numel for spec in layout.specs.values()),
     )
     witness = Witness.prepare(recipe, tokenizer, cache_home())
     strategy = TriRedundant(
@@ -105,7 +106,7 @@ def _run(
         clock=clock,
     )
     rounds = recipe.rounds
-    strategy.start(grid, to_arrays(blocks), num_rounds=rounds.num_rounds, timeout=rounds.reply_deadline_s)
+    strategy.start(grid, arrays.pop(), num_rounds=rounds.num_rounds, timeout=rounds.reply_deadline_s)
     strategy.spill.clear()
     recorder.record(
         "run_finished",
@@ -115,6 +116,13 @@ def _run(
         digest=blocks_digest(strategy.blocks),
         best_round=best_round(folder),
     )
+
+
+def initial_blocks(recipe: Recipe, tokenizer: Tokenizer) -> tuple[BlockLayout, Blocks]:
+    """Returns the layout of a recipe's model and its untrained blocks, the same for the same seed."""
+    parameters = dict(build_model(recipe.model, tokenizer.padded_vocab_size, recipe.seed).named_parameters())
+    layout = BlockLayout.of(parameters)
+    return layout, layout.gather(parameters)
 
 
 def _sinks(folder: RunFolder) -> list[Sink]:

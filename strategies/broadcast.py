@@ -10,7 +10,7 @@ from trfmoe_core.config import TransportConfig
 from trfmoe_core.wire import decode, encode
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Broadcast:
     """One model, packed. `base_digest` is of the weights as a node decodes them."""
 
@@ -32,3 +32,7 @@ class Broadcast:
             base_digest=blocks_digest(decoded),
             num_bytes=parcel.num_bytes,
         )
+
+    def drop_arrays(self) -> None:
+        """Frees the buffers once they are sent; the rest is still asked for."""
+        self.arrays = ArrayRecord()

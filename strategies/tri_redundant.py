@@ -128,6 +128,7 @@ class TriRedundant(Strategy):
         """
         result = Result()
         self.blocks = from_arrays(initial_arrays, self.layout)
+        del initial_arrays  # a whole model, which the caller may have let go of
         self.summary()
         rounds = self.recipe.rounds
         self.federation.gather(grid, self.recipe.federation_size, rounds.nodes_deadline_s, timeout)
@@ -275,6 +276,7 @@ class TriRedundant(Strategy):
             if refusal := exchange.send(name, message, label):
                 self._missing(name, refusal)
         messages.clear()
+        self._sent().drop_arrays()
         enough = self._quorum() if self.recipe.rounds.wait == "quorum" else None
         for arrival in exchange.receive(label, timeout, "rounds.reply_deadline_s", enough):
             if arrival.reply is not None:

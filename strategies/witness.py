@@ -11,18 +11,17 @@ from dataclasses import dataclass, field
 from math import isfinite, sqrt
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from strategies.kernels import empty, mean, norm
-from trfmoe_core.blocks import TRUNK, Blocks
+from strategies.kernels import norm
+from strategies.outcomes import Outcomes, Replicas, witnessed_mean
+from trfmoe_core.blocks import Blocks
 from trfmoe_core.config import WitnessConfig
+
+__all__ = ["Judgement", "Jury", "Loss", "witnessed_mean"]
 
 Loss = Callable[[Blocks], Tensor]
 """Global blocks -> loss of each witness window in nats a token, float64. The windows are the same all round."""
-
-Replicas = Mapping[str, Mapping[str, Tensor]]
-"""Node -> block -> update."""
 
 NORM_RATIO = 3.0
 """A node whose updates are this many times larger or smaller than the median node's is not asked for its harm."""
@@ -50,6 +49,7 @@ class Judgement:
         t: Mean of the harm over its standard error, over windows.
         gain: The round's gain on the witness text in nats, as far as anyone can make it.
         scales: Block -> node -> multiplier below 1 for replicas that are too long; others have none.
+        struck: Block -> node whose replica of it must not count, though the node itself is not convicted.
     """
 
     convicted: tuple[str, ...] = ()
@@ -60,6 +60,7 @@ class Judgement:
     t: dict[str, float] = field(default_factory=dict)
     gain: float = 0.0
     scales: dict[str, dict[str, float]] = field(default_factory=dict)
+    struck: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,8 @@ class Jury:
     A node is convicted when its harm of this round is above the floor, and either its score is above `tau_times_n` / N
     beyond doubt (`sure_t`), or the moving average of its scores is, and the harm significant (`min_t`): what is faint
     must be a habit, and what is plain is not excused by a good past. At most max(1, (N - 1) // 4) nodes a round, the
-    worst first, and the rest is scored again after each. Costs N + 2 losses a round, and N + 1 more for each further
-    conviction.
+    worst first, and the rest is scored again after each. Costs N + 2 losses a round, N + 1 more for each further
+    conviction, and `probes` + 1 for single replicas.
 
     Args:
         config: The thresholds.
@@ -124,9 +125,10 @@ class Jury:
         }
         scales = _clip({block: {name: norms[name][block] for name in who} for block, who in voters.items()})
         scores: dict[str, _Score] = {}
+        struck: dict[str, str] = {}
         gain = 0.0
         if len(names) > 1:
-            outcomes = _Outcomes(base, replicas, voters, scales, weights)
+            outcomes = Outcomes(base, replicas, voters, scales, weights)
             before = _bounded(loss(base))
             for _ in range(max(1, (len(names) - 1) // 4)):
                 found, gain = self._score(names, outcomes, before, loss)
@@ -137,6 +139,7 @@ class Jury:
                 reasons[worst] = self._reason(found[worst], gain, len(names))
                 names.remove(worst)
                 outcomes.remove(worst)
+            struck = self._strike(outcomes, loss)
         self._averages |= {name: score.average for name, score in scores.items()}
         return Judgement(
             convicted=tuple(reasons),
@@ -147,10 +150,11 @@ class Jury:
             t={name: score.t for name, score in scores.items()},
             gain=gain,
             scales=scales,
+            struck=struck,
         )
 
     def _score(
-        self, names: Sequence[str], outcomes: "_Outcomes", before: Tensor, loss: Loss
+        self, names: Sequence[str], outcomes: Outcomes, before: Tensor, loss: Loss
     ) -> tuple[dict[str, _Score], float]:
         after = _bounded(loss(outcomes.whole))
         harms = {name: after - _bounded(loss(outcomes.without(name))) for name in names}
@@ -165,6 +169,22 @@ class Jury:
                 average = self.config.ema * self._averages[name] + (1 - self.config.ema) * bounded
             scores[name] = _Score(float(harm.mean()), _t(harm), score, average)
         return scores, gain
+
+    def _strike(self, outcomes: Outcomes, loss: Loss) -> dict[str, str]:
+        """Returns single replicas that harm, of those that undo most of what the others of their block do.
+
+        A node that poisons one expert of many helps with the rest, so its own score does not show it.
+        """
+        suspects = outcomes.opponents()[: self.config.probes] if self.config.probes else []
+        if not suspects:
+            return {}
+        after = _bounded(loss(outcomes.whole))
+        struck = {}
+        for block, name in suspects:
+            harm = after - _bounded(loss(outcomes.without(name, block)))
+            if float(harm.mean()) > self.config.floor_nats and _t(harm) > self.config.sure_t:
+                struck[block] = name
+        return struck
 
     def _worst(self, scores: Mapping[str, _Score]) -> str | None:
         tau = self.config.tau_times_n / len(scores)
@@ -184,81 +204,6 @@ class Jury:
             f"score {score.score:.2f} and average {score.average:.2f} against {self.config.tau_times_n / count:.3f}, "
             f"t {score.t:.1f}"
         )
-
-
-def witnessed_mean(
-    replicas: Mapping[str, Tensor],
-    scales: Mapping[str, float] | None = None,
-    weights: Mapping[str, float] | None = None,
-    result: Tensor | None = None,
-) -> Tensor:
-    """Returns the mean of one block's replicas, in the order of the nodes' names; the plain mean when nothing is set.
-
-    Args:
-        replicas: Node -> update of those who count; at least one.
-        scales: Node -> multiplier of its replica, `Judgement.scales` of the block; 1 when absent.
-        weights: Node -> weight in the mean; equal when absent.
-        result: Float32 memory for the mean; new when absent.
-    """
-    names = sorted(replicas)
-    result = empty(replicas[names[0]].numel()) if result is None else result
-    mean([replicas[name] for name in names], _factors(names, scales or {}, weights), result)
-    return result
-
-
-class _Outcomes:
-    """Global blocks as they would be after the round: with all nodes that count, and without one's terms.
-
-    A term left out leaves the divisor as it is: what the node contributes is judged, not how much longer the others'
-    step would be without it.
-    """
-
-    def __init__(
-        self,
-        base: Blocks,
-        replicas: Replicas,
-        voters: dict[str, list[str]],
-        scales: Mapping[str, Mapping[str, float]],
-        weights: Mapping[str, float] | None,
-    ) -> None:
-        self.base, self.replicas, self.voters, self.scales, self.weights = base, replicas, voters, scales, weights
-        self.whole: Blocks = dict(base)
-        self._scratch: Blocks = {}
-        for block in voters:
-            self._fill(block)
-
-    def remove(self, node: str) -> None:
-        """Takes a node out for good; the mean is that of the rest."""
-        for block, names in self.voters.items():
-            if node in names:
-                names.remove(node)
-                self._fill(block)
-
-    def without(self, node: str) -> Blocks:
-        """Returns the blocks without one node's terms; good until the next call."""
-        blocks = dict(self.whole)
-        for block, names in self.voters.items():
-            if node in names:
-                factors = _factors(names, self.scales.get(block, {}), self._weights(block))
-                share = factors[names.index(node)] / len(names)
-                if block not in self._scratch:
-                    self._scratch[block] = empty(self.base[block].numel())
-                update, memory = self.replicas[node][block], self._scratch[block]
-                blocks[block] = torch.sub(self.whole[block], update, alpha=share, out=memory)
-        return blocks
-
-    def _fill(self, block: str) -> None:
-        names = self.voters[block]
-        if not names:
-            self.whole[block] = self.base[block]
-            return
-        memory = self.whole[block] if self.whole[block] is not self.base[block] else empty(self.base[block].numel())
-        replicas = {name: self.replicas[name][block] for name in names}
-        witnessed_mean(replicas, self.scales.get(block), self._weights(block), memory)
-        self.whole[block] = memory.add_(self.base[block])
-
-    def _weights(self, block: str) -> Mapping[str, float] | None:
-        return self.weights if block == TRUNK else None
 
 
 def _rms(norms: Mapping[str, float], updates: Mapping[str, Tensor]) -> float:
@@ -293,16 +238,6 @@ def _clip(norms: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float
 def _middle(values: Sequence[float]) -> float:
     """The lower median: of two replicas, the longer one is the one that is cut."""
     return sorted(values)[(len(values) - 1) // 2]
-
-
-def _factors(names: Sequence[str], scales: Mapping[str, float], weights: Mapping[str, float] | None) -> list[float]:
-    shares = [1.0 if weights is None else weights[name] for name in names]
-    even = len(set(shares)) == 1
-    total = sum(shares)
-    return [
-        (1.0 if even else share * len(names) / total) * scales.get(name, 1.0)
-        for name, share in zip(names, shares, strict=True)
-    ]
 
 
 def _bounded(losses: Tensor) -> Tensor:

@@ -49,28 +49,31 @@ def encode(blocks: Mapping[str, Tensor], layout: BlockLayout, dtype: str, max_bu
     if sys.byteorder != "little":
         raise WireError("parcels are little-endian and this host is big-endian; run the node on another one")
     entries: list[dict[str, Any]] = []
-    buffers: list[list[bytes]] = []
-    filled = max_buffer_bytes + 1
+    buffers: list[bytes] = []
+    parts: list[bytes] = []
+    filled = 0
     for name in sorted(blocks):
         data = _to_bytes(blocks[name], dtype)
-        if filled + len(data) > max_buffer_bytes:
-            buffers.append([])
-            filled = 0
+        if parts and filled + len(data) > max_buffer_bytes:
+            buffers.append(b"".join(parts))
+            parts, filled = [], 0
         entries.append(
             {
                 "block": name,
                 "dtype": dtype,
                 "tensors": _tensors(layout.specs[name]),
-                "buffer": len(buffers) - 1,
+                "buffer": len(buffers),
                 "offset": filled,
                 "size": len(data),
                 "sha256": hashlib.sha256(data).hexdigest(),
             }
         )
-        buffers[-1].append(data)
+        parts.append(data)
         filled += len(data)
+    if parts:
+        buffers.append(b"".join(parts))
     index = json.dumps({"version": WIRE_VERSION, "entries": entries}, separators=(",", ":"))
-    return Parcel(index, tuple(b"".join(parts) for parts in buffers))
+    return Parcel(index, tuple(buffers))
 
 
 def decode(parcel: Parcel, layout: BlockLayout, allowed: Collection[str], dtypes: Collection[str]) -> Blocks:

@@ -142,6 +142,7 @@ class WitnessConfig(Section):
     min_t: float = Field(2.0, ge=0, description="harm over its standard error, over windows, to convict by the average")
     sure_t: float = Field(4.0, ge=0, description="the same, to convict by this round alone")
     ema: float = Field(0.5, ge=0, lt=1, description="share of earlier rounds in a node's average score")
+    probes: int = Field(4, ge=0, le=1024, description="single replicas a round that are judged on their own")
     floor_nats: float = Field(0.002, ge=0, description="harm below this convicts nobody, however small the gain")
 
 

@@ -1,0 +1,219 @@
+"""`trfmoe bench memory`: anonymous memory of the coordinator while it votes over the replies of many nodes.
+
+The strategy, the checks, the spill, the vote and the checkpoint are the real ones; only the nodes are made up: each
+answers with updates drawn when its reply is pulled, so that no more than one reply exists at a time outside.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psutil
+import torch
+from flwr.app import Message, MessageType, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+from torch import Tensor
+
+from server.recorder import RunRecorder
+from server.run_folder import RunFolder
+from strategies.arrays import to_arrays
+from strategies.messages import (
+    Description,
+    Evaluation,
+    Training,
+    TrainReply,
+    TrainRequest,
+    pack,
+    pack_buffers,
+    read_header,
+)
+from strategies.tri_redundant import TriRedundant
+from trfmoe_core.blocks import BlockLayout
+from trfmoe_core.config import Recipe
+from trfmoe_core.errors import RunError
+from trfmoe_core.fingerprint import code_fingerprint
+from trfmoe_core.model.transformer import build_model
+from trfmoe_core.wire import encode
+
+SLACK_BYTES = 300e6
+VOCAB = 1024
+
+
+class Drawn(Mapping[str, Tensor]):
+    """Updates that are drawn when they are asked for, one block at a time."""
+
+    def __init__(self, layout: BlockLayout, held: list[str], draw: torch.Generator) -> None:
+        self._layout, self._held, self._draw = layout, held, draw
+
+    def __getitem__(self, block: str) -> Tensor:
+        return torch.randn(self._layout.specs[block].numel, generator=self._draw).add_(1.0)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._held)
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+
+class MadeUpNodes(Grid):
+    """Nodes that answer with updates drawn at the moment when their reply is pulled."""
+
+    def __init__(self, count: int, recipe: Recipe, layout: BlockLayout) -> None:
+        TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
+        self._count, self._recipe, self._layout = count, recipe, layout
+        self._waiting: dict[str, Message] = {}
+        self.reply_bytes = 0
+
+    @property
+    def run(self) -> Run:
+        """Not available."""
+        raise RunError("made-up nodes have no run record")
+
+    def set_run(self, run: Run) -> None:
+        """Not needed."""
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """Returns a message."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Returns the ids."""
+        return range(1, self._count + 1)
+
+    def get_nodes(self) -> Iterable[Any]:
+        """Returns nothing."""
+        return []
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Keeps the messages."""
+        ids = []
+        for message in messages:
+            message_id = uuid4().hex
+            message.metadata.__dict__["_message_id"] = message_id
+            self._waiting[message_id] = message
+            ids.append(message_id)
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Makes up the replies."""
+        return [self._answer(self._waiting.pop(one)) for one in message_ids if one in self._waiting]
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        """Pushes and pulls."""
+        return self.pull_messages(self.push_messages(messages))
+
+    def _answer(self, message: Message) -> Message:
+        node = message.metadata.dst_node_id
+        name = f"node-{node:03d}"
+        if message.metadata.message_type == MessageType.QUERY:
+            description = Description(
+                name=name, code_fingerprint=code_fingerprint(), tokenizer_fingerprint="0" * 64, versions={}
+            )
+            return _reply(Message(pack(description), reply_to=message), node)
+        request = read_header(message, TrainRequest)
+        reply = TrainReply(
+            run_id=request.run_id,
+            round=request.round,
+            epoch=request.epoch,
+            base_digest=request.base_digest,
+            name=name,
+            evaluation=Evaluation(loss=1.0, bits_per_byte=1.0, tokens=1),
+        )
+        if not request.steps:
+            return _reply(Message(pack(reply), reply_to=message), node)
+        model = self._recipe.model
+        share = [[1 / model.experts] * model.experts] * model.layers
+        training = Training(
+            loss=1.0, balance_loss=1.0, grad_norm=1.0, learning_rate=0.1, tokens=10, seconds=1.0, expert_share=share
+        )
+        draw = torch.Generator().manual_seed(1000 * request.round + node)
+        updates = Drawn(self._layout, request.held, draw)
+        parcel = encode(updates, self._layout, self._recipe.transport.updates, 64 << 20)
+        self.reply_bytes = max(self.reply_bytes, parcel.num_bytes)
+        told = reply.model_copy(update={"training": training, "index": parcel.index})
+        return _reply(Message(pack(told, pack_buffers(parcel)), reply_to=message), node)
+
+
+def _reply(message: Message, node: int) -> Message:
+    message.metadata.__dict__["_src_node_id"] = node
+    return message
+
+
+def measure(num_nodes: int, width: int) -> dict[str, Any]:
+    """Returns the coordinator's peak anonymous memory over two rounds, and what the limit is made of, in bytes."""
+    recipe = Recipe.model_validate(
+        {
+            "name": "memory",
+            "num_nodes": num_nodes,
+            "model": {"layers": 4, "width": width, "heads": 4, "experts": 24, "expert_width": width, "context": 32},
+            "rounds": {"num_rounds": 2, "local_steps": 1},
+        }
+    )
+    layout_model = build_model(recipe.model, VOCAB, 0)
+    parameters = dict(layout_model.named_parameters())
+    layout = BlockLayout.of(parameters)
+    blocks = layout.gather(parameters)
+    model_bytes = 4 * sum(flat.numel() for flat in blocks.values())
+    arrays = [to_arrays(blocks)]
+    del layout_model, parameters, blocks
+    peak, stop = [0], threading.Event()
+
+    def watch() -> None:
+        process = psutil.Process()
+        while not stop.is_set():
+            memory = process.memory_info()
+            peak[0] = max(peak[0], memory.rss - memory.shared)
+            time.sleep(0.02)
+
+    with tempfile.TemporaryDirectory() as root:
+        folder = RunFolder.create(Path(root), recipe)
+        grid = MadeUpNodes(num_nodes, recipe, layout)
+        strategy = TriRedundant(
+            recipe=recipe,
+            layout=layout,
+            run_id="memory",
+            tokenizer_fingerprint="0" * 64,
+            recorder=RunRecorder(folder, layout),
+            spill_folder=folder.path / "spill",
+        )
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        try:
+            strategy.start(grid, arrays.pop(), num_rounds=2)
+        finally:
+            stop.set()
+            watcher.join()
+    limit = 3 * model_bytes + grid.reply_bytes + SLACK_BYTES
+    return {
+        "nodes": num_nodes,
+        "model_mb": round(model_bytes / 1e6, 1),
+        "reply_mb": round(grid.reply_bytes / 1e6, 1),
+        "peak_anonymous_mb": round(peak[0] / 1e6, 1),
+        "limit_mb": round(limit / 1e6, 1),
+        "within": peak[0] <= limit,
+    }
+
+
+def main() -> None:
+    """Measures one number of nodes in this process, so that no earlier measurement is in its memory."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--nodes", type=int, default=3)
+    parser.add_argument("--width", type=int, default=288)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    sys.stdout.write(json.dumps(measure(options.nodes, options.width)) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -17,12 +17,11 @@ from uuid import uuid4
 
 import psutil
 import torch
-from flwr.app import Message, MessageType, RecordDict
-from flwr.serverapp import Grid
-from flwr.supercore.run import Run
-from flwr.supercore.task_identity import TaskIdentity
+from flwr.app import Message, MessageType
+from flwr.clientapp import ClientApp
 from torch import Tensor
 
+from server.in_process import InProcessGrid
 from server.recorder import RunRecorder
 from server.run_folder import RunFolder
 from strategies.arrays import to_arrays
@@ -39,7 +38,6 @@ from strategies.messages import (
 from strategies.tri_redundant import TriRedundant
 from trfmoe_core.blocks import BlockLayout
 from trfmoe_core.config import Recipe
-from trfmoe_core.errors import RunError
 from trfmoe_core.fingerprint import code_fingerprint
 from trfmoe_core.model.transformer import build_model
 from trfmoe_core.wire import encode
@@ -64,36 +62,14 @@ class Drawn(Mapping[str, Tensor]):
         return len(self._held)
 
 
-class MadeUpNodes(Grid):
+class MadeUpNodes(InProcessGrid):
     """Nodes that answer with updates drawn at the moment when their reply is pulled."""
 
     def __init__(self, count: int, recipe: Recipe, layout: BlockLayout) -> None:
-        TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
-        self._count, self._recipe, self._layout = count, recipe, layout
+        super().__init__(ClientApp(), [{} for _ in range(count)], {})
+        self._recipe, self._layout = recipe, layout
         self._waiting: dict[str, Message] = {}
         self.reply_bytes = 0
-
-    @property
-    def run(self) -> Run:
-        """Not available."""
-        raise RunError("made-up nodes have no run record")
-
-    def set_run(self, run: Run) -> None:
-        """Not needed."""
-
-    def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
-    ) -> Message:
-        """Returns a message."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
-
-    def get_node_ids(self) -> Iterable[int]:
-        """Returns the ids."""
-        return range(1, self._count + 1)
-
-    def get_nodes(self) -> Iterable[Any]:
-        """Returns nothing."""
-        return []
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Keeps the messages."""
@@ -108,10 +84,6 @@ class MadeUpNodes(Grid):
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Makes up the replies."""
         return [self._answer(self._waiting.pop(one)) for one in message_ids if one in self._waiting]
-
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Pushes and pulls."""
-        return self.pull_messages(self.push_messages(messages))
 
     def _answer(self, message: Message) -> Message:
         node = message.metadata.dst_node_id

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from flwr.app import Message, MessageType
+from flwr.app import MessageType
 
 from clients.app import app as client_app
 from server.app import run
@@ -25,31 +25,23 @@ class SlowGrid(InProcessGrid):
         delay: Callable[[int, str], float],
         online: Callable[[int, float], bool] = lambda node, now: True,
     ) -> None:
-        count = len(folder.recipe.nodes)
-        configs = [{"partition-id": number} for number in range(count)]
-        super().__init__(client_app, configs, {"recipe": str(folder.path / "recipe.yaml")})
+        configs = [{"partition-id": number} for number in range(len(folder.recipe.nodes))]
+        super().__init__(
+            client_app,
+            configs,
+            {"recipe": str(folder.path / "recipe.yaml")},
+            latency_s=lambda node, message: delay(node, message.metadata.message_type),
+            now=lambda: self.time,
+        )
         self.time = 0.0
         self.clock = Clock(now=lambda: self.time, sleep=self._sleep)
-        self._delay, self._online = delay, online
-        self._ready: dict[str, float] = {}
+        self._online = online
 
     def _sleep(self, seconds: float) -> None:
         self.time += seconds
 
     def get_node_ids(self) -> Iterable[int]:
         return [node for node in super().get_node_ids() if self._online(node, self.time)]
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        ids = []
-        for message in messages:
-            [message_id] = super().push_messages([message])
-            delay = self._delay(message.metadata.dst_node_id, message.metadata.message_type)
-            self._ready[message_id] = self.time + delay
-            ids.append(message_id)
-        return ids
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        return super().pull_messages([one for one in message_ids if self._ready.get(one, 0.0) <= self.time])
 
 
 def recipe_for(make: Callable[..., Recipe], **rounds: Any) -> Recipe:

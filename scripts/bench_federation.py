@@ -163,8 +163,7 @@ class Federation:
         if rule == "witness":
             found = jury.judge(blocks, replicas, holders, self.witness.loss(number))
             for block, names in holders.items():
-                out = {*found.convicted, found.struck.get(block)}
-                rest = {name: replicas[name][block] for name in names if name not in out}
+                rest = {name: replicas[name][block] for name in names if name not in found.convicted}
                 if rest:
                     update[block] = witnessed_mean(rest, found.scales.get(block))
             notes = {key: getattr(found, key) for key in _NOTED}
@@ -217,7 +216,7 @@ class Federation:
         return BatchStream(self.domains[name].train, recipe.model.context, recipe.training.batch_size, seed, cursor)
 
 
-_NOTED = ("convicted", "struck", "gain", "harms", "t", "scores", "averages")
+_NOTED = ("convicted", "gain", "harms", "t", "scores", "averages")
 
 Lie = Callable[[Blocks, dict[str, Blocks], Blocks], Blocks]
 

@@ -139,10 +139,6 @@ def _summary(key: str, cells: Cells) -> dict[str, Any]:
     named = [r.get("convicted", list(r.get("outvoted", {}))) for r in cell["rounds"]]
     summary["liar_rounds"] = sum(any(name in cell["liars"] for name in names) for names in named)
     summary["honest_rounds"] = sum(any(name not in cell["liars"] for name in names) for names in named)
-    struck = [name for r in cell["rounds"] for name in r.get("struck", {}).values()]
-    if struck:
-        summary["liar_struck"] = sum(name in cell["liars"] for name in struck)
-        summary["honest_struck"] = sum(name not in cell["liars"] for name in struck)
     if cell["rule"] == "graph":
         counts = [r["outvoted"] for r in cell["rounds"]]
         summary["liar_blocks"] = sum(n for c in counts for name, n in c.items() if name in cell["liars"])

@@ -55,12 +55,11 @@ def announce(recipe: "Recipe") -> list[str]:
     lines = []
     for node in recipe.nodes:
         if node.drill is not None:
-            factor = f" by {node.drill.factor:g}" if node.drill.attack == "scale" else ""
+            lie = node.drill.attack.replace("_", " ")
+            if node.drill.attack == "scale":
+                lie = f"it multiplies its updates by {node.drill.factor:g}"
             until = f" to {node.drill.to_round}" if node.drill.to_round else " on"
-            lines.append(
-                f"drill: {node.name} is told to lie ({node.drill.attack}{factor} its update) "
-                f"from round {node.drill.from_round}{until}"
-            )
+            lines.append(f"drill: {node.name} is told to lie ({lie}) from round {node.drill.from_round}{until}")
     return lines
 
 

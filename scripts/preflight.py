@@ -95,4 +95,11 @@ def _prepare(node: NodeSettings, recipe: Recipe, output: Output) -> Corpus:
     except DataError as error:
         raise DataError(f"node {node.name}: {error}") from error
     show_files(node.name, corpus, output)
+    batch = recipe.training.batch_size * recipe.model.context
+    if corpus.train.num_tokens < batch:
+        output.line(
+            f"  warning: {corpus.train.num_tokens:,} train tokens are less than one batch of {batch:,}: {node.name} "
+            "sees the same text again in every step, and its figures say little; give it more text",
+            style="bold",
+        )
     return corpus

@@ -12,7 +12,9 @@ export FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1
 LOGS="$FLWR_HOME/logs"
 mkdir -p "$LOGS"
 cd "$TRFMOE_HOME"
-trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT
+# Flower's programs have programs of their own, which end some seconds after them: stop the whole tree.
+stop() { for pid in "$@"; do stop $(cat "/proc/$pid/task/$pid/children" 2> /dev/null); kill "$pid" 2> /dev/null; done; }
+trap 'stop $(jobs -p); wait' EXIT
 
 cat > "$FLWR_HOME/config.toml" <<TOML
 [superlink]

@@ -1,5 +1,6 @@
 """Finds or makes the run folder that a command works in."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ def resumed_run(recipe: Recipe, run_dir: Path | None, output: Output) -> RunFold
         raise ConfigError(
             f"{folder.path}: was started with another recipe; differing:\n  "
             + "\n  ".join(differing[:20])
-            + "\nresume it with its own recipe and data, or start a new run without --resume"
+            + f"\nto go on with it as it was started: trfmoe simulate {shlex.quote(str(folder.path / 'recipe.yaml'))} "
+            f"--run-dir {shlex.quote(str(folder.path))}; or start a new run without --resume"
         )
     with folder.lock():
         return folder

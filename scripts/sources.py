@@ -11,7 +11,7 @@ def with_sources(recipe: Recipe, sources: list[Path]) -> Recipe:
     """Returns the recipe with its nodes' data replaced; no sources, no change.
 
     As many sources as nodes or more: one each in order, and a new node for each that is left. One folder: its files
-    are dealt out in turn.
+    are dealt out by size.
 
     Raises:
         ConfigError: another number of sources.
@@ -42,7 +42,7 @@ def with_sources(recipe: Recipe, sources: list[Path]) -> Recipe:
 
 
 def deal_out(folder: Path, num_nodes: int) -> list[list[str]]:
-    """Returns the files below a folder in `num_nodes` shares, dealt in turn in sorted order.
+    """Returns the files below a folder in `num_nodes` shares of about equal size: the largest first, to the smallest.
 
     Files of kinds that cannot be read are left out.
 
@@ -58,4 +58,8 @@ def deal_out(folder: Path, num_nodes: int) -> list[list[str]]:
             f"--pdfs {folder}: {len(files)} files of the kinds {', '.join(KINDS)}, too few for {num_nodes} nodes; "
             "add files, or give --pdfs once a node"
         )
-    return [files[number::num_nodes] for number in range(num_nodes)]
+    sizes = {path: Path(path).stat().st_size for path in files}
+    shares: list[list[str]] = [[] for _ in range(num_nodes)]
+    for path in sorted(files, key=lambda path: (-sizes[path], path)):
+        min(shares, key=lambda share: (sum(sizes[other] for other in share), len(share))).append(path)
+    return [sorted(share) for share in shares]

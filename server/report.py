@@ -80,10 +80,25 @@ def _facts(history: RunHistory) -> str:
         ("started", _when(started.get("time"))),
         ("finished", _when(finished.get("time") if finished else None)),
     ]
+    told = history.drill_rounds()
+    for name, numbers in history.outvoted_rounds().items():
+        drill = f" (told to misbehave, as a drill, in rounds {_spans(told[name])})" if name in told else ""
+        rows.insert(2, (f"outvoted: {name}", f"in rounds {_spans(numbers)}{drill}"))
     refused: list[tuple[str, object]] = [
         (f"refused: {node}", reason) for node, reason in sorted(history.refused.items())
     ]
     return table(("", ""), rows + refused)
+
+
+def _spans(numbers: list[int]) -> str:
+    """Returns, for instance, `1, 4-12`."""
+    parts: list[list[int]] = []
+    for number in sorted(numbers):
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return ", ".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)
 
 
 def _bits_per_byte(history: RunHistory) -> str:
@@ -125,7 +140,8 @@ def _verdicts(history: RunHistory) -> str:
         cells = "".join(_verdict_cell(history, number, name) for number in rounds)
         body.append(f"<tr><th>{escape(name)}</th>{cells}</tr>")
     note = (
-        "<p>Blocks on which a node was outvoted, missing or invalid; ok where it agreed on all. Drills are marked.</p>"
+        "<p>In how many blocks a node was outvoted (o), missing (m) or invalid (i); ok where it agreed on all. "
+        "A star: the node was told to misbehave, as a drill.</p>"
     )
     return f"{note}<div class=scroll><table><tr><th>round</th>{head}</tr>{''.join(body)}</table></div>"
 
@@ -135,11 +151,11 @@ def _verdict_cell(history: RunHistory, number: int, name: str) -> str:
         kind: sum(name in verdict.get(kind, []) for verdict in history.verdicts[number])
         for kind in ("outvoted", "invalid", "missing")
     }
-    drill = " (drill)" if history.replies.get(number, {}).get(name, {}).get("drill") else ""
+    drill = "*" if history.replies.get(number, {}).get(name, {}).get("drill") else ""
     kind = next((kind for kind, count in counts.items() if count), None)
     if kind is None:
         return f'<td class="agreed">ok{drill}</td>'
-    text = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+    text = " ".join(f"{count}{kind[0]}" for kind, count in counts.items() if count)
     return f'<td class="{kind}">{text}{drill}</td>'
 
 

@@ -1,12 +1,11 @@
 """Global blocks as a round may leave them: with the mean of all replicas that count, and without single terms of it."""
 
 from collections.abc import Mapping, Sequence
-from math import sqrt
 
 import torch
 from torch import Tensor
 
-from strategies.kernels import empty, mean, survey
+from strategies.kernels import empty, mean
 from trfmoe_core.blocks import TRUNK, Blocks
 
 Replicas = Mapping[str, Mapping[str, Tensor]]
@@ -68,37 +67,11 @@ class Outcomes:
                 names.remove(node)
                 self._fill(block)
 
-    def opponents(self) -> list[tuple[str, str]]:
-        """Returns block and node of the replicas that point against the others of their block, one a block.
-
-        Those that undo most of the others' mean come first, in length; two replicas oppose each other alike.
-        """
-        found = []
-        for block, names in self.voters.items():
-            if len(names) > 2:
-                undone, name = max(self._undone(block, names))
-                found.append((-undone, block, name))
-        return [(block, name) for undone, block, name in sorted(found) if undone < 0]
-
-    def _undone(self, block: str, names: Sequence[str]) -> list[tuple[float, str]]:
-        updates = [self.replicas[name][block] for name in names]
-        upper = survey(updates, [1.0] * len(names), empty(0), lambda norms, dots: False).dots
-        scale = [self.scales.get(block, {}).get(name, 1.0) for name in names]
-        pairs = range(len(names))
-        gram = [[scale[i] * scale[j] * upper[min(i, j)][max(i, j)] for j in pairs] for i in pairs]
-        total = sum(map(sum, gram))
-        undone = []
-        for i, name in enumerate(names):
-            against = sum(gram[i]) - gram[i][i]
-            others = sqrt(max(total - 2 * against - gram[i][i], 0.0))
-            undone.append((-against / others if others > 0 else 0.0, name))
-        return undone
-
-    def without(self, node: str, only: str | None = None) -> Blocks:
-        """Returns the blocks without one node's terms, or without its term of one block; good until the next call."""
+    def without(self, node: str) -> Blocks:
+        """Returns the blocks without one node's terms; good until the next call."""
         blocks = dict(self.whole)
         for block, names in self.voters.items():
-            if node in names and only in (None, block):
+            if node in names:
                 factors = _factors(names, self.scales.get(block, {}), self._weights(block))
                 share = factors[names.index(node)] / len(names)
                 if block not in self._scratch:

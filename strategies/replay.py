@@ -1,6 +1,7 @@
 """Refuses an update that its node has sent before: a replay says nothing about the model of now."""
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 
 from strategies.messages import TrainReply
@@ -37,4 +38,7 @@ class ReplayGuard:
 
 
 def _mark(reply: TrainReply) -> str:
-    return hashlib.sha256((reply.index or "").encode()).hexdigest()[:32]
+    """Returns a mark of the updates alone: the index itself can be written in many ways."""
+    entries = json.loads(reply.index or '{"entries": []}')["entries"]
+    updates = sorted((entry["block"], entry["sha256"]) for entry in entries)
+    return hashlib.sha256(json.dumps(updates).encode()).hexdigest()[:32]

@@ -76,6 +76,9 @@ def check_reply(
     if keep is not None:
         parcel = keep(parcel)
     updates = views(parcel, layout, request.held, [dtype])
+    absent = [block for block in request.held if block not in updates]
+    if absent:
+        raise WireError(f"{len(absent)} of the {len(request.held)} blocks that the node holds are missing: {absent[0]}")
     return CheckedReply(reply=reply, updates=updates, num_bytes=num_bytes)
 
 

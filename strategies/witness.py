@@ -49,7 +49,6 @@ class Judgement:
         t: Mean of the harm over its standard error, over windows.
         gain: The round's gain on the witness text in nats, as far as anyone can make it.
         scales: Block -> node -> multiplier below 1 for replicas that are too long; others have none.
-        struck: Block -> node whose replica of it must not count, though the node itself is not convicted.
     """
 
     convicted: tuple[str, ...] = ()
@@ -60,7 +59,6 @@ class Judgement:
     t: dict[str, float] = field(default_factory=dict)
     gain: float = 0.0
     scales: dict[str, dict[str, float]] = field(default_factory=dict)
-    struck: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -77,8 +75,9 @@ class Jury:
     A node is convicted when its harm of this round is above the floor, and either its score is above `tau_times_n` / N
     beyond doubt (`sure_t`), or the moving average of its scores is, and the harm significant (`min_t`): what is faint
     must be a habit, and what is plain is not excused by a good past. At most max(1, (N - 1) // 4) nodes a round, the
-    worst first, and the rest is scored again after each. Costs N + 2 losses a round, N + 1 more for each further
-    conviction, and `probes` + 1 for single replicas.
+    worst first, and the rest is scored again after each. Costs N + 2 losses a round, and N + 1 more for each further
+    conviction. A node that poisons a single expert and helps with the rest is not convicted; the bound on the length of
+    a replica is what limits it.
 
     Args:
         config: The thresholds.
@@ -125,7 +124,6 @@ class Jury:
         }
         scales = _clip({block: {name: norms[name][block] for name in who} for block, who in voters.items()})
         scores: dict[str, _Score] = {}
-        struck: dict[str, str] = {}
         gain = 0.0
         if len(names) > 1:
             outcomes = Outcomes(base, replicas, voters, scales, weights)
@@ -139,7 +137,6 @@ class Jury:
                 reasons[worst] = self._reason(found[worst], gain, len(names))
                 names.remove(worst)
                 outcomes.remove(worst)
-            struck = self._strike(outcomes, loss)
         self._averages |= {name: score.average for name, score in scores.items()}
         return Judgement(
             convicted=tuple(reasons),
@@ -150,7 +147,6 @@ class Jury:
             t={name: score.t for name, score in scores.items()},
             gain=gain,
             scales=scales,
-            struck=struck,
         )
 
     def _score(
@@ -169,22 +165,6 @@ class Jury:
                 average = self.config.ema * self._averages[name] + (1 - self.config.ema) * bounded
             scores[name] = _Score(float(harm.mean()), _t(harm), score, average)
         return scores, gain
-
-    def _strike(self, outcomes: Outcomes, loss: Loss) -> dict[str, str]:
-        """Returns single replicas that harm, of those that undo most of what the others of their block do.
-
-        A node that poisons one expert of many helps with the rest, so its own score does not show it.
-        """
-        suspects = outcomes.opponents()[: self.config.probes] if self.config.probes else []
-        if not suspects:
-            return {}
-        after = _bounded(loss(outcomes.whole))
-        struck = {}
-        for block, name in suspects:
-            harm = after - _bounded(loss(outcomes.without(name, block)))
-            if float(harm.mean()) > self.config.floor_nats and _t(harm) > self.config.sure_t:
-                struck[block] = name
-        return struck
 
     def _worst(self, scores: Mapping[str, _Score]) -> str | None:
         tau = self.config.tau_times_n / len(scores)

@@ -25,7 +25,7 @@ def failed(made: list[dict[str, Any]], text: str = "some text") -> list[str]:
 
 def test_all_promises_kept() -> None:
     assert failed(events()) == []
-    assert announce(RECIPE) == ["drill: carol is told to lie (scale by -10 its update) from round 2 on"]
+    assert announce(RECIPE) == ["drill: carol is told to lie (it multiplies its updates by -10) from round 2 on"]
 
 
 def test_a_round_in_which_the_liar_got_away() -> None:

@@ -47,7 +47,7 @@ def test_a_finished_run(tmp_path: Path) -> None:
     text = checked(tmp_path)
     assert text.count("<svg") == 2
     assert text.count("stroke-dasharray") == 3
-    assert '<td class="outvoted">3 outvoted (drill)</td>' in text
+    assert '<td class="outvoted">3o*</td>' in text
     assert '<td class="agreed">ok</td>' in text
     assert "75.0 %" in text
     assert "0.0 % dead" in text

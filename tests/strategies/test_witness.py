@@ -248,25 +248,3 @@ def test_of_two_of_different_size_neither_is_insane() -> None:
     found = Jury(CONFIG).judge(base(), replicas, holders(replicas), loss_on(0, 1))
     assert found.convicted in ((), ("n1",))
     assert found.scales[TRUNK]["n1"] == pytest.approx(0.03, rel=0.1)
-
-
-def test_a_single_poisoned_expert_is_struck_and_its_node_is_not_convicted() -> None:
-    experts = [f"layers.0.experts.{i}" for i in range(8)]
-    centre = {block: 1.0 + 0.3 * draw(i, WINDOWS, SIZE) for i, block in enumerate(experts)}
-
-    def loss(blocks: Blocks) -> Tensor:
-        return torch.stack([((blocks[b] - centre[b]) ** 2).mean(1) for b in experts]).mean(0).double()
-
-    start = {block: torch.zeros(SIZE) for block in experts}
-    names = ("n0", "n1", "n2")
-    replicas = {
-        name: {block: 0.2 + 0.05 * draw(9 * number + i, SIZE) for i, block in enumerate(experts)}
-        for number, name in enumerate(names)
-    }
-    held = dict.fromkeys(experts, names)
-    assert Jury(CONFIG).judge(start, replicas, held, loss).struck == {}
-    replicas["n1"][experts[5]] *= -2.0
-    found = Jury(CONFIG).judge(start, replicas, held, loss)
-    assert (found.convicted, found.struck) == ((), {experts[5]: "n1"})
-    off = CONFIG.model_copy(update={"probes": 0})
-    assert Jury(off).judge(start, replicas, held, loss).struck == {}

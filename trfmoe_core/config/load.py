@@ -107,8 +107,12 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         )
         hint = f"did you mean {path.parent / near[0]}?" if near else f"the working folder is {Path.cwd()}"
         raise ConfigError(f"{path}: no such file; {hint}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error})") from error
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}); give a recipe that you may read, such as configs/demo.yaml"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is no text ({error}); give a recipe, such as configs/demo.yaml") from error
     try:
         raw = yaml.safe_load(text)
     except yaml.YAMLError as error:

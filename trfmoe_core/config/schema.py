@@ -142,7 +142,6 @@ class WitnessConfig(Section):
     min_t: float = Field(2.0, ge=0, description="harm over its standard error, over windows, to convict by the average")
     sure_t: float = Field(4.0, ge=0, description="the same, to convict by this round alone")
     ema: float = Field(0.5, ge=0, lt=1, description="share of earlier rounds in a node's average score")
-    probes: int = Field(4, ge=0, le=1024, description="single replicas a round that are judged on their own")
     floor_nats: float = Field(0.002, ge=0, description="harm below this convicts nobody, however small the gain")
 
 
@@ -285,5 +284,11 @@ class Recipe(Section):
         witness = self.witness and self.witness.model_copy(
             update={"data": [absolute(path) for path in self.witness.data]}
         )
-        paths = {"nodes": nodes, "data": data, "run_root": absolute(self.run_root), "witness": witness}
+        paths = {
+            "nodes": nodes,
+            "num_nodes": self.federation_size,
+            "data": data,
+            "run_root": absolute(self.run_root),
+            "witness": witness,
+        }
         return self.model_copy(update=paths)

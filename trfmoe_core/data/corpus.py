@@ -73,7 +73,7 @@ def prepare_corpus(paths: Sequence[str], config: DataConfig, tokenizer: Tokenize
         with _locked(home / f"{key}.lock"):
             meta = _read_meta(folder)
             if meta is None:
-                _build(folder, files, config, tokenizer)
+                _build(folder, files, config, tokenizer, _named(paths))
                 meta = _read_meta(folder)
     except OSError as error:
         raise DataError(
@@ -115,7 +115,12 @@ def describe_files(files: Sequence[FileReport]) -> str:
     return "\n".join([f"{len(files)} files: {total or 'none'}", *lines[:_LISTED_FILES], *more])
 
 
-def _build(folder: Path, files: Sequence[SourceFile], config: DataConfig, tokenizer: Tokenizer) -> None:
+def _named(paths: Sequence[str]) -> str:
+    shown = ", ".join(printable(Path(path)) for path in paths[:3])
+    return shown if len(paths) <= 3 else f"{shown} and {len(paths) - 3} more"
+
+
+def _build(folder: Path, files: Sequence[SourceFile], config: DataConfig, tokenizer: Tokenizer, where: str) -> None:
     """Writes the corpus into a folder beside the final one, then renames it: it is there whole or not at all."""
     shutil.rmtree(folder, ignore_errors=True)
     for stale in folder.parent.glob(f".{folder.name}.*.tmp"):
@@ -125,7 +130,7 @@ def _build(folder: Path, files: Sequence[SourceFile], config: DataConfig, tokeni
         deal = Deal(config.held_out)
         with PieceFile(temporary / "pieces") as pieces:
             reports = _read_all(files, config, deal, pieces)
-            meta = _write_stores(temporary, config, tokenizer, deal, pieces, reports)
+            meta = _write_stores(temporary, config, tokenizer, deal, pieces, reports, where)
         (temporary / "pieces").unlink()
         meta["files"] = [asdict(report) for file, report in zip(files, reports, strict=True) if file.report is None]
         write_text(temporary / _META, json.dumps(meta))
@@ -156,13 +161,17 @@ def _write_stores(
     deal: Deal,
     pieces: PieceFile,
     reports: Sequence[FileReport],
+    where: str,
 ) -> dict[str, Any]:
     notes = []
     if len(pieces) == 1:
         deal = _cut_in_two(pieces, deal)
         notes.append("a single piece of text: it was cut in two, and the second half is held out")
     if len(pieces) < 2:
-        raise DataError(f"no text to train on and to hold out; {describe_files(reports)}")
+        raise DataError(
+            f"no text to train on and to hold out in {where}; give PDF, parquet, JSONL or text files with more text; "
+            f"{describe_files(reports)}"
+        )
     if deal.ensure_both_sides():
         notes.append("one side of the split by hash was empty: the last tenth of the text is held out")
     if deal.duplicates:

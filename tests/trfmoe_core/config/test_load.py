@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from trfmoe_core.config import ModelConfig, Recipe, apply_overrides, load_node_file, load_recipe, recipe_hash
 from trfmoe_core.errors import ConfigError
@@ -124,3 +125,10 @@ def test_a_node_file_stands_on_its_own_folder(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_node_file(path)
     assert len(str(caught.value).splitlines()) == 2
+
+
+def test_a_resolved_recipe_of_four_nodes_can_be_read_again(tmp_path: Path) -> None:
+    path = write(tmp_path, "nodes: [" + ", ".join(f"{{name: {name}, data: [x]}}" for name in "abcd") + "]")
+    resolved = load_recipe(path).resolved(tmp_path)
+    assert resolved.federation_size == 4
+    assert load_recipe(write(tmp_path, yaml.safe_dump(resolved.model_dump(mode="json")))) == resolved

@@ -13,7 +13,13 @@ LOGS="$FLWR_HOME/logs"
 mkdir -p "$LOGS"
 cd "$TRFMOE_HOME"
 # Flower's programs have programs of their own, which end some seconds after them: stop the whole tree.
-stop() { for pid in "$@"; do stop $(cat "/proc/$pid/task/$pid/children" 2> /dev/null); kill "$pid" 2> /dev/null; done; }
+stop() {
+  local pid
+  for pid in "$@"; do
+    stop $(cat "/proc/$pid/task/$pid/children" 2> /dev/null)
+    kill "$pid" 2> /dev/null || true
+  done
+}
 trap 'stop $(jobs -p); wait' EXIT
 
 cat > "$FLWR_HOME/config.toml" <<TOML
@@ -26,7 +32,10 @@ TOML
 
 flower-superlink --insecure --host 127.0.0.1 --port "$PORT" --disable-runtime-dependency-installation \
   > "$LOGS/superlink.log" 2>&1 &
-until (exec 3<> "/dev/tcp/127.0.0.1/$PORT") 2> /dev/null; do sleep 0.5; done
+until (exec 3<> "/dev/tcp/127.0.0.1/$PORT") 2> /dev/null; do
+  kill -0 $! || { cat "$LOGS/superlink.log"; exit 1; }
+  sleep 0.5
+done
 
 number=0
 for node in alice:language bob:network carol:numbers; do

@@ -2,6 +2,7 @@
 
 import platform
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -139,15 +140,7 @@ class Worker:
         }
         save_state(folder / _state_name(request.round), trainer.state(), meta)
         _forget_states(folder, request.round)
-        return Training(
-            loss=metrics.loss,
-            balance_loss=metrics.balance_loss,
-            grad_norm=metrics.grad_norm,
-            learning_rate=metrics.learning_rate,
-            tokens=metrics.tokens,
-            seconds=metrics.seconds,
-            expert_share=metrics.expert_share,
-        )
+        return Training(**asdict(metrics))
 
     def _updates(self, model: MoETransformer, layout: BlockLayout, base: Blocks, held: list[str]) -> Blocks:
         trained = layout.gather(dict(model.named_parameters()))

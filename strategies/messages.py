@@ -129,6 +129,8 @@ def read_header(message: Message, kind: type[Header]) -> Header:
     Raises:
         WireError: when there is none, or it is not a `kind`.
     """
+    if message.has_error():
+        raise WireError(f"Flower reports error {message.error.code} in the place of a {kind.__name__}")
     record = message.content.get(_HEADER)
     text = record.get("json") if isinstance(record, ConfigRecord) else None
     if not isinstance(text, str):

@@ -9,7 +9,28 @@ import torch
 
 from trfmoe_core.config import Recipe
 
-WORDS = ("the cat sat on mat and dog ran to see how river went over hill with stone bread water light" * 1).split()
+WORDS = [
+    "the",
+    "cat",
+    "sat",
+    "on",
+    "mat",
+    "and",
+    "dog",
+    "ran",
+    "to",
+    "see",
+    "how",
+    "river",
+    "went",
+    "over",
+    "hill",
+    "with",
+    "stone",
+    "bread",
+    "water",
+    "light",
+]
 
 
 @pytest.fixture(autouse=True)

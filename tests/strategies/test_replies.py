@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from flwr.app import Error, Message, MessageType
 
 from strategies.messages import pack, pack_buffers
 from strategies.replay import ReplayGuard
@@ -33,3 +34,10 @@ def test_a_reply_without_a_held_block_is_dropped(kept: list[str]) -> None:
     reply = REPLY.model_copy(update={"index": part.index})
     with pytest.raises(WireError, match="missing"):
         check_reply(message_of(pack(reply, pack_buffers(part))), REQUEST, "ada", LAYOUT, RECIPE)
+
+
+def test_an_error_of_flower_is_a_wire_error() -> None:
+    request = Message(pack(REPLY), 1, MessageType.TRAIN)
+    request.metadata.__dict__["_message_id"] = "1"
+    with pytest.raises(WireError, match="error 2"):
+        check_reply(Message(Error(code=2, reason="boom"), reply_to=request), REQUEST, "ada", LAYOUT, RECIPE)

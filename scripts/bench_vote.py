@@ -145,7 +145,7 @@ def measure(megabytes: float, groups: int) -> dict[str, Any]:
     return {
         **{f"{name}_over_floor": round(seconds / floor, 3) for name, seconds in best.items()},
         **{f"{name}_scratch_mb": round(size, 2) for name, size in scratch.items()},
-        "floor_ms": round(1000 * floor, 2),
+        "floor_ms": float(f"{1000 * floor:.3g}"),
         "megabytes": megabytes,
         "groups": done,
         "peak_memory_mb": peak_mb(),

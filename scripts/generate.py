@@ -79,4 +79,4 @@ def generate_text(
     drawn = draw(
         model, tokens, max_tokens, temperature, top_p, seed, stop_ids={tokenizer.bos_id}, num_ids=tokenizer.vocab_size
     )
-    return tokenizer.decode(drawn)
+    return tokenizer.decode(list(drawn))

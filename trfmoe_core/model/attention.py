@@ -1,7 +1,7 @@
 """Causal self-attention with rotary positions and, optionally, grouped queries.
 
 B = sequences, T = positions, D = width, H = query heads, J = key-value heads, C = width of a head,
-R = H + J rotated heads, P = C / 2.
+R = H + J rotated heads, P = C / 2, U = positions that can be seen.
 """
 
 from typing import Any
@@ -11,6 +11,7 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from trfmoe_core.config.schema import ModelConfig
+from trfmoe_core.model.cache import LayerCache
 
 
 class Attention(nn.Module):
@@ -23,8 +24,8 @@ class Attention(nn.Module):
         self.qkv = Projection(config.width, rows)
         self.output = Projection(self.heads * self.head_width, config.width)
 
-    def forward(self, x_BTD: Tensor, cos_TP: Tensor, sin_TP: Tensor) -> Tensor:
-        """Returns (B, T, D); position t sees positions 0..t."""
+    def forward(self, x_BTD: Tensor, cos_TP: Tensor, sin_TP: Tensor, cache: LayerCache | None = None) -> Tensor:
+        """Returns (B, T, D); position t sees positions 0..t, and all that the cache held before."""
         batch, length, _ = x_BTD.shape
         rotated = self.heads + self.kv_heads
         qkv = self.qkv(x_BTD).view(batch, length, rotated + self.kv_heads, self.head_width)
@@ -32,12 +33,18 @@ class Attention(nn.Module):
         qk_BTRC = rotate(qk_BTRC, cos_TP, sin_TP)
         q_BTHC, k_BTJC = torch.split(qk_BTRC, [self.heads, self.kv_heads], dim=2)
         q, k, v = q_BTHC.transpose(1, 2), k_BTJC.transpose(1, 2), v_BTJC.transpose(1, 2)
+        seen_TU = None
+        if cache is not None:
+            k, v = cache.append(k, v)
+            seen_TU = torch.ones(length, k.shape[2], dtype=torch.bool, device=x_BTD.device).tril(k.shape[2] - length)
         grouped = self.heads != self.kv_heads
         # Only the flash kernel on CUDA reads shared heads in place; elsewhere torch would leave its fused kernels.
         in_place = grouped and x_BTD.is_cuda and x_BTD.dtype == torch.bfloat16
         if grouped and not in_place:
             k, v = (t.repeat_interleave(self.heads // self.kv_heads, dim=1) for t in (k, v))
-        mixed_BHTC = nnf.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=in_place)
+        mixed_BHTC = nnf.scaled_dot_product_attention(
+            q, k, v, attn_mask=seen_TU, is_causal=seen_TU is None, enable_gqa=in_place
+        )
         out: Tensor = self.output(mixed_BHTC.transpose(1, 2).reshape(batch, length, -1))
         return out
 

@@ -3,16 +3,16 @@
 T = positions, V = vocabulary.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from trfmoe_core.errors import ConfigError, RunError
+from trfmoe_core.model.cache import KeyValueCache
 from trfmoe_core.model.transformer import MoETransformer
 
 
-@torch.no_grad()
 def generate(
     model: MoETransformer,
     tokens: Sequence[int],
@@ -23,10 +23,11 @@ def generate(
     *,
     stop_ids: Collection[int] = (),
     num_ids: int | None = None,
-) -> list[int]:
-    """Returns up to `max_tokens` new tokens; the same for the same seed, whatever the state of torch's own RNG.
+) -> Iterator[int]:
+    """Yields up to `max_tokens` new tokens; the same for the same seed, whatever the state of torch's own RNG.
 
-    The model sees the last `context` tokens of prompt and continuation; a longer prompt loses its beginning.
+    The model sees the last `context` tokens of prompt and continuation; a longer prompt loses its beginning. Within
+    the context a token costs one position; beyond it the whole window is computed again for each.
 
     Args:
         tokens: the prompt, at least one token (the tokenizer's bos will do).
@@ -36,26 +37,48 @@ def generate(
         num_ids: tokens from here on are padding of the vocabulary and are never drawn; None: none are.
 
     Raises:
-        ConfigError: if the prompt is empty, a token is outside the vocabulary, or a setting is out of range.
+        ConfigError: at once, if the prompt is empty, a token is outside the vocabulary, or a setting is out of range.
         RunError: if the model is broken.
     """
     _check(model, tokens, max_tokens, temperature, top_p)
     generator = torch.Generator().manual_seed(seed)
-    device = model.embedding.weight.device
-    window = list(tokens)[-model.config.context :]
-    drawn: list[int] = []
+    return _tokens(
+        model, tokens, max_tokens, lambda logits_V: _draw(logits_V, temperature, top_p, generator), stop_ids, num_ids
+    )
+
+
+def _tokens(
+    model: MoETransformer,
+    tokens: Sequence[int],
+    max_tokens: int,
+    draw: Callable[[Tensor], int],
+    stop_ids: Collection[int],
+    num_ids: int | None,
+) -> Iterator[int]:
+    context = model.config.context
+    window, new = list(tokens)[-context:], len(tokens[-context:])
+    cache = KeyValueCache(model.config.layers, context)
     model.eval()
-    while len(drawn) < max_tokens:
-        hidden_BTD, _, _ = model.hidden(torch.tensor([window], device=device), model.embedding.weight.dtype)
-        logits_V = model.head(hidden_BTD[0, -1]).float().cpu()[:num_ids]
-        if not logits_V.isfinite().all():
-            raise RunError("the model's weights give no finite logits; take an earlier checkpoint")
-        token = _draw(logits_V, temperature, top_p, generator)
+    for _ in range(max_tokens):
+        if len(window) > context:
+            # Every position of the window has moved, so nothing that was kept holds any more.
+            window, cache, new = window[-context:], KeyValueCache(model.config.layers, context), context
+        token = draw(_next_logits(model, window[-new:], cache)[:num_ids])
         if token in stop_ids:
-            break
-        drawn.append(token)
-        window = [*window, token][-model.config.context :]
-    return drawn
+            return
+        yield token
+        window, new = [*window, token], 1
+
+
+@torch.no_grad()
+def _next_logits(model: MoETransformer, tokens: Sequence[int], cache: KeyValueCache) -> Tensor:
+    """Returns the logits (V) after tokens that follow the cache's, in float32 on the CPU."""
+    tokens_BT = torch.tensor([tokens], device=model.embedding.weight.device)
+    hidden_BTD, _, _ = model.hidden(tokens_BT, model.embedding.weight.dtype, cache)
+    logits_V: Tensor = model.head(hidden_BTD[0, -1]).float().cpu()
+    if not logits_V.isfinite().all():
+        raise RunError("the model's weights give no finite logits; take an earlier checkpoint")
+    return logits_V
 
 
 def _draw(logits_V: Tensor, temperature: float, top_p: float, generator: torch.Generator) -> int:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from trfmoe_core.config.schema import ModelConfig
 from trfmoe_core.errors import ConfigError
 from trfmoe_core.model.attention import Attention, Projection, rotary_tables
+from trfmoe_core.model.cache import KeyValueCache, LayerCache
 from trfmoe_core.model.loss import linear_cross_entropy
 from trfmoe_core.model.moe import Experts, Router, balance_loss, mix_experts
 from trfmoe_core.model.norm import RMSNorm
@@ -51,9 +52,11 @@ class DecoderLayer(nn.Module):
         self.router = Router(config)
         self.experts = Experts(config)
 
-    def forward(self, x_BTD: Tensor, cos_TP: Tensor, sin_TP: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, x_BTD: Tensor, cos_TP: Tensor, sin_TP: Tensor, cache: LayerCache | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the residual stream, the slots of each expert (E) and its mean router probability (E)."""
-        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), cos_TP, sin_TP)
+        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), cos_TP, sin_TP, cache)
         normed_ND = self.moe_norm(x_BTD).view(-1, x_BTD.shape[-1])
         mixed_ND, counts_E, prob_E = mix_experts(normed_ND, self.router, self.experts)
         return x_BTD + mixed_ND.view_as(x_BTD), counts_E, prob_E
@@ -106,19 +109,26 @@ class MoETransformer(nn.Module):
                 cross_entropy = linear_cross_entropy(x_ND, self.head.weight, targets_BT.reshape(-1), mask_N)
         return ModelOutput(logits_BTV, cross_entropy, balance, counts_LE, self.config.balance_weight)
 
-    def hidden(self, tokens_BT: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns the normed last hidden states (B, T, D), slots (L, E) and mean router probabilities (L, E)."""
-        length = tokens_BT.shape[1]
-        if length > self.config.context:
+    def hidden(
+        self, tokens_BT: Tensor, dtype: torch.dtype, cache: KeyValueCache | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the normed last hidden states (B, T, D), slots (L, E) and mean router probabilities (L, E).
+
+        Args:
+            cache: Holds the positions before these tokens, and these afterwards.
+        """
+        begin = 0 if cache is None else cache.length
+        end = begin + tokens_BT.shape[1]
+        if end > self.config.context:
             raise ConfigError(
-                f"a sequence of {length} tokens is longer than model.context {self.config.context}; "
+                f"a sequence of {end} tokens is longer than model.context {self.config.context}; "
                 "cut it, or raise model.context"
             )
-        cos_TP, sin_TP = self.get_buffer("cos_TP")[:length], self.get_buffer("sin_TP")[:length]
+        cos_TP, sin_TP = self.get_buffer("cos_TP")[begin:end], self.get_buffer("sin_TP")[begin:end]
         x_BTD = nnf.embedding(tokens_BT, self.embedding.weight).to(dtype)
         counts, probs = [], []
-        for layer in self.layers:
-            x_BTD, counts_E, prob_E = layer(x_BTD, cos_TP, sin_TP)
+        for number, layer in enumerate(self.layers):
+            x_BTD, counts_E, prob_E = layer(x_BTD, cos_TP, sin_TP, cache and cache.layers[number])
             counts.append(counts_E)
             probs.append(prob_E)
         return self.norm(x_BTD), torch.stack(counts), torch.stack(probs)

@@ -1,18 +1,25 @@
 """Generation: greedy equals transformers', draws follow the seed, prompts may be long."""
 
+from typing import Any
+
 import pytest
 import torch
 from transformers import MixtralConfig, MixtralForCausalLM
 
 from trfmoe_core.config import ModelConfig
 from trfmoe_core.errors import ConfigError, RunError
-from trfmoe_core.model.generate import generate
+from trfmoe_core.model.cache import KeyValueCache
+from trfmoe_core.model.generate import generate as stream
 from trfmoe_core.model.hf import mixtral_config, to_mixtral_state
 from trfmoe_core.model.transformer import MoETransformer, build_model
 
 CONFIG = ModelConfig.model_validate(
     {"layers": 2, "width": 32, "heads": 4, "experts": 4, "expert_width": 24, "context": 16, "init_std": 0.2}
 )
+
+
+def generate(*arguments: Any, **settings: Any) -> list[int]:
+    return list(stream(*arguments, **settings))
 
 
 @pytest.fixture
@@ -46,6 +53,27 @@ def test_a_long_prompt_loses_its_beginning(model: MoETransformer) -> None:
     prompt = [i % 60 for i in range(50)]
     assert generate(model, prompt, 5, temperature=0) == generate(model, prompt[-16:], 5, temperature=0)
     assert len(generate(model, prompt, 30, temperature=0)) == 30
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2])
+@pytest.mark.parametrize("cuts", [[5, 1, 1, 1], [1, 6, 9], [16]])
+def test_cached_logits_are_the_uncached(kv_heads: int, cuts: list[int]) -> None:
+    model = build_model(CONFIG.model_copy(update={"kv_heads": kv_heads}), 64, 0)
+    tokens = torch.randint(0, 64, (2, sum(cuts)), generator=torch.Generator().manual_seed(1))
+    cache = KeyValueCache(CONFIG.layers, CONFIG.context)
+    with torch.no_grad():
+        parts = [model.head(model.hidden(part, torch.float32, cache)[0]) for part in tokens.split(cuts, dim=1)]
+        torch.testing.assert_close(torch.cat(parts, dim=1), model(tokens).logits_BTV, rtol=0, atol=1e-5)
+    with pytest.raises(ConfigError, match="context 16"):
+        model.hidden(tokens.repeat(1, 4), torch.float32, cache)
+
+
+def test_a_text_past_the_context_follows_the_last_window(model: MoETransformer) -> None:
+    text = [1, 5, 9]
+    for _ in range(30):
+        with torch.no_grad():
+            text.append(int(model(torch.tensor([text[-16:]])).logits_BTV[0, -1].argmax()))
+    assert generate(model, [1, 5, 9], 30, temperature=0) == text[3:]
 
 
 def test_bad_settings_and_a_broken_model_are_named(model: MoETransformer) -> None:

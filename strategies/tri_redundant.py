@@ -188,7 +188,7 @@ class TriRedundant(Strategy):
                 continue
             good[name] = checked.reply
             bytes_up += checked.num_bytes
-            fields = reply_fields(checked.reply, self._sent().num_bytes, checked.num_bytes)
+            fields = reply_fields(checked.reply, self._sent().of(name).num_bytes, checked.num_bytes)
             self.recorder.record("node_reply", round=server_round, node=name, **fields)
         self._evaluated(server_round - 1, good)
         self._judge(server_round)
@@ -196,7 +196,7 @@ class TriRedundant(Strategy):
         self.seating.observe(verdicts, list(good))
         self.round = server_round
         trained = [reply.training for _, reply in sorted(good.items()) if reply.training]
-        bytes_down = self._sent().num_bytes * len(self.federation.online)
+        bytes_down = sum(self._sent().of(name).num_bytes for name in self.federation.online)
         summary = round_summary(verdicts, trained, self.clock.now() - started, bytes_down, bytes_up)
         self.recorder.record("verdicts", round=server_round, verdicts=verdict_fields(verdicts))
         self.recorder.commit(server_round, self.blocks, self.outer.momentum, self._state(summary))
@@ -224,7 +224,8 @@ class TriRedundant(Strategy):
 
     def _encode(self) -> Broadcast:
         self._broadcast = None  # frees the last one before the next is made
-        self._broadcast = Broadcast.of(self.blocks, self.layout, self.recipe.transport)
+        wanted = dict.fromkeys(self.seating.placement.nodes, self.layout.names)
+        self._broadcast = Broadcast(self.blocks, self.layout, self.recipe.transport, wanted)
         return self._broadcast
 
     def _sent(self) -> Broadcast:
@@ -233,16 +234,16 @@ class TriRedundant(Strategy):
         return self._broadcast
 
     def _request(self, round_number: int, steps: int, name: str) -> TrainRequest:
-        placement, broadcast = self.seating.placement, self._sent()
+        placement, sent = self.seating.placement, self._sent().of(name)
         return TrainRequest(
             run_id=self.run_id,
             round=round_number,
             epoch=placement.epoch,
-            base_digest=broadcast.base_digest,
+            base_digest=sent.base_digest,
             steps=steps,
             held=placement.held_by(name),
             recipe=self._recipe_for_nodes,
-            index=broadcast.index,
+            index=sent.index,
         )
 
     def _messages(self, grid: Grid, round_number: int, steps: int, kind: str, arrays: ArrayRecord) -> list[Message]:
@@ -260,7 +261,7 @@ class TriRedundant(Strategy):
                 self._missing(name, f"still at work on round {pending.round}")
         return [
             Message(
-                pack(self._request(round_number, steps, name), arrays),
+                pack(self._request(round_number, steps, name), self._sent().arrays_of(name, arrays)),
                 dst_node_id=online[name].node_id,
                 message_type=kind,
             )

@@ -114,13 +114,20 @@ class BlockLayout:
         return {name: torch.zeros(spec.numel) for name, spec in self.specs.items()}
 
 
+def block_digest(values: Tensor) -> str:
+    """Returns the SHA-256 over the float32 values of one block, in hexadecimal."""
+    return hashlib.sha256(values.detach().contiguous().numpy().data).hexdigest()
+
+
+def combined_digest(digests: Mapping[str, str]) -> str:
+    """Returns the SHA-256 over names and digests of blocks in name order: `blocks_digest` of the blocks themselves."""
+    lines = "".join(f"{name}:{digests[name]};" for name in sorted(digests))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
 def blocks_digest(blocks: Mapping[str, Tensor]) -> str:
     """Returns the SHA-256 over names and float32 values of blocks in name order, in hexadecimal."""
-    state = hashlib.sha256()
-    for name in sorted(blocks):
-        state.update(f"{name}:{blocks[name].numel()};".encode())
-        state.update(blocks[name].detach().contiguous().numpy().data)
-    return state.hexdigest()
+    return combined_digest({name: block_digest(values) for name, values in blocks.items()})
 
 
 def _slots(entries: list[_Entry]) -> tuple[Slot, ...]:

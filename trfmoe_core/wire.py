@@ -72,8 +72,18 @@ def encode(blocks: Mapping[str, Tensor], layout: BlockLayout, dtype: str, max_bu
         filled += len(data)
     if parts:
         buffers.append(b"".join(parts))
-    index = json.dumps({"version": WIRE_VERSION, "entries": entries}, separators=(",", ":"))
-    return Parcel(index, tuple(buffers))
+    return Parcel(_index(entries), tuple(buffers))
+
+
+def join(parcels: Sequence[Parcel]) -> Parcel:
+    """Returns one parcel with the blocks and the buffers of all; buffers are shared, not copied."""
+    entries: list[dict[str, Any]] = []
+    buffers: list[bytes | memoryview] = []
+    for parcel in parcels:
+        for entry in json.loads(parcel.index)["entries"]:
+            entries.append({**entry, "buffer": entry["buffer"] + len(buffers)})
+        buffers += parcel.buffers
+    return Parcel(_index(entries), tuple(buffers))
 
 
 def decode(parcel: Parcel, layout: BlockLayout, allowed: Collection[str], dtypes: Collection[str]) -> Blocks:
@@ -133,6 +143,10 @@ def map_values(parcel: Parcel, change: Callable[[Tensor], Tensor]) -> Parcel:
         buffers[entry["buffer"]][place] = data
         entry["sha256"] = hashlib.sha256(data).hexdigest()
     return Parcel(json.dumps(tree, separators=(",", ":")), tuple(bytes(buffer) for buffer in buffers))
+
+
+def _index(entries: list[dict[str, Any]]) -> str:
+    return json.dumps({"version": WIRE_VERSION, "entries": entries}, separators=(",", ":"))
 
 
 def _parse_index(index: str, layout: BlockLayout, num_allowed: int) -> list[dict[str, Any]]:

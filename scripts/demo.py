@@ -111,9 +111,11 @@ def _told(text: str) -> Check:
 
 
 def _sample(folder: "RunFolder") -> str:
-    from scripts.generate import choose_round, generate_text
+    from scripts.generate import draw_text
+    from server.models import choose_round, load_model
 
-    return generate_text(folder, choose_round(folder), PROMPT, 300, 0.7, 0.95, 0)
+    model, tokenizer = load_model(folder, choose_round(folder))
+    return "".join(draw_text(model, tokenizer, PROMPT, 300, 0.7, 0.95, 0))
 
 
 def _keep_sample(folder: "RunFolder", text: str) -> None:

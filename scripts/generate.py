@@ -1,5 +1,7 @@
 """`trfmoe generate`: text from a run's checkpoint."""
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,75 +10,97 @@ import typer
 from scripts.simulate import JsonOption
 
 if TYPE_CHECKING:
-    from server.run_folder import RunFolder
+    from trfmoe_core.data.tokenizer import Tokenizer
+    from trfmoe_core.model.transformer import MoETransformer
+
+RoundOption = Annotated[int | None, typer.Option("--round", help="This round's checkpoint instead of the best.")]
+LastOption = Annotated[bool, typer.Option("--last", help="The newest checkpoint instead of the best.")]
 
 
 def generate(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
-    prompt: Annotated[str, typer.Option(help="How the text begins.")],
+    prompt: Annotated[str | None, typer.Option(help="How the text begins; without it, standard input.")] = None,
+    file: Annotated[Path | None, typer.Option(help="A file that holds the prompt.")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens to draw at most.")] = 200,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the most probable token.")] = 0.8,
     top_p: Annotated[float, typer.Option(min=0.0, max=1.0, help="Draw from this share of the probability.")] = 0.95,
     seed: Annotated[int, typer.Option(help="The same seed gives the same text.")] = 0,
-    number: Annotated[int | None, typer.Option("--round", help="This round's checkpoint instead of the best.")] = None,
-    last: Annotated[bool, typer.Option("--last", help="The newest checkpoint instead of the best.")] = False,
+    stream: Annotated[bool, typer.Option("--stream", help="Show the text while it is drawn.")] = False,
+    number: RoundOption = None,
+    last: LastOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Generate text with the model of a run."""
     from scripts.output import Output
     from scripts.run_folders import run_folder
+    from server.models import choose_round, load_model
 
     output = Output(as_json)
     folder = run_folder(run)
     chosen = choose_round(folder, number, last)
-    text = generate_text(folder, chosen, prompt, max_tokens, temperature, top_p, seed)
-    output.line(prompt + text)
-    result = {"outcome": "completed", "round": chosen, "prompt": prompt, "text": text}
+    start = read_prompt(prompt, file)
+    model, tokenizer = load_model(folder, chosen)
+    pieces = []
+    if stream:
+        output.part(start)
+    for piece in draw_text(model, tokenizer, start, max_tokens, temperature, top_p, seed):
+        pieces.append(piece)
+        if stream:
+            output.part(piece)
+    text = "".join(pieces)
+    output.line("" if stream else start + text)
+    result = {"outcome": "completed", "round": chosen, "prompt": start, "text": text}
     output.result({**result, "run_dir": str(folder.path), "exit_code": 0})
 
 
-def choose_round(folder: "RunFolder", number: int | None = None, last: bool = False) -> int:
-    """Returns the round whose checkpoint is meant.
+def read_prompt(prompt: str | None, file: Path | None) -> str:
+    """Returns the prompt: as given, from a file, or from standard input.
 
     Raises:
-        RunFolderError: there is no such checkpoint.
+        ConfigError: both are given, the file cannot be read, or nobody writes to standard input.
     """
-    from server.checkpoint import checkpoint_rounds
-    from server.recorder import best_round, committed_rounds
-    from trfmoe_core.errors import RunFolderError
+    from trfmoe_core.errors import ConfigError
 
-    kept = sorted(set(checkpoint_rounds(folder.checkpoints_path)) & set(committed_rounds(folder)))
-    if not kept:
-        raise RunFolderError(f"{folder.path}: no round is committed yet; let the run go on until its first checkpoint")
-    if number is not None:
-        if number not in kept:
-            raise RunFolderError(f"--round {number}: {folder.path} keeps the checkpoints of rounds {kept}; choose one")
-        return number
-    best = None if last else best_round(folder)
-    return kept[-1] if best is None else best
+    if prompt is not None and file is not None:
+        raise ConfigError(f"--prompt and --file {file} are both given; leave one out")
+    if prompt is not None:
+        return prompt
+    if file is not None:
+        try:
+            return file.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"--file {file}: cannot be read as UTF-8 text ({error}); give another") from error
+    if sys.stdin is None or sys.stdin.isatty():
+        raise ConfigError("no prompt; give --prompt TEXT or --file FILE, or write it to standard input")
+    return sys.stdin.buffer.read().decode("utf-8", "replace")
 
 
-def generate_text(
-    folder: "RunFolder", number: int, prompt: str, max_tokens: int, temperature: float, top_p: float, seed: int
-) -> str:
-    """Returns the continuation of `prompt` by the checkpoint of a round."""
-    import torch
+def draw_text(
+    model: "MoETransformer",
+    tokenizer: "Tokenizer",
+    prompt: str,
+    max_tokens: int,
+    temperature: float,
+    top_p: float,
+    seed: int,
+) -> Iterator[str]:
+    """Yields the continuation of `prompt` in pieces of whole characters.
 
-    from server.checkpoint import load_checkpoint
-    from trfmoe_core.data.tokenizer import load_tokenizer
+    A prompt goes in as it is, like the exported tokenizer's; only an empty one is a piece's beginning. The text ends
+    where the model begins another piece.
+    """
     from trfmoe_core.model.generate import generate as draw
-    from trfmoe_core.model.transformer import build_model
 
-    recipe = folder.recipe
-    own = folder.tokenizer_path
-    tokenizer = load_tokenizer(str(own) if own.exists() else recipe.data.tokenizer)
-    model = build_model(recipe.model, tokenizer.padded_vocab_size, recipe.seed)
-    checkpoint = load_checkpoint(folder.checkpoints_path, number)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(checkpoint.weights[name])
-    tokens = [tokenizer.bos_id, *(int(token) for token in tokenizer.encode(prompt))]
-    drawn = draw(
+    ids, shown = [], ""
+    tokens = [int(token) for token in tokenizer.encode(prompt)] or [tokenizer.bos_id]
+    for token in draw(
         model, tokens, max_tokens, temperature, top_p, seed, stop_ids={tokenizer.bos_id}, num_ids=tokenizer.vocab_size
-    )
-    return tokenizer.decode(list(drawn))
+    ):
+        ids.append(token)
+        text = tokenizer.decode(ids)
+        # A character may take several tokens; until its last one it reads as U+FFFD.
+        if text.startswith(shown) and not text.endswith("\ufffd"):
+            yield text[len(shown) :]
+            shown = text
+    text = tokenizer.decode(ids)
+    yield text[len(shown) :]

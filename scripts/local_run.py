@@ -11,6 +11,7 @@ import torch
 from server.checkpoint import Checkpoint
 from server.events import read_events
 from server.history import RunHistory
+from server.models import initial_model
 from server.recorder import RunRecorder, Sink, best_round, last_checkpoint
 from server.report import write_report
 from server.run_folder import RunFolder
@@ -22,7 +23,7 @@ from trfmoe_core.data.corpus import Corpus
 from trfmoe_core.data.tokenizer import Tokenizer
 from trfmoe_core.errors import ConfigError, TRFMoEError
 from trfmoe_core.fingerprint import code_fingerprint
-from trfmoe_core.model.transformer import MoETransformer, build_model
+from trfmoe_core.model.transformer import MoETransformer
 from trfmoe_core.seeds import seed_for
 from trfmoe_core.training.device import resolve_device, resolve_precision, set_threads
 from trfmoe_core.training.evaluate import EvalMetrics, evaluate
@@ -49,7 +50,7 @@ class LocalRun:
         set_threads(recipe.training.threads)
         self.device = resolve_device(recipe.training.device)
         self.precision = resolve_precision(recipe.training.precision, self.device)
-        self.model: MoETransformer = build_model(recipe.model, self.tokenizer.padded_vocab_size, recipe.seed)
+        self.model: MoETransformer = initial_model(self.folder, self.tokenizer)
         self.parameters = dict(self.model.named_parameters())
         self.layout = BlockLayout.of(self.parameters)
         self.trainer = Trainer(self.model, recipe.training, recipe.total_steps, self.device)

@@ -8,10 +8,13 @@ from scripts.bench import bench
 from scripts.data import data
 from scripts.demo import demo
 from scripts.drill import drill
+from scripts.export import export
 from scripts.generate import generate
+from scripts.import_model import import_model
 from scripts.output import Output
 from scripts.plan import plan
 from scripts.report import report
+from scripts.serve import serve
 from scripts.simulate import simulate
 from scripts.train import train
 from scripts.verify import verify
@@ -30,6 +33,9 @@ app.command()(demo)
 app.command()(simulate)
 app.command()(train)
 app.command()(generate)
+app.command()(export)
+app.command("import")(import_model)
+app.command()(serve)
 app.command()(report)
 app.command()(plan)
 app.command()(drill)

@@ -18,6 +18,11 @@ class Output:
         """Writes one line for people."""
         self.console.print(text, style=style)
 
+    def part(self, text: str) -> None:
+        """Writes part of a line for people, at once."""
+        self.console.print(text, end="")
+        self.console.file.flush()
+
     def result(self, payload: dict[str, Any]) -> None:
         """Writes the outcome for programs, if it was asked for."""
         if self.as_json:

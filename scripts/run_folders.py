@@ -2,9 +2,11 @@
 
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from scripts.output import Output
+from server.events import read_events
+from server.history import RunHistory
 from server.run_folder import RunFolder
 from trfmoe_core.config import Recipe
 from trfmoe_core.errors import ConfigError, RunFolderError
@@ -17,17 +19,23 @@ def new_run(recipe: Recipe) -> RunFolder:
     return folder
 
 
-def resumed_run(recipe: Recipe, run_dir: Path | None, output: Output) -> RunFolder | None:
+def resumed_run(
+    recipe: Recipe, run_dir: Path | None, mode: Literal["federated", "local"], output: Output
+) -> RunFolder | None:
     """Returns the folder of `run_dir`, or the latest run of this recipe's name; None when there is none.
 
     Raises:
         RunFolderError: no run folder, or another coordinator is writing it.
-        ConfigError: it was started with another recipe.
+        ConfigError: it was started with another recipe, or as a run of the other mode.
     """
     folder = RunFolder.open(run_dir) if run_dir else RunFolder.latest(Path(recipe.run_root), recipe.name)
     if folder is None:
         output.line(f"no run of {recipe.name} below {recipe.run_root} to go on with; starting a new one")
         return None
+    started = RunHistory(read_events(folder.events_path)).started.get("mode", mode)
+    if started != mode:
+        command = "train" if started == "local" else "simulate"
+        raise ConfigError(f"{folder.path}: was started as a {started} run; go on with it by trfmoe {command}")
     differing = _differences(
         folder.recipe.model_dump(mode="json"), _housed(recipe, folder.path).model_dump(mode="json")
     )

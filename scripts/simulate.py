@@ -86,7 +86,7 @@ def run_federation(
     from server.history import RunHistory
 
     check_run_root(Path(recipe.run_root))
-    folder = resumed_run(recipe, run_dir, output) if resume or run_dir else None
+    folder = resumed_run(recipe, run_dir, "federated", output) if resume or run_dir else None
     if folder is not None:
         history = RunHistory(read_events(folder.events_path))
         if history.finished and history.finished["outcome"] == "completed":

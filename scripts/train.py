@@ -27,6 +27,7 @@ def train(
     """Train on this machine alone, on the data of all nodes together."""
     from scripts.output import Output
     from scripts.preflight import find_recipe
+    from server.run_folder import RunFolder
     from trfmoe_core.config import load_recipe
 
     output = Output(as_json)
@@ -36,6 +37,8 @@ def train(
     nodes = [] if pdfs else recipe.nodes
     # The name ends in -local so that `simulate --resume` and `train --resume` never meet in one folder.
     name = recipe.name if recipe.name.endswith("-local") else f"{recipe.name[:58]}-local"
+    if run_dir and RunFolder.open(run_dir).recipe.name == recipe.name:
+        name = recipe.name  # an imported run, which either command may begin
     recipe = recipe.model_copy(update={"name": name, "nodes": nodes, "num_nodes": max(3, len(nodes))})
     if dry_run:
         show_recipe(recipe, output)
@@ -70,7 +73,7 @@ def run_local(
     if not data:
         raise ConfigError("nodes: the recipe lists none, so there is no data; add them, or give --pdfs DIR")
     check_run_root(Path(recipe.run_root))
-    folder = resumed_run(recipe, run_dir, output) if resume or run_dir else None
+    folder = resumed_run(recipe, run_dir, "local", output) if resume or run_dir else None
     history = RunHistory(read_events(folder.events_path) if folder else [])
     if folder and history.finished and history.finished["outcome"] == "completed":
         output.line(f"{folder.path}: this run is complete; nothing to do")

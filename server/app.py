@@ -10,6 +10,7 @@ from flwr.app import ArrayRecord, Context
 from flwr.serverapp import Grid, ServerApp
 
 from server.events import read_events
+from server.models import initial_model
 from server.recorder import RunRecorder, Sink, best_round, last_checkpoint
 from server.report import write_report
 from server.run_folder import RunFolder
@@ -19,12 +20,11 @@ from strategies.arrays import to_arrays
 from strategies.exchange import Clock
 from strategies.tri_redundant import TriRedundant
 from trfmoe_core.blocks import BlockLayout, Blocks, blocks_digest
-from trfmoe_core.config import Recipe, load_recipe, recipe_hash
+from trfmoe_core.config import load_recipe, recipe_hash
 from trfmoe_core.config.places import cache_home, find_recipe, home
 from trfmoe_core.data.tokenizer import Tokenizer, load_tokenizer
 from trfmoe_core.errors import TRFMoEError
 from trfmoe_core.fingerprint import code_fingerprint
-from trfmoe_core.model.transformer import build_model
 
 app = ServerApp()
 
@@ -48,7 +48,7 @@ def run(grid: Grid, folder: RunFolder, clock: Clock | None = None) -> None:
     recipe = folder.recipe
     with folder.lock():
         tokenizer = load_tokenizer(recipe.data.tokenizer)
-        layout, blocks = initial_blocks(recipe, tokenizer)
+        layout, blocks = initial_blocks(folder, tokenizer)
         recorder = RunRecorder(folder, layout, _sinks(folder))
         arrays = [to_arrays(blocks)]
         del blocks
@@ -118,9 +118,9 @@ def _run(
     )
 
 
-def initial_blocks(recipe: Recipe, tokenizer: Tokenizer) -> tuple[BlockLayout, Blocks]:
-    """Returns the layout of a recipe's model and its untrained blocks, the same for the same seed."""
-    parameters = dict(build_model(recipe.model, tokenizer.padded_vocab_size, recipe.seed).named_parameters())
+def initial_blocks(folder: RunFolder, tokenizer: Tokenizer) -> tuple[BlockLayout, Blocks]:
+    """Returns the layout of a run's model and the blocks that it begins with."""
+    parameters = dict(initial_model(folder, tokenizer).named_parameters())
     layout = BlockLayout.of(parameters)
     return layout, layout.gather(parameters)
 

@@ -82,6 +82,11 @@ class RunFolder:
         return self.path / "tokenizer"
 
     @property
+    def imported_path(self) -> Path:
+        """The weights that the run begins with, if they were imported."""
+        return self.path / "imported.safetensors"
+
+    @property
     def checkpoints_path(self) -> Path:
         """Where the checkpoints lie."""
         return self.path / "checkpoints"

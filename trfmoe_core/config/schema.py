@@ -27,6 +27,9 @@ class ModelConfig(Section):
     top_k: int = Field(2, ge=1, le=64, description="experts a token")
     expert_width: int = Field(176, ge=1, le=262144)
     context: int = Field(128, ge=8, le=1048576, description="tokens a sequence")
+    vocab_size: int | None = Field(
+        None, ge=1, le=1 << 24, description="rows of the embedding; null: the tokenizer's, padded to a multiple of 64"
+    )
     rope_theta: float = Field(10000.0, gt=0)
     norm_eps: float = Field(1e-5, gt=0, lt=1)
     tie_embeddings: bool = False

@@ -114,6 +114,8 @@ class ByteTokenizer:
             "eos_token": eos,
             "pad_token": pad,
             "clean_up_tokenization_spaces": False,
+            # Text that happens to hold "<bos>" is text.
+            "split_special_tokens": True,
             BYTE_MARK: "byte",
         }
         write_folder(folder, backend.to_str(pretty=True), config)

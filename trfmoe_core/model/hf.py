@@ -20,7 +20,7 @@ from torch import Tensor
 
 from trfmoe_core.config.schema import ModelConfig
 from trfmoe_core.errors import ConfigError, RunFolderError
-from trfmoe_core.model.transformer import MoETransformer
+from trfmoe_core.model.transformer import MoETransformer, build_model
 
 if TYPE_CHECKING:
     from trfmoe_core.data.tokenizer import Tokenizer
@@ -152,10 +152,12 @@ def import_mixtral(folder: Path, context: int | None = None) -> MoETransformer:
         for path in sorted(folder.glob("*.safetensors")):
             with safe_open(path, framework="pt") as file:
                 state |= {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-        model = MoETransformer(config, settings["vocab_size"])
+        model = build_model(config, settings["vocab_size"], 0)
         model.load_state_dict(from_mixtral_state(state, config))
     except (OSError, SafetensorError, json.JSONDecodeError, KeyError, ValidationError) as error:
-        raise RunFolderError(f"cannot import {folder}: {error!r}; give a complete Mixtral-format folder") from error
+        raise RunFolderError(
+            f"cannot import {folder}: {_reason(error)}; give a folder with config.json and *.safetensors of a Mixtral"
+        ) from error
     return model
 
 
@@ -189,6 +191,12 @@ def mixtral_config(config: ModelConfig, vocab_size: int, dtype: str = "float32")
     }
 
 
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}"
+    return f"{error} is missing" if isinstance(error, KeyError) else str(error)
+
+
 def _qkv_rows(config: ModelConfig) -> list[int]:
     return [heads * config.head_width for heads in (config.heads, config.num_kv_heads, config.num_kv_heads)]
 
@@ -208,6 +216,7 @@ def _model_config(settings: Mapping[str, Any], context: int | None) -> ModelConf
             raise RunFolderError(f"config.json: {key} is {value!r}, but only {needed!r} can be computed here")
     return ModelConfig(
         layers=settings["num_hidden_layers"],
+        vocab_size=settings["vocab_size"],
         width=settings["hidden_size"],
         heads=settings["num_attention_heads"],
         kv_heads=settings.get("num_key_value_heads"),

@@ -146,7 +146,11 @@ class MoETransformer(nn.Module):
 
 
 def build_model(config: ModelConfig, vocab_size: int, seed: int) -> MoETransformer:
-    """Returns a float32 model on the CPU whose weights follow from the seed alone; torch's own RNG is untouched."""
-    model = MoETransformer(config, vocab_size)
+    """Returns a float32 model on the CPU whose weights follow from the seed alone; torch's own RNG is untouched.
+
+    Args:
+        vocab_size: The tokenizer's, padded; the rows that the config asks for go before.
+    """
+    model = MoETransformer(config, config.vocab_size or vocab_size)
     model.init_weights(torch.Generator().manual_seed(seed))
     return model

@@ -41,7 +41,9 @@ def test_transformers_opens_the_export_and_gives_the_same_logits(changes: dict[s
 
     back = import_mixtral(tmp_path / "out")
     assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in back.state_dict().items())
-    assert back.config == config.model_copy(update={"balance": "pooled", "kv_heads": config.num_kv_heads})
+    assert back.config == config.model_copy(
+        update={"balance": "pooled", "kv_heads": config.num_kv_heads, "vocab_size": VOCAB}
+    )
 
 
 @pytest.mark.parametrize("stacked", [False, True])

@@ -29,6 +29,8 @@ from trfmoe_core.wire import Parcel, decode, encode
 KEEP_STATES = 2
 """Rounds whose state stays on the disk: a coordinator that died in a round asks for it again."""
 
+_LOST = "lost."
+
 
 class Worker:
     """A node at work on one request.
@@ -105,10 +107,20 @@ class Worker:
         )
         if request.steps == 0:
             return reply, None
-        training = self._train(model, corpus, request)
+        folder = state_folder(self.settings, request.run_id)
+        earlier, cursor = _earlier_state(folder, request.round)
+        trainer, stream = self._prepare(model, corpus, request, earlier, cursor)
+        training = Training(**asdict(trainer.train(stream, request.steps)))
         updates = self._updates(model, layout, base, request.held)
-        transport = self.recipe.transport
-        answer = encode(updates, layout, transport.updates, transport.parcel_mb << 20)
+        answer, lost = self._encode(updates, layout, earlier)
+        meta = {
+            "round": request.round,
+            "base_digest": request.base_digest,
+            "epoch": stream.cursor.epoch,
+            "window": stream.cursor.window,
+        }
+        save_state(folder / _state_name(request.round), trainer.state() | lost, meta)
+        _forget_states(folder, request.round)
         return reply.model_copy(update={"training": training, "index": answer.index}), answer
 
     def _evaluate(self, model: MoETransformer, corpus: Corpus) -> Evaluation:
@@ -116,12 +128,12 @@ class Worker:
         metrics = evaluate(model, windows, self.recipe.training.batch_size, self.device, self.precision)
         return Evaluation(loss=metrics.loss, bits_per_byte=metrics.bits_per_byte, tokens=metrics.tokens)
 
-    def _train(self, model: MoETransformer, corpus: Corpus, request: TrainRequest) -> Training:
+    def _prepare(
+        self, model: MoETransformer, corpus: Corpus, request: TrainRequest, earlier: dict[str, Tensor], cursor: Cursor
+    ) -> tuple[Trainer, BatchStream]:
         trainer = Trainer(model, self.recipe.training, self.recipe.total_steps, self.device)
-        folder = state_folder(self.settings, request.run_id)
-        tensors, cursor = _earlier_state(folder, request.round)
-        if tensors is not None:
-            trainer.load_state(tensors)
+        if earlier:
+            trainer.load_state(earlier)
         # A node that missed rounds keeps its place in the data, but the schedule is the federation's.
         trainer.step = (request.round - 1) * request.steps
         stream = BatchStream(
@@ -131,16 +143,28 @@ class Worker:
             seed_for(self.recipe.seed, self.settings.name),
             cursor,
         )
-        metrics = trainer.train(stream, request.steps)
-        meta = {
-            "round": request.round,
-            "base_digest": request.base_digest,
-            "epoch": stream.cursor.epoch,
-            "window": stream.cursor.window,
-        }
-        save_state(folder / _state_name(request.round), trainer.state(), meta)
-        _forget_states(folder, request.round)
-        return Training(**asdict(metrics))
+        return trainer, stream
+
+    def _encode(
+        self, updates: Blocks, layout: BlockLayout, earlier: dict[str, Tensor]
+    ) -> tuple[Parcel, dict[str, Tensor]]:
+        """Returns the parcel of the updates, and what int8 made them lose: it goes with the next round's updates.
+
+        What an earlier round lost lies in that round's state, so a round that is asked for again gives the same bytes.
+        Updates are overwritten.
+        """
+        transport = self.recipe.transport
+        lost: dict[str, Tensor] = {}
+        if transport.updates != "int8":
+            return encode(updates, layout, transport.updates, transport.parcel_mb << 20), lost
+        for name, update in updates.items():
+            if _LOST + name in earlier:
+                update.add_(earlier[_LOST + name])
+
+        def sent(name: str, values: Tensor) -> None:
+            lost[_LOST + name] = updates[name].sub_(values).to(torch.bfloat16)
+
+        return encode(updates, layout, transport.updates, transport.parcel_mb << 20, sent), lost
 
     def _updates(self, model: MoETransformer, layout: BlockLayout, base: Blocks, held: list[str]) -> Blocks:
         trained = layout.gather(dict(model.named_parameters()))
@@ -158,10 +182,10 @@ def _state_rounds(folder: Path) -> dict[int, Path]:
     return {int(path.stem.removeprefix("round-")): path for path in sorted(folder.glob("round-*.safetensors"))}
 
 
-def _earlier_state(folder: Path, round_number: int) -> tuple[dict[str, Tensor] | None, Cursor]:
+def _earlier_state(folder: Path, round_number: int) -> tuple[dict[str, Tensor], Cursor]:
     earlier = [number for number in _state_rounds(folder) if number < round_number]
     if not earlier:
-        return None, Cursor(0, 0)
+        return {}, Cursor(0, 0)
     tensors, meta = load_state(folder / _state_name(max(earlier)))
     return tensors, Cursor(int(meta["epoch"]), int(meta["window"]))
 

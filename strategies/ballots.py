@@ -11,6 +11,7 @@ from strategies.voting import Agreement, Rule, Verdict, norm, vote
 from strategies.witness import Judgement, Jury, Loss, witnessed_mean
 from trfmoe_core.blocks import TRUNK, Blocks
 from trfmoe_core.errors import WireError
+from trfmoe_core.wire import Replica
 
 WEIGHT_CAP = 3.0
 """A node's token count weighs at most this many times the median in a mean of the trunk."""
@@ -23,14 +24,14 @@ class Ballots:
         self.placement = placement or Placement(epoch=0, nodes=(), holders={})
         self.rule = rule
         self.agreement = agreement
-        self._replicas: dict[str, Blocks] = {}
+        self._replicas: dict[str, dict[str, Replica]] = {}
         self._norms: dict[str, dict[str, float]] = {}
         self._tokens: dict[str, int] = {}
         self._invalid: set[str] = set()
         self._settled: tuple[tuple[str, ...], bool] | None = None
         self._judgement: Judgement | None = None
 
-    def add(self, node: str, updates: Blocks, tokens: int) -> None:
+    def add(self, node: str, updates: dict[str, Replica], tokens: int) -> None:
         """Takes a node's checked updates and its token count.
 
         Raises:
@@ -129,7 +130,7 @@ class Ballots:
             invalid = [name for name in absent if name in self._invalid]
             yield block, update, verdict.absent(missing=[n for n in absent if n not in invalid], invalid=invalid)
 
-    def _believed(self, replicas: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _believed(self, replicas: Mapping[str, Replica]) -> dict[str, Replica]:
         convicted = () if self._judgement is None else self._judgement.convicted
         return {name: replica for name, replica in replicas.items() if name not in convicted}
 
@@ -141,6 +142,6 @@ class Ballots:
         return {name: min(count, cap) for name, count in self._tokens.items()}
 
 
-def _witnessed(replicas: Mapping[str, Tensor], believed: Mapping[str, Tensor]) -> Verdict:
+def _witnessed(replicas: Mapping[str, Replica], believed: Mapping[str, Replica]) -> Verdict:
     outvoted = tuple(sorted(set(replicas) - set(believed)))
     return Verdict(outcome="majority" if outvoted else "unanimous", accepted=tuple(sorted(believed)), outvoted=outvoted)

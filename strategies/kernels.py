@@ -3,7 +3,7 @@
 What a vote costs is memory traffic, so every function reads each replica once, from its own memory, and needs no more
 than a chunk of scratch a replica. Most of the work is numpy's: on one thread its minimum, add and dot are faster than
 torch's.
-Replicas may be float32 or bfloat16 and are computed with in float32; results are float32.
+Replicas may be float32, bfloat16 or int8 with scales and are computed with in float32; results are float32.
 """
 
 import math
@@ -15,6 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from trfmoe_core.quantize import Quantized
+from trfmoe_core.wire import Replica
 
 CHUNK = 262_144
 """Values of one chunk of up to three replicas: 1 MiB each, which stays in a core's share of the last-level cache.
@@ -37,13 +40,16 @@ class Chunks:
         private: Replicas whose parts shall be scratch, which may be overwritten.
     """
 
-    def __init__(self, updates: Sequence[Tensor], *, private: Collection[int] = ()) -> None:
+    def __init__(self, updates: Sequence[Replica], *, private: Collection[int] = ()) -> None:
         self.numel = updates[0].numel()
         self.size = min(self.numel, max(4096, CHUNK * 3 // max(3, len(updates))))
-        self._updates = [update.detach() for update in updates]
-        self._foreign = [i for i, update in enumerate(updates) if i in private or update.dtype != torch.float32]
+        self._updates = [update if isinstance(update, Quantized) else update.detach() for update in updates]
+        self._parts = [
+            update.numpy() if isinstance(update, Tensor) and update.dtype == torch.float32 else None
+            for update in self._updates
+        ]
+        self._foreign = [i for i, part in enumerate(self._parts) if i in private or part is None]
         self._scratch = torch.from_numpy(np.empty((len(self._foreign), self.size), np.float32))
-        self._parts = [update.numpy() if update.dtype == torch.float32 else None for update in self._updates]
 
     def matrix(self, length: int) -> Part:
         """Returns the first values of the chunk at hand, one row for each replica that lies in scratch."""
@@ -56,7 +62,11 @@ class Chunks:
             where = slice(begin, min(begin + self.size, self.numel))
             length = where.stop - begin
             for row, i in enumerate(self._foreign):
-                self._scratch[row, :length].copy_(self._updates[i][where])
+                update, space = self._updates[i], self._scratch[row, :length]
+                if isinstance(update, Quantized):
+                    update.widen(space, begin)
+                else:
+                    space.copy_(update[where])
             parts = [whole[where] if whole is not None else scratch[0, :0] for whole in self._parts]
             for row, i in enumerate(self._foreign):
                 parts[i] = scratch[row, :length]
@@ -73,7 +83,7 @@ class Survey:
 
 
 def survey(
-    updates: Sequence[Tensor],
+    updates: Sequence[Replica],
     factors: Sequence[float],
     result: Tensor,
     promising: Callable[[list[float], Dots], bool],
@@ -107,7 +117,7 @@ def survey(
     return Survey(norms=list(norms or _roots(sums)), dots=sums, averaged=averaged)
 
 
-def mean(updates: Sequence[Tensor], factors: Sequence[float], result: Tensor, start: int = 0) -> None:
+def mean(updates: Sequence[Replica], factors: Sequence[float], result: Tensor, start: int = 0) -> None:
     """Writes the sum of `factors[i] * updates[i]`, added in that order, by their number, from value `start` on."""
     chunks = Chunks(updates)
     out, spare = result.numpy(), np.empty(chunks.size, np.float32)
@@ -115,7 +125,7 @@ def mean(updates: Sequence[Tensor], factors: Sequence[float], result: Tensor, st
         _mean(parts, factors, out[where], spare)
 
 
-def median(updates: Sequence[Tensor], scales: Sequence[float] | None = None, result: Tensor | None = None) -> Tensor:
+def median(updates: Sequence[Replica], scales: Sequence[float] | None = None, result: Tensor | None = None) -> Tensor:
     """Returns the coordinate-wise median of `scales[i] * updates[i]`; equal to `numpy.median` bit for bit.
 
     Of three replicas the third is clamped to the range of the first two; other counts go through a sorting network
@@ -137,7 +147,7 @@ def median(updates: Sequence[Tensor], scales: Sequence[float] | None = None, res
     return result
 
 
-def norm(update: Tensor) -> float:
+def norm(update: Replica) -> float:
     """Returns the Euclidean norm, added over chunks in double precision; not finite if any value is not."""
     sums = [[0.0]]
     for _, parts in Chunks([update]).rest():
@@ -145,7 +155,7 @@ def norm(update: Tensor) -> float:
     return math.sqrt(sums[0][0])
 
 
-def identical(one: Tensor, other: Tensor) -> bool:
+def identical(one: Replica, other: Replica) -> bool:
     """Tells whether two replicas are equal; looks no further than the first chunk that differs."""
     if not _same(one[:_PROBE], other[:_PROBE]):
         return False

@@ -5,15 +5,16 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from strategies.kernels import empty, mean
+from strategies.kernels import Chunks, empty, mean
 from trfmoe_core.blocks import TRUNK, Blocks
+from trfmoe_core.wire import Replica
 
-Replicas = Mapping[str, Mapping[str, Tensor]]
+Replicas = Mapping[str, Mapping[str, Replica]]
 """Node -> block -> update."""
 
 
 def witnessed_mean(
-    replicas: Mapping[str, Tensor],
+    replicas: Mapping[str, Replica],
     scales: Mapping[str, float] | None = None,
     weights: Mapping[str, float] | None = None,
     result: Tensor | None = None,
@@ -76,8 +77,10 @@ class Outcomes:
                 share = factors[names.index(node)] / len(names)
                 if block not in self._scratch:
                     self._scratch[block] = empty(self.base[block].numel())
-                update, memory = self.replicas[node][block], self._scratch[block]
-                blocks[block] = torch.sub(self.whole[block], update, alpha=share, out=memory)
+                whole, memory = self.whole[block], self._scratch[block]
+                for where, (part,) in Chunks([self.replicas[node][block]]).rest():
+                    torch.sub(whole[where], torch.from_numpy(part), alpha=share, out=memory[where])
+                blocks[block] = memory
         return blocks
 
     def _fill(self, block: str) -> None:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from flwr.app import Message
 
 from strategies.messages import Training, TrainReply, TrainRequest, read_header, read_parcel
-from trfmoe_core.blocks import BlockLayout, Blocks
+from trfmoe_core.blocks import BlockLayout
 from trfmoe_core.config import Recipe
 from trfmoe_core.errors import WireError
-from trfmoe_core.wire import ITEM_BYTES, Parcel, views
+from trfmoe_core.wire import Parcel, Replica, encoded_size, views
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +17,7 @@ class CheckedReply:
     """A reply that is what it should be. `updates` is empty when nothing was trained."""
 
     reply: TrainReply
-    updates: Blocks
+    updates: dict[str, Replica]
     num_bytes: int
 
     @property
@@ -70,7 +70,7 @@ def check_reply(
     if reply.index is None:
         raise WireError("the reply has no index of its parcel")
     dtype = recipe.transport.updates
-    largest = sum(layout.specs[block].numel for block in request.held) * ITEM_BYTES[dtype]
+    largest = sum(encoded_size(layout.specs[block], dtype) for block in request.held)
     parcel = read_parcel(message, reply.index, largest)
     num_bytes = parcel.num_bytes
     if keep is not None:

@@ -16,6 +16,7 @@ from typing import Literal
 from torch import Tensor
 
 from strategies.kernels import Dots, empty, identical, mean, median, norm, survey
+from trfmoe_core.wire import Replica
 
 __all__ = ["Agreement", "Outcome", "Rule", "Verdict", "median", "norm", "vote"]
 
@@ -54,7 +55,7 @@ class Verdict:
 
 def vote(
     rule: Rule,
-    replicas: Mapping[str, Tensor],
+    replicas: Mapping[str, Replica],
     agreement: Agreement,
     *,
     weights: Mapping[str, float] | None = None,
@@ -69,7 +70,7 @@ def vote(
 
     Args:
         rule: How three or more replicas become one.
-        replicas: Node name -> update, all finite, flat float32 or bfloat16, of one length.
+        replicas: Node name -> update, all finite, flat float32, bfloat16 or int8, of one length.
         agreement: When two replicas agree.
         weights: Node name -> weight in a mean; equal when absent. Ignored by `median`.
         norm_cap: Largest norm that a lone replica's update may have before its step is shortened.
@@ -121,7 +122,7 @@ def vote(
     return result, _named("median", classes, _within(found.norms, agreement))
 
 
-def _identical(names: list[str], replicas: Mapping[str, Tensor]) -> list[list[str]]:
+def _identical(names: list[str], replicas: Mapping[str, Replica]) -> list[list[str]]:
     classes: list[list[str]] = []
     for name in names:
         for members in classes:

@@ -17,6 +17,7 @@ from strategies.kernels import norm
 from strategies.outcomes import Outcomes, Replicas, witnessed_mean
 from trfmoe_core.blocks import Blocks
 from trfmoe_core.config import WitnessConfig
+from trfmoe_core.wire import Replica
 
 __all__ = ["Judgement", "Jury", "Loss", "witnessed_mean"]
 
@@ -108,7 +109,7 @@ class Jury:
 
         Args:
             base: Global blocks that the round started from. Not changed.
-            replicas: Node -> block -> update, flat float32 or bfloat16.
+            replicas: Node -> block -> update, flat float32, bfloat16 or int8.
             holders: Block -> nodes whose replicas of it count.
             loss: Loss of each witness window for given global blocks.
             weights: Node -> weight in the trunk's mean; equal when absent.
@@ -186,7 +187,7 @@ class Jury:
         )
 
 
-def _rms(norms: Mapping[str, float], updates: Mapping[str, Tensor]) -> float:
+def _rms(norms: Mapping[str, float], updates: Mapping[str, Replica]) -> float:
     numel = sum(update.numel() for update in updates.values())
     return sqrt(sum(size * size for size in norms.values()) / max(1, numel))
 

@@ -1,8 +1,9 @@
 """Parcels: blocks as raw little-endian bytes with an index of dtype, shapes, names and digests. No pickle.
 
 An index is JSON. The payload is a list of flat buffers; blocks follow each other without gaps and never span two
-buffers unless a block alone is larger than the limit. `decode` checks everything that the index says against what the
-receiver expects before it makes a tensor, and its only exception is `WireError`.
+buffers unless a block alone is larger than the limit. A block in int8 is its rows' float32 scales and then its values.
+Digests are over what is sent. `decode` checks everything that the index says against what the receiver expects before
+it makes a tensor, and its only exception is `WireError`.
 """
 
 import hashlib
@@ -18,11 +19,17 @@ from torch import Tensor
 
 from trfmoe_core.blocks import BlockLayout, Blocks, BlockSpec
 from trfmoe_core.errors import WireError
+from trfmoe_core.quantize import Quantized, num_rows, quantize, rows_of
 
 WIRE_VERSION = 1
-ITEM_BYTES = {"float32": 4, "bfloat16": 2}
+ITEM_BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
 _TORCH = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _ENTRY_KEYS = {"block", "dtype", "tensors", "buffer", "offset", "size", "sha256"}
+
+Replica = Tensor | Quantized
+"""A flat vector of the type in which it travelled."""
+
+Shapes = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -38,8 +45,27 @@ class Parcel:
         return len(self.index) + sum(len(buffer) for buffer in self.buffers)
 
 
-def encode(blocks: Mapping[str, Tensor], layout: BlockLayout, dtype: str, max_buffer_bytes: int) -> Parcel:
+def encoded_size(spec: BlockSpec, dtype: str) -> int:
+    """Returns how many bytes a block is on the wire."""
+    scales = 4 * num_rows(rows_of(_shapes(spec))) if dtype == "int8" else 0
+    return scales + spec.numel * ITEM_BYTES[dtype]
+
+
+def encode(
+    blocks: Mapping[str, Tensor],
+    layout: BlockLayout,
+    dtype: str,
+    max_buffer_bytes: int,
+    sent: Callable[[str, Tensor], None] | None = None,
+) -> Parcel:
     """Returns blocks (flat float32 vectors) as a parcel of `dtype`, in the order of their names.
+
+    Args:
+        blocks: Asked for each block once, in that order, so they may be made when they are asked for.
+        layout: The model's blocks.
+        dtype: One of `ITEM_BYTES`.
+        max_buffer_bytes: Size of a buffer, unless one block is larger.
+        sent: Told of every block what its receiver will read, float32.
 
     Raises:
         WireError: on an unknown dtype, or on a big-endian host.
@@ -50,10 +76,13 @@ def encode(blocks: Mapping[str, Tensor], layout: BlockLayout, dtype: str, max_bu
         raise WireError("parcels are little-endian and this host is big-endian; run the node on another one")
     entries: list[dict[str, Any]] = []
     buffers: list[bytes] = []
-    parts: list[bytes] = []
+    parts: list[bytes | bytearray] = []
     filled = 0
     for name in sorted(blocks):
-        data = _to_bytes(blocks[name], dtype)
+        shapes = _shapes(layout.specs[name])
+        data = _to_bytes(blocks[name], dtype, shapes)
+        if sent is not None:
+            sent(name, dense(_view(memoryview(data), dtype, shapes)))
         if parts and filled + len(data) > max_buffer_bytes:
             buffers.append(b"".join(parts))
             parts, filled = [], 0
@@ -88,10 +117,15 @@ def join(parcels: Sequence[Parcel]) -> Parcel:
 
 def decode(parcel: Parcel, layout: BlockLayout, allowed: Collection[str], dtypes: Collection[str]) -> Blocks:
     """Returns a parcel's blocks as flat float32 vectors of their own, in the order of their names; as `views` else."""
-    return {name: view.to(torch.float32, copy=True) for name, view in views(parcel, layout, allowed, dtypes).items()}
+    return {name: dense(view) for name, view in views(parcel, layout, allowed, dtypes).items()}
 
 
-def views(parcel: Parcel, layout: BlockLayout, allowed: Collection[str], dtypes: Collection[str]) -> Blocks:
+def dense(replica: Replica) -> Tensor:
+    """Returns a replica as float32 values of its own."""
+    return replica.dense() if isinstance(replica, Quantized) else replica.to(torch.float32, copy=True)
+
+
+def views(parcel: Parcel, layout: BlockLayout, allowed: Collection[str], dtypes: Collection[str]) -> dict[str, Replica]:
     """Returns a parcel's blocks as flat vectors of the type in which they travelled, in the order of their names.
 
     They share the memory of the buffers, which may be mapped files, and must not be written.
@@ -103,7 +137,7 @@ def views(parcel: Parcel, layout: BlockLayout, allowed: Collection[str], dtypes:
         dtypes: Types that the receiver accepts.
 
     Raises:
-        WireError: when anything is not as expected; nothing was decoded then.
+        WireError: when anything is not as expected.
     """
     entries = _parse_index(parcel.index, layout, len(allowed))
     placed = [0] * len(parcel.buffers)
@@ -120,12 +154,15 @@ def views(parcel: Parcel, layout: BlockLayout, allowed: Collection[str], dtypes:
     for number, buffer in enumerate(parcel.buffers):
         if placed[number] != len(buffer):
             raise WireError(f"buffer {number} holds {len(buffer)} bytes, its blocks {placed[number]}")
-    found: Blocks = {}
+    found: dict[str, Replica] = {}
     for entry in sorted(entries, key=lambda entry: str(entry["block"])):
         data = memoryview(parcel.buffers[entry["buffer"]])[entry["offset"] : entry["offset"] + entry["size"]]
         if hashlib.sha256(data).hexdigest() != entry["sha256"]:
             raise WireError(f"block {entry['block']!r}: the digest differs; the bytes changed on the way")
-        found[entry["block"]] = _view(data, entry["dtype"])
+        view = _view(data, entry["dtype"], _shapes(layout.specs[entry["block"]]))
+        if isinstance(view, Quantized) and not bool(((view.scales >= 0) & (view.scales < float("inf"))).all()):
+            raise WireError(f"block {entry['block']!r}: a scale is negative or not finite")
+        found[entry["block"]] = view
     return found
 
 
@@ -138,8 +175,9 @@ def map_values(parcel: Parcel, change: Callable[[Tensor], Tensor]) -> Parcel:
     buffers = [bytearray(buffer) for buffer in parcel.buffers]
     for entry in tree["entries"]:
         place = slice(entry["offset"], entry["offset"] + entry["size"])
-        values = _view(memoryview(parcel.buffers[entry["buffer"]])[place], entry["dtype"]).to(torch.float32, copy=True)
-        data = _to_bytes(change(values), entry["dtype"])
+        shapes = tuple(tuple(shape) for _, shape in entry["tensors"])
+        values = dense(_view(memoryview(parcel.buffers[entry["buffer"]])[place], entry["dtype"], shapes))
+        data = _to_bytes(change(values), entry["dtype"], shapes)
         buffers[entry["buffer"]][place] = data
         entry["sha256"] = hashlib.sha256(data).hexdigest()
     return Parcel(json.dumps(tree, separators=(",", ":")), tuple(bytes(buffer) for buffer in buffers))
@@ -185,7 +223,7 @@ def _check_entry(
         raise WireError(f"block {name!r}: dtype {entry['dtype'][:20]!r}; accepted: {', '.join(sorted(dtypes))}")
     if entry["tensors"] != _tensors(spec):
         raise WireError(f"block {name!r}: names or shapes differ from the model's: {str(entry['tensors'])[:120]!r}")
-    if entry["size"] != spec.numel * ITEM_BYTES[entry["dtype"]]:
+    if entry["size"] != encoded_size(spec, entry["dtype"]):
         raise WireError(f"block {name!r}: {entry['size']} bytes for {spec.numel} values of {entry['dtype']}")
     number = entry["buffer"]
     if number >= len(buffers):
@@ -201,15 +239,32 @@ def _tensors(spec: BlockSpec) -> list[Any]:
     return [[slot.tensor, list(slot.shape)] for slot in spec.slots]
 
 
-def _to_bytes(values: Tensor, dtype: str) -> bytes:
+def _shapes(spec: BlockSpec) -> Shapes:
+    return tuple(slot.shape for slot in spec.slots)
+
+
+def _to_bytes(values: Tensor, dtype: str, shapes: Shapes) -> bytes | bytearray:
     flat = values.detach().to(torch.float32).contiguous()
+    if dtype == "int8":
+        rows = rows_of(shapes)
+        begin = 4 * num_rows(rows)
+        data = bytearray(begin + flat.numel())
+        quantized = quantize(flat, rows, torch.frombuffer(data, dtype=torch.int8, offset=begin))
+        data[:begin] = quantized.scales.numpy().tobytes()
+        return data
     if dtype == "bfloat16":
         return flat.to(torch.bfloat16).view(torch.int16).numpy().tobytes()
     return flat.numpy().tobytes()
 
 
-def _view(data: memoryview, dtype: str) -> Tensor:
+def _view(data: memoryview, dtype: str, shapes: Shapes) -> Replica:
     with warnings.catch_warnings():
         # The bytes of a message are read-only; so is whoever asked for a view.
         warnings.filterwarnings("ignore", message="The given (buffer|NumPy array) is not writable")
-        return torch.frombuffer(data, dtype=_TORCH[dtype])
+        if dtype != "int8":
+            return torch.frombuffer(data, dtype=_TORCH[dtype])
+        rows = rows_of(shapes)
+        begin = 4 * num_rows(rows)
+        # Copied, for they need not lie at a multiple of four.
+        scales = torch.frombuffer(bytearray(data[:begin]), dtype=torch.float32)
+        return Quantized(torch.frombuffer(data, dtype=torch.int8, offset=begin), scales, rows)

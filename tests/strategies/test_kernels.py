@@ -10,6 +10,7 @@ from torch import Tensor
 from strategies import kernels
 from strategies.kernels import identical, mean, median, norm, survey
 from strategies.voting import Agreement, vote
+from trfmoe_core.quantize import quantize, rows_of
 
 SIZE = 8192
 
@@ -90,6 +91,23 @@ def test_identical_finds_the_one_value_that_differs() -> None:
     assert identical(one, other.to(torch.bfloat16))
     other[-1] = 1
     assert not identical(one, other)
+
+
+@pytest.mark.parametrize("rule", ["majority", "median", "mean"])
+@pytest.mark.parametrize("count", [1, 2, 3, 14])
+def test_a_vote_on_int8_is_the_vote_on_what_it_stands_for(rule: str, count: int) -> None:
+    rows = rows_of(((3 * SIZE // 7, 7), (33, 257)))
+    size = rows[-1].offset + 33 * 257
+    int8 = {f"n{i:02d}": quantize(update, rows) for i, update in enumerate(draw(4, count, size))}
+    if count > 2:
+        int8["n00"] = quantize(-5 * int8["n01"].dense(), rows)
+    wide = {name: replica.dense() for name, replica in int8.items()}
+    expected, named = vote(rule, wide, Agreement(cosine=-0.01))  # type: ignore[arg-type]
+    found, verdict = vote(rule, int8, Agreement(cosine=-0.01))  # type: ignore[arg-type]
+    assert verdict == named
+    assert (found is None) == (expected is None)
+    assert found is None or torch.equal(found, expected)
+    assert identical(int8["n00"], wide["n00"])
 
 
 @pytest.mark.parametrize(("count", "dtype", "chunks"), [(3, torch.float32, 4), (3, torch.bfloat16, 6), (30, None, 16)])

@@ -16,7 +16,7 @@ from strategies.replies import check_reply
 from trfmoe_core.blocks import BlockLayout
 from trfmoe_core.config import Recipe
 from trfmoe_core.errors import WireError
-from trfmoe_core.wire import encode
+from trfmoe_core.wire import Parcel, encode
 
 TRIALS = 10_000
 PARAMETERS = {
@@ -25,8 +25,10 @@ PARAMETERS = {
     "layers.0.experts.w_down_EDF": torch.randn(2, 2, 2, generator=torch.Generator().manual_seed(2)),
 }
 LAYOUT = BlockLayout.of(PARAMETERS)
-PARCEL = encode(LAYOUT.gather(PARAMETERS), LAYOUT, "float32", 100)
-RECIPE = Recipe.model_validate({"model": {"layers": 1, "experts": 2, "top_k": 2, "width": 8, "heads": 2}})
+MODEL = {"layers": 1, "experts": 2, "top_k": 2, "width": 8, "heads": 2}
+PARCELS = {dtype: encode(LAYOUT.gather(PARAMETERS), LAYOUT, dtype, 100) for dtype in ("float32", "int8")}
+RECIPES = {d: Recipe.model_validate({"model": MODEL, "transport": {"updates": d}}) for d in PARCELS}
+PARCEL, RECIPE = PARCELS["float32"], RECIPES["float32"]
 REQUEST = TrainRequest(
     run_id="run", round=3, epoch=1, base_digest="a" * 64, steps=2, held=LAYOUT.names, recipe={}, index=PARCEL.index
 )
@@ -67,8 +69,12 @@ Draw = random.Random
 Content = dict[str, Any]
 
 
-def valid() -> Content:
-    return {"header": json.loads(REPLY.model_dump_json()), "buffers": list(PARCEL.buffers)}
+def reply_of(parcel: Parcel) -> TrainReply:
+    return REPLY.model_copy(update={"index": parcel.index})
+
+
+def valid(parcel: Parcel) -> Content:
+    return {"header": json.loads(reply_of(parcel).model_dump_json()), "buffers": list(parcel.buffers)}
 
 
 def mutate_tree(draw: Draw, tree: Any) -> Any:
@@ -119,30 +125,30 @@ def mutate_bytes(draw: Draw, data: bytes) -> bytes:
     return draw.choice([bytes(spoilt), data[: draw.randrange(len(data))], data + draw.randbytes(4), b""])
 
 
-def in_header(draw: Draw) -> RecordDict:
-    content = valid()
+def in_header(draw: Draw, parcel: Parcel) -> RecordDict:
+    content = valid(parcel)
     return built(json.dumps(mutate_tree(draw, content["header"])), content["buffers"])
 
 
-def in_index(draw: Draw) -> RecordDict:
-    content = valid()
-    tree = json.loads(PARCEL.index)
+def in_index(draw: Draw, parcel: Parcel) -> RecordDict:
+    content = valid(parcel)
+    tree = json.loads(parcel.index)
     for _ in range(draw.randrange(1, 3)):
         tree = mutate_tree(draw, tree)
     return built(json.dumps({**content["header"], "index": json.dumps(tree)}), content["buffers"])
 
 
-def in_header_text(draw: Draw) -> RecordDict:
-    return built(mutate_text(draw, REPLY.model_dump_json()), valid()["buffers"])
+def in_header_text(draw: Draw, parcel: Parcel) -> RecordDict:
+    return built(mutate_text(draw, reply_of(parcel).model_dump_json()), valid(parcel)["buffers"])
 
 
-def in_index_text(draw: Draw) -> RecordDict:
-    content = valid()
-    return built(json.dumps({**content["header"], "index": mutate_text(draw, PARCEL.index)}), content["buffers"])
+def in_index_text(draw: Draw, parcel: Parcel) -> RecordDict:
+    content = valid(parcel)
+    return built(json.dumps({**content["header"], "index": mutate_text(draw, parcel.index)}), content["buffers"])
 
 
-def in_buffers(draw: Draw) -> RecordDict:
-    content = valid()
+def in_buffers(draw: Draw, parcel: Parcel) -> RecordDict:
+    content = valid(parcel)
     number = draw.randrange(len(content["buffers"]))
     content["buffers"][number] = mutate_bytes(draw, content["buffers"][number])
     if draw.random() < 0.3:
@@ -150,8 +156,8 @@ def in_buffers(draw: Draw) -> RecordDict:
     return built(json.dumps(content["header"]), content["buffers"])
 
 
-def in_records(draw: Draw) -> RecordDict:
-    record = pack(REPLY, pack_buffers(PARCEL))
+def in_records(draw: Draw, parcel: Parcel) -> RecordDict:
+    record = pack(reply_of(parcel), pack_buffers(parcel))
     strange: list[Any] = [
         ConfigRecord({"json": draw.choice([1, 2.5, b"x", [1, 2], True])}),
         ConfigRecord({"jsn": "x"}),
@@ -169,7 +175,7 @@ def in_records(draw: Draw) -> RecordDict:
     return record
 
 
-def random_bytes(draw: Draw) -> RecordDict:
+def random_bytes(draw: Draw, parcel: Parcel) -> RecordDict:
     text = draw.randbytes(draw.randrange(200)).decode(draw.choice(["latin-1", "utf-16-le"]), errors="replace")
     return built(text, [draw.randbytes(draw.randrange(100)) for _ in range(draw.randrange(3))])
 
@@ -182,7 +188,7 @@ def built(header: str, buffers: list[bytes]) -> RecordDict:
     return RecordDict({"header": ConfigRecord({"json": header}), "parcel": ArrayRecord(arrays)})
 
 
-KINDS: list[Callable[[Draw], RecordDict]] = [
+KINDS: list[Callable[[Draw, Parcel], RecordDict]] = [
     random_bytes, in_header, in_header, in_index, in_index, in_header_text, in_index_text, in_buffers, in_records,
 ]  # fmt: skip
 
@@ -193,23 +199,27 @@ def message_of(content: RecordDict) -> Message:
     return Message(content, dst_node_id=1, message_type=MessageType.TRAIN)
 
 
-def test_the_valid_reply_is_one() -> None:
-    checked = check_reply(message_of(pack(REPLY, pack_buffers(PARCEL))), REQUEST, "ada", LAYOUT, RECIPE)
+@pytest.mark.parametrize("dtype", PARCELS)
+def test_the_valid_reply_is_one(dtype: str) -> None:
+    parcel = PARCELS[dtype]
+    reply = reply_of(parcel)
+    checked = check_reply(message_of(pack(reply, pack_buffers(parcel))), REQUEST, "ada", LAYOUT, RECIPES[dtype])
     assert sorted(checked.updates) == sorted(LAYOUT.names)
-    content = valid()
+    content = valid(parcel)
     again = message_of(built(json.dumps(content["header"]), content["buffers"]))
-    assert check_reply(again, REQUEST, "ada", LAYOUT, RECIPE).reply == REPLY
+    assert check_reply(again, REQUEST, "ada", LAYOUT, RECIPES[dtype]).reply == reply
 
 
-def test_nothing_but_a_wire_error_leaves() -> None:
+@pytest.mark.parametrize("dtype", PARCELS)
+def test_nothing_but_a_wire_error_leaves(dtype: str) -> None:
     draw = random.Random(20240229)
     refused = 0
     reasons = set()
     for trial in range(TRIALS):
         kind = KINDS[trial % len(KINDS)]
-        content = kind(draw)
+        content = kind(draw, PARCELS[dtype])
         try:
-            checked = check_reply(message_of(content), REQUEST, "ada", LAYOUT, RECIPE)
+            checked = check_reply(message_of(content), REQUEST, "ada", LAYOUT, RECIPES[dtype])
         except WireError as error:
             refused += 1
             # it is written to the journal and shown to people

@@ -1,6 +1,8 @@
 """The wire: exact round trips, and nothing but `WireError` for what is wrong."""
 
+import hashlib
 import json
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +13,8 @@ from hypothesis import strategies as st
 
 from trfmoe_core.blocks import BlockLayout
 from trfmoe_core.errors import WireError
-from trfmoe_core.wire import Parcel, decode, encode, map_values
+from trfmoe_core.quantize import Quantized
+from trfmoe_core.wire import Parcel, decode, encode, encoded_size, map_values, views
 
 PARAMETERS = {
     "embedding.weight": torch.randn(6, 4, generator=torch.Generator().manual_seed(0)),
@@ -35,6 +38,44 @@ def test_bfloat16_comes_back_rounded_once() -> None:
     decoded = decode(parcel, LAYOUT, LAYOUT.names, BOTH)
     assert all(torch.equal(decoded[name], BLOCKS[name].bfloat16().float()) for name in LAYOUT.names)
     assert sum(len(buffer) for buffer in parcel.buffers) == 2 * sum(flat.numel() for flat in BLOCKS.values())
+
+
+def test_int8_comes_back_within_half_a_level_and_in_a_quarter_of_the_bytes() -> None:
+    told: dict[str, torch.Tensor] = {}
+    parcel = encode(BLOCKS, LAYOUT, "int8", 10**6, told.__setitem__)
+    decoded = decode(parcel, LAYOUT, LAYOUT.names, ["int8"])
+    for name, values in BLOCKS.items():
+        assert torch.equal(decoded[name], told[name])
+        assert float((decoded[name] - values).abs().max()) <= float(values.abs().max()) / 254 * 1.001
+    numel, rows = sum(flat.numel() for flat in BLOCKS.values()), 6 + 2 * (4 + 4)
+    assert sum(len(buffer) for buffer in parcel.buffers) == numel + 4 * rows
+    assert sum(encoded_size(spec, "int8") for spec in LAYOUT.specs.values()) == numel + 4 * rows
+
+
+def test_int8_is_read_piece_by_piece_where_it_lies() -> None:
+    parcel = encode(BLOCKS, LAYOUT, "int8", 10**6)
+    for name, view in views(parcel, LAYOUT, LAYOUT.names, ["int8"]).items():
+        assert isinstance(view, Quantized)
+        assert torch.equal(view[3:9], view.dense()[3:9])
+        assert view.numel() == BLOCKS[name].numel()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
+def test_an_int8_scale_that_is_no_length_is_refused(value: float) -> None:
+    part = {"trunk": BLOCKS["trunk"]}
+    parcel = encode(part, LAYOUT, "int8", 10**6)
+    data = struct.pack("<f", value) + parcel.buffers[0][4:]
+    tree = json.loads(parcel.index)
+    tree["entries"][0]["sha256"] = hashlib.sha256(data).hexdigest()
+    with pytest.raises(WireError, match="scale"):
+        decode(Parcel(json.dumps(tree), (data,)), LAYOUT, LAYOUT.names, ["int8"])
+
+
+def test_map_values_works_on_int8() -> None:
+    parcel = map_values(encode(BLOCKS, LAYOUT, "int8", 10**6), lambda values: -values)
+    expected = decode(encode(BLOCKS, LAYOUT, "int8", 10**6), LAYOUT, LAYOUT.names, ["int8"])
+    decoded = decode(parcel, LAYOUT, LAYOUT.names, ["int8"])
+    assert all(torch.equal(decoded[name], -expected[name]) for name in LAYOUT.names)
 
 
 def test_part_of_the_blocks_is_no_error() -> None:
@@ -98,11 +139,14 @@ def test_random_bytes_never_raise_anything_else(index: bytes, buffers: list[byte
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.integers(0, len(GOOD.index) - 1), st.characters(codec="ascii"))
-def test_one_changed_character_is_refused_or_means_the_same(place: int, character: str) -> None:
-    index = GOOD.index[:place] + character + GOOD.index[place + 1 :]
+@given(st.sampled_from(["float32", "int8"]), st.floats(0, 1, exclude_max=True), st.characters(codec="ascii"))
+def test_one_changed_character_is_refused_or_means_the_same(dtype: str, where: float, character: str) -> None:
+    good = encode(BLOCKS, LAYOUT, dtype, 200)
+    expected = decode(good, LAYOUT, LAYOUT.names, [dtype])
+    place = int(where * len(good.index))
+    index = good.index[:place] + character + good.index[place + 1 :]
     try:
-        decoded = decode(Parcel(index, GOOD.buffers), LAYOUT, LAYOUT.names, BOTH)
+        decoded = decode(Parcel(index, good.buffers), LAYOUT, LAYOUT.names, [dtype])
     except WireError:
         return
-    assert all(torch.equal(decoded[name], BLOCKS[name]) for name in decoded)
+    assert all(torch.equal(decoded[name], expected[name]) for name in decoded)

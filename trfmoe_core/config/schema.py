@@ -160,7 +160,9 @@ class TransportConfig(Section):
     """What travels."""
 
     broadcast: Dtype = "float32"
-    updates: Dtype = "float32"
+    updates: Literal["float32", "bfloat16", "int8"] = Field(
+        "float32", description="int8: one scale a row; the node adds what got lost to its next update"
+    )
     parcel_mb: int = Field(64, ge=1, le=512, description="blocks travel in flat buffers of at most this size")
 
 

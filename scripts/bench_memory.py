@@ -107,7 +107,15 @@ class MadeUpNodes(InProcessGrid):
         model = self._recipe.model
         share = [[1 / model.experts] * model.experts] * model.layers
         training = Training(
-            loss=1.0, balance_loss=1.0, grad_norm=1.0, learning_rate=0.1, tokens=10, seconds=1.0, expert_share=share
+            loss=1.0,
+            balance_loss=1.0,
+            grad_norm=1.0,
+            learning_rate=0.1,
+            tokens=10,
+            seconds=1.0,
+            data_wait_share=0.0,
+            peak_memory_bytes=0,
+            expert_share=share,
         )
         draw = torch.Generator().manual_seed(1000 * request.round + node)
         updates = Drawn(self._layout, request.held, draw)

@@ -86,6 +86,8 @@ class Training(Section):
     learning_rate: float = Field(ge=0, le=10)
     tokens: Count = Field(gt=0)
     seconds: float = Field(ge=0, le=1e8)
+    data_wait_share: Share
+    peak_memory_bytes: Count
     expert_share: list[list[Share]] = Field(max_length=256)
 
 

@@ -51,6 +51,17 @@ class BlockSpec:
         return sum(slot.numel for slot in self.slots)
 
 
+def expert_block(layer: int, expert: int) -> str:
+    """Returns the block name of an expert."""
+    return f"layers.{layer}.experts.{expert}"
+
+
+def slot_view(parameters: Mapping[str, Tensor], slot: Slot) -> Tensor:
+    """Returns a slot's values where they lie among a model's named tensors, without gradient."""
+    tensor = parameters[slot.tensor].detach()
+    return tensor if slot.expert is None else tensor[slot.expert]
+
+
 class BlockLayout:
     """All blocks of a model: experts by layer and number, then the trunk."""
 
@@ -73,7 +84,7 @@ class BlockLayout:
             num_experts = parameters[stacks[layer][0]].shape[0]
             for expert in range(num_experts):
                 entries: list[_Entry] = [(name, expert, tuple(parameters[name].shape[1:])) for name in stacks[layer]]
-                name = f"layers.{layer}.experts.{expert}"
+                name = expert_block(layer, expert)
                 specs[name] = BlockSpec(name=name, slots=_slots(entries))
         specs[TRUNK] = BlockSpec(
             name=TRUNK, slots=_slots([(name, None, tuple(parameters[name].shape)) for name in trunk])
@@ -97,7 +108,7 @@ class BlockLayout:
         for name, spec in self.specs.items():
             flat = torch.empty(spec.numel, dtype=torch.float32)
             for slot in spec.slots:
-                flat[slot.offset : slot.offset + slot.numel] = _view(parameters, slot).reshape(-1)
+                flat[slot.offset : slot.offset + slot.numel] = slot_view(parameters, slot).reshape(-1)
             blocks[name] = flat
         return blocks
 
@@ -107,7 +118,7 @@ class BlockLayout:
         for name, flat in blocks.items():
             for slot in self.specs[name].slots:
                 values = flat[slot.offset : slot.offset + slot.numel].view(slot.shape)
-                _view(parameters, slot).copy_(values)
+                slot_view(parameters, slot).copy_(values)
 
     def zeros(self) -> Blocks:
         """Returns all blocks filled with zeros."""
@@ -137,8 +148,3 @@ def _slots(entries: list[_Entry]) -> tuple[Slot, ...]:
         slots.append(Slot(tensor=tensor, expert=expert, shape=shape, offset=offset))
         offset += slots[-1].numel
     return tuple(slots)
-
-
-def _view(parameters: Mapping[str, Tensor], slot: Slot) -> Tensor:
-    tensor = parameters[slot.tensor].detach()
-    return tensor if slot.expert is None else tensor[slot.expert]

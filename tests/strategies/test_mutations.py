@@ -38,7 +38,7 @@ REPLY = TrainReply.model_validate(
         **{key: getattr(REQUEST, key) for key in ("run_id", "round", "epoch", "base_digest")},
         "name": "ada",
         "evaluation": {"loss": 2.5, "bits_per_byte": 3.0, "tokens": 100},
-        "training": {**TRAINING, "expert_share": [[0.5, 0.5]]},
+        "training": {**TRAINING, "data_wait_share": 0.0, "peak_memory_bytes": 1, "expert_share": [[0.5, 0.5]]},
         "index": PARCEL.index,
     }
 )

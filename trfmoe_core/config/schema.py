@@ -97,6 +97,7 @@ class TrainingConfig(Section):
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda|cuda:\d+)$")
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     threads: int = Field(1, ge=1, le=1024, description="CPU threads a node; 1 keeps simulated nodes reproducible")
+    gradient_checkpointing: bool = Field(False, description="less memory for activations, about a third more work")
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -4,11 +4,13 @@ B = sequences, T = positions, N = B * T tokens, D = width, V = vocabulary, L = l
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from trfmoe_core.config.schema import ModelConfig
 from trfmoe_core.errors import ConfigError
@@ -81,6 +83,10 @@ class MoETransformer(nn.Module):
         cos_TP, sin_TP = rotary_tables(config.context, config.head_width, config.rope_theta)
         self.register_buffer("cos_TP", cos_TP, persistent=False)
         self.register_buffer("sin_TP", sin_TP, persistent=False)
+        self.gradient_checkpointing = False
+        """Whether training keeps only each layer's input and computes the rest again for the backward pass."""
+        self.sum_counts: Callable[[Tensor], Tensor] | None = None
+        """Adds up the experts' slots over all devices that train on one batch together; called in training only."""
 
     def forward(
         self, tokens_BT: Tensor, targets_BT: Tensor | None = None, mask_BT: Tensor | None = None
@@ -99,6 +105,8 @@ class MoETransformer(nn.Module):
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.embedding.weight.dtype
         with torch.autocast(device, enabled=False):
             x_BTD, counts_LE, prob_LE = self.hidden(tokens_BT, dtype)
+            if self.training and self.sum_counts is not None:
+                counts_LE = self.sum_counts(counts_LE)
             balance = balance_loss(counts_LE, prob_LE, self.config.top_k, self.config.balance)
             logits_BTV = cross_entropy = None
             if targets_BT is None:
@@ -128,7 +136,11 @@ class MoETransformer(nn.Module):
         x_BTD = nnf.embedding(tokens_BT, self.embedding.weight).to(dtype)
         counts, probs = [], []
         for number, layer in enumerate(self.layers):
-            x_BTD, counts_E, prob_E = layer(x_BTD, cos_TP, sin_TP, cache and cache.layers[number])
+            given = (x_BTD, cos_TP, sin_TP, cache and cache.layers[number])
+            if self.gradient_checkpointing and self.training:
+                x_BTD, counts_E, prob_E = checkpoint(layer, *given, use_reentrant=False)
+            else:
+                x_BTD, counts_E, prob_E = layer(*given)
             counts.append(counts_E)
             probs.append(prob_E)
         return self.norm(x_BTD), torch.stack(counts), torch.stack(probs)

@@ -1,32 +1,37 @@
-"""The local training loop: H optimizer steps on one device, resumable bit for bit.
+"""The local training loop: optimizer steps on one device or several, resumable bit for bit.
 
 L = layers, E = experts.
 """
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
+from trfmoe_core.blocks import expert_block
 from trfmoe_core.config.schema import TrainingConfig
 from trfmoe_core.errors import RunError
 from trfmoe_core.model.transformer import MoETransformer
+from trfmoe_core.seeds import seed_for
 from trfmoe_core.training.device import resolve_precision
+from trfmoe_core.training.memory import out_of_memory_explained, peak_memory_bytes
+from trfmoe_core.training.optimizer import BlockAdamW
+from trfmoe_core.training.ranks import ALONE, Ranks
 from trfmoe_core.training.schedule import learning_rate
 
 if TYPE_CHECKING:
     from trfmoe_core.data.batches import BatchStream
 
-_MOMENTS = ("exp_avg", "exp_avg_sq")
-
 
 @dataclass(frozen=True)
 class TrainMetrics:
-    """Means over the steps of one call of `Trainer.train`."""
+    """Means over the steps of one call of `Trainer.train`, over all devices."""
 
     loss: float
     """Cross-entropy in nats a token."""
@@ -37,6 +42,10 @@ class TrainMetrics:
     """Of the last step."""
     tokens: int
     seconds: float
+    data_wait_share: float
+    """Share of the seconds that were spent waiting for batches."""
+    peak_memory_bytes: int
+    """Of the process so far on the CPU, of torch's allocations so far on a CUDA device; the first rank's."""
     expert_share: list[list[float]]
     """[L][E], share of a layer's slots that each expert received; each row sums to 1."""
 
@@ -45,117 +54,148 @@ class Trainer:
     """AdamW with decoupled decay on matrices, warm-up and decay of the learning rate, clipping and accumulation.
 
     The model is moved to the device. `step` counts optimizer steps over the whole run and alone decides the learning
-    rate; a caller that continues without stored state may set it. Training with state saved and loaded in between
-    gives the same bits as training without.
+    rate and torch's random numbers; a caller that continues without stored state may set it. Training with state saved
+    and loaded in between gives the same bits as training without.
+
+    Several ranks train one model on batches that each takes its own rows of, with torch's DistributedDataParallel
+    (arXiv 2006.15704). The result is that of one device with the whole batch but for the order of sums: the balance
+    loss is the whole batch's, because the ranks count tokens together.
 
     Args:
         total_steps: optimizer steps of the whole run, which the schedule spans.
+        seed: of the random numbers of model parts that draw some.
+        ranks: the processes that train together.
     """
 
-    def __init__(self, model: MoETransformer, config: TrainingConfig, total_steps: int, device: torch.device) -> None:
-        self.model = model.to(device)
-        self.config, self.total_steps, self.device = config, total_steps, device
+    def __init__(
+        self,
+        model: MoETransformer,
+        config: TrainingConfig,
+        total_steps: int,
+        device: torch.device,
+        seed: int = 0,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        self.config, self.total_steps, self.device, self.seed, self.ranks = config, total_steps, device, seed, ranks
         self.precision = resolve_precision(config.precision, device)
         self.step = 0
+        with out_of_memory_explained(device, "moving the model to the device"):
+            self.model = model.to(device)
+        self.model.gradient_checkpointing = config.gradient_checkpointing
+        self._forward: nn.Module = self.model
+        if ranks.size > 1:
+            self.model.sum_counts = ranks.sum
+            self._forward = DistributedDataParallel(self.model, broadcast_buffers=False, gradient_as_bucket_view=True)
         self._parameters = dict(model.named_parameters())
-        # The stacked experts count as matrices; norms are the only vectors.
-        groups = [
-            {"params": [p for p in self._parameters.values() if p.ndim >= 2], "weight_decay": config.weight_decay},
-            {"params": [p for p in self._parameters.values() if p.ndim < 2], "weight_decay": 0.0},
-        ]
-        betas = (config.beta1, config.beta2)
-        self._optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, fused=True)
+        self._optimizer = BlockAdamW(self._parameters, config)
+        self._shape_LE = (model.config.layers, model.config.experts)
+        self._waited_s = 0.0
 
-    def train(self, stream: "BatchStream", steps: int) -> TrainMetrics:
+    def train(self, stream: "BatchStream", steps: int, should_stop: Callable[[], bool] = lambda: False) -> TrainMetrics:
         """Makes `steps` optimizer steps on the stream's next batches and returns their means.
 
+        Args:
+            stream: of the batches of all ranks together.
+            steps: optimizer steps.
+            should_stop: asked between two steps whether to end early; `step` tells how far it came.
+
         Raises:
-            RunError: if a loss or gradient is not finite; the weights are then of no use.
+            RunError: if a loss or gradient is not finite, the weights are then of no use; or memory ran out.
         """
+        with out_of_memory_explained(self.device, f"training step {self.step + 1} on {self._size()}"):
+            return self._train(stream, steps, should_stop)
+
+    def state(self) -> dict[str, Tensor]:
+        """Returns the step and the optimizer's state, see `BlockAdamW.state`."""
+        return {"step": torch.tensor(self.step), **self._optimizer.state()}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Continues from what `state` returned, possibly on another device or other numbers of ranks.
+
+        Raises:
+            RunError: if the state belongs to another model.
+        """
+        self._optimizer.load_state(state)
+        self.step = int(state["step"]) if "step" in state else 0
+
+    def _train(self, stream: "BatchStream", steps: int, should_stop: Callable[[], bool]) -> TrainMetrics:
         started = time.perf_counter()
+        self._waited_s = 0.0
         self.model.train()
         sums_3 = torch.zeros(3, dtype=torch.float64, device=self.device)
-        shape = (self.model.config.layers, self.model.config.experts)
-        counts_LE = torch.zeros(shape, dtype=torch.int64, device=self.device)
-        tokens, rate = 0, 0.0
-        for _ in range(steps):
+        counts_LE = torch.zeros(self._shape_LE, dtype=torch.int64)
+        tokens, rate, first = 0, 0.0, self.step
+        for done in range(steps):
+            if done and self.ranks.largest(should_stop()):
+                break
+            torch.manual_seed(seed_for(self.seed, str(self.step), str(self.ranks.rank)))
             rate = learning_rate(self.step, self.total_steps, self.config)
             losses_2, step_counts_LE, step_tokens = self._gradients(stream)
             norm = self._clip()
             if self.device.type == "cpu":
                 self._check_finite(losses_2, norm)
-            for group in self._optimizer.param_groups:
-                group["lr"] = rate
-            self._optimizer.step()
-            self._optimizer.zero_grad(set_to_none=True)
+            self._optimizer.step(rate, self._idle(step_counts_LE))
             sums_3 += torch.cat([losses_2, norm.reshape(1)])
             counts_LE += step_counts_LE
             tokens += step_tokens
             self.step += 1
-        loss, balance, norm_mean = (sums_3 / max(1, steps)).tolist()
+        sums_3 = self.ranks.sum(sums_3) / self.ranks.size
+        loss, balance, norm_mean = (sums_3 / max(1, self.step - first)).tolist()
         # On CUDA a check a step would make the host wait for the device: one at the end sees any earlier fault.
         self._check_finite(sums_3[:2], sums_3[2])
         share_LE = counts_LE / counts_LE.sum(dim=1, keepdim=True).clamp(min=1)
         seconds = time.perf_counter() - started
-        return TrainMetrics(loss, balance, norm_mean, rate, tokens, seconds, share_LE.tolist())
-
-    def state(self) -> dict[str, Tensor]:
-        """Returns the optimizer's moments by parameter name and the step counters, all as tensors.
-
-        Keys: `step`, `moment_steps` (both int64 scalars), `exp_avg.<parameter>`, `exp_avg_sq.<parameter>`.
-        The tensors are the live ones: write or copy them before training goes on.
-        """
-        state = {"step": torch.tensor(self.step)}
-        moment_steps = 0
-        for name, parameter in self._parameters.items():
-            entry = self._optimizer.state.get(parameter)
-            if entry:
-                moment_steps = int(entry["step"])
-                state |= {f"{moment}.{name}": entry[moment] for moment in _MOMENTS}
-        return state | {"moment_steps": torch.tensor(moment_steps)}
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Continues from what `state` returned, possibly on another device.
-
-        Raises:
-            RunError: if the state belongs to another model.
-        """
-        moment_steps = int(state["moment_steps"]) if "moment_steps" in state else 0
-        for name, parameter in self._parameters.items() if moment_steps else ():
-            entry: dict[str, Tensor] = {}
-            for moment in _MOMENTS:
-                value = state.get(f"{moment}.{name}")
-                if value is None or value.shape != parameter.shape:
-                    found = "missing" if value is None else f"of shape {tuple(value.shape)}"
-                    raise RunError(
-                        f"optimizer state {moment}.{name} is {found}, the model needs {tuple(parameter.shape)}; "
-                        "the state belongs to another model: delete it to begin with fresh moments"
-                    )
-                entry[moment] = value.to(self.device, torch.float32, copy=True)
-            entry["step"] = torch.tensor(float(moment_steps), dtype=torch.float32, device=self.device)
-            self._optimizer.state[parameter] = entry
-        if not moment_steps:
-            self._optimizer.state.clear()
-        self.step = int(state["step"]) if "step" in state else 0
+        return TrainMetrics(
+            loss=loss,
+            balance_loss=balance,
+            grad_norm=norm_mean,
+            learning_rate=rate,
+            tokens=tokens,
+            seconds=seconds,
+            data_wait_share=min(1.0, self._waited_s / max(seconds, 1e-9)),
+            peak_memory_bytes=peak_memory_bytes(self.device),
+            expert_share=share_LE.tolist(),
+        )
 
     def _gradients(self, stream: "BatchStream") -> tuple[Tensor, Tensor, int]:
-        """Leaves in `.grad` the mean over the micro-batches; returns (cross-entropy, balance), counts and tokens."""
+        """Leaves in `.grad` the mean over micro-batches and ranks.
+
+        Returns this rank's (cross-entropy, balance loss), and over all ranks the tokens and, on the CPU, the slots of
+        each expert.
+        """
         parts = self.config.accumulation
-        shape = (self.model.config.layers, self.model.config.experts)
         losses_2 = torch.zeros(2, dtype=torch.float32, device=self.device)
-        counts_LE = torch.zeros(shape, dtype=torch.int64, device=self.device)
+        counts_LE = torch.zeros(self._shape_LE, dtype=torch.int64, device=self.device)
         tokens = 0
-        for _ in range(parts):
-            batch = torch.from_numpy(stream.next())
-            if self.device.type == "cuda":
-                batch = batch.pin_memory().to(self.device, non_blocking=True)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16):
-                output = self.model(batch[:, :-1], batch[:, 1:])
-            (output.loss / parts).backward()
+        for part in range(parts):
+            batch = self._batch(stream)
+            last = part == parts - 1
+            wrapped = self._forward if isinstance(self._forward, DistributedDataParallel) else None
+            with nullcontext() if wrapped is None or last else wrapped.no_sync():
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16):
+                    output = self._forward(batch[:, :-1], batch[:, 1:])
+                counts_LE += output.expert_counts_LE
+                # Copied while the device is busy with the backward pass, so that nothing waits for the counts.
+                counted_LE, copied = _to_host(counts_LE)
+                (output.loss / parts).backward()
             losses_2 += torch.stack([output.cross_entropy, output.balance_loss]).detach() / parts
-            counts_LE += output.expert_counts_LE
-            tokens += batch[:, 1:].numel()
-        return losses_2, counts_LE, tokens
+            tokens += batch[:, 1:].numel() * self.ranks.size
+        if copied is not None:
+            copied.synchronize()
+        return losses_2, counted_LE, tokens
+
+    def _batch(self, stream: "BatchStream") -> Tensor:
+        """Returns this rank's rows of the next batch."""
+        started = time.perf_counter()
+        whole = torch.from_numpy(stream.next())
+        rows = len(whole) // self.ranks.size
+        batch = whole[self.ranks.rank * rows : (self.ranks.rank + 1) * rows]
+        self._waited_s += time.perf_counter() - started
+        return batch.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else batch
+
+    def _idle(self, counts_LE: Tensor) -> set[str]:
+        """Returns the blocks of the experts that received no token."""
+        return {expert_block(layer, expert) for layer, expert in (counts_LE == 0).nonzero().tolist()}
 
     def _clip(self) -> Tensor:
         """Returns the global gradient norm and scales the gradients so that it is at most `clip_norm`."""
@@ -172,3 +212,15 @@ class Trainer:
                 f"training diverged at step {self.step}: loss {values[0]}, balance loss {values[1]}, gradient norm "
                 f"{values[2]}; lower training.learning_rate, raise training.warmup_steps, or check the weights"
             )
+
+    def _size(self) -> str:
+        return f"training.batch_size {self.config.batch_size} sequences of {self.model.config.context} tokens"
+
+
+def _to_host(tensor: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
+    """Returns a copy on the CPU and, from CUDA, the event after which it is there."""
+    if tensor.device.type != "cuda":
+        return tensor, None
+    copy, copied = tensor.to("cpu", non_blocking=True), torch.cuda.Event()  # type: ignore[no-untyped-call]
+    copied.record()
+    return copy, copied

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+import torch.nn.functional as nnf
 from torch import Tensor
 
 from trfmoe_core.config import ModelConfig, TrainingConfig
@@ -132,6 +133,65 @@ def test_accumulation_is_the_mean_over_micro_batches() -> None:
         torch.testing.assert_close(parts.state()[name], moment, rtol=1e-3, atol=1e-7)
 
 
+def test_gradient_checkpointing_changes_no_bit() -> None:
+    plain, thrifty = make_trainer(make_config()), make_trainer(make_config(gradient_checkpointing=True))
+    kept: list[int] = []
+    layer = thrifty.model.layers[0]
+    layer.register_forward_pre_hook(lambda *_: kept.append(1))
+    assert plain.train(stream(), 3).loss == thrifty.train(stream(), 3).loss
+    assert len(kept) == 6, "every layer runs twice a step"
+    assert_equal(weights(plain), weights(thrifty))
+
+
+def test_random_numbers_of_model_parts_follow_from_the_step(tmp_path: Any) -> None:
+    """A part with dropout: what it draws must not depend on where the run was cut."""
+
+    def noisy() -> Trainer:
+        trainer = make_trainer(make_config())
+        trainer.model.layers[0].attention.register_forward_hook(lambda _m, _a, out: nnf.dropout(out, 0.3))
+        return trainer
+
+    whole, first, second, batches = noisy(), noisy(), noisy(), stream()
+    whole.train(stream(), 4)
+    first.train(batches, 2)
+    torch.rand(7)
+    second.model.load_state_dict(weights(first))
+    second.load_state(first.state())
+    second.train(batches, 2)
+    assert_equal(weights(second), weights(whole))
+    silent = make_trainer(make_config())
+    silent.train(stream(), 4)
+    assert not torch.equal(silent.model.head.weight, whole.model.head.weight)
+
+
+def test_a_run_can_be_stopped_between_two_steps() -> None:
+    trainer, whole = make_trainer(make_config()), make_trainer(make_config())
+    asked: list[int] = []
+
+    def third() -> bool:
+        asked.append(trainer.step)
+        return trainer.step == 3
+
+    metrics = trainer.train(stream(), 6, third)
+    assert trainer.step == 3 and asked == [1, 2, 3] and metrics.tokens == 3 * 4 * 16
+    assert metrics.loss == whole.train(stream(), 3).loss
+
+
+def test_lack_of_memory_names_the_settings_to_lower() -> None:
+    trainer = make_trainer(make_config())
+
+    class Endless(CountingStream):
+        def next(self) -> npt.NDArray[np.int64]:
+            return np.zeros((1 << 40, 17), dtype=np.int64)
+
+    endless: Any = Endless(4)
+    with pytest.raises(RunError, match=r"out of memory on cpu while training step 1 .*batch_size.*accumulation"):
+        trainer.train(endless, 1)
+    trainer.model.layers[0].register_forward_pre_hook(lambda *_: torch.empty(1 << 60))
+    with pytest.raises(RunError, match=r"out of memory on cpu .*gradient_checkpointing"):
+        trainer.train(stream(), 1)
+
+
 def test_a_loss_that_is_not_finite_stops_before_the_weights_move() -> None:
     trainer = make_trainer(make_config())
     with torch.no_grad():
@@ -145,14 +205,14 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_move() -> None:
 def test_state_of_another_model_is_refused_and_fresh_state_is_fine() -> None:
     trainer = make_trainer(make_config())
     fresh = trainer.state()
-    assert set(fresh) == {"step", "moment_steps"}
+    assert set(fresh) == {"step"}
     trainer.train(stream(), 1)
     state = dict(trainer.state())
     state["exp_avg.head.weight"] = torch.zeros(3, 3)
     with pytest.raises(RunError, match=r"exp_avg\.head\.weight is of shape \(3, 3\)"):
         make_trainer(make_config()).load_state(state)
     trainer.load_state(fresh)
-    assert trainer.step == 0 and set(trainer.state()) == {"step", "moment_steps"}
+    assert trainer.step == 0 and set(trainer.state()) == {"step"}
 
 
 def test_bfloat16_trains_with_float32_weights_and_moments() -> None:

@@ -1,0 +1,47 @@
+"""How much memory this process took, and what to do when there is no more."""
+
+import resource
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from trfmoe_core.errors import RunError
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Returns the most that torch held on a CUDA device, or else the most that this process had in memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+@contextmanager
+def out_of_memory_explained(device: torch.device, doing: str) -> Iterator[None]:
+    """Turns what torch and numpy raise for lack of memory into a `RunError` that says what to lower.
+
+    Args:
+        device: Where the memory ran out.
+        doing: What was being done, and with which sizes.
+    """
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
+        if not _is_lack_of_memory(error):
+            raise
+        first = str(error).strip().splitlines()
+        raise RunError(
+            f"out of memory on {device} while {doing} ({first[0][:200] if first else type(error).__name__}); lower "
+            "training.batch_size and raise training.accumulation by as much, set training.gradient_checkpointing "
+            "true, or lower model.context, model.layers, model.width or model.expert_width"
+        ) from error
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    # The CPU's allocator has no error class of its own.
+    text = str(error)
+    return any(mark in text for mark in ("can't allocate memory", "not enough memory", "Invalid buffer size"))

@@ -137,10 +137,10 @@ def _prepare(recipe: "Recipe", counts: Sequence[int], texts: Path) -> None:
     from trfmoe_core.data.sample import build_sample
 
     sample = SAMPLE.absolute()
-    sources = sorted({path for node in recipe.nodes for path in node.data}) or [str(sample)]
+    sources = sorted({path for node in recipe.nodes for path in node.data if isinstance(path, str)}) or [str(sample)]
     if any(Path(path).is_relative_to(sample) for path in sources):
         build_sample(sample)
-    deal_text(sources, counts, texts, cache_folder(NodeSettings(name="drill", data=sources)))
+    deal_text(sources, counts, texts, cache_folder(NodeSettings(name="drill", data=[*sources])))
 
 
 def _counts(text: str) -> list[int]:

@@ -10,7 +10,7 @@ from scripts.output import Output
 from trfmoe_core.config import NodeSettings, Recipe
 from trfmoe_core.config.places import cache_home
 from trfmoe_core.data.corpus import Corpus, prepare_corpus
-from trfmoe_core.data.files import FileReport
+from trfmoe_core.data.documents import FileReport
 from trfmoe_core.data.tokenizer import Tokenizer, load_tokenizer
 from trfmoe_core.errors import ConfigError, DataError, RunFolderError
 

@@ -1,5 +1,6 @@
 """`trfmoe train`: one machine, no federation, the same trainer."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from scripts.outcome import Outcome
     from scripts.output import Output
     from trfmoe_core.config import Recipe
+    from trfmoe_core.data.sources import SourceSettings
 
 
 def train(
@@ -29,11 +31,12 @@ def train(
     from scripts.preflight import find_recipe
     from server.run_folder import RunFolder
     from trfmoe_core.config import load_recipe
+    from trfmoe_core.data.sources import SourceSettings
 
     output = Output(as_json)
     recipe = load_recipe(find_recipe(config), overrides).resolved(Path.cwd())
-    data = [str(path.expanduser().absolute()) for path in pdfs]
-    data = data or [path for node in recipe.nodes for path in node.data]
+    data: list[str | SourceSettings] = [str(path.expanduser().absolute()) for path in pdfs]
+    data = data or [entry for node in recipe.nodes for entry in node.data]
     nodes = [] if pdfs else recipe.nodes
     # The name ends in -local so that `simulate --resume` and `train --resume` never meet in one folder.
     name = recipe.name if recipe.name.endswith("-local") else f"{recipe.name[:58]}-local"
@@ -49,7 +52,12 @@ def train(
 
 
 def run_local(
-    recipe: "Recipe", data: list[str], output: "Output", *, resume: bool = False, run_dir: Path | None = None
+    recipe: "Recipe",
+    data: "Sequence[str | SourceSettings]",
+    output: "Output",
+    *,
+    resume: bool = False,
+    run_dir: Path | None = None,
 ) -> "Outcome":
     """Trains or goes on training on `data`, shows it and returns the outcome.
 

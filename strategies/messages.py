@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from pydantic import Field, ValidationError
 
-from trfmoe_core.config.schema import Section
+from trfmoe_core.config.section import Section
 from trfmoe_core.errors import WireError
 from trfmoe_core.wire import Parcel
 

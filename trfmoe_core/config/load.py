@@ -3,7 +3,6 @@
 import difflib
 import hashlib
 import json
-import types
 import typing
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +10,9 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from trfmoe_core.config.problems import describe_problem
 from trfmoe_core.config.schema import NodeSettings, Recipe
+from trfmoe_core.data.sources import resolved_entry
 from trfmoe_core.errors import ConfigError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -35,14 +36,14 @@ def load_node_file(path: Path) -> NodeSettings:
     """
     settings = validate(NodeSettings, _read_yaml(path), str(path))
     base = path.resolve().parent
+
+    def absolute(entry: str) -> str:
+        return str((base / Path(entry).expanduser()).resolve())
+
     return settings.model_copy(
         update={
-            "data": [str((base / Path(entry).expanduser()).resolve()) for entry in settings.data],
-            **{
-                key: str((base / Path(value).expanduser()).resolve())
-                for key in ("state_dir", "cache_dir")
-                if (value := getattr(settings, key))
-            },
+            "data": [resolved_entry(entry, absolute) for entry in settings.data],
+            **{key: absolute(value) for key in ("state_dir", "cache_dir") if (value := getattr(settings, key))},
         }
     )
 
@@ -80,7 +81,7 @@ def validate(kind: type[Model], raw: Any, source: str) -> Model:
     try:
         return kind.model_validate(_lenient(raw))
     except ValidationError as error:
-        lines = [_line(kind, source, problem) for problem in error.errors()]
+        lines = [f"{source}: {describe_problem(kind, problem)}" for problem in error.errors()]
         raise ConfigError("\n".join(lines)) from None
 
 
@@ -145,41 +146,3 @@ def _assign(tree: Any, keys: list[str], value: Any, override: str) -> None:
             if node[index] is None:
                 node[index] = {}
             node = node[index]
-
-
-def _line(kind: type[BaseModel], source: str, problem: Any) -> str:
-    key = ".".join(str(part) for part in problem["loc"])
-    value = problem.get("input")
-    if problem["type"] == "extra_forbidden":
-        known = _known_keys(kind, problem["loc"][:-1])
-        near = difflib.get_close_matches(str(problem["loc"][-1]), known, 1, 0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(sorted(known))}"
-        return f"{source}: {key}: unknown key; {hint}"
-    if problem["type"] == "value_error":
-        text = str(problem["ctx"]["error"])
-        field = text.partition(":")[0].isidentifier()
-        return f"{source}: {key + ('.' if field else ': ') if key else ''}{text}"
-    if problem["type"] == "missing":
-        return f"{source}: {key}: missing; add it"
-    shown = repr(value) if len(repr(value)) <= 80 else repr(value)[:77] + "..."
-    return f"{source}: {key}: {shown} is not allowed; {problem['msg'][0].lower()}{problem['msg'][1:]}"
-
-
-def _known_keys(kind: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
-    current: Any = kind
-    for part in loc:
-        if isinstance(part, int):
-            continue
-        if not (isinstance(current, type) and issubclass(current, BaseModel) and part in current.model_fields):
-            return []
-        current = _inner_model(current.model_fields[part].annotation)
-    return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
-
-
-def _inner_model(annotation: Any) -> Any:
-    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) in (typing.Union, list):
-        for inner in typing.get_args(annotation):
-            found = _inner_model(inner)
-            if isinstance(found, type) and issubclass(found, BaseModel):
-                return found
-    return annotation

@@ -4,16 +4,13 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from trfmoe_core.config.section import Section
+from trfmoe_core.data.sources import DataEntry, resolved_entry
 
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Dtype = Literal["float32", "bfloat16"]
-
-
-class Section(BaseModel):
-    """Base of all sections: immutable, no unknown keys, no silent conversions such as `"3"` to 3."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class ModelConfig(Section):
@@ -70,6 +67,16 @@ class ExpertsConfig(Section):
     unheld: Literal["train"] = "train"
 
 
+class PdfConfig(Section):
+    """How PDFs become text."""
+
+    engine: Literal["auto", "pypdf", "pdfium"] = Field(
+        "pypdf",
+        description="pdfium is 5 to 20 times as fast (pip install pypdfium2); auto: pdfium where it is installed",
+    )
+    drop_headers: bool = Field(True, description="leave out page numbers and lines that come again on page after page")
+
+
 class DataConfig(Section):
     """How text becomes tokens, the same on every node."""
 
@@ -77,8 +84,9 @@ class DataConfig(Section):
     piece_bytes: int = Field(4096, ge=64, le=1 << 24, description="documents are cut at page or paragraph borders")
     held_out: float = Field(0.1, gt=0, lt=1, description="fraction of pieces held out, chosen by hash")
     evaluation_tokens: int = Field(16384, ge=64, description="held-out tokens a node evaluates on every round, at most")
-    file_timeout_s: float = Field(60.0, gt=0, description="a PDF that takes longer is recorded and skipped")
+    file_timeout_s: float = Field(60.0, gt=0, description="processor time; a PDF that takes longer is skipped")
     file_memory_mb: int = Field(2048, ge=256, description="a PDF that needs more is recorded and skipped")
+    pdf: PdfConfig = PdfConfig()
 
 
 class TrainingConfig(Section):
@@ -137,7 +145,7 @@ class AgreementConfig(Section):
 class WitnessConfig(Section):
     """Text by which the coordinator judges nodes whose data differ: by harm, not by direction."""
 
-    data: list[str] = Field(
+    data: list[DataEntry] = Field(
         min_length=1, description="the coordinator's files and folders, one source each; together the nodes' domains"
     )
     windows: int = Field(12, ge=2, le=4096, description="windows of the model's context a source and round")
@@ -194,7 +202,9 @@ class NodeSettings(Section):
 
     name: Name
     zone: Name | None = None
-    data: list[str] = Field(min_length=1, description="files and folders: PDF, parquet, JSONL, text")
+    data: list[DataEntry] = Field(
+        min_length=1, description="files and folders (PDF, parquet, JSONL, text), or mappings: trfmoe_core/data/sources"
+    )
     tokenizer: str | None = Field(None, description="where the recipe's tokenizer folder lies on this node")
     device: str | None = Field(None, pattern=r"^(auto|cpu|cuda|cuda:\d+)$")
     threads: int | None = Field(None, ge=1, le=1024)
@@ -278,7 +288,7 @@ class Recipe(Section):
         nodes = [
             node.model_copy(
                 update={
-                    "data": [absolute(path) for path in node.data],
+                    "data": [resolved_entry(entry, absolute) for entry in node.data],
                     "tokenizer": tokenizer(node.tokenizer),
                     "state_dir": node.state_dir and absolute(node.state_dir),
                     "cache_dir": node.cache_dir and absolute(node.cache_dir),
@@ -288,7 +298,7 @@ class Recipe(Section):
         ]
         data = self.data.model_copy(update={"tokenizer": tokenizer(self.data.tokenizer)})
         witness = self.witness and self.witness.model_copy(
-            update={"data": [absolute(path) for path in self.witness.data]}
+            update={"data": [resolved_entry(entry, absolute) for entry in self.witness.data]}
         )
         paths = {
             "nodes": nodes,

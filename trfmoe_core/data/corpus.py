@@ -11,17 +11,16 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from trfmoe_core.atomic import sync_folder, write_text
 from trfmoe_core.config.schema import DataConfig
 from trfmoe_core.data.baseline import ByteBigram
-from trfmoe_core.data.files import FileReport, SourceFile, find_files, moved, printable
-from trfmoe_core.data.pdf import PdfReader
+from trfmoe_core.data.documents import FileReport, moved, printable
+from trfmoe_core.data.formats.base import Reading
 from trfmoe_core.data.pieces import PieceFile
-from trfmoe_core.data.sources import FileReading
+from trfmoe_core.data.sources import Context, Source, SourceSettings, open_sources
 from trfmoe_core.data.split import Deal, cut, digest
 from trfmoe_core.data.store import TokenStore, read_store, write_store
 from trfmoe_core.data.tokenizer import Tokenizer
@@ -55,29 +54,32 @@ class Corpus:
     bigram_bits_per_byte: float
 
 
-def prepare_corpus(paths: Sequence[str], config: DataConfig, tokenizer: Tokenizer, cache_dir: Path) -> Corpus:
-    """Returns the corpus of the files and folders `paths`, from `cache_dir` where it was prepared before.
+def prepare_corpus(
+    entries: Sequence[str | SourceSettings], config: DataConfig, tokenizer: Tokenizer, cache_dir: Path
+) -> Corpus:
+    """Returns the corpus of a node's `data` entries, from `cache_dir` where it was prepared before.
 
     Several processes may prepare the same corpus at once: one works, the others wait for it.
 
     Raises:
         DataError: a path is missing or unreadable, no file gave any text, or the cache cannot be written.
     """
-    files = find_files(paths)
-    readable = [file for file in files if file.report is None]
-    key = corpus_key(readable, config, tokenizer)
-    home = Path(cache_dir).expanduser() / "corpora"
-    folder = home / key
+    cache_dir = Path(cache_dir).expanduser()
+    home = cache_dir / "corpora"
     try:
+        sources = open_sources(entries, Context(config, cache_dir))
+        key = corpus_key(sources, config, tokenizer)
+        folder = home / key
         home.mkdir(parents=True, exist_ok=True)
         with _locked(home / f"{key}.lock"):
             meta = _read_meta(folder)
             if meta is None:
-                _build(folder, files, config, tokenizer, _named(paths))
+                _build(folder, sources, config, tokenizer)
                 meta = _read_meta(folder)
     except OSError as error:
         raise DataError(
-            f"cache folder {printable(home)}: {error.strerror or error}; free some space or choose another cache_dir"
+            f"cache folder {printable(cache_dir)}: {error.strerror or error}; "
+            "free some space or choose another cache_dir"
         ) from error
     if meta is None:
         raise DataError(f"corpus {printable(folder)} was written and cannot be read back; check the disk")
@@ -85,21 +87,21 @@ def prepare_corpus(paths: Sequence[str], config: DataConfig, tokenizer: Tokenize
     return Corpus(
         train=read_store(folder, "train"),
         held_out=read_store(folder, "held_out"),
-        files=[file.report or moved(next(reports), file.path) for file in files],
+        files=[file.report or moved(next(reports), file.path) for source in sources for file in source.files],
         notes=list(meta["notes"]),
         key=key,
         bigram_bits_per_byte=float(meta["bigram_bits_per_byte"]),
     )
 
 
-def corpus_key(files: Sequence[SourceFile], config: DataConfig, tokenizer: Tokenizer) -> str:
+def corpus_key(sources: Sequence[Source], config: DataConfig, tokenizer: Tokenizer) -> str:
     """Returns a hex SHA-256 of everything that decides the tokens: no path, no time, no name."""
     parts = {
         "format": FORMAT,
-        "files": [[file.kind, file.sha256] for file in files],
+        "sources": [source.identity for source in sources],
         "config": config.model_dump(exclude={"tokenizer"}),
         "tokenizer": tokenizer.fingerprint,
-        "readers": [version("pypdf"), unicodedata.unidata_version],
+        "readers": [unicodedata.unidata_version],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode("utf-8")).hexdigest()
 
@@ -115,12 +117,7 @@ def describe_files(files: Sequence[FileReport]) -> str:
     return "\n".join([f"{len(files)} files: {total or 'none'}", *lines[:_LISTED_FILES], *more])
 
 
-def _named(paths: Sequence[str]) -> str:
-    shown = ", ".join(printable(Path(path)) for path in paths[:3])
-    return shown if len(paths) <= 3 else f"{shown} and {len(paths) - 3} more"
-
-
-def _build(folder: Path, files: Sequence[SourceFile], config: DataConfig, tokenizer: Tokenizer, where: str) -> None:
+def _build(folder: Path, sources: Sequence[Source], config: DataConfig, tokenizer: Tokenizer) -> None:
     """Writes the corpus into a folder beside the final one, then renames it: it is there whole or not at all."""
     shutil.rmtree(folder, ignore_errors=True)
     for stale in folder.parent.glob(f".{folder.name}.*.tmp"):
@@ -129,9 +126,11 @@ def _build(folder: Path, files: Sequence[SourceFile], config: DataConfig, tokeni
     try:
         deal = Deal(config.held_out)
         with PieceFile(temporary / "pieces") as pieces:
-            reports = _read_all(files, config, deal, pieces)
+            reports = _read_all(sources, config, deal, pieces)
+            where = "; ".join(source.name for source in sources)
             meta = _write_stores(temporary, config, tokenizer, deal, pieces, reports, where)
         (temporary / "pieces").unlink()
+        files = [file for source in sources for file in source.files]
         meta["files"] = [asdict(report) for file, report in zip(files, reports, strict=True) if file.report is None]
         write_text(temporary / _META, json.dumps(meta))
         sync_folder(temporary)
@@ -141,16 +140,18 @@ def _build(folder: Path, files: Sequence[SourceFile], config: DataConfig, tokeni
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _read_all(files: Sequence[SourceFile], config: DataConfig, deal: Deal, pieces: PieceFile) -> list[FileReport]:
+def _read_all(sources: Sequence[Source], config: DataConfig, deal: Deal, pieces: PieceFile) -> list[FileReport]:
     reports = []
-    with PdfReader(config.file_timeout_s, config.file_memory_mb) as pdf_reader:
-        for file in files:
-            reading = FileReading(file, pdf_reader)
+    for source in sources:
+        parts = []
+        for unit in source.units:
+            reading = Reading(unit)
             for document in reading:
-                for piece in cut(document, config.piece_bytes):
+                for piece in cut(document.text, config.piece_bytes):
                     if deal.add(piece):
                         pieces.append(piece)
-            reports.append(reading.report)
+            parts.append(reading.report)
+        reports += source.reports(parts)
     return reports
 
 

@@ -1,71 +1,16 @@
-"""Which files a node's data consists of, what they are, and what became of them."""
+"""Which files a node's data consists of, and what they are."""
 
 import hashlib
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
+from trfmoe_core.data.documents import FileReport, SourceFile, Stamp, Status, printable
+from trfmoe_core.data.formats.base import kind_of, known_suffixes, open_plain, stamp_of
 from trfmoe_core.errors import DataError
 
-Status = Literal[
-    "ok",
-    "partial",
-    "no-text",
-    "needs-password",
-    "broken",
-    "timeout",
-    "too-large",
-    "not-a-pdf",
-    "unsupported",
-    "empty",
-    "unreadable",
-    "duplicate",
-]
-Kind = Literal["pdf", "parquet", "jsonl", "text", "other"]
-
-KINDS: dict[str, Kind] = {".pdf": "pdf", ".parquet": "parquet", ".jsonl": "jsonl", ".txt": "text", ".md": "text"}
 _HASH_BYTES = 1 << 20
-
-
-@dataclass(frozen=True)
-class FileReport:
-    """What happened to one file.
-
-    Attributes:
-        path: where it lies, safe to print (`printable`).
-        kind: pdf, parquet, jsonl, text or other.
-        status: `ok`, `partial` (some of its text was lost, see `detail`), or why there is no text of it.
-        pages: pages of a PDF that gave text, documents of any other kind.
-        characters: characters of text after cleaning.
-        detail: the reason in words; empty for `ok` files without anything to say.
-    """
-
-    path: str
-    kind: Kind
-    status: Status
-    pages: int = 0
-    characters: int = 0
-    detail: str = ""
-
-
-@dataclass(frozen=True)
-class SourceFile:
-    """One file to read (`report` is None), or one that is not read, with the report that says why."""
-
-    path: Path
-    kind: Kind
-    sha256: str = ""
-    report: FileReport | None = None
-
-
-def printable(path: Path | str) -> str:
-    """Returns the path with control characters and undecodable bytes escaped, so that it fits on one line."""
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in str(path)
-    )
 
 
 def find_files(paths: Sequence[str]) -> list[SourceFile]:
@@ -80,7 +25,7 @@ def find_files(paths: Sequence[str]) -> list[SourceFile]:
     if not paths:
         raise DataError("no data: the list of files and folders is empty; name at least one")
     found: list[SourceFile] = []
-    seen: dict[tuple[Kind, str], Path] = {}
+    seen: dict[tuple[str, str], Path] = {}
     for name in paths:
         for file in _below(Path(name).expanduser()):
             if file.report is None:
@@ -104,8 +49,9 @@ def _below(root: Path) -> Iterator[SourceFile]:
         return
     file = _examine(root)
     if file.report is not None and file.report.status in ("unsupported", "unreadable"):
+        suffixes = ", ".join(known_suffixes())
         raise DataError(
-            f"{where}: {file.report.status}: {file.report.detail}; give a readable file ending in {', '.join(KINDS)}"
+            f"{where}: {file.report.status}: {file.report.detail}; give a readable file ending in {suffixes}"
         )
     yield file
 
@@ -131,7 +77,7 @@ def _walk(root: Path) -> Iterator[SourceFile]:
         if path.is_symlink():
             target = Path(os.path.realpath(path))
             if not target.is_relative_to(inside):
-                yield _refused(path, _kind(path), "unsupported", "a link out of the folder; name its target instead")
+                yield _refused(path, kind_of(path), "unsupported", "a link out of the folder; name its target instead")
                 continue
             if target.is_dir():
                 yield _refused(path, "other", "unsupported", "a link to a folder that is read anyway")
@@ -141,7 +87,7 @@ def _walk(root: Path) -> Iterator[SourceFile]:
 
 
 def _examine(path: Path) -> SourceFile:
-    kind = _kind(path)
+    kind = kind_of(path)
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
@@ -150,26 +96,22 @@ def _examine(path: Path) -> SourceFile:
             return _refused(path, kind, "unsupported", f"suffix {printable(path.suffix)!r}")
         if status.st_size == 0:
             return _refused(path, kind, "empty", "0 bytes")
-        return SourceFile(path, kind, sha256=_sha256(path))
+        sha256, stamp = _hashed(path)
+        return SourceFile(path, kind, sha256, stamp)
     except OSError as error:
         return _refused(path, kind, "unreadable", _reason(error))
 
 
-def _sha256(path: Path) -> str:
-    # A file that became a pipe since it was looked at must not block.
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
+def _hashed(path: Path) -> tuple[str, Stamp]:
+    with open_plain(path) as file:
+        stamp = stamp_of(file.fileno())
         state = hashlib.sha256()
         while block := file.read(_HASH_BYTES):
             state.update(block)
-    return state.hexdigest()
+    return state.hexdigest(), stamp
 
 
-def _kind(path: Path) -> Kind:
-    return KINDS.get(path.suffix.lower(), "other")
-
-
-def _refused(path: Path, kind: Kind, status: Status, detail: str) -> SourceFile:
+def _refused(path: Path, kind: str, status: Status, detail: str) -> SourceFile:
     return SourceFile(path, kind, report=FileReport(printable(path), kind, status, detail=detail))
 
 
@@ -183,8 +125,3 @@ def _nearest(path: Path) -> str:
         if parent.exists():
             return f" ({printable(parent)} exists)"
     return ""
-
-
-def moved(report: FileReport, path: Path) -> FileReport:
-    """Returns the report of the same bytes at another place."""
-    return replace(report, path=printable(path))

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from trfmoe_core.data import files
-from trfmoe_core.data.files import find_files, printable
+from trfmoe_core.data.documents import printable
+from trfmoe_core.data.files import find_files
 from trfmoe_core.errors import DataError
 
 
@@ -78,7 +79,7 @@ def test_unreadable_files_are_reported_in_folders_and_refused_when_named(
     def refuse(path: Path) -> str:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(files, "_sha256", refuse)
+    monkeypatch.setattr(files, "_hashed", refuse)
     assert statuses(tmp_path) == {"a.txt": "unreadable"}
     with pytest.raises(DataError, match=r"a\.txt.*Permission denied"):
         find_files([str(tmp_path / "a.txt")])

@@ -5,30 +5,45 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from trfmoe_core.data import sources
-from trfmoe_core.data.files import FileReport, find_files
-from trfmoe_core.data.pdf import PdfReader
-from trfmoe_core.data.sources import FileReading
+from trfmoe_core.config import DataConfig
+from trfmoe_core.data.documents import FileReport
+from trfmoe_core.data.formats import jsonl, text
+from trfmoe_core.data.formats.base import Reading
+from trfmoe_core.data.sources import Context, Source, open_sources
+
+Read = Callable[[Path], tuple[list[str], FileReport]]
 
 
-def read(path: Path) -> tuple[list[str], FileReport]:
-    (file,) = find_files([str(path)])
-    with PdfReader(60, 2048) as pdf_reader:
-        reading = FileReading(file, pdf_reader)
-        return list(reading), reading.report
+@pytest.fixture
+def read(tmp_path_factory: pytest.TempPathFactory) -> Read:
+    """Reads one file: its texts and its report."""
+    context = Context(DataConfig(), tmp_path_factory.mktemp("cache"))
+
+    def read(path: Path) -> tuple[list[str], FileReport]:
+        (source,) = open_sources([str(path)], context)
+        texts, (report,) = read_source(source)
+        return texts, report
+
+    return read
 
 
-def test_every_file_of_a_mixed_folder_gets_its_status(mixed_folder: Path) -> None:
-    got = {}
-    with PdfReader(60, 2048) as pdf_reader:
-        for file in find_files([str(mixed_folder)]):
-            reading = FileReading(file, pdf_reader)
-            texts = list(reading)
-            report = reading.report
-            got[file.path.name] = report.status
-            assert bool(texts) == (report.status in ("ok", "partial"))
-            assert sum(map(len, texts)) == report.characters
-            assert bool(report.detail) or report.status == "ok"
+def read_source(source: Source) -> tuple[list[str], list[FileReport]]:
+    texts, parts = [], []
+    for unit in source.units:
+        reading = Reading(unit)
+        texts += [document.text for document in reading]
+        parts.append(reading.report)
+    return texts, source.reports(parts)
+
+
+def test_every_file_of_a_mixed_folder_gets_its_status(mixed_folder: Path, tmp_path: Path) -> None:
+    (source,) = open_sources([str(mixed_folder)], Context(DataConfig(), tmp_path / "cache"))
+    texts, reports = read_source(source)
+    got = {Path(report.path).name: report.status for report in reports}
+    assert sum(map(len, texts)) == sum(report.characters for report in reports)
+    for report in reports:
+        assert bool(report.characters) == (report.status in ("ok", "partial"))
+        assert bool(report.detail) or report.status == "ok"
     assert got == {
         "columns.parquet": "broken",
         "copy.PDF": "ok",
@@ -49,7 +64,7 @@ def test_every_file_of_a_mixed_folder_gets_its_status(mixed_folder: Path) -> Non
     }
 
 
-def test_details_say_what_was_wrong(mixed_folder: Path) -> None:
+def test_details_say_what_was_wrong(mixed_folder: Path, read: Read) -> None:
     assert read(mixed_folder / "columns.parquet")[1].detail == "no column 'text'; it has body, url"
     assert read(mixed_folder / "numbers.parquet")[1].detail == "column 'text' holds int64, not strings"
     assert read(mixed_folder / "good.parquet")[1].detail == "1 rows without text"
@@ -60,7 +75,7 @@ def test_details_say_what_was_wrong(mixed_folder: Path) -> None:
     )
 
 
-def test_parquet_strings_of_every_type_and_bad_bytes(tmp_path: Path) -> None:
+def test_parquet_strings_of_every_type_and_bad_bytes(tmp_path: Path, read: Read) -> None:
     for number, kind in enumerate((pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string()))):
         path = tmp_path / f"{number}.parquet"
         pq.write_table(pa.table({"text": pa.array([f"one{number}", "two"], kind)}), path)
@@ -70,7 +85,7 @@ def test_parquet_strings_of_every_type_and_bad_bytes(tmp_path: Path) -> None:
     assert read(tmp_path / "bad.parquet")[0] == ["a\ufffd", "ok"]
 
 
-def test_parquet_that_breaks_in_the_middle_is_partial(tmp_path: Path) -> None:
+def test_parquet_that_breaks_in_the_middle_is_partial(tmp_path: Path, read: Read) -> None:
     path = tmp_path / "x.parquet"
     values = [f"row {number} " * 50 for number in range(600)]
     pq.write_table(pa.table({"text": values}), path, row_group_size=200, compression="none", use_dictionary=False)
@@ -84,10 +99,10 @@ def test_parquet_that_breaks_in_the_middle_is_partial(tmp_path: Path) -> None:
     assert texts == [value.strip() for value in values[: len(texts)]]
 
 
-def test_large_text_comes_in_blocks_at_paragraphs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_text_comes_in_blocks_at_paragraphs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Read) -> None:
     path = tmp_path / "x.txt"
     path.write_text("\n\n".join(f"Grüße {number} 你好" for number in range(9_000)))
-    monkeypatch.setattr(sources, "_BLOCK_BYTES", 4099)
+    monkeypatch.setattr(text, "_BLOCK_BYTES", 4099)
     texts, report = read(path)
     assert len(texts) > 30
     assert all(text.startswith("Grüße ") and text.endswith(" 你好") for text in texts)
@@ -95,7 +110,7 @@ def test_large_text_comes_in_blocks_at_paragraphs(tmp_path: Path, monkeypatch: p
     assert (report.status, report.characters) == ("ok", sum(map(len, texts)))
 
 
-def test_marks_of_unicode_encodings_are_understood(tmp_path: Path) -> None:
+def test_marks_of_unicode_encodings_are_understood(tmp_path: Path, read: Read) -> None:
     for encoding in ("utf-8-sig", "utf-16"):
         path = tmp_path / f"{encoding}.txt"
         path.write_text("Grüße", encoding=encoding)
@@ -107,7 +122,7 @@ def test_marks_of_unicode_encodings_are_understood(tmp_path: Path) -> None:
     assert read(path)[1].status == "partial"
 
 
-def test_json_lines_that_are_traps(tmp_path: Path) -> None:
+def test_json_lines_that_are_traps(tmp_path: Path, read: Read) -> None:
     path = tmp_path / "x.jsonl"
     deep = "[" * 200_000
     lines = ['{"text": "a\\ud800b"}', deep, '{"text": null}', '{"text": 3}', '{"text": "last"}', '{"x": ' + "9" * 5000]
@@ -118,16 +133,16 @@ def test_json_lines_that_are_traps(tmp_path: Path) -> None:
     assert report.detail.startswith("4 bad lines, first line 2: ")
 
 
-def test_lines_too_long_for_memory_are_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_too_long_for_memory_are_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Read) -> None:
     path = tmp_path / "x.jsonl"
     path.write_text('{"text": "' + "y" * 300 + '"}\n{"text": "short"}\n' + '{"text": "' + "z" * 300)
-    monkeypatch.setattr(sources, "_LINE_BYTES", 100)
+    monkeypatch.setattr(jsonl, "_LINE_BYTES", 100)
     texts, report = read(path)
     assert texts == ["short"]
     assert report.detail.startswith("2 bad lines, first line 1: longer than")
 
 
-def test_pages_of_a_pdf_become_one_document(tmp_path: Path, write_pdf: Callable[..., Path]) -> None:
+def test_pages_of_a_pdf_become_one_document(tmp_path: Path, write_pdf: Callable[..., Path], read: Read) -> None:
     path = write_pdf(tmp_path / "x.pdf", [["the experi-", "ment works"], [], ["second page"]])
     texts, report = read(path)
     assert texts == ["the experiment works\n\fsecond page"]

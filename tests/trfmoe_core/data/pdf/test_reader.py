@@ -1,3 +1,4 @@
+import hashlib
 import os
 import signal
 import subprocess
@@ -8,11 +9,24 @@ from pathlib import Path
 
 import pytest
 
-from trfmoe_core.data import pdf
-from trfmoe_core.data.pdf import PdfReader
+from trfmoe_core.data.files import find_files
+from trfmoe_core.data.pdf import reader as reader_module
+from trfmoe_core.data.pdf.reader import PATIENCE, PdfLimits, PdfReader, PdfText
 from trfmoe_core.errors import DataError
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
+
+
+def read(reader: PdfReader, path: Path) -> PdfText:
+    (file,) = find_files([str(path)])
+    return reader.read(file, path.with_suffix(".out"))
+
+
+def text_of(reader: PdfReader, path: Path) -> str:
+    result = read(reader, path)
+    out = path.with_suffix(".out").read_bytes()
+    assert (result.size, result.text_sha256) == (len(out), hashlib.sha256(out).hexdigest())
+    return out.decode()
 
 
 def gone(pid: int) -> bool:
@@ -25,11 +39,11 @@ def gone(pid: int) -> bool:
 def test_one_worker_reads_many_files_and_ends_with_the_reader(tmp_path: Path, write_pdf: Callable[..., Path]) -> None:
     good = write_pdf(tmp_path / "good.pdf", [["hello there"]])
     odd = write_pdf(tmp_path / os.fsdecode(b"odd\n\xff.pdf"), [["odd name"]])
-    with PdfReader(60, 512) as reader:
-        assert reader.read(good).text.strip() == "hello there"
+    with PdfReader(PdfLimits(60, 512)) as reader:
+        assert text_of(reader, good) == "hello there"
         worker = reader._worker
         assert worker is not None
-        assert reader.read(odd).text.strip() == "odd name"
+        assert text_of(reader, odd) == "odd name"
         assert reader._worker is worker
         limits = Path(f"/proc/{worker.pid}/limits").read_text()
         assert "unlimited" not in next(line for line in limits.splitlines() if "address space" in line)
@@ -38,37 +52,37 @@ def test_one_worker_reads_many_files_and_ends_with_the_reader(tmp_path: Path, wr
 
 def test_a_worker_that_does_not_answer_is_replaced(tmp_path: Path, write_pdf: Callable[..., Path]) -> None:
     good = write_pdf(tmp_path / "good.pdf", [["hello"]])
-    with PdfReader(60, 512) as reader:
-        reader.read(good)
+    with PdfReader(PdfLimits(60, 512)) as reader:
+        read(reader, good)
         first = reader._worker
         assert first is not None
         os.kill(first.pid, signal.SIGSTOP)
-        reader._timeout_s = 0.2
-        result = reader.read(good)
-        assert (result.status, result.text) == ("timeout", "")
-        assert "file_timeout_s" in result.detail
+        reader._limits = PdfLimits(0.2, 512)
+        result = read(reader, good)
+        assert (result.status, result.size, result.settled) == ("timeout", 0, False)
+        assert f"not done after {0.2 * PATIENCE:g} s" in result.detail
         assert gone(first.pid)
-        reader._timeout_s = 60
-        assert reader.read(good).status == "ok"
+        reader._limits = PdfLimits(60, 512)
+        assert read(reader, good).status == "ok"
 
 
 def test_a_worker_killed_from_outside_costs_no_file(tmp_path: Path, write_pdf: Callable[..., Path]) -> None:
     good = write_pdf(tmp_path / "good.pdf", [["hello"]])
-    with PdfReader(60, 512) as reader:
-        reader.read(good)
+    with PdfReader(PdfLimits(60, 512)) as reader:
+        read(reader, good)
         assert reader._worker is not None
         reader._worker.kill()
         reader._worker.wait()
-        assert reader.read(good).status == "ok"
+        assert read(reader, good).status == "ok"
 
 
 def test_a_file_that_needs_too_much_memory_is_given_up(tmp_path: Path, write_pdf: Callable[..., Path]) -> None:
     big = write_pdf(tmp_path / "big.pdf", [["x" * 100] * 50 for _ in range(400)])
     small = write_pdf(tmp_path / "small.pdf", [["hello"]])
-    with PdfReader(60, 4) as reader:
-        assert reader.read(big).status in ("too-large", "broken")
-    with PdfReader(60, 512) as reader:
-        assert reader.read(small).status == "ok"
+    with PdfReader(PdfLimits(60, 4)) as reader:
+        assert read(reader, big).status in ("too-large", "broken")
+    with PdfReader(PdfLimits(60, 512)) as reader:
+        assert read(reader, small).status == "ok"
 
 
 def test_the_empty_password_opens_and_others_do_not(tmp_path: Path, write_pdf: Callable[..., Path]) -> None:
@@ -76,9 +90,9 @@ def test_the_empty_password_opens_and_others_do_not(tmp_path: Path, write_pdf: C
 
     opened = write_pdf(tmp_path / "open.pdf", [["for all"]], password=StandardEncryption("", "owner"))  # type: ignore[arg-type]
     locked = write_pdf(tmp_path / "locked.pdf", [["for few"]], password="key")
-    with PdfReader(60, 512) as reader:
-        assert reader.read(opened).text.strip() == "for all"
-        assert reader.read(locked).status == "needs-password"
+    with PdfReader(PdfLimits(60, 512)) as reader:
+        assert text_of(reader, opened) == "for all"
+        assert read(reader, locked).status == "needs-password"
 
 
 def test_a_bad_page_costs_only_itself(tmp_path: Path, write_pdf: Callable[..., Path]) -> None:
@@ -92,18 +106,21 @@ def test_a_bad_page_costs_only_itself(tmp_path: Path, write_pdf: Callable[..., P
     stream[NameObject("/Filter")] = NameObject("/NoSuchDecode")
     writer.pages[1][NameObject("/Contents")] = writer._add_object(stream)
     writer.write(tmp_path / "bad.pdf")
-    with PdfReader(60, 512) as reader:
-        result = reader.read(tmp_path / "bad.pdf")
+    with PdfReader(PdfLimits(60, 512)) as reader:
+        result = read(reader, tmp_path / "bad.pdf")
     assert (result.status, result.pages) == ("partial", 2)
-    assert [page.strip() for page in result.text.split("\f")] == ["first", "third"]
+    assert (tmp_path / "bad.out").read_text() == "first\n\fthird"
     assert "1 of 3 pages lost, first page 2: NotImplementedError" in result.detail
 
 
 def test_the_worker_dies_with_its_parent(tmp_path: Path, write_pdf: Callable[..., Path]) -> None:
     good = write_pdf(tmp_path / "good.pdf", [["hello"]])
     program = (
-        "import os, signal, sys; from pathlib import Path; from trfmoe_core.data.pdf import PdfReader\n"
-        "reader = PdfReader(60, 512); reader.read(Path(sys.argv[1])); print(reader._worker.pid, flush=True)\n"
+        "import os, signal, sys; from pathlib import Path\n"
+        "from trfmoe_core.data.files import find_files\n"
+        "from trfmoe_core.data.pdf.reader import PATIENCE, PdfLimits, PdfReader\n"
+        "reader = PdfReader(PdfLimits(60, 512)); reader.read(find_files(sys.argv[1:])[0], Path('out'))\n"
+        "print(reader._worker.pid, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     done = subprocess.run(
@@ -130,8 +147,8 @@ def test_modules_in_the_working_folder_do_not_get_in(
     (tmp_path / "pypdf.py").write_text("raise SystemExit(3)")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.chdir(tmp_path)
-    with PdfReader(60, 512) as reader:
-        assert reader.read(Path("good.pdf")).status == "ok"
+    with PdfReader(PdfLimits(60, 512)) as reader:
+        assert read(reader, Path("good.pdf")).status == "ok"
     assert good.exists()
 
 
@@ -139,6 +156,6 @@ def test_a_worker_that_cannot_start_is_explained(
     tmp_path: Path, write_pdf: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good = write_pdf(tmp_path / "good.pdf", [["hello"]])
-    monkeypatch.setattr(pdf.sys, "executable", "/bin/false")
-    with pytest.raises(DataError, match="check that pypdf is installed"), PdfReader(60, 512) as reader:
-        reader.read(good)
+    monkeypatch.setattr(reader_module.sys, "executable", "/bin/false")
+    with pytest.raises(DataError, match="check that pypdf is installed"), PdfReader(PdfLimits(60, 512)) as reader:
+        read(reader, good)

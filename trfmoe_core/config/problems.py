@@ -1,0 +1,47 @@
+"""What pydantic found wrong, in words that name the key, the value and the remedy."""
+
+import difflib
+import types
+import typing
+from typing import Any
+
+from pydantic import BaseModel
+
+
+def describe_problem(kind: type[BaseModel], problem: Any) -> str:
+    """Returns one problem of a `ValidationError.errors()` about a `kind`, beginning with the dotted key."""
+    key = ".".join(str(part) for part in problem["loc"])
+    value = problem.get("input")
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys(kind, problem["loc"][:-1])
+        near = difflib.get_close_matches(str(problem["loc"][-1]), known, 1, 0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(sorted(known))}"
+        return f"{key}: unknown key; {hint}"
+    if problem["type"] == "value_error":
+        text = str(problem["ctx"]["error"])
+        field = text.partition(":")[0].isidentifier()
+        return f"{key + ('.' if field else ': ') if key else ''}{text}"
+    if problem["type"] == "missing":
+        return f"{key}: missing; add it"
+    shown = repr(value) if len(repr(value)) <= 80 else repr(value)[:77] + "..."
+    return f"{key}: {shown} is not allowed; {problem['msg'][0].lower()}{problem['msg'][1:]}"
+
+
+def _known_keys(kind: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+    current: Any = kind
+    for part in loc:
+        if isinstance(part, int):
+            continue
+        if not (isinstance(current, type) and issubclass(current, BaseModel) and part in current.model_fields):
+            return []
+        current = _inner_model(current.model_fields[part].annotation)
+    return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
+
+
+def _inner_model(annotation: Any) -> Any:
+    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) in (typing.Union, list):
+        for inner in typing.get_args(annotation):
+            found = _inner_model(inner)
+            if isinstance(found, type) and issubclass(found, BaseModel):
+                return found
+    return annotation

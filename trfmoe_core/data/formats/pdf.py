@@ -1,0 +1,39 @@
+"""PDFs: their text was extracted into the cache (`trfmoe_core.data.pdf`); a document is a run of whole pages."""
+
+from collections.abc import Iterator
+
+from trfmoe_core.data.clean import PAGE_BREAK
+from trfmoe_core.data.documents import Document, Unit
+from trfmoe_core.data.formats.base import FORMATS, Log
+
+_BLOCK_CHARACTERS = 1 << 22
+
+
+class PdfFormat:
+    """`.pdf`."""
+
+    suffixes: tuple[str, ...] = (".pdf",)
+    packed = False
+    cleaned = True
+
+    def read(self, unit: Unit, log: Log) -> Iterator[Document]:
+        """Yields the extracted text, in blocks of about 4 Mi characters that end between two pages."""
+        log.pages = 0
+        if unit.text_file is None:
+            raise ValueError(f"{unit.file.path} was not extracted")
+        rest, first = "", 1
+        with unit.text_file.open(encoding="utf-8", newline="") as file:
+            while block := file.read(_BLOCK_CHARACTERS):
+                rest += block
+                border = rest.rfind(PAGE_BREAK)
+                if len(block) == _BLOCK_CHARACTERS and border > 0:
+                    pages = rest[:border].count(PAGE_BREAK) + 1
+                    yield Document(rest[:border], f"pages {first}-{first + pages - 1}")
+                    first += pages
+                    rest = rest[border + len(PAGE_BREAK) :]
+        pages = rest.count(PAGE_BREAK) + 1
+        log.pages = first + pages - 1
+        yield Document(rest, f"pages {first}-{log.pages}")
+
+
+FORMATS.add("pdf", PdfFormat())

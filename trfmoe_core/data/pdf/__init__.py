@@ -1,0 +1,1 @@
+"""From PDF files to clean text: engines in worker processes with limits, and a cache by content."""

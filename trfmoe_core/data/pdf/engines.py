@@ -1,0 +1,106 @@
+"""PDF libraries behind one small face. Imported by the worker process only."""
+
+import importlib.util
+import io
+import struct
+import zlib
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any, Literal
+
+EngineName = Literal["pypdf", "pdfium"]
+
+# What malformed files provoke besides the engines' own errors.
+FILE_ERRORS: tuple[type[Exception], ...] = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+
+
+class LockedError(Exception):
+    """The document is encrypted and no password opens it."""
+
+
+def choose_engine(wanted: Literal["auto", "pypdf", "pdfium"]) -> EngineName:
+    """Returns the engine to use: `auto` is pdfium where it is installed, else pypdf."""
+    if wanted == "auto":
+        return "pdfium" if importlib.util.find_spec("pypdfium2") else "pypdf"
+    return wanted
+
+
+def engine_version(name: EngineName) -> str:
+    """Returns the engine and its version, as they stand in cache keys."""
+    package = {"pypdf": "pypdf", "pdfium": "pypdfium2"}[name]
+    return f"{package} {version(package)}"
+
+
+def file_errors(name: EngineName) -> tuple[type[Exception], ...]:
+    """Returns the exceptions that mean that a file or a page is malformed."""
+    if name == "pdfium":
+        import pypdfium2
+
+        return (*FILE_ERRORS, pypdfium2.PdfiumError)
+    from pypdf.errors import DependencyError, DeprecationError, PyPdfError
+
+    return (*FILE_ERRORS, PyPdfError, DependencyError, DeprecationError)
+
+
+class Pages:
+    """The pages of an open document: their number, and the raw text of each."""
+
+    def __init__(self, name: EngineName, data: bytes, passwords: Sequence[str]) -> None:
+        """Opens a document with the empty password or else the first of `passwords` that fits.
+
+        Raises:
+            LockedError: none fits.
+        """
+        self._name = name
+        self._document: Any = (_open_pdfium if name == "pdfium" else _open_pypdf)(data, ["", *passwords])
+
+    def __len__(self) -> int:
+        """Number of pages."""
+        return len(self._document if self._name == "pdfium" else self._document.pages)
+
+    def text(self, number: int) -> str:
+        """Returns the text of page `number`, counted from 0, as the engine gives it."""
+        if self._name == "pypdf":
+            return str(self._document.pages[number].extract_text())
+        page = self._document[number]
+        try:
+            text_page = page.get_textpage()
+            try:
+                return str(text_page.get_text_bounded())
+            finally:
+                text_page.close()
+        finally:
+            page.close()
+
+
+def _open_pypdf(data: bytes, passwords: Sequence[str]) -> Any:
+    import pypdf
+
+    reader = pypdf.PdfReader(io.BytesIO(data), strict=False)
+    if reader.is_encrypted and not any(reader.decrypt(password) for password in passwords):
+        raise LockedError
+    return reader
+
+
+def _open_pdfium(data: bytes, passwords: Sequence[str]) -> Any:
+    import pypdfium2
+
+    for password in passwords:
+        try:
+            return pypdfium2.PdfDocument(data, password=password or None)
+        except pypdfium2.PdfiumError as error:
+            if "password" not in str(error).lower():
+                raise
+    raise LockedError

@@ -1,0 +1,268 @@
+"""PDFs read in a child process that may hang, crash or eat memory without harm to anyone else."""
+
+import contextlib
+import json
+import os
+import select
+import struct
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self, cast
+
+import psutil
+
+from trfmoe_core.data.documents import SourceFile, Status
+from trfmoe_core.data.pdf.engines import EngineName
+from trfmoe_core.errors import DataError
+
+START_TIMEOUT_S = 120.0
+FILES_A_WORKER = 64
+PATIENCE = 3.0
+"""A worker that gets no processor may take this many times the limit before it is given up."""
+_MAX_REPLY_BYTES = 1 << 20
+_HEADER_BYTES = 1024
+_LOOK_S = 0.2
+
+
+@dataclass(frozen=True)
+class PdfLimits:
+    """What one file may cost: seconds of processor time, and MB beyond what an idle worker has."""
+
+    timeout_s: float
+    memory_mb: int
+
+
+@dataclass(frozen=True)
+class PdfText:
+    """What one PDF gave.
+
+    Attributes:
+        status: ok and partial have a text, all others have none.
+        num_pages: pages of the document, where it could be opened.
+        pages: those that gave text.
+        characters: of the text, after cleaning.
+        size: UTF-8 bytes of the text.
+        text_sha256: their digest.
+        detail: the reason in words.
+        page_errors: what went wrong on single pages, the first few.
+        settled: False where another attempt may end otherwise: the machine was busy, or the worker was killed.
+    """
+
+    status: Status
+    num_pages: int = 0
+    pages: int = 0
+    characters: int = 0
+    size: int = 0
+    text_sha256: str = ""
+    detail: str = ""
+    page_errors: list[str] = field(default_factory=list)
+    settled: bool = True
+
+
+class _TimedOutError(Exception):
+    """The worker did not answer in time; `starved` when it did not get the processor time it was allowed."""
+
+    def __init__(self, starved: bool) -> None:
+        self.starved = starved
+
+
+class _GoneError(Exception):
+    """The worker ended in the middle of its work."""
+
+
+class PdfReader:
+    """Reads PDFs one at a time in a worker process, which is started on first use and replaced when it fails.
+
+    A context manager; leaving it ends the worker.
+    """
+
+    def __init__(
+        self,
+        limits: PdfLimits,
+        engine: EngineName = "pypdf",
+        *,
+        drop_headers: bool = True,
+        passwords: tuple[str, ...] = (),
+    ) -> None:
+        """Prepares to read with `engine`; encrypted files are tried with the empty password, then `passwords`."""
+        self._limits = limits
+        self._engine = engine
+        self._drop_headers = drop_headers
+        self._passwords = passwords
+        self._worker: subprocess.Popen[bytes] | None = None
+        self._files = 0
+        self._stopped = False
+
+    def __enter__(self) -> Self:
+        """Returns the reader itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Ends the worker."""
+        self.close()
+
+    def read(self, file: SourceFile, out: Path) -> PdfText:
+        """Writes the text of a PDF to `out` and returns what became of the file.
+
+        Raises:
+            DataError: no worker process can be started, or `stop` was called.
+        """
+        try:
+            descriptor = os.open(file.path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+            with os.fdopen(descriptor, "rb") as opened:
+                if b"%PDF-" not in (opened.read(_HEADER_BYTES) or b""):
+                    return PdfText("not-a-pdf", detail=f"no %PDF- in its first {_HEADER_BYTES} bytes")
+        except OSError as error:
+            return PdfText("unreadable", detail=error.strerror or str(error), settled=False)
+        # A worker may be killed from outside, by a system short of memory for one: only a second death is the file's.
+        died = "its reader died twice on it: malformed, or beyond data.file_memory_mb"
+        return self._attempt(file, out) or self._attempt(file, out) or PdfText("broken", detail=died, settled=False)
+
+    def _attempt(self, file: SourceFile, out: Path) -> PdfText | None:
+        """Returns what the worker says about the file, or None when it died over it."""
+        if self._stopped:
+            raise DataError("reading PDFs was stopped")
+        worker = self._running_worker()
+        request = {
+            "path": os.fspath(file.path.absolute()),
+            "sha256": file.sha256,
+            "out": os.fspath(out),
+            "engine": self._engine,
+            "drop_headers": self._drop_headers,
+            "passwords": list(self._passwords),
+        }
+        try:
+            patience = _Patience(worker.pid, self._limits.timeout_s)
+            _send(worker, request)
+            reply = _receive(worker, patience)
+        except _TimedOutError as error:
+            self.close(kill=True)
+            limit = f"{self._limits.timeout_s:g} s"
+            if error.starved:
+                waited = f"{PATIENCE * self._limits.timeout_s:g} s"
+                return PdfText(
+                    "timeout", detail=f"not done after {waited}, with less than {limit} of a processor", settled=False
+                )
+            return PdfText("timeout", detail=f"not done after {limit} of a processor; see data.file_timeout_s")
+        except (_GoneError, psutil.NoSuchProcess):
+            self.close(kill=True)
+            return None
+        self._files += 1
+        if reply["status"] == "too-large" or self._files >= FILES_A_WORKER:
+            self.close()
+        return PdfText(**reply, settled=reply["status"] not in ("changed", "unreadable"))
+
+    def stop(self) -> None:
+        """Ends the work from another thread: the read under way and all later ones fail."""
+        self._stopped = True
+        worker = self._worker
+        if worker is not None:
+            worker.kill()
+
+    def close(self, *, kill: bool = False) -> int:
+        """Ends the worker if there is one; returns its exit code."""
+        worker, self._worker, self._files = self._worker, None, 0
+        if worker is None:
+            return 0
+        if kill:
+            worker.kill()
+        for pipe in (worker.stdin, worker.stdout):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
+        try:
+            return worker.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            worker.kill()
+            return worker.wait()
+
+    def _running_worker(self) -> subprocess.Popen[bytes]:
+        if self._worker is not None:
+            return self._worker
+        root = os.fspath(Path(__file__).resolve().parents[3])
+        path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+        module = "trfmoe_core.data.pdf.worker"
+        try:
+            self._worker = subprocess.Popen(
+                # -P: the working directory may not shadow a module.
+                [sys.executable, "-P", "-W", "ignore", "-m", module, str(self._limits.memory_mb), self._engine],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                bufsize=0,
+                start_new_session=True,
+                env={**os.environ, "PYTHONPATH": path},
+            )
+            _receive(self._worker, _Patience(self._worker.pid, START_TIMEOUT_S))
+        except (OSError, _TimedOutError, _GoneError, psutil.NoSuchProcess) as error:
+            code = self.close()
+            package = {"pypdf": "pypdf", "pdfium": "pypdfium2"}[self._engine]
+            raise DataError(
+                f"PDF reader: {sys.executable} could not start {module} (exit code {code}) {error}; "
+                f"check that {package} is installed for this Python"
+            ) from error
+        return self._worker
+
+
+class _Patience:
+    """How long to wait for a worker: by the processor time it uses, so that a busy machine costs no file."""
+
+    def __init__(self, pid: int, limit_s: float) -> None:
+        self._process = psutil.Process(pid)
+        self._limit_s = limit_s
+        self._used_s = self._cpu_s()
+        self._deadline = time.monotonic() + PATIENCE * limit_s
+
+    def _cpu_s(self) -> float:
+        times = self._process.cpu_times()
+        return float(times.user + times.system)
+
+    def wait_s(self) -> float:
+        """Returns how long to wait before the next look.
+
+        Raises:
+            _TimedOutError: the time is over.
+        """
+        left = self._limit_s - (self._cpu_s() - self._used_s)
+        if left <= 0:
+            raise _TimedOutError(starved=False)
+        wall = self._deadline - time.monotonic()
+        if wall <= 0:
+            raise _TimedOutError(starved=True)
+        return min(max(left, 0.01), wall, _LOOK_S)
+
+
+def _send(worker: subprocess.Popen[bytes], message: dict[str, Any]) -> None:
+    data = json.dumps(message).encode("ascii")
+    try:
+        cast(IO[bytes], worker.stdin).write(struct.pack(">I", len(data)) + data)
+    except (OSError, ValueError) as error:
+        raise _GoneError from error
+
+
+def _receive(worker: subprocess.Popen[bytes], patience: _Patience) -> dict[str, Any]:
+    pipe = cast(IO[bytes], worker.stdout).fileno()
+    size = struct.unpack(">I", _read_exactly(pipe, 4, patience))[0]
+    if size > _MAX_REPLY_BYTES:
+        raise _GoneError(f"a reply of {size} bytes")
+    return cast(dict[str, Any], json.loads(_read_exactly(pipe, size, patience)))
+
+
+def _read_exactly(pipe: int, size: int, patience: _Patience) -> bytes:
+    data = bytearray()
+    poller = select.poll()
+    poller.register(pipe, select.POLLIN)
+    while len(data) < size:
+        if not poller.poll(patience.wait_s() * 1000):
+            continue
+        block = os.read(pipe, min(size - len(data), 1 << 20))
+        if not block:
+            raise _GoneError
+        data += block
+    return bytes(data)

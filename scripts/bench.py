@@ -1,4 +1,4 @@
-"""`trfmoe bench`: measures votes, memory and training steps on this machine, each in a process of its own."""
+"""`trfmoe bench`: measures votes, memory, training steps and data on this machine, each in a process of its own."""
 
 import os
 import subprocess
@@ -41,6 +41,16 @@ def memory(
     """Measure the coordinator's anonymous memory while it votes; one JSON object a number of nodes."""
     for count in nodes.split(","):
         _run("scripts.bench_memory", ["--nodes", count.strip(), "--width", str(width)], False)
+
+
+@bench.command()
+def data(
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer pages.")] = False,
+    engine: Annotated[str, typer.Option(help="PDF engine: pypdf, pdfium, or auto.")] = "pypdf",
+    as_json: JsonOption = False,
+) -> None:
+    """Time the way from files to tokens: PDF pages a second on one core and on all."""
+    _run("scripts.bench_data", ["--quick"] * quick + ["--engine", engine], as_json)
 
 
 def _run(module: str, options: list[str], as_json: bool) -> None:

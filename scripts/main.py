@@ -7,6 +7,7 @@ import typer
 from scripts.bench import bench
 from scripts.data import data
 from scripts.demo import demo
+from scripts.deploy import deploy
 from scripts.drill import drill
 from scripts.export import export
 from scripts.generate import generate
@@ -42,6 +43,7 @@ app.command()(drill)
 app.command()(verify)
 app.add_typer(data, name="data")
 app.add_typer(bench, name="bench")
+app.add_typer(deploy, name="deploy")
 
 
 def main(arguments: list[str] | None = None) -> None:

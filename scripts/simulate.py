@@ -1,6 +1,7 @@
 """`trfmoe simulate`: a federation on this machine, on Flower's simulation engine."""
 
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -72,9 +73,23 @@ def show_recipe(recipe: "Recipe", output: "Output") -> None:
 
 
 def run_federation(
-    recipe: "Recipe", output: "Output", *, resume: bool = False, run_dir: Path | None = None
+    recipe: "Recipe",
+    output: "Output",
+    *,
+    resume: bool = False,
+    run_dir: Path | None = None,
+    engine: "Callable[[RunFolder, Output], Outcome] | None" = None,
+    command: str = "simulate",
 ) -> "Outcome":
     """Runs or resumes a federation, shows it, and returns its real outcome. Nothing it started is left running.
+
+    Args:
+        recipe: The run.
+        output: Where it is shown.
+        resume: Go on with the latest run of the recipe.
+        run_dir: Go on with this one.
+        engine: Runs the rounds of a run folder; Flower's simulation when not given.
+        command: The subcommand by which a user goes on with it.
 
     Raises:
         TRFMoEError: what is wrong before anything is started, or that Flower did not start.
@@ -92,18 +107,22 @@ def run_federation(
         if history.finished and history.finished["outcome"] == "completed":
             output.line(f"{folder.path}: this run is complete; nothing to do")
             outcome = judge(history, folder.path)
-            conclude(outcome, output)
+            conclude(outcome, output, command)
             return outcome
     prepare_nodes(recipe, output)
     if folder is None:
         folder = new_run(recipe)
     output.line(f"run folder {folder.path}")
-    outcome = _run(folder, output)
-    conclude(outcome, output)
+    try:
+        outcome = (engine or _run)(folder, output)
+    except KeyboardInterrupt:
+        output.line(f"stopped; {resume_hint(folder.path, command)}")
+        raise
+    conclude(outcome, output, command)
     return outcome
 
 
-def conclude(outcome: "Outcome", output: "Output") -> None:
+def conclude(outcome: "Outcome", output: "Output", command: str = "simulate") -> None:
     """Writes where the results are, and for a run that did not complete why and how to go on."""
     from server.report import write_report
 
@@ -113,13 +132,13 @@ def conclude(outcome: "Outcome", output: "Output") -> None:
     if not outcome.completed:
         output.line(f"the run failed: {outcome.reason}", style="bold red")
         output.line(f"its log is {outcome.run_dir / 'flower.log'}")
-        output.line(resume_hint(outcome.run_dir))
+        output.line(resume_hint(outcome.run_dir, command))
 
 
-def resume_hint(run_dir: Path) -> str:
+def resume_hint(run_dir: Path, command: str = "simulate") -> str:
     """Returns how to go on with a run."""
     recipe, folder = shlex.quote(str(run_dir / "recipe.yaml")), shlex.quote(str(run_dir))
-    return f"go on at the last committed round with: trfmoe simulate {recipe} --run-dir {folder}"
+    return f"go on at the last committed round with: trfmoe {command} {recipe} --run-dir {folder}"
 
 
 def _run(folder: "RunFolder", output: "Output") -> "Outcome":
@@ -132,23 +151,19 @@ def _run(folder: "RunFolder", output: "Output") -> "Outcome":
 
     earlier = read_events(folder.events_path)
     lines = RunLines(RunHistory(earlier))
-    try:
-        with FlowerSimulation(folder.path / "flower.log") as flower:
-            flower.submit(
-                app_folder(),
-                folder.recipe.federation_size,
-                {"recipe": str(folder.path / "recipe.yaml"), "run-dir": str(folder.path)},
-                simulation_resources(folder.recipe),
-            )
-            with RunDisplay(output, lines) as display:
-                for number, event in enumerate(follow_events(folder.events_path, flower.finished)):
-                    if number >= len(earlier):
-                        display.show(event)
-            status, details = flower.status()
-            started = lines.history.started.get("seq", -1) >= len(earlier)
-    except KeyboardInterrupt:
-        output.line(f"stopped; {resume_hint(folder.path)}")
-        raise
+    with FlowerSimulation(folder.path / "flower.log") as flower:
+        flower.submit(
+            app_folder(),
+            folder.recipe.federation_size,
+            {"recipe": str(folder.path / "recipe.yaml"), "run-dir": str(folder.path)},
+            simulation_resources(folder.recipe),
+        )
+        with RunDisplay(output, lines) as display:
+            for number, event in enumerate(follow_events(folder.events_path, flower.finished)):
+                if number >= len(earlier):
+                    display.show(event)
+        status, details = flower.status()
+        started = lines.history.started.get("seq", -1) >= len(earlier)
     if lines.history.finished is None and not started and not details.strip("N/A"):
         details = f"the server app did not start; see {folder.path / 'flower.log'}"
     return judge(lines.history, folder.path, status, details)

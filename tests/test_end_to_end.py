@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -65,8 +64,12 @@ def marked(mark: str) -> list[psutil.Process]:
 
 
 def simulate(*arguments: str, cwd: Path, env: dict[str, str]) -> tuple[int, dict[str, Any]]:
-    command = [sys.executable, "-m", "scripts", "simulate", *arguments, "--json"]
-    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=280)
+    return command("simulate", *arguments, cwd=cwd, env=env)
+
+
+def command(*arguments: str, cwd: Path, env: dict[str, str]) -> tuple[int, dict[str, Any]]:
+    argv = [sys.executable, "-m", "scripts", *arguments, "--json"]
+    done = subprocess.run(argv, cwd=cwd, env=env, capture_output=True, text=True, timeout=580)
     lines = done.stdout.strip().splitlines()
     assert lines, done.stderr
     return done.returncode, json.loads(lines[-1])
@@ -88,26 +91,14 @@ def test_flwr_run_gives_the_weights_of_the_in_process_grid(workplace: Path, envi
 
 
 @pytest.mark.slow
-def test_real_processes_give_the_same_weights(workplace: Path, environment: dict[str, str], tmp_path: Path) -> None:
-    script = (ROOT / "scripts" / "real_nodes.sh").read_text()
-    shown = (ROOT / "README.md").read_text().partition("These are its commands:")[2].split("```")[1]
-    assert shown.removeprefix("bash").strip() in script
-    assert all(program in shown for program in ("flower-superlink", "flower-supernode", "flwr run"))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment |= {"TRFMOE_PORT": str(port), "TRFMOE_HOME": str(workplace), "FLWR_HOME": str(tmp_path / "flwr home")}
-    done = subprocess.run(
-        ["bash", str(ROOT / "scripts" / "real_nodes.sh"), str(TINY)],
-        env=environment,
-        cwd=workplace,
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    finished = json.loads(done.stdout.strip().splitlines()[-1])
-    assert finished["digest"] == digest_in_process(workplace)
+@pytest.mark.timeout(600)
+def test_real_processes_give_the_same_weights(workplace: Path, environment: dict[str, str]) -> None:
+    code, outcome = command("deploy", "local", str(TINY), cwd=workplace, env=environment)
+    assert (code, outcome["outcome"], outcome["rounds"]) == (0, "completed", 3)
+    assert outcome["digest"] == digest_in_process(workplace)
+    logs = Path(outcome["run_dir"]) / "logs"
+    assert {path.stem for path in logs.iterdir()} == {"superlink", "superexec", "alice", "bob", "carol"}
+    assert "[::]" not in (logs / "superlink.log").read_text()
 
 
 @pytest.mark.slow
@@ -116,8 +107,12 @@ def test_a_killed_run_goes_on_at_the_last_committed_round(
     workplace: Path, environment: dict[str, str], tmp_path: Path, victim: str
 ) -> None:
     arguments = [str(TINY), "--set", "rounds.num_rounds=6", "--set", f"run_root={tmp_path}", "--set", "name=killed"]
-    command = [sys.executable, "-m", "scripts", "simulate", *arguments]
-    process = subprocess.Popen(command, cwd=workplace, env=environment, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "scripts", "simulate", *arguments],
+        cwd=workplace,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+    )
     journal = tmp_path / "killed-001" / "events.jsonl"
     end = time.monotonic() + 120
     while len(of_kind(read_events(journal), "round_committed")) < 2:

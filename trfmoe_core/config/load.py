@@ -12,7 +12,6 @@ from pydantic import BaseModel, ValidationError
 
 from trfmoe_core.config.problems import describe_problem
 from trfmoe_core.config.schema import NodeSettings, Recipe
-from trfmoe_core.data.sources import resolved_entry
 from trfmoe_core.errors import ConfigError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -36,16 +35,7 @@ def load_node_file(path: Path) -> NodeSettings:
     """
     settings = validate(NodeSettings, _read_yaml(path), str(path))
     base = path.resolve().parent
-
-    def absolute(entry: str) -> str:
-        return str((base / Path(entry).expanduser()).resolve())
-
-    return settings.model_copy(
-        update={
-            "data": [resolved_entry(entry, absolute) for entry in settings.data],
-            **{key: absolute(value) for key in ("state_dir", "cache_dir") if (value := getattr(settings, key))},
-        }
-    )
+    return settings.relocated(lambda entry: str((base / Path(entry).expanduser()).resolve()))
 
 
 def recipe_hash(recipe: Recipe) -> str:

@@ -1,6 +1,7 @@
 """What a recipe may say. Every section is frozen, refuses unknown keys and states its ranges."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -197,6 +198,21 @@ class DrillConfig(Section):
         return self.from_round <= round_number and (self.to_round is None or round_number <= self.to_round)
 
 
+class NodeLimits(Section):
+    """What a node's owner grants. A coordinator that asks for more is refused, or does without the node for a round."""
+
+    experts: int | None = Field(None, ge=0, description="most experts in this node's hands, over all layers")
+    memory_mb: int | None = Field(None, ge=64, description="most memory that training may take")
+    hours: str | None = Field(
+        None,
+        pattern=r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$",
+        description="when it trains, by its own clock, such as 20:00-06:00",
+    )
+    data_sets: dict[str, list[DataEntry]] | None = Field(
+        None, description="name of a run -> entries of `data` that it may train on; other runs are refused"
+    )
+
+
 class NodeSettings(Section):
     """One node's own business: its name, where its text lies, its device. Never chosen by the coordinator."""
 
@@ -210,7 +226,30 @@ class NodeSettings(Section):
     threads: int | None = Field(None, ge=1, le=1024)
     state_dir: str | None = Field(None, description="null: the user's state folder")
     cache_dir: str | None = Field(None, description="null: the user's cache folder")
+    limits: NodeLimits = NodeLimits()
     drill: DrillConfig | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for run, entries in (self.limits.data_sets or {}).items():
+            unknown = [entry for entry in entries if entry not in self.data]
+            if unknown or not entries:
+                raise ValueError(f"limits.data_sets.{run}: {unknown or entries} is none of data's {self.data}")
+        return self
+
+    def relocated(self, absolute: Callable[[str], str]) -> Self:
+        """These settings with every path made absolute by `absolute`."""
+        sets = self.limits.data_sets
+        data_sets = sets and {
+            run: [resolved_entry(entry, absolute) for entry in entries] for run, entries in sets.items()
+        }
+        update = {
+            "data": [resolved_entry(entry, absolute) for entry in self.data],
+            "state_dir": self.state_dir and absolute(self.state_dir),
+            "cache_dir": self.cache_dir and absolute(self.cache_dir),
+            "limits": self.limits.model_copy(update={"data_sets": data_sets}),
+        }
+        return self.model_copy(update=update)
 
 
 class LogConfig(Section):
@@ -286,15 +325,7 @@ class Recipe(Section):
             return value if value in (None, "byte") else absolute(value)
 
         nodes = [
-            node.model_copy(
-                update={
-                    "data": [resolved_entry(entry, absolute) for entry in node.data],
-                    "tokenizer": tokenizer(node.tokenizer),
-                    "state_dir": node.state_dir and absolute(node.state_dir),
-                    "cache_dir": node.cache_dir and absolute(node.cache_dir),
-                }
-            )
-            for node in self.nodes
+            node.relocated(absolute).model_copy(update={"tokenizer": tokenizer(node.tokenizer)}) for node in self.nodes
         ]
         data = self.data.model_copy(update={"tokenizer": tokenizer(self.data.tokenizer)})
         witness = self.witness and self.witness.model_copy(

@@ -132,3 +132,17 @@ def test_a_resolved_recipe_of_four_nodes_can_be_read_again(tmp_path: Path) -> No
     resolved = load_recipe(path).resolved(tmp_path)
     assert resolved.federation_size == 4
     assert load_recipe(write(tmp_path, yaml.safe_dump(resolved.model_dump(mode="json")))) == resolved
+
+
+def test_an_owners_limits_name_entries_of_its_data(tmp_path: Path) -> None:
+    file = tmp_path / "node.yaml"
+    file.write_text('name: n\ndata: [a, b]\nlimits: {data_sets: {r: [b]}, hours: "20:00-06:00", experts: 4}\n')
+    settings = load_node_file(file)
+    assert settings.data == [str(tmp_path / "a"), str(tmp_path / "b")]
+    assert settings.limits.data_sets == {"r": [str(tmp_path / "b")]}
+    file.write_text("name: n\ndata: [a]\nlimits: {data_sets: {r: [c]}}\n")
+    with pytest.raises(ConfigError, match=r"limits\.data_sets\.r"):
+        load_node_file(file)
+    file.write_text('name: n\ndata: [a]\nlimits: {hours: "8-17"}\n')
+    with pytest.raises(ConfigError, match=r"limits\.hours"):
+        load_node_file(file)

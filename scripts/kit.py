@@ -1,0 +1,204 @@
+"""Writes a deployment kit: an authority, a folder for the coordinator, and one for every node, each with what it needs.
+
+A node's private key is made in its own folder and lies nowhere else; the authority's lies in neither.
+"""
+
+import os
+import re
+import secrets
+from pathlib import Path
+
+import yaml
+from pydantic import Field
+
+from scripts import kit_files
+from scripts.certificates import Pair, new_authority, node_key_pair, server_certificate
+from trfmoe_core.atomic import write_text
+from trfmoe_core.config.load import validate
+from trfmoe_core.config.schema import Name
+from trfmoe_core.config.section import Section
+from trfmoe_core.errors import ConfigError
+
+COORDINATOR_FILE = "coordinator.yaml"
+NODE_FILE = "node.yaml"
+CONNECTION_FILE = "connection.yaml"
+ALLOWED_FILE = "allowed_apps.txt"
+PRIVATE, PUBLIC, PROGRAM = 0o600, 0o644, 0o755
+
+
+class KitNode(Section):
+    """A node of a kit."""
+
+    name: Name
+    zone: Name | None = None
+
+    @property
+    def registered(self) -> str:
+        """What the operator registers it as: `zone/name`, or the name alone."""
+        return f"{self.zone}/{self.name}" if self.zone else self.name
+
+
+class Connection(Section):
+    """Where nodes find the coordinator."""
+
+    host: str = Field(pattern=r"^[A-Za-z0-9.:_-]{1,253}$")
+    port: int = Field(ge=1, le=65535, description="of the proxy, for nodes")
+
+    @property
+    def address(self) -> str:
+        """Host and port as Flower takes them."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Coordinator(Connection):
+    """The coordinator of a kit and its nodes."""
+
+    superlink_port: int = Field(ge=1, le=65535, description="of the SuperLink, on loopback")
+    nodes: list[KitNode] = Field(min_length=1)
+
+
+def write_kit(folder: Path, coordinator: Coordinator) -> None:
+    """Writes a whole kit into a new or empty folder.
+
+    Raises:
+        ConfigError: the folder is not empty.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder}: is not empty; name a new folder, keys are never overwritten")
+    _folder(folder)
+    authority = new_authority(coordinator.host)
+    write_file(folder / "authority" / "ca.key", authority.private, PRIVATE)
+    write_file(folder / "authority" / "ca.crt", authority.public, PUBLIC)
+    write_coordinator(folder / "coordinator", coordinator, authority)
+    for node in coordinator.nodes:
+        pair = write_node(folder / "nodes" / node.name, node, coordinator, authority.public)
+        write_file(folder / "coordinator" / "keys" / f"{node.name}.pub", pair.public, PUBLIC)
+
+
+def write_coordinator(folder: Path, coordinator: Coordinator, authority: Pair) -> None:
+    """Writes the coordinator's folder, without the nodes' public keys."""
+    server = server_certificate(authority, [coordinator.host])
+    names = [node.name for node in coordinator.nodes]
+    path = str(folder.absolute())
+    write_file(folder / "ca.crt", authority.public, PUBLIC)
+    write_file(folder / "server.pem", server.public, PUBLIC)
+    write_file(folder / "server.key", server.private, PRIVATE)
+    write_file(folder / "superexec.secret", secrets.token_hex(32).encode(), PRIVATE)
+    write_file(folder / COORDINATOR_FILE, yaml.safe_dump(coordinator.model_dump(), sort_keys=False), PUBLIC)
+    write_file(folder / "start.sh", kit_files.coordinator_start(coordinator.superlink_port), PROGRAM)
+    write_file(
+        folder / "nginx.conf",
+        kit_files.proxy(coordinator.host, coordinator.port, coordinator.superlink_port, path),
+        PUBLIC,
+    )
+    for program, after in (("superlink", ""), ("superexec", "trfmoe-superlink.service")):
+        text = kit_files.unit(f"TR-FMoE coordinator: {program}", path, program, after)
+        write_file(folder / f"trfmoe-{program}.service", text, PUBLIC)
+    write_file(folder / "README.md", kit_files.coordinator_readme(coordinator.host, coordinator.port, names), PUBLIC)
+
+
+def write_node(folder: Path, node: KitNode, connection: Connection, authority_certificate: bytes) -> Pair:
+    """Writes a node's folder with a key of its own, and returns the key pair."""
+    pair = node_key_pair()
+    where = Connection(host=connection.host, port=connection.port)
+    write_file(folder / "node.key", pair.private, PRIVATE)
+    write_file(folder / "node.pub", pair.public, PUBLIC)
+    write_file(folder / "ca.crt", authority_certificate, PUBLIC)
+    write_file(folder / CONNECTION_FILE, yaml.safe_dump(where.model_dump(), sort_keys=False), PUBLIC)
+    write_file(folder / NODE_FILE, kit_files.node_settings(node.name, node.zone), PUBLIC)
+    write_file(folder / ALLOWED_FILE, kit_files.NO_APPS, PUBLIC)
+    write_file(folder / "start.sh", kit_files.node_start(where.address), PROGRAM)
+    unit = kit_files.unit(f"TR-FMoE node {node.name}", str(folder.absolute()))
+    write_file(folder / "trfmoe-node.service", unit, PUBLIC)
+    write_file(folder / "README.md", kit_files.node_readme(node.name, where.host, where.port), PUBLIC)
+    write_programs(folder / "bin")
+    return pair
+
+
+def write_programs(folder: Path) -> None:
+    """Writes the programs that come first on a SuperNode's PATH."""
+    for name, text in kit_files.node_programs().items():
+        write_file(folder / name, text, PROGRAM)
+
+
+def write_file(path: Path, content: bytes | str, mode: int) -> None:
+    """Writes a file with its mode from the first byte on; missing folders are made."""
+    _folder(path.parent)
+    data = content.encode() if isinstance(content, str) else content
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        os.fchmod(descriptor, mode)
+        file.write(data)
+
+
+def read_coordinator(folder: Path) -> Coordinator:
+    """Returns what a coordinator's folder says; a whole kit is as good.
+
+    Raises:
+        ConfigError: no such folder, or a broken one.
+    """
+    for candidate in (folder, folder / "coordinator"):
+        if (candidate / COORDINATOR_FILE).is_file():
+            return validate(Coordinator, _read(candidate / COORDINATOR_FILE), str(candidate / COORDINATOR_FILE))
+    raise ConfigError(f"{folder}: no {COORDINATOR_FILE}; give the coordinator's folder of `trfmoe deploy init`")
+
+
+def read_connection(folder: Path) -> Connection:
+    """Returns where a node's folder finds its coordinator.
+
+    Raises:
+        ConfigError: a broken file.
+    """
+    return validate(Connection, _read(folder / CONNECTION_FILE), str(folder / CONNECTION_FILE))
+
+
+def coordinator_folder(folder: Path) -> Path:
+    """Returns the coordinator's folder of a kit, or the folder itself."""
+    return folder / "coordinator" if (folder / "coordinator" / COORDINATOR_FILE).is_file() else folder
+
+
+def allowed_apps(path: Path) -> list[str]:
+    """Returns the hashes that an owner has allowed; what stands behind them in a line is a comment."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return [words[0] for line in lines if (words := line.split()) and re.fullmatch(r"[0-9a-f]{64}", words[0])]
+
+
+def allow_app(folder: Path, digest: str, comment: str) -> bool:
+    """Adds a hash to those that a node's owner allows; returns whether it is new."""
+    path = folder / ALLOWED_FILE
+    if digest in allowed_apps(path):
+        return False
+    text = path.read_text(encoding="utf-8") if path.is_file() else kit_files.NO_APPS
+    write_text(path, f"{text.rstrip()}\n{digest}  {comment}\n")
+    return True
+
+
+def parse_nodes(names: str, zones: str) -> list[KitNode]:
+    """Returns the nodes of `--nodes a,b,c --zones north,south,south`.
+
+    Raises:
+        ConfigError: no or repeated names, or another number of zones.
+    """
+    listed = _split(names)
+    places = _split(zones)
+    if len(listed) < 1 or len(set(listed)) != len(listed):
+        raise ConfigError(f"--nodes {names}: give names of their own, such as alice,bob,carol")
+    if places and len(places) != len(listed):
+        raise ConfigError(f"--zones {zones}: {len(places)} zones for {len(listed)} nodes; give one a node, or none")
+    pairs = [{"name": name, "zone": places[number] if places else None} for number, name in enumerate(listed)]
+    return [validate(KitNode, pair, "--nodes") for pair in pairs]
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _folder(path: Path) -> None:
+    path.mkdir(parents=True, exist_ok=True)
+
+
+def _read(path: Path) -> object:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error})") from error

@@ -1,0 +1,184 @@
+"""The text files of a deployment kit: start scripts, systemd units, the proxy's configuration, short instructions."""
+
+from scripts.flower_commands import STAND_INS, shell, superexec, superlink, supernode
+
+NODE_PATHS = (
+    "activate-node", "deactivate-node", "send-node-heartbeat", "pull-messages", "push-messages", "get-run", "get-fab",
+    "push-object", "pull-object", "confirm-message-received",
+)  # fmt: skip
+"""What a registered node calls. Nodes that register themselves have no place behind this proxy."""
+
+_HEAD = """#!/bin/sh
+# Needs `trfmoe` on the PATH, or TRFMOE_VENV=the virtual environment it is installed in.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+programs=${TRFMOE_VENV:+$TRFMOE_VENV/bin}
+[ -n "$programs" ] || programs=$(dirname "$(readlink -f "$(command -v trfmoe)")")
+export TRFMOE_PYTHON="$programs/python" FLWR_HOME="$here/flwr" FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1
+export PYTHONUNBUFFERED=1
+"""
+
+
+def proxy(host: str, port: int, superlink_port: int, folder: str) -> str:
+    """Returns nginx's server block: TLS for the nodes, and nothing but what nodes call gets through."""
+    return f"""# Include it in nginx's http block, for instance as /etc/nginx/conf.d/trfmoe.conf.
+# Passes what registered nodes call. The SuperLink's control interface knows no authentication: whoever reaches it runs
+# code on every node. So it stays on loopback, and everything else is refused here.
+server {{
+    listen {port} ssl;
+    server_name {host};
+    ssl_certificate {folder}/server.pem;
+    ssl_certificate_key {folder}/server.key;
+    ssl_protocols TLSv1.2 TLSv1.3;
+
+    client_max_body_size 64m;       # objects travel in pieces of 5 MiB; the list of a message's objects is one piece
+    client_body_buffer_size 8m;
+    proxy_http_version 1.1;
+    proxy_set_header Connection "";
+    proxy_read_timeout 60s;
+
+    location ~ ^/v1/fleet/({"|".join(NODE_PATHS)})$ {{
+        proxy_pass https://127.0.0.1:{superlink_port};
+        proxy_ssl_trusted_certificate {folder}/ca.crt;
+        proxy_ssl_verify on;
+        proxy_ssl_name localhost;
+        proxy_ssl_server_name on;
+    }}
+
+    location / {{
+        return 403;
+    }}
+}}
+"""
+
+
+def coordinator_start(superlink_port: int) -> str:
+    """Returns the coordinator's start script: one of the two programs, or both and again whenever one ends."""
+    return f"""{_HEAD}export PATH="$programs:$PATH"
+mkdir -p "$here/empty" && cd "$here/empty"    # Flower imports apps from the working folder first
+case "${{1:-all}}" in
+superlink) exec {shell(superlink("$here", "127.0.0.1", superlink_port, "process"))} ;;
+superexec) exec {shell(superexec("$here", superlink_port))} ;;
+all)
+    trap 'trap - EXIT; kill $(jobs -p) 2> /dev/null; wait' EXIT
+    trap 'exit 130' INT TERM
+    for program in superlink superexec; do
+        (while :; do
+            "$here/start.sh" "$program" &
+            trap 'kill $! 2> /dev/null; wait; exit' TERM
+            wait $! || true
+            sleep 5
+        done) &
+    done
+    trfmoe deploy register "$here"
+    wait
+    ;;
+*) echo "usage: start.sh [superlink | superexec]" >&2; exit 2 ;;
+esac
+"""
+
+
+def node_start(address: str) -> str:
+    """Returns a node's start script; it runs in the foreground, and is for systemd to start again."""
+    command = shell(supernode("$here", address, "${TRFMOE_NODE_PORT:-9094}"))
+    return f"""{_HEAD}export PATH="$here/bin:$programs:$PATH" TRFMOE_NODE_FILE="$here/node.yaml"
+mkdir -p "$here/empty" && cd "$here/empty"    # Flower imports apps from the working folder first
+exec {command}
+"""
+
+
+def checking_clientapp() -> str:
+    """Returns the program that stands before Flower's own of the same name on a SuperNode's PATH."""
+    return """#!/bin/sh
+# Runs an app's code only when the owner has allowed its hash (node.yaml: apps), within the owner's limits.
+exec "$TRFMOE_PYTHON" -P -m scripts.node_clientapp "$@"
+"""
+
+
+def refusing(program: str) -> str:
+    """Returns a program that runs nothing, in the place of one that would run code which nobody checks."""
+    return f"""#!/bin/sh
+echo "refused: {program} has no business on a node of this federation" >&2
+exit 1
+"""
+
+
+def node_programs() -> dict[str, str]:
+    """Returns what lies in a node's `bin`, first on its SuperNode's PATH: file name -> text."""
+    return {"flwr-clientapp": checking_clientapp(), **{name: refusing(name) for name in STAND_INS}}
+
+
+def unit(description: str, script: str, argument: str = "", after: str = "") -> str:
+    """Returns a systemd unit that starts a script and starts it again after a delay, whatever ended it.
+
+    Flower refuses a node that comes back with the same key for up to a minute, so it is tried again without end.
+    """
+    register = f"ExecStartPost=/usr/bin/env trfmoe deploy register {script}\n" if argument == "superlink" else ""
+    return f"""[Unit]
+Description={description}
+After=network-online.target{f" {after}" if after else ""}
+Wants=network-online.target
+StartLimitIntervalSec=0
+
+[Service]
+# The account, the virtual environment and the folder of this kit are yours to fill in.
+User=trfmoe
+Environment=TRFMOE_VENV=/opt/trfmoe/.venv PATH=/opt/trfmoe/.venv/bin:/usr/bin:/bin
+ExecStart={script}/start.sh{f" {argument}" if argument else ""}
+{register}Restart=always
+RestartSec=10
+KillMode=control-group
+NoNewPrivileges=true
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+NO_APPS = """# SHA-256 of the app bundles whose code may run on this node, one a line; what is not listed is refused.
+# `trfmoe deploy allow .` adds the release that is installed on this machine.
+"""
+
+
+def node_settings(name: str, zone: str | None) -> str:
+    """Returns a node's settings file, for its owner to fill in."""
+    return f"""# What this node is and where its text lies. The owner's own: no coordinator reads or changes it.
+name: {name}
+zone: {zone or "null"}
+data: [data]                  # files and folders, relative to this file: PDF, parquet, JSONL, text
+state_dir: state              # optimizer moments and the place in the data, a run
+cache_dir: cache              # tokens, keyed by content
+# device: cuda                # default: what the recipe says
+limits: {{}}                    # what is beyond them is refused, and said so in both logs:
+#  experts: 40                  at most so many experts in this node's hands
+#  memory_mb: 16000             no more memory than that
+#  hours: "20:00-06:00"         trains only then, by this machine's clock; sits out other rounds
+#  data_sets: {{a-run: [data]}}   only these runs, each on these entries of `data`
+"""
+
+
+def coordinator_readme(host: str, port: int, names: list[str]) -> str:
+    """Returns the coordinator's instructions."""
+    return f"""# The coordinator ({host})
+
+    sudo cp nginx.conf /etc/nginx/conf.d/trfmoe.conf && sudo nginx -s reload    # after editing its paths
+    ./start.sh                        # SuperLink, executor, and the nodes {", ".join(names)} registered
+    trfmoe deploy run . RECIPE.yaml   # one run, on whatever nodes are there
+
+Open port {port} to the nodes, and nothing else: the SuperLink listens on loopback. `*.service` are for systemd.
+Back up `server.key`, `superexec.secret` and `state.db`. `trfmoe deploy check .` and `trfmoe doctor .` find faults.
+"""
+
+
+def node_readme(name: str, host: str, port: int) -> str:
+    """Returns a node owner's instructions."""
+    return f"""# The node {name}, for the coordinator {host}:{port}
+
+    trfmoe deploy allow .     # this machine's release of trfmoe is the code that may run here
+    trfmoe deploy check .     # after naming your data in node.yaml
+    ./start.sh                # or trfmoe-node.service for systemd, which starts it again
+
+`node.key` is this node's identity: keep it at mode 600 and never send it on. Your data, your limits and the hashes of
+the code that you allow stand in `node.yaml`; nobody else can change them. Nothing needs to reach this machine: it calls
+the coordinator.
+"""

@@ -1,0 +1,105 @@
+"""Stands before Flower's `flwr-clientapp` on a node's PATH: runs an app only when the node's owner allowed its code.
+
+Flower ships an app's code to the nodes and imports it, so no check inside that code means anything. This program is the
+owner's own. It imports nothing of this project, for the app's modules have the same names and must be the app's.
+"""
+
+import hashlib
+import os
+import re
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from flwr.supernode.cli import flwr_clientapp
+from flwr.supernode.runtime import run_clientapp as runner
+
+ALLOWED_FILE = "allowed_apps.txt"
+HOOKED = ("pull_task_input", "install_from_fab", "get_project_dir")
+
+
+class RefusedError(Exception):
+    """The owner has not allowed this code."""
+
+
+class TerminatedError(Exception):
+    """Somebody asked this process to end. As an error it is answered; Flower's own way out wedges the SuperNode."""
+
+
+def main() -> None:
+    """Checks and runs one message."""
+    node_file = Path(os.environ["TRFMOE_NODE_FILE"])
+    missing = [name for name in HOOKED if not hasattr(runner, name)]
+    if missing:
+        sys.exit(f"refused: this release of Flower has no {missing[0]}, so apps cannot be checked; install flwr 1.41.0")
+    check(node_file.with_name(ALLOWED_FILE))
+    limit_memory(node_file)
+    flwr_clientapp()
+
+
+def check(allowed_file: Path) -> None:
+    """Makes Flower's client refuse every bundle whose content is not allowed, before any of it is unpacked."""
+    pull, install, project_dir = (getattr(runner, name) for name in HOOKED)
+    task: dict[str, Any] = {}
+
+    def pull_and_remember(client: Any) -> Any:
+        message, context, run, fab = pull(client)
+        task.update(run=run, fab=fab)
+        return message, context, run, fab
+
+    def install_if_allowed(content: bytes, *arguments: Any, **options: Any) -> Any:
+        refuse_unknown(content, allowed_file)
+        folder = install(content, *arguments, **options)
+        run, fab = task["run"], task["fab"]
+        named = project_dir(run.fab_id, run.fab_version, fab.hash_str)
+        if Path(named).resolve() != Path(folder).resolve():
+            raise RefusedError(f"the run names {named}, which is not the bundle that came with it")
+        answer_termination()
+        return folder
+
+    for name, hook in zip(HOOKED, (pull_and_remember, install_if_allowed), strict=False):
+        setattr(runner, name, hook)
+
+
+def refuse_unknown(content: bytes, allowed_file: Path) -> None:
+    """Refuses a bundle whose SHA-256 does not stand in the owner's file.
+
+    Raises:
+        RefusedError: naming the hash and the remedy.
+    """
+    digest = hashlib.sha256(content).hexdigest()
+    text = allowed_file.read_text(encoding="utf-8") if allowed_file.is_file() else ""
+    if digest not in re.findall(r"^[0-9a-f]{64}\b", text, re.MULTILINE):
+        raise RefusedError(
+            f"refused: the owner of this node has not allowed the app {digest}; where this release is installed, "
+            f"`trfmoe deploy allow {allowed_file.parent}` allows it"
+        )
+
+
+def limit_memory(node_file: Path) -> None:
+    """Applies the owner's `limits.memory_mb` to this process and what it starts, before any of the app's code runs."""
+    settings = yaml.safe_load(node_file.read_text(encoding="utf-8"))
+    limits = settings.get("limits") if isinstance(settings, dict) else None
+    megabytes = limits.get("memory_mb") if isinstance(limits, dict) else None
+    if isinstance(megabytes, int) and not isinstance(megabytes, bool):
+        # Private writable memory. Not the address space, of which CUDA and memory-mapped tokens take what they like.
+        resource.setrlimit(resource.RLIMIT_DATA, (megabytes << 20, megabytes << 20))
+
+
+def answer_termination() -> None:
+    """Turns SIGTERM into an error of the app, which Flower answers; later ones are ignored, so that it gets out."""
+
+    def terminated(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_IGN)
+        raise TerminatedError("the client of this node was terminated (SIGTERM)")
+
+    handler: Callable[[int, Any], None] = terminated
+    signal.signal(signal.SIGTERM, handler)
+
+
+if __name__ == "__main__":
+    main()

@@ -16,6 +16,10 @@ _LINE_END_HYPHEN = re.compile(r"(\w)-[ \t]*\n[ \t]*(?=[a-zà-öø-ÿ])")
 _TRAILING_BLANKS = re.compile(r"(?<![^\S\n\f])[^\S\n\f]++(?=[\n\f]|\Z)")
 _INNER_BLANKS = re.compile(r"(?<=[^\s])[^\S\n\f]{2,}|(?<=[^\s])[^\S\n\f ](?=\S)")
 _BLANK_LINES = re.compile(r"\n{3,}")
+# The same where the only blank is the space; beginning with two of them makes the search several times quicker.
+_INNER_SPACES = re.compile(r"  (?<=\S  ) *+")
+# What is blank besides the space, once controls are gone and the text is in NFKC.
+_ODD_BLANKS = "\t\u1680"
 
 
 def clean(text: str, *, join_hyphens: bool = False) -> str:
@@ -29,18 +33,30 @@ def clean(text: str, *, join_hyphens: bool = False) -> str:
     """
     if not text.isascii():
         text = _SURROGATES.sub("\ufffd", text)
-    text = _LINE_ENDS.sub("\n", text)
-    text = _SOFT_HYPHENS.sub("", text)
+    if any(end in text for end in "\r\v\x85\u2028\u2029"):
+        text = _LINE_ENDS.sub("\n", text)
+    if "\x02" in text or "\u00ad" in text:
+        text = _SOFT_HYPHENS.sub("", text)
     text = _INVISIBLE.sub("", text)
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
     if join_hyphens:
         text = _LINE_END_HYPHEN.sub(r"\1", text)
-    text = _TRAILING_BLANKS.sub("", text)
-    text = _INNER_BLANKS.sub(" ", text)
+    text = _without_needless_blanks(text)
     if "\f" in text:
         text = PAGE_BREAK.join(page for page in (page.strip("\n") for page in text.split("\f")) if page.strip())
-    return _BLANK_LINES.sub("\n\n", text).strip("\n\f")
+    if "\n\n\n" in text:
+        text = _BLANK_LINES.sub("\n\n", text)
+    return text.strip("\n\f")
+
+
+def _without_needless_blanks(text: str) -> str:
+    """Returns `text` without blanks at line ends and with one space for every run of them inside a line."""
+    if any(blank in text for blank in _ODD_BLANKS):
+        return _INNER_BLANKS.sub(" ", _TRAILING_BLANKS.sub("", text))
+    if " \n" in text or " \f" in text or text.endswith(" "):
+        text = _TRAILING_BLANKS.sub("", text)
+    return _INNER_SPACES.sub(" ", text) if "  " in text else text
 
 
 def normal_form(piece: str) -> str:

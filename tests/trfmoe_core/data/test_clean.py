@@ -1,6 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trfmoe_core.data import clean as clean_module
 from trfmoe_core.data.clean import PAGE_BREAK, clean, normal_form
 
 
@@ -29,6 +30,13 @@ def test_cleaning_twice_changes_nothing(text: str) -> None:
     once = clean(text)
     assert clean(once) == once
     once.encode("utf-8")
+
+
+@given(st.text(alphabet=st.sampled_from("  \n\fa\tb\u1680\u3000")))
+def test_the_quick_way_for_spaces_gives_what_the_full_patterns_give(text: str) -> None:
+    quick = clean_module._without_needless_blanks(text.replace("\u3000", " "))
+    trailing = clean_module._TRAILING_BLANKS.sub("", text.replace("\u3000", " "))
+    assert quick == clean_module._INNER_BLANKS.sub(" ", trailing)
 
 
 def test_long_runs_cost_linear_time() -> None:

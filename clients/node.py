@@ -13,7 +13,7 @@ import platformdirs
 
 from trfmoe_core.config import NodeSettings, load_node_file, load_recipe
 from trfmoe_core.config.load import validate
-from trfmoe_core.config.places import cache_home
+from trfmoe_core.config.places import cache_home, tokenizer_place
 from trfmoe_core.errors import ConfigError
 
 _FLOWER_KEYS = {"partition-id", "num-partitions"}
@@ -49,7 +49,9 @@ def node_settings(node_config: Mapping[str, Any], recipe_path: Path, home: Path)
             f"{recipe_path}: nodes lists {len(recipe.nodes)}, and this is node number {number}; "
             f'start the simulation with --federation-config "num-supernodes={len(recipe.nodes)}"'
         )
-    return recipe.nodes[number]
+    node = recipe.nodes[number]
+    # Simulated nodes share the coordinator's disk, so its tokenizer folder is theirs too.
+    return node.model_copy(update={"tokenizer": node.tokenizer or recipe.data.tokenizer})
 
 
 def state_folder(settings: NodeSettings, run_id: str) -> Path:
@@ -65,8 +67,14 @@ def cache_folder(settings: NodeSettings) -> Path:
 
 def _from_pairs(pairs: dict[str, Any], home: Path) -> NodeSettings:
     raw = {key.replace("-", "_"): value for key, value in pairs.items()}
+
+    def absolute(path: str) -> str:
+        return str((home / Path(path).expanduser()).resolve())
+
     if isinstance(raw.get("data"), str):
-        raw["data"] = [str((home / Path(part).expanduser()).resolve()) for part in raw["data"].split(os.pathsep)]
+        raw["data"] = [absolute(part) for part in raw["data"].split(os.pathsep)]
+    if isinstance(raw.get("tokenizer"), str):
+        raw["tokenizer"] = tokenizer_place(raw["tokenizer"], absolute)
     drill = {key.removeprefix("drill_"): raw.pop(key) for key in list(raw) if key.startswith("drill_")}
     if drill:
         raw["drill"] = drill

@@ -13,6 +13,7 @@ from strategies.messages import Description, Evaluation, Training, TrainReply, T
 from trfmoe_core.blocks import BlockLayout, Blocks, blocks_digest
 from trfmoe_core.config import NodeSettings, Recipe
 from trfmoe_core.config.load import validate
+from trfmoe_core.config.places import is_hub_name
 from trfmoe_core.data.batches import BatchStream, Cursor, evaluation_windows
 from trfmoe_core.data.corpus import Corpus, prepare_corpus
 from trfmoe_core.data.tokenizer import Tokenizer, load_tokenizer
@@ -48,8 +49,18 @@ class Worker:
         self.precision = resolve_precision(self.recipe.training.precision, self.device)
 
     def tokenizer(self) -> Tokenizer:
-        """Returns the run's tokenizer, from where the node says that it lies."""
-        return load_tokenizer(self.settings.tokenizer or self.recipe.data.tokenizer)
+        """Returns the run's tokenizer, from where the node says that it lies: the coordinator names no path here.
+
+        Raises:
+            DataError: the node has to say where it lies and does not, or it cannot be used.
+        """
+        asked = self.recipe.data.tokenizer
+        if self.settings.tokenizer is None and asked != "byte" and not is_hub_name(asked):
+            raise DataError(
+                f"the run's tokenizer is the coordinator's folder {Path(asked).name}; copy it to this node and say "
+                "where it lies: tokenizer: FOLDER in the node's settings"
+            )
+        return load_tokenizer(self.settings.tokenizer or asked)
 
     def corpus(self, tokenizer: Tokenizer) -> Corpus:
         """Returns the node's text as token shards, from the cache when nothing changed."""

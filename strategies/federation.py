@@ -166,7 +166,8 @@ class Federation:
         if description.tokenizer_fingerprint != self.tokenizer_fingerprint:
             return (
                 f"its tokenizer {str(description.tokenizer_fingerprint)[:12]} differs from the coordinator's "
-                f"{self.tokenizer_fingerprint[:12]}; copy the coordinator's tokenizer folder to the node"
+                f"{self.tokenizer_fingerprint[:12]}; copy the coordinator's tokenizer folder to the node and name it "
+                "in the node's settings (tokenizer: FOLDER)"
             )
         return ""
 

@@ -14,7 +14,9 @@ def test_the_recipe_speaks_for_simulated_nodes(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(RECIPE)
     settings = node_settings({"partition-id": 1, "num-partitions": 3}, path, tmp_path)
-    assert (settings.name, settings.data) == ("b", [str(tmp_path / "y")])
+    assert (settings.name, settings.data, settings.tokenizer) == ("b", [str(tmp_path / "y")], "byte")
+    path.write_text(RECIPE + "\ndata: {tokenizer: ./words}")
+    assert node_settings({"partition-id": 1}, path, tmp_path).tokenizer == str(tmp_path / "words")
     with pytest.raises(ConfigError, match="num-supernodes=3"):
         node_settings({"partition-id": 3}, path, tmp_path)
 
@@ -28,9 +30,10 @@ def test_pairs_come_before_the_recipe(tmp_path: Path) -> None:
 
 
 def test_a_file_comes_first(tmp_path: Path) -> None:
-    (tmp_path / "node.yaml").write_text("name: own\ndata: [texts]\n")
+    (tmp_path / "node.yaml").write_text("name: own\ndata: [texts]\ntokenizer: ./words\n")
     config = {"settings": str(tmp_path / "node.yaml"), "name": "ignored"}
-    assert node_settings(config, tmp_path / "no.yaml", tmp_path).name == "own"
+    settings = node_settings(config, tmp_path / "no.yaml", tmp_path)
+    assert (settings.name, settings.tokenizer) == ("own", str(tmp_path / "words"))
 
 
 def test_unknown_keys_and_silence_are_errors(tmp_path: Path) -> None:

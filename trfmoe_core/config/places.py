@@ -1,6 +1,8 @@
 """Where relative paths of a recipe lead."""
 
 import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import platformdirs
@@ -21,3 +23,21 @@ def find_recipe(path: str) -> Path:
     given = home() / path
     bundled = Path(__file__).resolve().parents[2] / path
     return bundled if not given.exists() and bundled.exists() else given
+
+
+# What a tokenizer or data set of the Hugging Face hub is called: NAME or OWNER/NAME.
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+
+def is_hub_name(name: str) -> bool:
+    """Returns whether `name` could stand on the Hugging Face hub: NAME or OWNER/NAME."""
+    return _HUB_NAME.fullmatch(name) is not None
+
+
+def tokenizer_place(name: str, absolute: Callable[[str], str]) -> str:
+    """Returns what a tokenizer is called wherever a process starts: `byte`, an absolute path or a name on the hub.
+
+    A folder at `absolute(name)` comes before a name on the hub; what begins with `/`, `.` or `~` is always a path.
+    """
+    path = absolute(name)
+    return name if name == "byte" or (is_hub_name(name) and not Path(path).is_dir()) else path

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from trfmoe_core.config.places import is_hub_name, tokenizer_place
 from trfmoe_core.config.section import Section
 from trfmoe_core.data.sources import DataEntry, resolved_entry
 
@@ -81,7 +82,7 @@ class PdfConfig(Section):
 class DataConfig(Section):
     """How text becomes tokens, the same on every node."""
 
-    tokenizer: str = Field("byte", min_length=1, description="byte, or a local Hugging Face tokenizer folder")
+    tokenizer: str = Field("byte", min_length=1, description="byte, a tokenizer folder, or a name on the hub")
     piece_bytes: int = Field(4096, ge=64, le=1 << 24, description="documents are cut at page or paragraph borders")
     held_out: float = Field(0.1, gt=0, lt=1, description="fraction of pieces held out, chosen by hash")
     evaluation_tokens: int = Field(16384, ge=64, description="held-out tokens a node evaluates on every round, at most")
@@ -221,7 +222,7 @@ class NodeSettings(Section):
     data: list[DataEntry] = Field(
         min_length=1, description="files and folders (PDF, parquet, JSONL, text), or mappings: trfmoe_core/data/sources"
     )
-    tokenizer: str | None = Field(None, description="where the recipe's tokenizer folder lies on this node")
+    tokenizer: str | None = Field(None, description="where the recipe's tokenizer lies on this node")
     device: str | None = Field(None, pattern=r"^(auto|cpu|cuda|cuda:\d+)$")
     threads: int | None = Field(None, ge=1, le=1024)
     state_dir: str | None = Field(None, description="null: the user's state folder")
@@ -247,6 +248,7 @@ class NodeSettings(Section):
             "data": [resolved_entry(entry, absolute) for entry in self.data],
             "state_dir": self.state_dir and absolute(self.state_dir),
             "cache_dir": self.cache_dir and absolute(self.cache_dir),
+            "tokenizer": self.tokenizer and tokenizer_place(self.tokenizer, absolute),
             "limits": self.limits.model_copy(update={"data_sets": data_sets}),
         }
         return self.model_copy(update=update)
@@ -311,7 +313,11 @@ class Recipe(Section):
 
     def for_nodes(self) -> "Recipe":
         """The part that travels to the nodes: no node's settings, nothing of the coordinator's own folders."""
-        hidden = {"nodes": [], "num_nodes": self.federation_size, "run_root": "runs", "witness": None}
+        name = self.data.tokenizer
+        # Of a tokenizer folder only its own name; the dot says that it is none on the hub.
+        tokenizer = name if name == "byte" or is_hub_name(name) else f"./{Path(name).name}"
+        data = self.data.model_copy(update={"tokenizer": tokenizer})
+        hidden = {"nodes": [], "num_nodes": self.federation_size, "run_root": "runs", "witness": None, "data": data}
         return self.model_copy(update=hidden)
 
     def resolved(self, base: Path) -> "Recipe":
@@ -321,18 +327,12 @@ class Recipe(Section):
             # Not Path.resolve: it raises on a loop of links, and what is wrong with a path is said where it is read.
             return os.path.abspath(base / os.path.expanduser(path))  # noqa: PTH100, PTH111
 
-        def tokenizer(value: str | None) -> str | None:
-            return value if value in (None, "byte") else absolute(value)
-
-        nodes = [
-            node.relocated(absolute).model_copy(update={"tokenizer": tokenizer(node.tokenizer)}) for node in self.nodes
-        ]
-        data = self.data.model_copy(update={"tokenizer": tokenizer(self.data.tokenizer)})
+        data = self.data.model_copy(update={"tokenizer": tokenizer_place(self.data.tokenizer, absolute)})
         witness = self.witness and self.witness.model_copy(
             update={"data": [resolved_entry(entry, absolute) for entry in self.witness.data]}
         )
         paths = {
-            "nodes": nodes,
+            "nodes": [node.relocated(absolute) for node in self.nodes],
             "num_nodes": self.federation_size,
             "data": data,
             "run_root": absolute(self.run_root),

@@ -14,6 +14,7 @@ from trfmoe_core.errors import DataError
 
 PROBE = "Hello world, it's 3.14!\n\tGrüße — 你好 🙂 "
 MINIMUM_VOCABULARY = 257
+GPT2_BOS = "<|endoftext|>"
 
 
 class HfTokenizer:
@@ -25,7 +26,7 @@ class HfTokenizer:
         backend.no_padding()
         # Text that happens to hold "<|endoftext|>" is text: it must not turn into the special token.
         backend.encode_special_tokens = True
-        self._backend = backend
+        self._backend, self._bos_token = backend, bos_token
         self._config = config
         self.name = name
         bos_id = backend.token_to_id(bos_token)
@@ -37,6 +38,10 @@ class HfTokenizer:
         self.padded_vocab_size = padded(self.vocab_size)
         content = json.dumps([json.loads(backend.to_str()), self.bos_id], sort_keys=True, ensure_ascii=True)
         self.fingerprint = hashlib.sha256(content.encode("ascii")).hexdigest()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process gets it whole; what the library does not carry over is set again."""
+        return HfTokenizer, (self._backend, self._bos_token, self._config, self.name)
 
     def encode(self, text: str) -> TokenIds:
         """Returns the ids of `text`, without any special token."""
@@ -58,29 +63,34 @@ class HfTokenizer:
         write_folder(folder, self._backend.to_str(pretty=True), self._config)
 
 
-def load_folder(folder: Path, config: dict[str, Any]) -> HfTokenizer:
+def load_folder(folder: Path, config: dict[str, Any], name: str) -> HfTokenizer:
     """Returns the tokenizer that lies in `folder`; `config` is its tokenizer_config.json, possibly empty.
 
     Raises:
         DataError: the folder holds no tokenizer, or one that is too small, has no bos or eos, or loses text.
     """
     backend, config = _read_backend(folder, config)
-    bos_token = _token(config.get("bos_token")) or _token(config.get("eos_token"))
+    bos_token = _token(config.get("bos_token")) or _token(config.get("eos_token")) or _end_of_text(backend)
     if bos_token is None:
         raise DataError(f"tokenizer {folder}: neither bos_token nor eos_token in {CONFIG_FILE}; name one there")
-    tokenizer = HfTokenizer(backend, bos_token, config, name=folder.resolve().name)
+    tokenizer = HfTokenizer(backend, bos_token, config, name)
+    check_lossless(tokenizer, f"tokenizer {folder}")
+    return tokenizer
+
+
+def check_lossless(tokenizer: HfTokenizer, where: str) -> None:
+    """Raises a DataError for a tokenizer that is nearly empty or loses text: silent in training, ruinous in figures."""
     if tokenizer.vocab_size < MINIMUM_VOCABULARY:
         raise DataError(
-            f"tokenizer {folder}: only {tokenizer.vocab_size} tokens, fewer than {MINIMUM_VOCABULARY}; "
+            f"{where}: only {tokenizer.vocab_size} tokens, fewer than {MINIMUM_VOCABULARY}; "
             "its vocabulary was probably not loaded: put a tokenizer.json in the folder"
         )
     back = tokenizer.decode(tokenizer.encode(PROBE).tolist())
     if back != PROBE:
         raise DataError(
-            f"tokenizer {folder}: {PROBE!r} comes back as {back!r}; "
-            "losses per byte need a lossless tokenizer: use a byte-level one such as GPT-2's"
+            f"{where}: {PROBE!r} comes back as {back!r}; losses per byte need a lossless tokenizer: "
+            "use a byte-level one such as GPT-2's, or train one with `trfmoe data tokenizer`"
         )
-    return tokenizer
 
 
 def _read_backend(folder: Path, config: dict[str, Any]) -> tuple[Backend, dict[str, Any]]:
@@ -113,6 +123,11 @@ def _convert(folder: Path, config: dict[str, Any]) -> tuple[Backend, dict[str, A
         raise DataError(f"tokenizer folder {folder}: has no fast tokenizer; save one with save_pretrained")
     names = {"bos_token": loaded.bos_token, "eos_token": loaded.eos_token}
     return backend, {"tokenizer_class": "PreTrainedTokenizerFast"} | config | names
+
+
+def _end_of_text(backend: Backend) -> str | None:
+    """GPT-2's folders name no token that starts a text; its only special token does."""
+    return GPT2_BOS if backend.token_to_id(GPT2_BOS) is not None else None
 
 
 def _token(value: object) -> str | None:

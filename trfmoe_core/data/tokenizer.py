@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from trfmoe_core.config.places import is_hub_name
 from trfmoe_core.errors import DataError
 
 TokenIds = npt.NDArray[np.int32]
@@ -122,27 +123,31 @@ class ByteTokenizer:
 
 
 def load_tokenizer(name: str) -> Tokenizer:
-    """Returns the tokenizer called `name`: `byte`, or a local Hugging Face tokenizer folder.
+    """Returns the tokenizer called `name`: `byte`, a local tokenizer folder, or a name on the Hugging Face hub.
 
-    Never reaches for the network and never runs code of the folder.
+    Only a name that is no local folder reaches for the network, and no code of a folder is ever run.
 
     Raises:
-        DataError: no such folder, or what lies in it is not a lossless tokenizer of more than 256 tokens.
+        DataError: no such folder or name, no network, or no lossless tokenizer of more than 256 tokens there.
     """
     if name == "byte":
         return ByteTokenizer()
     folder = Path(name).expanduser()
     if not folder.is_dir():
-        raise DataError(
-            f"tokenizer {name!r}: no such folder (looked in {folder.absolute()}); "
-            "use byte, or the path of a local Hugging Face tokenizer folder"
-        )
+        if not is_hub_name(name):
+            raise DataError(
+                f"tokenizer {name!r}: no such folder (looked in {folder.absolute()}); "
+                "use byte, the path of a tokenizer folder, or a name on the Hugging Face hub such as gpt2"
+            )
+        from trfmoe_core.data.hub_tokenizer import download
+
+        folder = download(name)
     config = read_config(folder)
     if config.get(BYTE_MARK) == "byte":
         return ByteTokenizer()
     from trfmoe_core.data.hf_tokenizer import load_folder
 
-    return load_folder(folder, config)
+    return load_folder(folder, config, name=name if is_hub_name(name) else folder.resolve().name)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """Recipes: every problem at once, with file, key, value and remedy."""
 
+import os
 from pathlib import Path
 
 import pytest
 import yaml
 
 from trfmoe_core.config import ModelConfig, Recipe, apply_overrides, load_node_file, load_recipe, recipe_hash
+from trfmoe_core.config.places import tokenizer_place
 from trfmoe_core.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -98,8 +100,9 @@ def test_the_hash_follows_the_contents() -> None:
 
 def test_nodes_learn_nothing_about_each_other(tmp_path: Path) -> None:
     path = write(tmp_path, "nodes: [{name: a, data: [x]}, {name: b, data: [y]}, {name: c, data: [z]}]")
-    sent = load_recipe(path).resolved(tmp_path).for_nodes()
+    sent = load_recipe(path, ["data.tokenizer=./words/bpe"]).resolved(tmp_path).for_nodes()
     assert sent.nodes == []
+    assert sent.data.tokenizer == "./bpe"
     assert sent.federation_size == 3
     assert str(tmp_path) not in sent.model_dump_json()
     assert Recipe.model_validate(sent.model_dump(mode="json")) == sent
@@ -146,3 +149,22 @@ def test_an_owners_limits_name_entries_of_its_data(tmp_path: Path) -> None:
     file.write_text('name: n\ndata: [a]\nlimits: {hours: "8-17"}\n')
     with pytest.raises(ConfigError, match=r"limits\.hours"):
         load_node_file(file)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("byte", "byte"),
+        ("gpt2", "gpt2"),
+        ("microsoft/DialoGPT-small", "microsoft/DialoGPT-small"),
+        ("own/bpe", "{base}/own/bpe"),
+        ("./gpt2", "{base}/gpt2"),
+        ("a/b/c", "{base}/a/b/c"),
+        ("/abs/bpe", "/abs/bpe"),
+    ],
+)
+def test_a_tokenizer_is_a_folder_where_there_is_one_or_else_a_name_on_the_hub(
+    tmp_path: Path, given: str, expected: str
+) -> None:
+    (tmp_path / "own" / "bpe").mkdir(parents=True)
+    assert tokenizer_place(given, lambda path: os.path.abspath(tmp_path / path)) == expected.format(base=tmp_path)

@@ -1,6 +1,5 @@
 """Recipes: every problem at once, with file, key, value and remedy."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -167,4 +166,4 @@ def test_a_tokenizer_is_a_folder_where_there_is_one_or_else_a_name_on_the_hub(
     tmp_path: Path, given: str, expected: str
 ) -> None:
     (tmp_path / "own" / "bpe").mkdir(parents=True)
-    assert tokenizer_place(given, lambda path: os.path.abspath(tmp_path / path)) == expected.format(base=tmp_path)
+    assert tokenizer_place(given, lambda path: str((tmp_path / path).resolve())) == expected.format(base=tmp_path)

@@ -85,11 +85,17 @@ class Trainer:
         self._forward: nn.Module = self.model
         if ranks.size > 1:
             self.model.sum_counts = ranks.sum
-            self._forward = DistributedDataParallel(self.model, broadcast_buffers=False, gradient_as_bucket_view=True)
+            # Buffers are constants: without this, DDP would send them round before every step.
+            constants = [name for name, _ in model.named_buffers()]
+            ignore = DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
+            ignore(self.model, constants)  # type: ignore[no-untyped-call]
+            self._forward = DistributedDataParallel(self.model, gradient_as_bucket_view=True)
         self._parameters = dict(model.named_parameters())
         self._optimizer = BlockAdamW(self._parameters, config)
         self._shape_LE = (model.config.layers, model.config.experts)
         self._waited_s = 0.0
+        if ranks.size > 2:
+            self._settle_buckets()
 
     def train(self, stream: "BatchStream", steps: int, should_stop: Callable[[], bool] = lambda: False) -> TrainMetrics:
         """Makes `steps` optimizer steps on the stream's next batches and returns their means.
@@ -156,6 +162,17 @@ class Trainer:
             peak_memory_bytes=peak_memory_bytes(self.device),
             expert_share=share_LE.tolist(),
         )
+
+    def _settle_buckets(self) -> None:
+        """Makes DDP arrange its buckets now, by a backward pass whose gradients are dropped.
+
+        It does so after its first step, and where a gradient lies in a bucket decides in which order the ranks' parts
+        are summed: without this, the first step after a resume would differ in its last bits.
+        """
+        tokens_BT = torch.zeros(self.config.batch_size, self.model.config.context, dtype=torch.long, device=self.device)
+        self._forward(tokens_BT, tokens_BT).loss.backward()
+        for parameter in self._parameters.values():
+            parameter.grad = None
 
     def _gradients(self, stream: "BatchStream") -> tuple[Tensor, Tensor, int]:
         """Leaves in `.grad` the mean over micro-batches and ranks.

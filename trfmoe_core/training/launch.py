@@ -1,0 +1,165 @@
+"""Starts one process a device by torch's elastic launcher, and ends with a clear error when one of them dies.
+
+`launch` runs in the parent, `run_rank` in each child. A child never outlives its parent, however that ends.
+"""
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import torch
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure, record
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from trfmoe_core.errors import RunError
+from trfmoe_core.training.ranks import Ranks, joined
+
+ROOT = Path(__file__).resolve().parents[2]
+SAVE_GRACE_S = 600
+"""How long ranks that were interrupted may take to end their step and save."""
+
+_PR_SET_PDEATHSIG = 1
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+# What the other ranks raise when one is gone: never the cause.
+_AFTERMATH = ("closed by peer", "Connection reset", "DistBackendError", "gloo", "NCCL", "DistNetworkError")
+
+
+def launch(module: str, arguments: Sequence[str], device: torch.device, size: int) -> None:
+    """Runs `python -m module` once a rank and returns when all have ended well.
+
+    Args:
+        module: calls `run_rank` when it is run.
+        arguments: what its work is given.
+        device: rank 0's; rank i has the i-th device of that type.
+        size: number of ranks.
+
+    Raises:
+        RunError: if a rank raised or died; the others are stopped then.
+        KeyboardInterrupt: if this process was interrupted; so were the ranks, and they have ended.
+    """
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=size,
+        run_id=uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="127.0.0.1:0",
+        local_addr="127.0.0.1",
+        max_restarts=0,
+        monitor_interval=0.1,
+    )
+    with tempfile.TemporaryDirectory(prefix="trfmoe-ranks-") as logs, _environment(), _signals_restored():
+        config.logs_specs = DefaultLogsSpecs(log_dir=logs, redirects=Std.ALL)
+        try:
+            elastic_launch(config, sys.executable)("-m", module, str(os.getpid()), device.type, *arguments)
+        except ChildFailedError as error:
+            raise RunError(_cause(error.failures, size)) from None
+        except SignalException as error:
+            if error.sigval == signal.SIGINT:
+                raise KeyboardInterrupt from None
+            raise SystemExit(128 + error.sigval) from None
+
+
+def run_rank(work: Callable[[Ranks, torch.device, list[str]], None]) -> None:
+    """Does one rank's work in a process that `launch` started: `work(ranks, device, arguments)`."""
+    parent, kind, *arguments = sys.argv[1:]
+    _die_with(int(parent))
+
+    def joined_work() -> None:
+        device = torch.device("cpu") if kind == "cpu" else torch.device(kind, int(os.environ["LOCAL_RANK"]))
+        with joined(device) as ranks:
+            work(ranks, device, arguments)
+
+    code = 1
+    try:
+        record(joined_work)()
+        code = 0
+    finally:
+        if code:
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # Not by the interpreter's own end: it now and then aborts because threads of the process group still run.
+        os._exit(code)
+
+
+def _cause(failures: Mapping[int, ProcessFailure], size: int) -> str:
+    """Returns what went wrong first, as far as it can be told from what the ranks left behind."""
+
+    def order(item: tuple[int, ProcessFailure]) -> tuple[int, int]:
+        rank, failure = item
+        if failure.exitcode < 0:
+            # The launcher itself ends the others by SIGTERM.
+            return (3 if failure.exitcode == -signal.SIGTERM else 0), rank
+        return (2 if any(mark in _text(failure) for mark in _AFTERMATH) else 1), rank
+
+    rank, failure = min(failures.items(), key=order)
+    who = f"rank {rank} of the {size} that trained together"
+    if failure.exitcode < 0:
+        hint = "; the system does that where memory runs out" if failure.exitcode == -signal.SIGKILL else ""
+        return f"{who} was ended by {failure.signal_name()}{hint}; the others were stopped"
+    return f"{who} failed: {_text(failure)}"
+
+
+def _text(failure: ProcessFailure) -> str:
+    message: Any = failure.message
+    return str(message.get("message", message) if isinstance(message, dict) else message)
+
+
+@contextmanager
+def _environment() -> Iterator[None]:
+    """Lets children import this code from wherever it lies, and the launcher wait until they have saved."""
+    before = dict(os.environ)
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [before.get("PYTHONPATH")])])
+    os.environ["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(SAVE_GRACE_S)
+    for name, logger in logging.root.manager.loggerDict.items():
+        if name.startswith("torch.distributed.") and isinstance(logger, logging.Logger):
+            logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for key in os.environ.keys() - before.keys():
+            del os.environ[key]
+        os.environ.update(before)
+
+
+@contextmanager
+def _signals_restored() -> Iterator[None]:
+    """The launcher takes over some signals and does not give them back."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _die_with(parent: int) -> None:
+    """Lets the system kill this process when its parent ends, however that ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    else:
+        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)

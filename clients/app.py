@@ -38,7 +38,7 @@ def describe(message: Message, context: Context) -> Message:
     """Answers who this node is, after preparing its data."""
     request = read_header(message, DescribeRequest)
     settings = node_settings(context.node_config, recipe_path(context), home())
-    return Message(pack(Worker(settings, request.recipe).describe()), reply_to=message)
+    return Message(pack(Worker(settings, request.recipe).describe(request.run_id)), reply_to=message)
 
 
 @app.train()

@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from clients.bases import KEEP, Bases, receive
 from clients.node import cache_folder, state_folder
 from strategies.messages import Description, Evaluation, Training, TrainReply, TrainRequest
-from trfmoe_core.blocks import BlockLayout, Blocks, blocks_digest
+from trfmoe_core.blocks import BlockLayout, Blocks
 from trfmoe_core.config import NodeSettings, Recipe
 from trfmoe_core.config.load import validate
 from trfmoe_core.config.places import is_hub_name
@@ -25,7 +26,7 @@ from trfmoe_core.training.device import resolve_device, resolve_precision, set_t
 from trfmoe_core.training.evaluate import evaluate
 from trfmoe_core.training.local_state import load_state, save_state
 from trfmoe_core.training.trainer import Trainer
-from trfmoe_core.wire import Parcel, decode, encode
+from trfmoe_core.wire import Parcel, encode
 
 KEEP_STATES = 2
 """Rounds whose state stays on the disk: a coordinator that died in a round asks for it again."""
@@ -66,7 +67,7 @@ class Worker:
         """Returns the node's text as token shards, from the cache when nothing changed."""
         return prepare_corpus(self.settings.data, self.recipe.data, tokenizer, cache_folder(self.settings))
 
-    def describe(self) -> Description:
+    def describe(self, run_id: str) -> Description:
         """Returns who this node is, after its data are prepared. Unusable data are a refusal, not an error."""
         versions = {"python": platform.python_version(), "torch": torch.__version__}
         description = Description(
@@ -89,6 +90,7 @@ class Worker:
                 "files": dict(sorted(Counter(report.status for report in corpus.files).items())),
                 "notes": [note[:2000] for note in corpus.notes[:50]],
                 "bigram_bits_per_byte": corpus.bigram_bits_per_byte,
+                "bases": self._bases(run_id).digests()[-KEEP:],
             }
         )
 
@@ -103,19 +105,20 @@ class Worker:
         model = build_model(self.recipe.model, tokenizer.padded_vocab_size, self.recipe.seed)
         parameters = dict(model.named_parameters())
         layout = BlockLayout.of(parameters)
-        base = decode(parcel, layout, layout.names, [self.recipe.transport.broadcast])
-        if blocks_digest(base) != request.base_digest:
-            raise WireError("the weights that arrived do not have the digest that the coordinator announced")
-        layout.scatter(base, parameters)
-        model.to(self.device)
         reply = TrainReply(
             run_id=request.run_id,
             round=request.round,
             epoch=request.epoch,
             base_digest=request.base_digest,
             name=self.settings.name,
-            evaluation=self._evaluate(model, corpus),
         )
+        bases = self._bases(request.run_id)
+        base = receive(parcel, request, layout, layout.names, self.recipe.transport, bases)
+        if base is None:
+            return reply.model_copy(update={"lacks_base": True}), None
+        layout.scatter(base, parameters)
+        model.to(self.device)
+        reply = reply.model_copy(update={"evaluation": self._evaluate(model, corpus)})
         if request.steps == 0:
             return reply, None
         folder = state_folder(self.settings, request.run_id)
@@ -133,6 +136,9 @@ class Worker:
         save_state(folder / _state_name(request.round), trainer.state() | lost, meta)
         _forget_states(folder, request.round)
         return reply.model_copy(update={"training": training, "index": answer.index}), answer
+
+    def _bases(self, run_id: str) -> Bases:
+        return Bases(state_folder(self.settings, run_id) / "bases")
 
     def _evaluate(self, model: MoETransformer, corpus: Corpus) -> Evaluation:
         windows = evaluation_windows(corpus.held_out, self.recipe.model.context, self.recipe.data.evaluation_tokens)

@@ -101,7 +101,7 @@ def _run(
         recorder=recorder,
         spill_folder=folder.path / "spill",
         state=checkpoint.state if checkpoint else None,
-        momentum=checkpoint.optimizer if checkpoint else None,
+        tensors=checkpoint.optimizer if checkpoint else None,
         witness=witness.loss if witness else None,
         clock=clock,
     )

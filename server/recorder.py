@@ -32,10 +32,10 @@ class RunRecorder:
         for sink in self.sinks:
             sink(event)
 
-    def commit(self, round_number: int, blocks: Blocks, momentum: Blocks, state: dict[str, Any]) -> None:
+    def commit(self, round_number: int, blocks: Blocks, tensors: Blocks, state: dict[str, Any]) -> None:
         """Writes the round's checkpoint, then the line that makes it count, then removes what is too old."""
         root = self.folder.checkpoints_path
-        save_checkpoint(root, round_number, self.named(blocks), momentum, state)
+        save_checkpoint(root, round_number, self.named(blocks), tensors, state)
         self.record("round_committed", round=round_number, digest=state["digest"], **state["summary"])
         best = state["best"]["round"] if state.get("best") else round_number
         keep_only(root, {best, *range(round_number - KEEP_LAST + 1, round_number + 1)})

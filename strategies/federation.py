@@ -149,7 +149,7 @@ class Federation:
             return
         back = name in self.members
         self.members[name] = Member(name=name, node_id=node_id, description=description)
-        fields: dict[str, Any] = description.model_dump(mode="json", exclude={"protocol", "name", "refusal"})
+        fields: dict[str, Any] = description.model_dump(mode="json", exclude={"protocol", "name", "refusal", "bases"})
         self.record("node_joined", node=name, back=back, **fields)
 
     def _objection(self, description: Description) -> str:

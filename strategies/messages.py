@@ -50,6 +50,7 @@ class Description(Section):
     files: dict[str, Count] = Field(default_factory=dict, max_length=50)
     notes: list[Text] = Field(default_factory=list, max_length=50)
     bigram_bits_per_byte: float | None = Field(None, ge=0, le=64)
+    bases: list[Digest] = Field(default_factory=list, max_length=4, description="models of the run that it still has")
 
 
 class TrainRequest(Section):
@@ -67,6 +68,7 @@ class TrainRequest(Section):
     held: list[str]
     recipe: dict[str, Any]
     index: str
+    against: Digest | None = Field(None, description="base digest of what the parcel is the difference to")
 
 
 class Evaluation(Section):
@@ -104,6 +106,7 @@ class TrainReply(Section):
     evaluation: Evaluation | None = None
     training: Training | None = None
     index: str | None = None
+    lacks_base: bool = Field(False, description="the node does not have what the difference is against")
     drill: Text | None = Field(None, description="the fault that this node was told to play")
 
 

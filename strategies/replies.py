@@ -62,6 +62,8 @@ def check_reply(
         sent, echoed = getattr(request, field), getattr(reply, field)
         if sent != echoed:
             raise WireError(f"{field} is {str(echoed)[:16]!r}, not {str(sent)[:16]!r}: a reply to another request")
+    if reply.lacks_base:
+        raise WireError("the node lacks the model that it would need to read this one")
     if request.steps == 0:
         if reply.evaluation is None:
             raise WireError("the reply has no evaluation")
@@ -93,3 +95,11 @@ def _check_training(reply: TrainReply, request: TrainRequest, recipe: Recipe) ->
     expected = request.steps * recipe.training.batch_size * recipe.training.accumulation * model.context
     if training.tokens > 1024 * expected:
         raise WireError(f"{training.tokens} tokens in {request.steps} steps; about {expected} are possible")
+
+
+def lacks_base(message: Message) -> bool:
+    """Whether a node answers that it does not have what a difference is against."""
+    try:
+        return read_header(message, TrainReply).lacks_base
+    except WireError:
+        return False

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from logging import INFO
 from pathlib import Path
 from statistics import median
-from typing import Any, Protocol
+from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
 from flwr.common.logger import log
@@ -20,12 +20,14 @@ from strategies.accounts import reply_fields, round_summary, verdict_fields
 from strategies.arrays import from_arrays, to_arrays
 from strategies.ballots import Ballots
 from strategies.broadcast import Broadcast
+from strategies.chain import Chain
 from strategies.exchange import Clock, Exchange
 from strategies.federation import Federation
 from strategies.messages import DescribeRequest, TrainReply, TrainRequest, pack
 from strategies.outer import OuterOptimizer
+from strategies.recording import Recorder
 from strategies.replay import ReplayGuard
-from strategies.replies import CheckedReply, check_reply
+from strategies.replies import CheckedReply, check_reply, lacks_base
 from strategies.seating import Seating
 from strategies.spill import Spill
 from strategies.voting import Agreement, Verdict, norm
@@ -34,15 +36,7 @@ from trfmoe_core.blocks import BlockLayout, Blocks, blocks_digest
 from trfmoe_core.config import Recipe
 from trfmoe_core.errors import RunError, WireError
 
-
-class Recorder(Protocol):
-    """Where a run leaves what happened and what was decided."""
-
-    def record(self, kind: str, **fields: Any) -> None:
-        """Appends one event."""
-
-    def commit(self, round_number: int, blocks: Blocks, momentum: Blocks, state: dict[str, Any]) -> None:
-        """Makes the result of a round durable before the next one starts."""
+_SENT = "sent."
 
 
 class TriRedundant(Strategy):
@@ -56,7 +50,7 @@ class TriRedundant(Strategy):
         recorder: Takes events and commits.
         spill_folder: Where replicas wait for their vote.
         state: What an earlier `commit` of this run was given, to go on from there.
-        momentum: The outer optimizer's vectors of that commit.
+        tensors: The tensors besides the blocks of that commit.
         witness: Round -> the loss of blocks on its windows of the witness text; None: replicas judge each other.
         clock: Time; tests put in their own.
     """
@@ -71,7 +65,7 @@ class TriRedundant(Strategy):
         recorder: Recorder,
         spill_folder: Path,
         state: dict[str, Any] | None = None,
-        momentum: Blocks | None = None,
+        tensors: Blocks | None = None,
         witness: Callable[[int], Loss] | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -80,7 +74,11 @@ class TriRedundant(Strategy):
         self.run_id = run_id
         self.recorder = recorder
         self.clock = clock or Clock()
-        self.outer = OuterOptimizer(recipe.outer, momentum)
+        tensors = tensors or {}
+        self.outer = OuterOptimizer(recipe.outer, {k: v for k, v in tensors.items() if not k.startswith(_SENT)})
+        sent = {name.removeprefix(_SENT): values for name, values in tensors.items() if name.startswith(_SENT)}
+        self.chain = Chain(recipe.transport.broadcast, sent) if recipe.transport.difference else None
+        self._has: dict[str, str] = {}
         self.agreement = Agreement(cosine=recipe.agreement.cosine, norm_ratio=recipe.agreement.norm_ratio)
         self._recipe_for_nodes = recipe.for_nodes().model_dump(mode="json")
         request = DescribeRequest(run_id=run_id, recipe=self._recipe_for_nodes)
@@ -187,6 +185,7 @@ class TriRedundant(Strategy):
                 self.recorder.record("node_reply", round=server_round, node=name, status="dropped", reason=str(error))
                 continue
             good[name] = checked.reply
+            self._has[name] = checked.reply.base_digest
             bytes_up += checked.num_bytes
             fields = reply_fields(checked.reply, self._sent().of(name).num_bytes, checked.num_bytes)
             self.recorder.record("node_reply", round=server_round, node=name, **fields)
@@ -199,7 +198,8 @@ class TriRedundant(Strategy):
         bytes_down = sum(self._sent().of(name).num_bytes for name in self.federation.online)
         summary = round_summary(verdicts, trained, self.clock.now() - started, bytes_down, bytes_up)
         self.recorder.record("verdicts", round=server_round, verdicts=verdict_fields(verdicts))
-        self.recorder.commit(server_round, self.blocks, self.outer.momentum, self._state(summary))
+        sent = {_SENT + block: values for block, values in self.chain.blocks.items()} if self.chain else {}
+        self.recorder.commit(server_round, self.blocks, self.outer.momentum | sent, self._state(summary))
         if not trained:
             return None, None
         return None, MetricRecord({"train_loss": summary["train_loss"], "tokens": summary["tokens"]})
@@ -225,7 +225,8 @@ class TriRedundant(Strategy):
     def _encode(self) -> Broadcast:
         self._broadcast = None  # frees the last one before the next is made
         wanted = dict.fromkeys(self.seating.placement.nodes, self.layout.names)
-        self._broadcast = Broadcast(self.blocks, self.layout, self.recipe.transport, wanted)
+        known = {name: [*m.description.bases, self._has.get(name, "")] for name, m in self.federation.members.items()}
+        self._broadcast = Broadcast(self.blocks, self.layout, self.recipe.transport, wanted, self.chain, known)
         return self._broadcast
 
     def _sent(self) -> Broadcast:
@@ -244,6 +245,7 @@ class TriRedundant(Strategy):
             held=placement.held_by(name),
             recipe=self._recipe_for_nodes,
             index=sent.index,
+            against=sent.against,
         )
 
     def _messages(self, grid: Grid, round_number: int, steps: int, kind: str, arrays: ArrayRecord) -> list[Message]:
@@ -280,7 +282,9 @@ class TriRedundant(Strategy):
         self._sent().drop_arrays()
         enough = self._quorum() if self.recipe.rounds.wait == "quorum" else None
         for arrival in exchange.receive(label, timeout, "rounds.reply_deadline_s", enough):
-            if arrival.reply is not None:
+            if arrival.reply is not None and self._sent().of(arrival.node).against and lacks_base(arrival.reply):
+                self._send_whole(exchange, arrival.node, label)
+            elif arrival.reply is not None:
                 yield arrival.reply
             elif arrival.kind == "late":
                 self.recorder.record(
@@ -288,6 +292,16 @@ class TriRedundant(Strategy):
                 )
             else:
                 self._missing(arrival.node, arrival.reason)
+
+    def _send_whole(self, exchange: Exchange, name: str, label: int) -> None:
+        phase, number = self._phase
+        arrays = self._sent().whole(name)
+        request = self._request(number, self.recipe.rounds.local_steps if phase == "train" else 0, name)
+        kind = MessageType.TRAIN if phase == "train" else MessageType.EVALUATE
+        message = Message(pack(request, arrays), dst_node_id=self.federation.members[name].node_id, message_type=kind)
+        self.recorder.record("warning", text=f"{name} lost the model of the last round; it gets the whole in {number}")
+        if refusal := exchange.send(name, message, label):
+            self._missing(name, refusal)
 
     def _quorum(self) -> Callable[[float], bool]:
         """Returns a test whether a round may close: the quorum is there, agrees, and the grace time has passed."""

@@ -125,6 +125,17 @@ def dense(replica: Replica) -> Tensor:
     return replica.dense() if isinstance(replica, Quantized) else replica.to(torch.float32, copy=True)
 
 
+def advanced(held: Tensor, difference: Tensor, dtype: torch.dtype) -> Tensor:
+    """Returns a block after a difference has arrived: what node and coordinator both keep, equal to the bit.
+
+    Args:
+        held: What the receiver has, of `dtype`.
+        difference: As it was decoded, float32.
+        dtype: Of whole models on the wire; the result is of it.
+    """
+    return (held.to(torch.float32) + difference).to(dtype)
+
+
 def views(parcel: Parcel, layout: BlockLayout, allowed: Collection[str], dtypes: Collection[str]) -> dict[str, Replica]:
     """Returns a parcel's blocks as flat vectors of the type in which they travelled, in the order of their names.
 

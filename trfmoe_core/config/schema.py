@@ -170,7 +170,10 @@ class OuterConfig(Section):
 class TransportConfig(Section):
     """What travels."""
 
-    broadcast: Dtype = "float32"
+    broadcast: Dtype = Field("float32", description="type of a whole model on its way to a node")
+    difference: Literal["bfloat16", "int8"] | None = Field(
+        None, description="type of the difference to what a node has; null: every round the whole model"
+    )
     updates: Literal["float32", "bfloat16", "int8"] = Field(
         "float32", description="int8: one scale a row; the node adds what got lost to its next update"
     )

@@ -16,8 +16,10 @@ from trfmoe_core.errors import RunFolderError
 _META_KEY = "trfmoe"
 
 
-def save_state(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+def save_state(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any], *, durable: bool = True) -> None:
     """Writes the file so that a reader sees either the old one or the new one, whole, at any instant.
+
+    With `durable` False that holds as long as the system itself does not fail; it saves the wait for the disk.
 
     Raises:
         RunFolderError: if the folder cannot be written.
@@ -27,10 +29,12 @@ def save_state(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any
         path.parent.mkdir(parents=True, exist_ok=True)
         whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         save_file(whole, partial, metadata={_META_KEY: json.dumps(dict(meta), sort_keys=True)})
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
+        if durable:
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
         partial.replace(path)
-        sync_folder(path.parent)
+        if durable:
+            sync_folder(path.parent)
     except (OSError, SafetensorError) as error:
         raise RunFolderError(f"cannot write {path}: {error}; free space, or choose a writable folder") from error
 

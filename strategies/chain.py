@@ -1,0 +1,73 @@
+"""What the nodes were sent last, which the next difference is against.
+
+Differences are taken against what nodes have decoded, not against what was meant, so what one broadcast loses the next
+one makes good. The coordinator keeps the same values as the nodes, to the bit, and stores them with every commit.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from trfmoe_core.blocks import Blocks, block_digest, combined_digest
+from trfmoe_core.wire import advanced
+
+
+class Made(Mapping[str, Tensor]):
+    """Blocks that are made when they are asked for, so that there is one at a time."""
+
+    def __init__(self, names: Collection[str], make: Callable[[str], Tensor]) -> None:
+        self._names, self._make = names, make
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._make(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+class Chain:
+    """The model as the nodes have it.
+
+    Args:
+        dtype: Of a whole model on the wire: every value of the chain is one of this type, so that a node that has
+            missed something gets exactly what the others have.
+        blocks: What `blocks` of an earlier chain was, to go on from there.
+    """
+
+    def __init__(self, dtype: str, blocks: Blocks | None = None) -> None:
+        self._dtype: torch.dtype = getattr(torch, dtype)
+        self.blocks: Blocks = dict(blocks or {})
+        self._digests = {name: block_digest(values.float()) for name, values in self.blocks.items()}
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Block -> digest of its float32 values."""
+        return dict(self._digests)
+
+    def digest(self, names: Collection[str]) -> str | None:
+        """Returns the base digest of some blocks; None when nothing was sent yet."""
+        if not self._digests:
+            return None
+        return combined_digest({name: self._digests[name] for name in names})
+
+    def begin(self, model: Mapping[str, Tensor]) -> None:
+        """Takes a whole model, as it travels."""
+        self.blocks = {name: values.to(self._dtype, copy=True) for name, values in model.items()}
+        self._digests = {name: block_digest(values.float()) for name, values in self.blocks.items()}
+
+    def differences(self, model: Mapping[str, Tensor], names: Collection[str]) -> Made:
+        """Returns what some blocks lack to be those of `model`."""
+        return Made(names, lambda name: model[name] - self.blocks[name])
+
+    def advance(self, name: str, difference: Tensor) -> None:
+        """Takes a difference as nodes decode it."""
+        self.blocks[name] = advanced(self.blocks[name], difference, self._dtype)
+        self._digests[name] = block_digest(self.blocks[name].float())
+
+    def whole(self, names: Collection[str]) -> Made:
+        """Returns some blocks as float32."""
+        return Made(names, lambda name: self.blocks[name].float())

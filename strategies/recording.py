@@ -1,0 +1,15 @@
+"""Where a run leaves what happened and what was decided."""
+
+from typing import Any, Protocol
+
+from trfmoe_core.blocks import Blocks
+
+
+class Recorder(Protocol):
+    """The strategy's way to journal and checkpoints."""
+
+    def record(self, kind: str, **fields: Any) -> None:
+        """Appends one event."""
+
+    def commit(self, round_number: int, blocks: Blocks, tensors: Blocks, state: dict[str, Any]) -> None:
+        """Makes the result of a round, and all else that the next one starts from, durable."""

@@ -20,7 +20,8 @@ from trfmoe_core.data.corpus import Corpus, prepare_corpus
 from trfmoe_core.data.tokenizer import Tokenizer, load_tokenizer
 from trfmoe_core.errors import DataError, WireError
 from trfmoe_core.fingerprint import code_fingerprint
-from trfmoe_core.model.transformer import MoETransformer, build_model
+from trfmoe_core.model.local import local_experts
+from trfmoe_core.model.transformer import MoETransformer, parameter_shapes
 from trfmoe_core.seeds import seed_for
 from trfmoe_core.training.device import resolve_device, resolve_precision, set_threads
 from trfmoe_core.training.evaluate import evaluate
@@ -102,9 +103,9 @@ class Worker:
         """
         tokenizer = self.tokenizer()
         corpus = self.corpus(tokenizer)
-        model = build_model(self.recipe.model, tokenizer.padded_vocab_size, self.recipe.seed)
-        parameters = dict(model.named_parameters())
-        layout = BlockLayout.of(parameters)
+        recipe, vocab_size = self.recipe, tokenizer.padded_vocab_size
+        model = MoETransformer(recipe.model, vocab_size, local_experts(recipe.model, recipe.experts, request.held))
+        layout, here = BlockLayout.of(parameter_shapes(recipe.model, vocab_size)), model.block_values()
         reply = TrainReply(
             run_id=request.run_id,
             round=request.round,
@@ -113,10 +114,12 @@ class Worker:
             name=self.settings.name,
         )
         bases = self._bases(request.run_id)
-        base = receive(parcel, request, layout, layout.names, self.recipe.transport, bases)
+        base = receive(parcel, request, layout, BlockLayout.of(here).names, recipe.transport, bases)
         if base is None:
             return reply.model_copy(update={"lacks_base": True}), None
-        layout.scatter(base, parameters)
+        if missing := [block for block in BlockLayout.of(here).names if block not in base]:
+            raise WireError(f"{len(missing)} blocks of this node's model did not arrive, such as {missing[0]}")
+        layout.scatter(base, here)
         model.to(self.device)
         reply = reply.model_copy(update={"evaluation": self._evaluate(model, corpus)})
         if request.steps == 0:
@@ -184,10 +187,9 @@ class Worker:
         return encode(updates, layout, transport.updates, transport.parcel_mb << 20, sent), lost
 
     def _updates(self, model: MoETransformer, layout: BlockLayout, base: Blocks, held: list[str]) -> Blocks:
-        trained = layout.gather(dict(model.named_parameters()))
-        unknown = [name for name in held if name not in trained]
-        if unknown:
+        if unknown := [name for name in held if name not in base]:
             raise WireError(f"the coordinator asks for the block {unknown[0][:80]!r}, which the model does not have")
+        trained = layout.gather(model.block_values(), held)
         return {name: trained[name].sub_(base[name]) for name in held}
 
 

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from trfmoe_core.config.schema import ModelConfig, TrainingConfig
 from trfmoe_core.model.attention import Attention, Projection
 from trfmoe_core.model.dispatch import Backend, from_experts, grouped_multiply, plan_dispatch, to_experts
-from trfmoe_core.model.moe import swiglu
+from trfmoe_core.model.experts import swiglu
+from trfmoe_core.model.moe import RoutingStats
 from trfmoe_core.model.norm import RMSNorm
 from trfmoe_core.model.transformer import MoETransformer
 from trfmoe_core.training.trainer import Trainer
@@ -53,11 +54,12 @@ class DenseLayer(nn.Module):
         self.gate_up, self.down = Projection(config.width, 2 * hidden), Projection(hidden, config.width)
         self.register_buffer("ones_E", torch.ones(config.experts), persistent=False)
 
-    def forward(self, x_BTD: Tensor, cos_TP: Tensor, sin_TP: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns the residual stream and constants in the place of counts and probabilities."""
+    def forward(self, x_BTD: Tensor, cos_TP: Tensor, sin_TP: Tensor, *_: None) -> tuple[Tensor, RoutingStats]:
+        """Returns the residual stream and constants in the place of what routing did."""
         x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), cos_TP, sin_TP)
         ones_E = self.get_buffer("ones_E")
-        return x_BTD + self.down(swiglu(self.gate_up(self.moe_norm(x_BTD)))), ones_E.long(), ones_E
+        stats = RoutingStats(ones_E.long(), ones_E, ones_E.new_zeros(()))
+        return x_BTD + self.down(swiglu(self.gate_up(self.moe_norm(x_BTD)))), stats
 
 
 def make_model(config: ModelConfig, vocab_size: int, device: torch.device, dense: bool) -> MoETransformer:

@@ -81,7 +81,7 @@ class Witness:
         losses = []
         for batch in torch.split(windows, self.recipe.training.batch_size):
             tokens = batch.to(self._device)
-            x_BTD, _, _ = self._model.hidden(tokens[:, :-1], self._precision)
+            x_BTD, _ = self._model.hidden(tokens[:, :-1], self._precision)
             head = self._model.head.weight
             pairs = zip(x_BTD, tokens[:, 1:], strict=True)
             losses += [linear_cross_entropy(x_TD, head, targets_T) for x_TD, targets_T in pairs]

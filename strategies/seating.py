@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from strategies.federation import Member, Record
+from strategies.layer_floor import with_floor
 from strategies.movement import join, leave
 from strategies.placement import REPLICATION, Placement, place
 from strategies.reputation import Reputation, Standing
 from strategies.voting import Verdict
 from trfmoe_core.config import ReputationConfig
-from trfmoe_core.errors import RunError
+from trfmoe_core.errors import PlacementError, RunError
 
 ALONE_SHARE = 0.5
 """A node stands alone in a round when it was the lone loser in at least this part of the votes that it took part in."""
@@ -23,15 +24,23 @@ class Seating:
         config: When a node sits out.
         record: Takes events.
         state: What `state` returned, to go on from there.
+        layer_floor: Fewest experts of a layer that a node may hold.
     """
 
     def __init__(
-        self, experts: Sequence[str], config: ReputationConfig, record: Record, state: Mapping[str, Any] | None
+        self,
+        experts: Sequence[str],
+        config: ReputationConfig,
+        record: Record,
+        state: Mapping[str, Any] | None,
+        layer_floor: int = 0,
     ) -> None:
         self.experts = list(experts)
+        self.layer_floor = layer_floor
         self.record = record
         self.reputation = Reputation(config, state["reputation"] if state else None)
         self._placement: Placement | None = None
+        self._unseated: set[str] = set()
         if state:
             holders = {block: tuple(names) for block, names in state["holders"].items()}
             nodes = tuple(state["nodes"])
@@ -60,7 +69,11 @@ class Seating:
         }
 
     def open(self, members: Mapping[str, Member]) -> None:
-        """Places the experts on the members, or tells what a resumed run goes on with."""
+        """Places the experts on the members, or tells what a resumed run goes on with.
+
+        Raises:
+            PlacementError: when the experts do not suffice for so many members.
+        """
         if self._placement is None:
             zones = {name: member.description.zone for name, member in members.items()}
             self._change(place(self.experts, list(members), zones=zones), "start")
@@ -82,7 +95,7 @@ class Seating:
             self.record("node_suspect", round=round_number, node=name, reason=f"{reason} can take its experts")
         for name, member in online.items():
             if name not in self.placement.nodes and self.reputation.may_sit(name, round_number):
-                self._change(join(self.placement, name, member.description.zone), f"{name} joined")
+                self._join(name, member.description.zone)
 
     def observe(self, verdicts: Mapping[str, Verdict], replied: Sequence[str]) -> None:
         """Takes in a round's verdicts and who sent a usable reply."""
@@ -97,8 +110,16 @@ class Seating:
             standings[name] = "alone" if lost else "good"
         self.reputation.observe(standings)
 
+    def _join(self, name: str, zone: str | None) -> None:
+        try:
+            self._change(join(self.placement, name, zone), f"{name} joined")
+        except PlacementError as error:
+            if name not in self._unseated:
+                self.record("node_refused", node=name, reason=f"there is no seat for it: {error}")
+            self._unseated.add(name)
+
     def _change(self, placement: Placement, reason: str) -> None:
-        self._placement = placement
+        placement = self._placement = with_floor(placement, self.layer_floor)
         loads = placement.loads()
         self.record(
             "placement",

@@ -84,7 +84,9 @@ class TriRedundant(Strategy):
         request = DescribeRequest(run_id=run_id, recipe=self._recipe_for_nodes)
         self.federation = Federation(request, tokenizer_fingerprint, recorder.record, self.clock)
         seating = state["seating"] if state else None
-        self.seating = Seating(layout.experts, recipe.reputation, recorder.record, seating)
+        self._partial = recipe.experts.unheld == "absent"
+        floor = recipe.model.top_k if self._partial else 0
+        self.seating = Seating(layout.experts, recipe.reputation, recorder.record, seating, floor)
         self.spill = Spill(spill_folder)
         state = state or {}
         self.replays = ReplayGuard(state.get("replays"))
@@ -131,6 +133,15 @@ class TriRedundant(Strategy):
         rounds = self.recipe.rounds
         self.federation.gather(grid, self.recipe.federation_size, rounds.nodes_deadline_s, timeout)
         self.seating.open(self.federation.members)
+        if self._partial:
+            whole = (
+                "the witness measures the whole model" if self.witness else "a witness would measure the whole model"
+            )
+            self.recorder.record(
+                "warning",
+                text="experts.unheld: absent, so every held-out loss is that of the model with only the experts that "
+                f"the node holds; {whole}",
+            )
         config = ConfigRecord()
         for number in range(self.round + 1, num_rounds + 1):
             self.federation.await_seated(grid, self.seating.placement.nodes, rounds.nodes_deadline_s)
@@ -192,6 +203,9 @@ class TriRedundant(Strategy):
         self._evaluated(server_round - 1, good)
         self._judge(server_round)
         verdicts = self._decide()
+        if self._partial and self.witness is not None:
+            losses = self.witness(server_round)(self.blocks)
+            self.recorder.record("witnessed", round=server_round, loss=losses.mean().item(), windows=len(losses))
         self.seating.observe(verdicts, list(good))
         self.round = server_round
         trained = [reply.training for _, reply in sorted(good.items()) if reply.training]
@@ -224,7 +238,8 @@ class TriRedundant(Strategy):
 
     def _encode(self) -> Broadcast:
         self._broadcast = None  # frees the last one before the next is made
-        wanted = dict.fromkeys(self.seating.placement.nodes, self.layout.names)
+        placement = self.seating.placement
+        wanted = {name: placement.held_by(name) if self._partial else self.layout.names for name in placement.nodes}
         known = {name: [*m.description.bases, self._has.get(name, "")] for name, m in self.federation.members.items()}
         self._broadcast = Broadcast(self.blocks, self.layout, self.recipe.transport, wanted, self.chain, known)
         return self._broadcast
@@ -375,6 +390,7 @@ class TriRedundant(Strategy):
             bits_per_byte=bits,
             perplexity=math.exp(min(loss, 700.0)),
             nodes={name: evaluation.model_dump(mode="json") for name, evaluation in measured.items()},
+            experts="held" if self._partial else "all",
             best=best,
         )
         return MetricRecord({"loss": loss, "bits_per_byte": bits})

@@ -6,7 +6,7 @@ follows from the model's parameter shapes alone, so every participant derives th
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Self
@@ -15,10 +15,14 @@ import torch
 from torch import Tensor
 
 TRUNK = "trunk"
-_EXPERT_STACK = re.compile(r"^layers\.(\d+)\.experts\.\w+$")
+EXPERT_STACK = re.compile(r"^layers\.(\d+)\.experts\.(\w+)$")
+"""The name of a tensor that holds one expert of a layer a slice of its dimension 0."""
 
 Blocks = dict[str, Tensor]
 """Block name -> flat float32 vector."""
+
+Values = Mapping[str, Tensor | Mapping[int, Tensor]]
+"""A model's tensors by parameter name. The experts of a stack may stand by number, and some of them be missing."""
 
 _Entry = tuple[str, int | None, tuple[int, ...]]
 
@@ -56,10 +60,14 @@ def expert_block(layer: int, expert: int) -> str:
     return f"layers.{layer}.experts.{expert}"
 
 
-def slot_view(parameters: Mapping[str, Tensor], slot: Slot) -> Tensor:
-    """Returns a slot's values where they lie among a model's named tensors, without gradient."""
-    tensor = parameters[slot.tensor].detach()
-    return tensor if slot.expert is None else tensor[slot.expert]
+def slot_view(values: Values, slot: Slot) -> Tensor:
+    """Returns a slot's values where they lie among a model's tensors, without gradient."""
+    found = values[slot.tensor]
+    if slot.expert is not None:
+        found = found[slot.expert]
+    if not isinstance(found, Tensor):
+        raise TypeError(f"{slot.tensor} is a stack of experts, and the slot names none of them")
+    return found.detach()
 
 
 class BlockLayout:
@@ -69,26 +77,24 @@ class BlockLayout:
         self.specs = dict(specs)
 
     @classmethod
-    def of(cls, parameters: Mapping[str, Tensor]) -> Self:
-        """Returns the layout of a model's named parameters. Expert stacks have one expert a slice of dimension 0."""
+    def of(cls, parameters: Values) -> Self:
+        """Returns the layout of a model's named parameters; of experts that stand by number, those that are there."""
         stacks: dict[int, list[str]] = {}
         trunk: list[str] = []
         for name in sorted(parameters):
-            match = _EXPERT_STACK.match(name)
+            match = EXPERT_STACK.match(name)
             if match:
                 stacks.setdefault(int(match[1]), []).append(name)
             else:
                 trunk.append(name)
         specs = {}
         for layer in sorted(stacks):
-            num_experts = parameters[stacks[layer][0]].shape[0]
-            for expert in range(num_experts):
-                entries: list[_Entry] = [(name, expert, tuple(parameters[name].shape[1:])) for name in stacks[layer]]
-                name = expert_block(layer, expert)
-                specs[name] = BlockSpec(name=name, slots=_slots(entries))
-        specs[TRUNK] = BlockSpec(
-            name=TRUNK, slots=_slots([(name, None, tuple(parameters[name].shape)) for name in trunk])
-        )
+            first = parameters[stacks[layer][0]]
+            for expert in sorted(first) if isinstance(first, Mapping) else range(first.shape[0]):
+                entries = [_entry(parameters, name, expert) for name in stacks[layer]]
+                block = expert_block(layer, expert)
+                specs[block] = BlockSpec(name=block, slots=_slots(entries))
+        specs[TRUNK] = BlockSpec(name=TRUNK, slots=_slots([_entry(parameters, name, None) for name in trunk]))
         return cls(specs)
 
     @property
@@ -102,10 +108,12 @@ class BlockLayout:
         return [name for name in self.specs if name != TRUNK]
 
     @torch.no_grad()
-    def gather(self, parameters: Mapping[str, Tensor]) -> Blocks:
-        """Returns copies of all blocks of a model's named parameters."""
+    def gather(self, parameters: Values, names: Collection[str] | None = None) -> Blocks:
+        """Returns copies of blocks of a model's named parameters: all, or those of `names`."""
         blocks = {}
         for name, spec in self.specs.items():
+            if names is not None and name not in names:
+                continue
             flat = torch.empty(spec.numel, dtype=torch.float32)
             for slot in spec.slots:
                 flat[slot.offset : slot.offset + slot.numel] = slot_view(parameters, slot).reshape(-1)
@@ -113,7 +121,7 @@ class BlockLayout:
         return blocks
 
     @torch.no_grad()
-    def scatter(self, blocks: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
+    def scatter(self, blocks: Mapping[str, Tensor], parameters: Values) -> None:
         """Writes blocks into a model's named parameters, in place."""
         for name, flat in blocks.items():
             for slot in self.specs[name].slots:
@@ -148,3 +156,9 @@ def _slots(entries: list[_Entry]) -> tuple[Slot, ...]:
         slots.append(Slot(tensor=tensor, expert=expert, shape=shape, offset=offset))
         offset += slots[-1].numel
     return tuple(slots)
+
+
+def _entry(parameters: Values, tensor: str, expert: int | None) -> _Entry:
+    whole = parameters[tensor]
+    shape = whole.shape if isinstance(whole, Tensor) else next(iter(whole.values())).shape
+    return tensor, expert, tuple(shape[1:] if expert is not None and isinstance(whole, Tensor) else shape)

@@ -35,6 +35,9 @@ class ModelConfig(Section):
     init_std: float = Field(0.02, gt=0, le=1)
     balance: Literal["per_layer", "pooled"] = "per_layer"
     balance_weight: float = Field(0.01, ge=0, le=10)
+    z_loss_weight: float = Field(0.0, ge=0, le=10, description="of the router's z-loss, arXiv 2202.08906; 0: without")
+    expert: Name = Field("swiglu", description="kind of expert: swiglu, gelu, or one of your own")
+    attention: Name = Field("rotary", description="kind of attention: rotary, normed, or one of your own")
 
     @property
     def num_kv_heads(self) -> int:
@@ -66,7 +69,15 @@ class ExpertsConfig(Section):
     """Who holds experts, and what a node does with the others."""
 
     replication: Literal[3] = 3
-    unheld: Literal["train"] = "train"
+    unheld: Literal["train", "freeze", "absent"] = Field(
+        "train",
+        description="train: they train along and are not sent; freeze: used, never changed; absent: not on the node",
+    )
+    absent_routing: Literal["restrict", "skip"] = Field(
+        "restrict",
+        description="restrict: tokens go to the best experts at hand; skip: to the best of all, and absent ones add "
+        "nothing (arXiv 2606.19025)",
+    )
 
 
 class PdfConfig(Section):

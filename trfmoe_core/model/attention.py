@@ -12,10 +12,15 @@ from torch import Tensor, nn
 
 from trfmoe_core.config.schema import ModelConfig
 from trfmoe_core.model.cache import LayerCache
+from trfmoe_core.model.parts import ATTENTIONS
 
 
+@ATTENTIONS.register("rotary")
 class Attention(nn.Module):
-    """Multi-head attention as in Mixtral; queries, keys and values come from one fused projection."""
+    """Multi-head attention as in Mixtral; queries, keys and values come from one fused projection.
+
+    Base of every other kind, which replaces `prepare`, or `forward` as a whole.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -24,26 +29,43 @@ class Attention(nn.Module):
         self.qkv = Projection(config.width, rows)
         self.output = Projection(self.heads * self.head_width, config.width)
 
-    def forward(self, x_BTD: Tensor, cos_TP: Tensor, sin_TP: Tensor, cache: LayerCache | None = None) -> Tensor:
-        """Returns (B, T, D); position t sees positions 0..t, and all that the cache held before."""
+    def prepare(self, q_BTHC: Tensor, k_BTJC: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns queries and keys as they are to be rotated; here, as they are."""
+        return q_BTHC, k_BTJC
+
+    def forward(
+        self,
+        x_BTD: Tensor,
+        cos_TP: Tensor,
+        sin_TP: Tensor,
+        cache: LayerCache | None = None,
+        seen_B1TT: Tensor | None = None,
+    ) -> Tensor:
+        """Returns (B, T, D); position t sees positions 0..t, and all that the cache held before.
+
+        Args:
+            seen_B1TT: True where a position (third) sees another (fourth), when that is not all up to itself.
+        """
         batch, length, _ = x_BTD.shape
         rotated = self.heads + self.kv_heads
         qkv = self.qkv(x_BTD).view(batch, length, rotated + self.kv_heads, self.head_width)
         qk_BTRC, v_BTJC = torch.split(qkv, [rotated, self.kv_heads], dim=2)
+        if type(self).prepare is not Attention.prepare:
+            qk_BTRC = torch.cat(self.prepare(*torch.split(qk_BTRC, [self.heads, self.kv_heads], dim=2)), dim=2)
         qk_BTRC = rotate(qk_BTRC, cos_TP, sin_TP)
         q_BTHC, k_BTJC = torch.split(qk_BTRC, [self.heads, self.kv_heads], dim=2)
         q, k, v = q_BTHC.transpose(1, 2), k_BTJC.transpose(1, 2), v_BTJC.transpose(1, 2)
-        seen_TU = None
+        seen = seen_B1TT
         if cache is not None:
             k, v = cache.append(k, v)
-            seen_TU = torch.ones(length, k.shape[2], dtype=torch.bool, device=x_BTD.device).tril(k.shape[2] - length)
+            seen = torch.ones(length, k.shape[2], dtype=torch.bool, device=x_BTD.device).tril(k.shape[2] - length)
         grouped = self.heads != self.kv_heads
         # Only the flash kernel on CUDA reads shared heads in place; elsewhere torch would leave its fused kernels.
         in_place = grouped and x_BTD.is_cuda and x_BTD.dtype == torch.bfloat16
         if grouped and not in_place:
             k, v = (t.repeat_interleave(self.heads // self.kv_heads, dim=1) for t in (k, v))
         mixed_BHTC = nnf.scaled_dot_product_attention(
-            q, k, v, attn_mask=seen_TU, is_causal=seen_TU is None, enable_gqa=in_place
+            q, k, v, attn_mask=seen, is_causal=seen is None, enable_gqa=in_place
         )
         out: Tensor = self.output(mixed_BHTC.transpose(1, 2).reshape(batch, length, -1))
         return out

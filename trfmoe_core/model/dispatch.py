@@ -1,6 +1,7 @@
 """Sends tokens to their experts and back, and multiplies each expert's rows by that expert's weights.
 
-N = tokens, K = experts a token, S = N * K slots sorted by expert, E = experts, D = input width, G = output width.
+N = tokens, K = experts a token, S = N * K slots sorted by expert, E = experts at hand, D = input width,
+G = output width. Slots of experts that are not at hand have the number E and come last.
 
 Nothing here adds with atomics or in an order that varies: equal inputs give equal bits.
 """
@@ -31,6 +32,8 @@ class Dispatch:
     """int32, one past each expert's last sorted position."""
     bounds: list[int] | None
     """0 and then `ends_E` as Python numbers; on CUDA None, because reading them would wait for the device."""
+    complete: bool = True
+    """Whether every slot has its expert at hand; else the last rows belong to none and come out as zeros."""
 
     @property
     def counts_E(self) -> Tensor:
@@ -38,8 +41,8 @@ class Dispatch:
         return torch.diff(self.ends_E, prepend=self.ends_E.new_zeros(1)).long()
 
 
-def plan_dispatch(choice_NK: Tensor, num_experts: int) -> Dispatch:
-    """Returns the dispatch for the experts that each token chose."""
+def plan_dispatch(choice_NK: Tensor, num_experts: int, *, complete: bool = True) -> Dispatch:
+    """Returns the dispatch for the experts that each token chose, each 0..E-1, or E unless it is to be `complete`."""
     num_tokens, top_k = choice_NK.shape
     sorted_S, order_S = torch.sort(choice_NK.reshape(-1), stable=True)
     inverse_S = torch.empty_like(order_S)
@@ -48,7 +51,7 @@ def plan_dispatch(choice_NK: Tensor, num_experts: int) -> Dispatch:
     ends_E = torch.searchsorted(sorted_S, experts_E, right=True, out_int32=True)
     bounds = [0, *ends_E.tolist()] if choice_NK.device.type == "cpu" and not torch.compiler.is_compiling() else None
     token_S = torch.div(order_S, top_k, rounding_mode="floor")
-    return Dispatch(order_S, token_S, inverse_S.view(num_tokens, top_k), ends_E, bounds)
+    return Dispatch(order_S, token_S, inverse_S.view(num_tokens, top_k), ends_E, bounds, complete)
 
 
 def to_experts(x_ND: Tensor, dispatch: Dispatch) -> Tensor:
@@ -63,14 +66,22 @@ def from_experts(y_SD: Tensor, weight_NK: Tensor, dispatch: Dispatch) -> Tensor:
     return out_ND
 
 
-def grouped_multiply(x_SD: Tensor, w_EGD: Tensor, dispatch: Dispatch, backend: Backend | None = None) -> Tensor:
-    """Returns (S, G): every sorted row times the transposed weights of its expert.
+def grouped_multiply(
+    x_SD: Tensor,
+    w_EGD: Tensor,
+    dispatch: Dispatch,
+    backend: Backend | None = None,
+    frozen_EGD: Tensor | None = None,
+) -> Tensor:
+    """Returns (S, G): every sorted row times the transposed weights of its expert, zeros where it is not at hand.
 
     Args:
         backend: `loop` (a matrix product an expert, any type), `native` (torch's grouped kernel for CUDA bfloat16:
             does not wait for the device), `naive` (the reference for tests); None takes the fastest that applies.
+        frozen_EGD: the last experts, whose weights get no gradient; `w_EGD` holds the first ones then.
     """
-    return _MULTIPLY[backend or _fastest(x_SD, w_EGD)](x_SD, w_EGD.to(x_SD.dtype), dispatch)
+    frozen_EGD = None if frozen_EGD is None else frozen_EGD.to(x_SD.dtype)
+    return _MULTIPLY[backend or _fastest(x_SD, w_EGD)](x_SD, w_EGD.to(x_SD.dtype), frozen_EGD, dispatch)
 
 
 def _fastest(x_SD: Tensor, w_EGD: Tensor) -> Backend:
@@ -79,27 +90,36 @@ def _fastest(x_SD: Tensor, w_EGD: Tensor) -> Backend:
     return "native" if x_SD.is_cuda and x_SD.dtype == torch.bfloat16 and aligned else "loop"
 
 
-def _native(x_SD: Tensor, w_EGD: Tensor, dispatch: Dispatch) -> Tensor:
+def _native(x_SD: Tensor, w_EGD: Tensor, frozen_EGD: Tensor | None, dispatch: Dispatch) -> Tensor:
     multiply = getattr(nnf, "grouped_mm", None) or torch._grouped_mm
-    out_SG: Tensor = multiply(x_SD, w_EGD.transpose(1, 2), offs=dispatch.ends_E)
+    if frozen_EGD is not None:
+        w_EGD = torch.cat([w_EGD, frozen_EGD])
+    if dispatch.complete:
+        out_SG: Tensor = multiply(x_SD, w_EGD.transpose(1, 2), offs=dispatch.ends_E)
+        return out_SG
+    # The kernel leaves rows after the last expert as it finds them, in both directions.
+    nobody_S1 = (torch.arange(len(x_SD), device=x_SD.device) >= dispatch.ends_E[-1]).unsqueeze(1)
+    out_SG = multiply(x_SD.masked_fill(nobody_S1, 0.0), w_EGD.transpose(1, 2), offs=dispatch.ends_E)
+    return out_SG.masked_fill(nobody_S1, 0.0)
+
+
+def _loop(x_SD: Tensor, w_EGD: Tensor, frozen_EGD: Tensor | None, dispatch: Dispatch) -> Tensor:
+    out_SG: Tensor = _LoopMultiply.apply(x_SD, w_EGD, frozen_EGD, _bounds(dispatch))  # type: ignore[no-untyped-call]
     return out_SG
 
 
-def _loop(x_SD: Tensor, w_EGD: Tensor, dispatch: Dispatch) -> Tensor:
-    out_SG: Tensor = _LoopMultiply.apply(x_SD, w_EGD, _bounds(dispatch))  # type: ignore[no-untyped-call]
-    return out_SG
-
-
-def _naive(x_SD: Tensor, w_EGD: Tensor, dispatch: Dispatch) -> Tensor:
+def _naive(x_SD: Tensor, w_EGD: Tensor, frozen_EGD: Tensor | None, dispatch: Dispatch) -> Tensor:
+    weights = [*w_EGD, *([] if frozen_EGD is None else frozen_EGD.detach())]
     bounds = _bounds(dispatch)
-    return torch.cat([x_SD[bounds[e] : bounds[e + 1]] @ w_EGD[e].T for e in range(w_EGD.shape[0])])
+    rows = [x_SD[begin:end] @ w_GD.T for w_GD, (begin, end) in zip(weights, pairwise(bounds), strict=True)]
+    return torch.cat([*rows, x_SD.new_zeros(len(x_SD) - bounds[-1], w_EGD.shape[1])])
 
 
 def _bounds(dispatch: Dispatch) -> list[int]:
     return [0, *dispatch.ends_E.tolist()] if dispatch.bounds is None else dispatch.bounds
 
 
-_MULTIPLY: dict[Backend, Callable[[Tensor, Tensor, Dispatch], Tensor]] = {
+_MULTIPLY: dict[Backend, Callable[[Tensor, Tensor, Tensor | None, Dispatch], Tensor]] = {
     "loop": _loop,
     "native": _native,
     "naive": _naive,
@@ -144,27 +164,32 @@ class _FromExperts(torch.autograd.Function):
 
 
 class _LoopMultiply(torch.autograd.Function):
-    """One matrix product an expert, each written where it belongs: no concatenation, no summed slices."""
-
     @staticmethod
-    def forward(ctx: Any, x_SD: Tensor, w_EGD: Tensor, bounds: list[int]) -> Tensor:
-        ctx.save_for_backward(x_SD, w_EGD)
+    def forward(ctx: Any, x_SD: Tensor, w_EGD: Tensor, frozen_EGD: Tensor | None, bounds: list[int]) -> Tensor:
+        ctx.save_for_backward(x_SD, w_EGD, frozen_EGD)
         ctx.bounds = bounds
         out_SG = x_SD.new_empty(x_SD.shape[0], w_EGD.shape[1])
-        for e, (begin, end) in enumerate(pairwise(bounds)):
-            torch.mm(x_SD[begin:end], w_EGD[e].T, out=out_SG[begin:end])
+        for w_GD, (begin, end) in zip(_matrices(w_EGD, frozen_EGD), pairwise(bounds), strict=True):
+            torch.mm(x_SD[begin:end], w_GD.T, out=out_SG[begin:end])
+        out_SG[bounds[-1] :] = 0.0
         return out_SG
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        x_SD, w_EGD = ctx.saved_tensors
-        grad_SG = grads[0].contiguous()
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        x_SD, w_EGD, frozen_EGD = ctx.saved_tensors
+        grad_SG, bounds = grads[0].contiguous(), ctx.bounds
         grad_x_SD = torch.empty_like(x_SD) if ctx.needs_input_grad[0] else None
         grad_w_EGD = torch.empty_like(w_EGD) if ctx.needs_input_grad[1] else None
-        for e, (begin, end) in enumerate(pairwise(ctx.bounds)):
+        for e, (w_GD, (begin, end)) in enumerate(zip(_matrices(w_EGD, frozen_EGD), pairwise(bounds), strict=True)):
             rows = slice(begin, end)
             if grad_x_SD is not None:
-                torch.mm(grad_SG[rows], w_EGD[e], out=grad_x_SD[rows])
-            if grad_w_EGD is not None:
+                torch.mm(grad_SG[rows], w_GD, out=grad_x_SD[rows])
+            if grad_w_EGD is not None and e < len(w_EGD):
                 torch.mm(grad_SG[rows].T, x_SD[rows], out=grad_w_EGD[e])
-        return grad_x_SD, grad_w_EGD, None
+        if grad_x_SD is not None:
+            grad_x_SD[bounds[-1] :] = 0.0
+        return grad_x_SD, grad_w_EGD, None, None
+
+
+def _matrices(w_EGD: Tensor, frozen_EGD: Tensor | None) -> list[Tensor]:
+    return [*w_EGD, *(() if frozen_EGD is None else frozen_EGD)]

@@ -74,7 +74,7 @@ def _tokens(
 def _next_logits(model: MoETransformer, tokens: Sequence[int], cache: KeyValueCache) -> Tensor:
     """Returns the logits (V) after tokens that follow the cache's, in float32 on the CPU."""
     tokens_BT = torch.tensor([tokens], device=model.embedding.weight.device)
-    hidden_BTD, _, _ = model.hidden(tokens_BT, model.embedding.weight.dtype, cache)
+    hidden_BTD, _ = model.hidden(tokens_BT, model.embedding.weight.dtype, cache)
     logits_V: Tensor = model.head(hidden_BTD[0, -1]).float().cpu()
     if not logits_V.isfinite().all():
         raise RunError("the model's weights give no finite logits; take an earlier checkpoint")

@@ -1,71 +1,107 @@
-"""A layer's mixture of experts: the router, the stacked SwiGLU experts, and their balance loss.
+"""A layer's mixture of experts: the router, the way through the experts and back, and the losses that steer it.
 
-L = layers, N = tokens, D = width, E = experts, K = experts a token, S = N * K slots sorted by expert,
-F = hidden width of an expert, G = 2 F (gate rows, then up rows).
+L = layers, N = tokens, D = width, E = experts, K = experts a token, P = experts on this node.
 """
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from trfmoe_core.config.schema import ModelConfig
-from trfmoe_core.model.dispatch import Backend, Dispatch, from_experts, grouped_multiply, plan_dispatch, to_experts
+from trfmoe_core.model.dispatch import Dispatch, from_experts, plan_dispatch, to_experts
+from trfmoe_core.model.experts import Experts
+from trfmoe_core.model.local import LocalExperts, whole_layer
 
 
-@dataclass(frozen=True)
-class Routing:
+class Routing(NamedTuple):
     """What the router of one layer decided."""
 
     choice_NK: Tensor
-    """Chosen experts, the most probable first."""
+    """Chosen experts, the most probable first: local numbers, and P for one that is not here."""
     weight_NK: Tensor
     """float32 weights of the chosen experts, summing to 1 a token."""
-    prob_E: Tensor
-    """float32 mean probability of each expert over the tokens, with gradient."""
+    prob: Tensor
+    """float32 mean probability over the tokens of each expert that could be chosen, with gradient."""
+    z_loss: Tensor
+    """Mean square of the log of the softmax's denominator, float32 with gradient; 0 where it is not asked for."""
+    absent_counts_E: Tensor | None
+    """Choices of each expert of the whole layer where some of them may not be here, else None."""
+
+
+class RoutingStats(NamedTuple):
+    """What routing did, for losses and reports: of one layer (E), or stacked over layers (L, E)."""
+
+    counts: Tensor
+    """Slots that each expert of the whole layer was chosen for, int64."""
+    prob: Tensor
+    """float32 mean probability of each expert of the whole layer, with gradient; 0 for one that cannot be chosen."""
+    z_loss: Tensor
+    """float32, see `Routing`; stacked: (L)."""
 
 
 class Router(nn.Module):
-    """Softmax over all experts in float32, the best K kept and renormalised (as in Mixtral, arXiv 2401.04088)."""
+    """Softmax over the experts in float32, the best K kept and renormalised (as in Mixtral, arXiv 2401.04088)."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, local: LocalExperts | None = None) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(config.experts, config.width))
-        self.top_k = config.top_k
+        self.top_k, self.with_z_loss = config.top_k, config.z_loss_weight > 0
+        self.local = local or whole_layer(config.experts)
+        if not self.local.whole:
+            present = list(self.local.present)
+            places = [present.index(e) if e in present else len(present) for e in range(config.experts)]
+            self.register_buffer("present_P", torch.tensor(present), persistent=False)
+            self.register_buffer("local_of_E", torch.tensor(places), persistent=False)
 
     def forward(self, x_ND: Tensor) -> Routing:
         """Returns the routing of the tokens."""
-        prob_NE = nnf.linear(x_ND.float(), self.weight.float()).softmax(dim=-1)
+        among_present = self.local.restricted and not self.local.whole
+        rows = self.weight.index_select(0, self.get_buffer("present_P")) if among_present else self.weight
+        logits_NE = nnf.linear(x_ND.float(), rows.float())
+        prob_NE = logits_NE.softmax(dim=-1)
         top_NK, choice_NK = torch.topk(prob_NE, self.top_k, dim=-1)
-        return Routing(choice_NK, top_NK / top_NK.sum(dim=-1, keepdim=True), prob_NE.mean(dim=0))
+        counts_E = None
+        if not self.local.whole and not among_present:
+            if len(self.local.present) < self.local.num_experts:
+                counts_E = choice_NK.new_zeros(self.local.num_experts)
+                counts_E.scatter_add_(0, choice_NK.reshape(-1), torch.ones_like(choice_NK.reshape(-1)))
+            choice_NK = self.get_buffer("local_of_E")[choice_NK]
+        z_loss = logits_NE.logsumexp(dim=-1).square().mean() if self.with_z_loss else prob_NE.new_zeros(())
+        return Routing(choice_NK, top_NK / top_NK.sum(dim=-1, keepdim=True), prob_NE.mean(dim=0), z_loss, counts_E)
+
+    def whole_stats(self, routing: Routing, dispatch: Dispatch) -> RoutingStats:
+        """Returns what routing did in numbers of the whole layer."""
+        if self.local.whole:
+            return RoutingStats(dispatch.counts_E, routing.prob, routing.z_loss)
+        counts_E, prob_E, present_P = routing.absent_counts_E, routing.prob, self.get_buffer("present_P")
+        if counts_E is None:
+            counts_E = dispatch.counts_E.new_zeros(self.local.num_experts)
+            counts_E = counts_E.index_copy(0, present_P, dispatch.counts_E)
+        if self.local.restricted:
+            prob_E = prob_E.new_zeros(self.local.num_experts).index_copy(0, present_P, prob_E)
+        return RoutingStats(counts_E, prob_E, routing.z_loss)
 
 
-class Experts(nn.Module):
-    """All experts of a layer in two stacked tensors, transformers' layout: `w[e]` is expert e, contiguous."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.w_gate_up_EGD = nn.Parameter(torch.empty(config.experts, 2 * config.expert_width, config.width))
-        self.w_down_EDF = nn.Parameter(torch.empty(config.experts, config.width, config.expert_width))
-        self.backend: Backend | None = None
-
-    def forward(self, x_SD: Tensor, dispatch: Dispatch) -> Tensor:
-        """Returns (S, D): every sorted row through its expert."""
-        gate_up_SG = grouped_multiply(x_SD, self.w_gate_up_EGD, dispatch, self.backend)
-        return grouped_multiply(swiglu(gate_up_SG), self.w_down_EDF, dispatch, self.backend)
-
-
-def mix_experts(x_ND: Tensor, router: Router, experts: Experts) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the mixture's output (N, D), the slots of each expert (E, int64) and its mean probability (E)."""
+def mix_experts(x_ND: Tensor, router: Router, experts: Experts) -> tuple[Tensor, RoutingStats]:
+    """Returns the mixture's output (N, D) and what routing did."""
     routing = router(x_ND)
-    dispatch = plan_dispatch(routing.choice_NK, router.weight.shape[0])
+    local = router.local
+    complete = local.restricted or len(local.present) == local.num_experts
+    dispatch = plan_dispatch(routing.choice_NK, len(local.present), complete=complete)
     y_SD = experts(to_experts(x_ND, dispatch), dispatch)
-    return from_experts(y_SD, routing.weight_NK, dispatch), dispatch.counts_E, routing.prob_E
+    return from_experts(y_SD, routing.weight_NK, dispatch), router.whole_stats(routing, dispatch)
 
 
-def balance_loss(counts_LE: Tensor, prob_LE: Tensor, top_k: int, kind: Literal["per_layer", "pooled"]) -> Tensor:
+def balance_loss(
+    counts_LE: Tensor,
+    prob_LE: Tensor,
+    top_k: int,
+    kind: Literal["per_layer", "pooled"],
+    choosable: Sequence[int] | None = None,
+) -> Tensor:
     """Returns the load-balancing loss, a scalar with gradient through the probabilities (arXiv 2101.03961, eq. 4).
 
     Args:
@@ -74,40 +110,14 @@ def balance_loss(counts_LE: Tensor, prob_LE: Tensor, top_k: int, kind: Literal["
         kind: `per_layer`: E * sum_e f_e P_e with f_e the share of slots, averaged over layers; 1.0 is balance for
             every top-k. `pooled`: f and P are taken over all layers together and f counts slots a token, so balance
             is top_k: exactly transformers' `load_balancing_loss_func`.
+        choosable: of each layer, experts among which its router picks, when that is not all; the E of the formula.
     """
-    num_experts = counts_LE.shape[1]
+    num_layers, num_experts = counts_LE.shape
     share_LE = counts_LE.float() / counts_LE.sum(dim=1, keepdim=True)
-    if kind == "per_layer":
-        return num_experts * (share_LE * prob_LE).sum(dim=1).mean()
-    return num_experts * top_k * (share_LE.mean(dim=0) * prob_LE.mean(dim=0)).sum()
-
-
-def swiglu(gate_up_SG: Tensor) -> Tensor:
-    """Returns `silu(gate) * up` of the two halves of the last dimension (arXiv 2002.05202)."""
-    if torch.compiler.is_compiling():
-        gate_SF, up_SF = gate_up_SG.chunk(2, dim=-1)
-        return nnf.silu(gate_SF) * up_SF
-    hidden_SF: Tensor = _SwiGLU.apply(gate_up_SG)  # type: ignore[no-untyped-call]
-    return hidden_SF
-
-
-class _SwiGLU(torch.autograd.Function):
-    """Keeps only its input for the backward pass and writes both halves of the gradient in place."""
-
-    @staticmethod
-    def forward(ctx: Any, gate_up_SG: Tensor) -> Tensor:
-        ctx.save_for_backward(gate_up_SG)
-        gate_SF, up_SF = gate_up_SG.chunk(2, dim=-1)
-        return nnf.silu(gate_SF).mul_(up_SF)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        (gate_up_SG,) = ctx.saved_tensors
-        gate_SF, up_SF = gate_up_SG.chunk(2, dim=-1)
-        grad_SG = torch.empty_like(gate_up_SG)
-        grad_gate_SF, grad_up_SF = grad_SG.chunk(2, dim=-1)
-        scratch_SF = nnf.silu(gate_SF)
-        torch.mul(scratch_SF, grads[0], out=grad_up_SF)
-        torch.mul(grads[0], up_SF, out=scratch_SF)
-        torch.ops.aten.silu_backward.grad_input(scratch_SF, gate_SF, grad_input=grad_gate_SF)
-        return grad_SG
+    factors = [float(num_experts)] * num_layers if choosable is None else [float(count) for count in choosable]
+    if kind == "pooled":
+        factor = sum(factors) / num_layers
+        return factor * top_k * (share_LE.mean(dim=0) * prob_LE.mean(dim=0)).sum()
+    alike = len(set(factors)) == 1
+    factor_L = factors[0] if alike else torch.tensor(factors, device=prob_LE.device)
+    return (factor_L * (share_LE * prob_LE).sum(dim=1)).mean()

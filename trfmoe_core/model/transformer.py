@@ -4,7 +4,7 @@ B = sequences, T = positions, N = B * T tokens, D = width, V = vocabulary, L = l
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,13 +12,17 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from trfmoe_core.blocks import EXPERT_STACK
 from trfmoe_core.config.schema import ModelConfig
 from trfmoe_core.errors import ConfigError
-from trfmoe_core.model.attention import Attention, Projection, rotary_tables
+from trfmoe_core.model.attention import Projection, rotary_tables
 from trfmoe_core.model.cache import KeyValueCache, LayerCache
+from trfmoe_core.model.experts import FROZEN
+from trfmoe_core.model.local import LocalExperts, whole_layer
 from trfmoe_core.model.loss import linear_cross_entropy
-from trfmoe_core.model.moe import Experts, Router, balance_loss, mix_experts
+from trfmoe_core.model.moe import Router, RoutingStats, balance_loss, mix_experts
 from trfmoe_core.model.norm import RMSNorm
+from trfmoe_core.model.parts import ATTENTIONS, EXPERTS
 
 
 @dataclass(frozen=True)
@@ -31,37 +35,46 @@ class ModelOutput:
     """Mean over unmasked targets in nats, float32; None without targets."""
     balance_loss: Tensor
     """Load-balancing loss, unweighted, float32."""
+    z_loss: Tensor
+    """Router z-loss (arXiv 2202.08906, eq. 5), mean over layers, unweighted, float32; 0 where its weight is 0."""
     expert_counts_LE: Tensor
     """Slots that each expert of each layer received, int64."""
     balance_weight: float
+    z_loss_weight: float
 
     @property
     def loss(self) -> Tensor:
-        """The training objective: cross-entropy plus the weighted balance loss."""
+        """The training objective: cross-entropy plus the weighted balance loss and router z-loss."""
         if self.cross_entropy is None:
             raise ConfigError("the loss was asked for, but forward() was called without targets; pass targets_BT")
-        return self.cross_entropy + self.balance_weight * self.balance_loss
+        loss = self.cross_entropy + self.balance_weight * self.balance_loss
+        return loss + self.z_loss_weight * self.z_loss if self.z_loss_weight else loss
 
 
 class DecoderLayer(nn.Module):
     """Attention, then the mixture of experts, each behind a norm and added to the residual stream."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, local: LocalExperts) -> None:
         super().__init__()
         self.attention_norm = RMSNorm(config.width, config.norm_eps)
-        self.attention = Attention(config)
+        self.attention = ATTENTIONS.get(config.attention)(config)
         self.moe_norm = RMSNorm(config.width, config.norm_eps)
-        self.router = Router(config)
-        self.experts = Experts(config)
+        self.router = Router(config, local)
+        self.experts = EXPERTS.get(config.expert)(config, local)
 
     def forward(
-        self, x_BTD: Tensor, cos_TP: Tensor, sin_TP: Tensor, cache: LayerCache | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns the residual stream, the slots of each expert (E) and its mean router probability (E)."""
-        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), cos_TP, sin_TP, cache)
+        self,
+        x_BTD: Tensor,
+        cos_TP: Tensor,
+        sin_TP: Tensor,
+        cache: LayerCache | None = None,
+        seen_B1TT: Tensor | None = None,
+    ) -> tuple[Tensor, RoutingStats]:
+        """Returns the residual stream and what routing did."""
+        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), cos_TP, sin_TP, cache, seen_B1TT)
         normed_ND = self.moe_norm(x_BTD).view(-1, x_BTD.shape[-1])
-        mixed_ND, counts_E, prob_E = mix_experts(normed_ND, self.router, self.experts)
-        return x_BTD + mixed_ND.view_as(x_BTD), counts_E, prob_E
+        mixed_ND, stats = mix_experts(normed_ND, self.router, self.experts)
+        return x_BTD + mixed_ND.view_as(x_BTD), stats
 
 
 class MoETransformer(nn.Module):
@@ -69,15 +82,20 @@ class MoETransformer(nn.Module):
 
     Under `torch.autocast` the residual stream and all products are in the autocast type; router probabilities, norm
     statistics, softmax and loss stay in float32.
+
+    Args:
+        vocab_size: the tokenizer's, padded; the rows that the config asks for go before.
+        local: which experts of each layer are here and trained; None: all are.
     """
 
-    def __init__(self, config: ModelConfig, vocab_size: int) -> None:
+    def __init__(self, config: ModelConfig, vocab_size: int, local: Sequence[LocalExperts] | None = None) -> None:
         super().__init__()
-        self.config, self.vocab_size = config, vocab_size
-        self.embedding = Projection(config.width, vocab_size)
-        self.layers = nn.ModuleList([DecoderLayer(config) for _ in range(config.layers)])
+        self.config, self.vocab_size = config, config.vocab_size or vocab_size
+        self.local = tuple(local or [whole_layer(config.experts)] * config.layers)
+        self.embedding = Projection(config.width, self.vocab_size)
+        self.layers = nn.ModuleList([DecoderLayer(config, layer) for layer in self.local])
         self.norm = RMSNorm(config.width, config.norm_eps)
-        self.head = Projection(config.width, vocab_size)
+        self.head = Projection(config.width, self.vocab_size)
         if config.tie_embeddings:
             self.head.weight = self.embedding.weight
         cos_TP, sin_TP = rotary_tables(config.context, config.head_width, config.rope_theta)
@@ -104,10 +122,12 @@ class MoETransformer(nn.Module):
         device = tokens_BT.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.embedding.weight.dtype
         with torch.autocast(device, enabled=False):
-            x_BTD, counts_LE, prob_LE = self.hidden(tokens_BT, dtype)
+            x_BTD, stats = self.hidden(tokens_BT, dtype)
+            counts_LE = stats.counts
             if self.training and self.sum_counts is not None:
                 counts_LE = self.sum_counts(counts_LE)
-            balance = balance_loss(counts_LE, prob_LE, self.config.top_k, self.config.balance)
+            choosable = [layer.choosable for layer in self.local]
+            balance = balance_loss(counts_LE, stats.prob, self.config.top_k, self.config.balance, choosable)
             logits_BTV = cross_entropy = None
             if targets_BT is None:
                 logits_BTV = self.head(x_BTD)
@@ -115,12 +135,13 @@ class MoETransformer(nn.Module):
                 mask_N = None if mask_BT is None else mask_BT.reshape(-1)
                 x_ND = x_BTD.view(-1, x_BTD.shape[-1])
                 cross_entropy = linear_cross_entropy(x_ND, self.head.weight, targets_BT.reshape(-1), mask_N)
-        return ModelOutput(logits_BTV, cross_entropy, balance, counts_LE, self.config.balance_weight)
+        weights = (self.config.balance_weight, self.config.z_loss_weight)
+        return ModelOutput(logits_BTV, cross_entropy, balance, stats.z_loss.mean(), counts_LE, *weights)
 
     def hidden(
         self, tokens_BT: Tensor, dtype: torch.dtype, cache: KeyValueCache | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns the normed last hidden states (B, T, D), slots (L, E) and mean router probabilities (L, E).
+    ) -> tuple[Tensor, RoutingStats]:
+        """Returns the normed last hidden states (B, T, D) and what routing did in every layer.
 
         Args:
             cache: Holds the positions before these tokens, and these afterwards.
@@ -134,16 +155,38 @@ class MoETransformer(nn.Module):
             )
         cos_TP, sin_TP = self.get_buffer("cos_TP")[begin:end], self.get_buffer("sin_TP")[begin:end]
         x_BTD = nnf.embedding(tokens_BT, self.embedding.weight).to(dtype)
-        counts, probs = [], []
+        stats = []
         for number, layer in enumerate(self.layers):
             given = (x_BTD, cos_TP, sin_TP, cache and cache.layers[number])
             if self.gradient_checkpointing and self.training:
-                x_BTD, counts_E, prob_E = checkpoint(layer, *given, use_reentrant=False)
+                x_BTD, layer_stats = checkpoint(layer, *given, use_reentrant=False)
             else:
-                x_BTD, counts_E, prob_E = layer(*given)
-            counts.append(counts_E)
-            probs.append(prob_E)
-        return self.norm(x_BTD), torch.stack(counts), torch.stack(probs)
+                x_BTD, layer_stats = layer(*given)
+            stats.append(layer_stats)
+        return self.norm(x_BTD), RoutingStats(*(torch.stack(parts) for parts in zip(*stats, strict=True)))
+
+    def by_expert(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor | dict[int, Tensor]]:
+        """Returns tensors by parameter name (weights, gradients) with every stack taken apart by expert number.
+
+        Numbers are those of the whole model, whatever of it lies here: what `BlockLayout` reads and writes.
+        """
+        found: dict[str, Tensor | dict[int, Tensor]] = {}
+        for name, tensor in tensors.items():
+            match = EXPERT_STACK.match(name)
+            if match is None:
+                found[name] = tensor
+                continue
+            layer, stack = int(match[1]), match[2].removeprefix(FROZEN)
+            numbers = self.local[layer].frozen if match[2].startswith(FROZEN) else self.local[layer].trained
+            experts = found.setdefault(f"layers.{layer}.experts.{stack}", {})
+            if isinstance(experts, dict):
+                experts.update(zip(numbers, tensor, strict=True))
+        return found
+
+    def block_values(self) -> dict[str, Tensor | dict[int, Tensor]]:
+        """Returns everything of the whole model that lies here, trained or not, as `by_expert`; views, not copies."""
+        frozen = {name: buffer for name, buffer in self.named_buffers() if name.rpartition(".")[2].startswith(FROZEN)}
+        return self.by_expert({**dict(self.named_parameters()), **frozen})
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator) -> None:
@@ -157,12 +200,14 @@ class MoETransformer(nn.Module):
             parameter.normal_(0.0, self.config.init_std * scale, generator=generator)
 
 
-def build_model(config: ModelConfig, vocab_size: int, seed: int) -> MoETransformer:
-    """Returns a float32 model on the CPU whose weights follow from the seed alone; torch's own RNG is untouched.
+def parameter_shapes(config: ModelConfig, vocab_size: int) -> dict[str, Tensor]:
+    """Returns the parameters of a whole model on the meta device: names and shapes, no memory."""
+    with torch.device("meta"):
+        return dict(MoETransformer(config, vocab_size).named_parameters())
 
-    Args:
-        vocab_size: The tokenizer's, padded; the rows that the config asks for go before.
-    """
-    model = MoETransformer(config, config.vocab_size or vocab_size)
+
+def build_model(config: ModelConfig, vocab_size: int, seed: int) -> MoETransformer:
+    """Returns a float32 model on the CPU whose weights follow from the seed alone; torch's own RNG is untouched."""
+    model = MoETransformer(config, vocab_size)
     model.init_weights(torch.Generator().manual_seed(seed))
     return model

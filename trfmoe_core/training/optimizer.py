@@ -4,13 +4,13 @@ An expert that no token reached in a step rests: neither weight decay nor old mo
 updates, which corrects the bias of the moments, stands still.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from trfmoe_core.blocks import BlockLayout, Slot, slot_view
+from trfmoe_core.blocks import BlockLayout, Slot, Values, slot_view
 from trfmoe_core.config.schema import TrainingConfig
 from trfmoe_core.errors import RunError
 
@@ -35,13 +35,22 @@ class BlockAdamW:
     Args:
         parameters: The model's, by name, where they will stay; those without gradient are left alone.
         config: Rates and decay.
+        by_expert: Takes stacks apart by the numbers that experts have in the whole model, `MoETransformer.by_expert`;
+            by default a stack holds all of them.
     """
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], config: TrainingConfig) -> None:
+    def __init__(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        config: TrainingConfig,
+        by_expert: Callable[[Mapping[str, Tensor]], Values] = dict,
+    ) -> None:
         self._parameters = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
+        self._by_expert = by_expert
+        values = by_expert(self._parameters)
         self._units = {
-            block: [_Unit(slot, nn.Parameter(slot_view(self._parameters, slot))) for slot in spec.slots]
-            for block, spec in BlockLayout.of(self._parameters).specs.items()
+            block: [_Unit(slot, nn.Parameter(slot_view(values, slot))) for slot in spec.slots]
+            for block, spec in BlockLayout.of(values).specs.items()
         }
         handles = [unit.handle for units in self._units.values() for unit in units]
         groups = [
@@ -58,11 +67,11 @@ class BlockAdamW:
     @torch.no_grad()
     def step(self, learning_rate: float, idle: Collection[str] = ()) -> None:
         """Updates every block but the idle ones from the parameters' gradients, and drops the gradients."""
+        grads = self._by_expert({name: p.grad for name, p in self._parameters.items() if p.grad is not None})
         for block, units in self._units.items():
             for unit in units:
-                grad = self._parameters[unit.slot.tensor].grad
-                if grad is not None and block not in idle:
-                    unit.handle.grad = slot_view({unit.slot.tensor: grad}, unit.slot)
+                if unit.slot.tensor in grads and block not in idle:
+                    unit.handle.grad = slot_view(grads, unit.slot)
         for group in self._adamw.param_groups:
             group["lr"] = learning_rate
         self._adamw.step()

@@ -91,7 +91,7 @@ class Trainer:
             ignore(self.model, constants)  # type: ignore[no-untyped-call]
             self._forward = DistributedDataParallel(self.model, gradient_as_bucket_view=True)
         self._parameters = dict(model.named_parameters())
-        self._optimizer = BlockAdamW(self._parameters, config)
+        self._optimizer = BlockAdamW(self._parameters, config, model.by_expert)
         self._shape_LE = (model.config.layers, model.config.experts)
         self._waited_s = 0.0
         if ranks.size > 2:

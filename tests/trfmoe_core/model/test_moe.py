@@ -6,7 +6,8 @@ import torch.nn.functional as nnf
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
 from trfmoe_core.config import ModelConfig
-from trfmoe_core.model.moe import Router, balance_loss, swiglu
+from trfmoe_core.model.experts import swiglu
+from trfmoe_core.model.moe import Router, balance_loss
 
 
 def test_the_router_keeps_the_best_and_renormalises() -> None:
@@ -19,7 +20,7 @@ def test_the_router_keeps_the_best_and_renormalises() -> None:
     top, choice = logits.topk(3)
     assert torch.equal(routing.choice_NK, choice)
     torch.testing.assert_close(routing.weight_NK, top.softmax(-1))
-    torch.testing.assert_close(routing.prob_E, logits.softmax(-1).mean(0))
+    torch.testing.assert_close(routing.prob, logits.softmax(-1).mean(0))
     assert router(x.bfloat16()).weight_NK.dtype == torch.float32
 
 

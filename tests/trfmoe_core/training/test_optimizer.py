@@ -101,3 +101,23 @@ def test_state_of_another_shape_is_refused() -> None:
     broken: dict[str, Any] = {"updates.trunk": torch.tensor(1), "exp_avg.head.weight": torch.zeros(3, 3)}
     with pytest.raises(RunError, match=r"exp_avg\.head\.weight is of shape \(3, 3\), the model needs \(5, 4\)"):
         optimizer.load_state(broken)
+
+
+def test_state_follows_an_expert_to_another_place_in_the_stack() -> None:
+    """A node that holds other experts than before keeps the moments of those that stayed."""
+    numbers = {"before": (1, 4), "after": (4, 6)}
+
+    def make(name: str) -> tuple[dict[str, nn.Parameter], BlockAdamW]:
+        parameters = {STACK: nn.Parameter(torch.ones(2, 4, 6))}
+        by_number = lambda tensors: {key: dict(zip(numbers[name], t, strict=True)) for key, t in tensors.items()}  # noqa: E731
+        return parameters, BlockAdamW(parameters, CONFIG, by_number)
+
+    parameters, before = make("before")
+    set_gradients(parameters, 0)
+    before.step(0.01, {"layers.0.experts.1"})
+    state = {name: value.clone() for name, value in before.state().items()}
+    assert {name for name in state if name.startswith("updates.")} == {"updates.layers.0.experts.4"}
+    parameters, after = make("after")
+    after.load_state(state)
+    assert set(after.state()) == set(state)
+    assert torch.equal(after.state()[f"exp_avg.{STACK}.4"], state[f"exp_avg.{STACK}.4"])

@@ -86,16 +86,23 @@ def heat_table(rows: Sequence[Sequence[float]], row_label: str, column_label: st
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Returns an HTML table with every cell escaped; numbers are set to the right."""
+    """Returns an HTML table with every cell escaped; numbers are set to the right. `head` may be empty."""
 
     def cell(value: object) -> str:
         kind = ' class="num"' if isinstance(value, (int, float)) else ""
-        shown = f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
-        return f"<td{kind}>{escape(shown)}</td>"
+        return f"<td{kind}>{escape(_shown(value))}</td>"
 
     body = "".join("<tr>" + "".join(cell(value) for value in row) + "</tr>" for row in rows)
     titles = "".join(f"<th>{escape(title)}</th>" for title in head)
-    return f"<div class=scroll><table><tr>{titles}</tr>{body}</table></div>"
+    top = f"<tr>{titles}</tr>" if head else ""
+    return f"<div class=scroll><table>{top}{body}</table></div>"
+
+
+def _shown(value: object) -> str:
+    if not isinstance(value, float):
+        return f"{value:,}" if isinstance(value, int) else str(value)
+    # Four digits, and never fewer for a value that happens to be round; large ones as people write them.
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.4g}"
 
 
 def _ticks(low: float, high: float) -> list[float]:

@@ -70,7 +70,7 @@ def _facts(history: RunHistory) -> str:
         ("best round", "none" if history.best_round is None else str(history.best_round)),
         ("mode", started.get("mode", "unknown")),
         ("vote", started.get("vote", "none")),
-        ("parameters", started.get("parameters", "unknown")),
+        ("parameters", f"{started['parameters']:,}" if "parameters" in started else "unknown"),
         ("nodes", ", ".join(sorted(history.nodes)) or "none yet"),
         ("resumed from round", "not resumed" if started.get("resumed_from") is None else str(started["resumed_from"])),
         ("last digest", max(history.committed.items(), default=(0, {"digest": "none yet"}))[1]["digest"]),
@@ -87,7 +87,7 @@ def _facts(history: RunHistory) -> str:
     refused: list[tuple[str, object]] = [
         (f"refused: {node}", reason) for node, reason in sorted(history.refused.items())
     ]
-    return table(("", ""), rows + refused)
+    return table((), rows + refused)
 
 
 def _spans(numbers: list[int]) -> str:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from trfmoe_core.config import NodeSettings, Recipe
-from trfmoe_core.data.formats import known_suffixes
+from trfmoe_core.data.formats import kind_of, known_suffixes
 from trfmoe_core.errors import ConfigError, DataError
 
 
@@ -52,11 +52,10 @@ def deal_out(folder: Path, num_nodes: int) -> list[list[str]]:
     root = folder.expanduser().absolute()
     if not root.is_dir():
         raise DataError(f"--pdfs {folder}: no such folder; give the folder whose files the nodes share")
-    suffixes = known_suffixes()
-    files = sorted(str(path) for path in root.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
+    files = sorted(str(path) for path in root.rglob("*") if kind_of(path) != "other" and path.is_file())
     if len(files) < num_nodes:
         raise DataError(
-            f"--pdfs {folder}: {len(files)} files of the kinds {', '.join(suffixes)}, too few for {num_nodes} nodes; "
+            f"--pdfs {folder}: {len(files)} files of the kinds {known_suffixes()}, too few for {num_nodes} nodes; "
             "add files, or give --pdfs once a node"
         )
     sizes = {path: Path(path).stat().st_size for path in files}

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from trfmoe_core.config.places import is_hub_name, tokenizer_place
 from trfmoe_core.config.section import Section
-from trfmoe_core.data.sources import DataEntry, resolved_entry
+from trfmoe_core.data.sources import DataEntry, deal_parts, resolved_entry
 
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Dtype = Literal["float32", "bfloat16"]
@@ -341,12 +341,15 @@ class Recipe(Section):
             # Not Path.resolve: it raises on a loop of links, and what is wrong with a path is said where it is read.
             return os.path.abspath(base / os.path.expanduser(path))  # noqa: PTH100, PTH111
 
+        nodes = [node.relocated(absolute) for node in self.nodes]
+        dealt = deal_parts([node.data for node in nodes])
+        nodes = [node.model_copy(update={"data": data}) for node, data in zip(nodes, dealt, strict=True)]
         data = self.data.model_copy(update={"tokenizer": tokenizer_place(self.data.tokenizer, absolute)})
         witness = self.witness and self.witness.model_copy(
             update={"data": [resolved_entry(entry, absolute) for entry in self.witness.data]}
         )
         paths = {
-            "nodes": [node.relocated(absolute) for node in self.nodes],
+            "nodes": nodes,
             "num_nodes": self.federation_size,
             "data": data,
             "run_root": absolute(self.run_root),

@@ -93,12 +93,12 @@ class ReadOptions:
     """What a source's entry says about reading.
 
     Attributes:
-        language: documents whose own `language` says something else are left out; None keeps all.
-        index: this node's number among those that share the source, from 0.
-        of: how many nodes share it.
+        languages: in lower case; documents whose own `language` says something else are left out. Empty: all stay.
+        index: of every `of` lines of a file with lines, which one is this node's.
+        of: how many nodes share the source.
     """
 
-    language: str | None = None
+    languages: tuple[str, ...] = ()
     index: int = 0
     of: int = 1
 

@@ -49,9 +49,8 @@ def _below(root: Path) -> Iterator[SourceFile]:
         return
     file = _examine(root)
     if file.report is not None and file.report.status in ("unsupported", "unreadable"):
-        suffixes = ", ".join(known_suffixes())
         raise DataError(
-            f"{where}: {file.report.status}: {file.report.detail}; give a readable file ending in {suffixes}"
+            f"{where}: {file.report.status}: {file.report.detail}; give a readable file ending in {known_suffixes()}"
         )
     yield file
 

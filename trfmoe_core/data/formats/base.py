@@ -23,10 +23,10 @@ class Log:
     def spoilt(self, status: Status, detail: str) -> None:
         """Records a failure: what was read before it counts, so the file is then only partly lost."""
         self.status = "partial" if self.characters else status
-        self.detail = detail
+        self.note(detail)
 
     def note(self, detail: str) -> None:
-        """Adds something worth knowing that is no failure."""
+        """Adds something worth knowing."""
         self.detail = f"{self.detail}; {detail}" if self.detail else detail
 
 
@@ -35,7 +35,7 @@ class Format(Protocol):
 
     Attributes:
         suffixes: which file names are of this kind, in lower case.
-        packed: whether such files may also be compressed (`packing.PACKINGS`).
+        packed: whether such files may also be compressed (`packing`).
         cleaned: whether its documents are clean already.
     """
 
@@ -43,23 +43,35 @@ class Format(Protocol):
     packed: bool
     cleaned: bool
 
+    def split(self, unit: Unit) -> list[Unit]:
+        """Returns the units that a unit consists of, to be read one by one; may read the file's index."""
+        ...
+
     def read(self, unit: Unit, log: Log) -> Iterator[Document]:
         """Yields the unit's documents; what is lost goes into `log`. May raise OSError."""
         ...
 
 
+PACKINGS = (".gz", ".zst")
 FORMATS: Registry[Format] = Registry("trfmoe_core.data.formats")
 
 
-def known_suffixes() -> list[str]:
-    """Returns the suffixes of all formats."""
-    return [suffix for name in FORMATS for suffix in FORMATS[name].suffixes]
+def known_suffixes() -> str:
+    """Returns the suffixes of all formats, in words."""
+    plain = [suffix for name in FORMATS for suffix in FORMATS[name].suffixes]
+    packed = [suffix for name in FORMATS if FORMATS[name].packed for suffix in FORMATS[name].suffixes]
+    return f"{', '.join(plain)} ({', '.join(packed)} also with {' or '.join(PACKINGS)})"
 
 
 def kind_of(path: Path) -> str:
     """Returns the name of the format that a file's name says, or `other`."""
     suffix = path.suffix.lower()
-    return next((name for name in FORMATS if suffix in FORMATS[name].suffixes), "other")
+    packed = suffix in PACKINGS
+    if packed:
+        suffix = Path(path.stem).suffix.lower()
+    return next(
+        (name for name in FORMATS if suffix in FORMATS[name].suffixes and (FORMATS[name].packed or not packed)), "other"
+    )
 
 
 class Reading:

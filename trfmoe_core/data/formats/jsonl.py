@@ -1,39 +1,58 @@
 """JSON lines: one object a line with a string under `text`; the rest of it is provenance."""
 
+import io
 import json
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from trfmoe_core.data.documents import Document, Unit
-from trfmoe_core.data.formats.base import FORMATS, Log, open_plain
+from trfmoe_core.data.formats.base import FORMATS, Log
+from trfmoe_core.data.formats.packing import Unpacked
 
 TEXT_KEY = "text"
 _LINE_BYTES = 1 << 26
+_BUFFER_BYTES = 1 << 20
 
 
 class JsonLinesFormat:
-    """`.jsonl`."""
+    """`.jsonl` and `.ndjson`, also compressed."""
 
-    suffixes: tuple[str, ...] = (".jsonl",)
+    suffixes: tuple[str, ...] = (".jsonl", ".ndjson")
     packed = True
     cleaned = False
 
+    def split(self, unit: Unit) -> list[Unit]:
+        """Returns the unit: a file is read as a whole."""
+        return [unit]
+
     def read(self, unit: Unit, log: Log) -> Iterator[Document]:
-        """Yields the texts of good lines; bad ones are counted and the first is described."""
-        bad, first = 0, ""
-        with open_plain(unit.file.path) as file:
+        """Yields the texts of this node's good lines; bad ones are counted and the first is described."""
+        bad, first, other = 0, "", 0
+        options = unit.options
+        with Unpacked(unit.file.path) as raw, io.BufferedReader(raw, _BUFFER_BYTES) as file:
             for number, line in enumerate(_lines(file), start=1):
+                if number % options.of != options.index:
+                    continue
                 if line is not None and not line.strip(b" \t\r\n\xef\xbb\xbf"):
                     continue
-                value, problem = _object(line)
+                value, reason = _object(line)
                 if value is None:
                     bad += 1
-                    first = first or f"line {number}: {problem}"
+                    first = first or f"line {number}: {reason}"
+                    continue
+                language = value.get("language")
+                if options.languages and isinstance(language, str) and language.casefold() not in options.languages:
+                    other += 1
                     continue
                 text = value.pop(TEXT_KEY)
                 yield Document(text, f"line {number}", value)
+            problem = raw.problem
         if bad:
             log.spoilt("broken", f"{bad} bad lines, first {first}")
+        if problem:
+            log.spoilt(*problem)
+        if other:
+            log.note(f"{other} lines in other languages left out")
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes | None]:

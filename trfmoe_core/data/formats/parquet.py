@@ -1,13 +1,22 @@
-"""Parquet: one document a row, read batch by batch; only the column `text` is required."""
+"""Parquet: one document a row, read in runs of row groups; only the column `text` is required."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from trfmoe_core.data.documents import Document, Unit
 from trfmoe_core.data.formats.base import FORMATS, Log
 
 TEXT_COLUMN = "text"
+PROVENANCE = (
+    "id", "dump", "url", "date", "file_path", "language", "language_score", "token_count", "score", "int_score",
+)  # fmt: skip
+"""FineWeb's other columns (and FineWeb-Edu's), kept where they are there."""
+UNIT_ROWS = 8192
 _BATCH_ROWS = 128
+# Pages are read one after another through a buffer: without it, arrow holds all of a row group's column at once.
+_BUFFER_BYTES = 1 << 20
 
 
 class ParquetFormat:
@@ -17,30 +26,98 @@ class ParquetFormat:
     packed = False
     cleaned = False
 
-    def read(self, unit: Unit, log: Log) -> Iterator[Document]:
-        """Yields the texts of the unit's rows."""
+    def rows(self, path: Path) -> list[int]:
+        """Returns the rows of every row group as the footer says them; none for a file that cannot be read."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        missing, row = 0, 0
         try:
-            with pq.ParquetFile(unit.file.path) as file:
+            with pq.ParquetFile(path) as file:
+                metadata = file.metadata
+                return [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+        except (pa.ArrowException, OSError):
+            return []
+
+    def split(self, unit: Unit) -> list[Unit]:
+        """Returns units of whole row groups, about `UNIT_ROWS` rows each, cut at the unit's own first and last row."""
+        borders = [0]
+        for rows in self.rows(unit.file.path):
+            borders.append(borders[-1] + rows)
+        start, stop = unit.start, borders[-1] if unit.stop is None else min(unit.stop, borders[-1])
+        if start >= stop:
+            return [unit]
+        cuts = [start]
+        for border in borders:
+            if cuts[-1] + UNIT_ROWS <= border < stop:
+                cuts.append(border)
+        return [replace(unit, start=first, stop=last) for first, last in zip(cuts, [*cuts[1:], stop], strict=True)]
+
+    def read(self, unit: Unit, log: Log) -> Iterator[Document]:
+        """Yields the texts of the unit's rows, with what other columns say about them."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        missing, other = 0, 0
+        languages = unit.options.languages
+        try:
+            with pq.ParquetFile(unit.file.path, buffer_size=_BUFFER_BYTES, pre_buffer=False) as file:
                 problem = _column_problem(file.schema_arrow)
                 if problem:
                     log.spoilt("broken", problem)
                     return
-                for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=[TEXT_COLUMN]):
-                    for value in _binary(batch.column(0)).to_pylist():
-                        row += 1
-                        if value is None:
-                            missing += 1
-                            continue
-                        yield Document(value.decode("utf-8", "replace"), f"row {row}")
+                for number, text, meta in _rows(file, unit.start, unit.stop):
+                    language = meta.get("language")
+                    if languages and isinstance(language, str) and language.casefold() not in languages:
+                        other += 1
+                    elif text is None:
+                        missing += 1
+                    else:
+                        yield Document(text.decode("utf-8", "replace"), f"row {number}", meta)
         except (pa.ArrowException, OSError) as error:
             log.spoilt("broken", f"no whole parquet file: {_first_line(error)}")
-        else:
-            if missing:
-                log.note(f"{missing} rows without text")
+        if missing:
+            log.note(f"{missing} rows without text")
+        if other:
+            log.note(f"{other} rows in other languages left out")
+
+
+def _rows(file: Any, start: int, stop: int | None) -> Iterator[tuple[int, bytes | None, dict[str, object]]]:
+    """Yields (number, text, provenance) of the rows start..stop, a few in memory at a time."""
+    groups: list[int] = []
+    first, position = start, 0
+    for group in range(file.metadata.num_row_groups):
+        rows = file.metadata.row_group(group).num_rows
+        if position + rows > start and (stop is None or position < stop):
+            if not groups:
+                first = position
+            groups.append(group)
+        position += rows
+    names = [TEXT_COLUMN, *_provenance(file.schema_arrow)]
+    number = first
+    for batch in file.iter_batches(batch_size=_BATCH_ROWS, row_groups=groups, columns=names, use_threads=False):
+        low, high = max(0, start - number), batch.num_rows if stop is None else min(batch.num_rows, stop - number)
+        if low < high:
+            part = batch.slice(low, high - low)
+            texts = _binary(part.column(TEXT_COLUMN)).to_pylist()
+            others = [part.column(name).to_pylist() for name in names[1:]]
+            for index, text in enumerate(texts):
+                meta = {name: values[index] for name, values in zip(names[1:], others, strict=True)}
+                yield number + low + index, text, meta
+        number += batch.num_rows
+        if stop is not None and number >= stop:
+            return
+
+
+def _provenance(schema: Any) -> list[str]:
+    """Returns the known columns beside the text that hold plain values and stand there once."""
+    import pyarrow.types as types
+
+    plain = (types.is_string, types.is_large_string, types.is_integer, types.is_floating, types.is_timestamp)
+    return [
+        name
+        for name in PROVENANCE
+        if schema.names.count(name) == 1 and any(test(schema.field(name).type) for test in plain)
+    ]
 
 
 def _column_problem(schema: Any) -> str:

@@ -16,6 +16,10 @@ class PdfFormat:
     packed = False
     cleaned = True
 
+    def split(self, unit: Unit) -> list[Unit]:
+        """Returns the unit: a file is read as a whole."""
+        return [unit]
+
     def read(self, unit: Unit, log: Log) -> Iterator[Document]:
         """Yields the extracted text, in blocks of about 4 Mi characters that end between two pages."""
         log.pages = 0

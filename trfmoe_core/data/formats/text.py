@@ -1,28 +1,34 @@
 """Plain text and Markdown: UTF-8, or UTF-16 with its mark; documents are blocks of whole paragraphs."""
 
 import codecs
+import io
 from collections.abc import Iterator
 
 from trfmoe_core.data.documents import Document, Unit
-from trfmoe_core.data.formats.base import FORMATS, Log, open_plain
+from trfmoe_core.data.formats.base import FORMATS, Log
+from trfmoe_core.data.formats.packing import Unpacked
 
 _BLOCK_BYTES = 1 << 22
+_BUFFER_BYTES = 1 << 16
 
 
 class TextFormat:
-    """`.txt` and `.md`."""
+    """`.txt` and `.md`, also compressed."""
 
     suffixes: tuple[str, ...] = (".txt", ".md")
     packed = True
     cleaned = False
 
+    def split(self, unit: Unit) -> list[Unit]:
+        """Returns the unit: a file is read as a whole."""
+        return [unit]
+
     def read(self, unit: Unit, log: Log) -> Iterator[Document]:
         """Yields the text in blocks of about 4 MiB that end at a paragraph, or else at a line."""
         log.pages = 1
         rest, replaced = "", 0
-        with open_plain(unit.file.path) as file:
-            wide = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-            file.seek(0)
+        with Unpacked(unit.file.path) as raw, io.BufferedReader(raw, _BUFFER_BYTES) as file:
+            wide = file.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
             decoder = codecs.getincrementaldecoder("utf-16" if wide else "utf-8-sig")("replace")
             while block := file.read(_BLOCK_BYTES):
                 last = len(block) < _BLOCK_BYTES
@@ -33,9 +39,12 @@ class TextFormat:
                     border = max(rest.rfind("\n\n"), rest.rfind("\f")) + 1 or rest.rfind("\n") + 1 or len(rest)
                     yield Document(rest[:border])
                     rest = rest[border:]
+            problem = raw.problem
         yield Document(rest + decoder.decode(b"", final=True))
+        if problem:
+            log.spoilt(*problem)
         if replaced > 0:
-            log.status, log.detail = "partial", f"{replaced} places are no Unicode and were replaced"
+            log.spoilt("partial", f"{replaced} places are no Unicode and were replaced")
 
 
 FORMATS.add("text", TextFormat())

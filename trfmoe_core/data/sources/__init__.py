@@ -9,8 +9,18 @@ from trfmoe_core.data.sources.base import (
     DataEntry,
     Source,
     SourceSettings,
+    deal_parts,
     open_sources,
     resolved_entry,
 )
 
-__all__ = ["SOURCES", "Context", "DataEntry", "Source", "SourceSettings", "open_sources", "resolved_entry"]
+__all__ = [
+    "SOURCES",
+    "Context",
+    "DataEntry",
+    "Source",
+    "SourceSettings",
+    "deal_parts",
+    "open_sources",
+    "resolved_entry",
+]

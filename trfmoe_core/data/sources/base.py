@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeGuard
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError
 
@@ -13,6 +13,7 @@ from trfmoe_core.config.section import Section
 from trfmoe_core.data.documents import FileReport, SourceFile, Unit
 from trfmoe_core.data.formats.base import join_reports
 from trfmoe_core.data.registry import Registry
+from trfmoe_core.data.sources.partition import Partition
 from trfmoe_core.errors import DataError
 
 if TYPE_CHECKING:
@@ -76,6 +77,23 @@ class SourceSettings(Section):
         "repeat", description="repeat: once given out it begins again; stop: it waits until all others are given out"
     )
 
+    partition: Partition | Literal["auto"] | None = Field(
+        None, description="this node's part of what several share; auto: dealt out among the recipe's nodes"
+    )
+
+    def my_part(self) -> Partition:
+        """Returns this node's part, the whole by default.
+
+        Raises:
+            DataError: it was left to a recipe that names the other nodes, and there is none.
+        """
+        if self.partition == "auto":
+            raise DataError(
+                "partition: auto deals a source out among the nodes that a recipe lists; "
+                "a node on its own says its part: {index: 0, of: 3}"
+            )
+        return self.partition or Partition(index=0, of=1)
+
     def resolved(self, absolute: Callable[[str], str]) -> Self:
         """Returns the entry with every path in it made absolute."""
         return self
@@ -113,16 +131,42 @@ DataEntry = Annotated[
 """A path, or a mapping that names a source and says more, e.g. `{source: fineweb, max_documents: 1000, weight: 2}`."""
 
 
-def settings_of(entry: "str | SourceSettings") -> SourceSettings:
-    """Returns the settings that an entry stands for; a string is the path of files or a folder."""
-    if isinstance(entry, SourceSettings):
-        return entry
-    return SOURCES[DEFAULT].model_validate({"source": DEFAULT, "path": entry})
-
-
 def resolved_entry(entry: "str | SourceSettings", absolute: Callable[[str], str]) -> "str | SourceSettings":
     """Returns the entry with its paths made absolute."""
     return entry.resolved(absolute) if isinstance(entry, SourceSettings) else absolute(entry)
+
+
+def deal_parts(nodes: "Sequence[Sequence[str | SourceSettings]]") -> "list[list[str | SourceSettings]]":
+    """Returns the entries of all nodes with every `partition: auto` replaced by a part.
+
+    Nodes that name the same source share it, whatever weights they give it; they get their parts in order.
+    """
+
+    def shared(entry: SourceSettings) -> str:
+        return entry.model_dump_json(exclude={"weight", "on_end"})
+
+    sharers: dict[str, int] = {}
+    dealt: dict[str, int] = {}
+    autos = [entry for node in nodes for entry in node if _is_auto(entry)]
+    for auto in autos:
+        sharers[shared(auto)] = sharers.get(shared(auto), 0) + 1
+    result = []
+    for node in nodes:
+        entries: list[str | SourceSettings] = []
+        for entry in node:
+            if not _is_auto(entry):
+                entries.append(entry)
+                continue
+            key = shared(entry)
+            part = Partition(index=dealt.get(key, 0), of=sharers[key])
+            dealt[key] = part.index + 1
+            entries.append(entry.model_copy(update={"partition": part}))
+        result.append(entries)
+    return result
+
+
+def _is_auto(entry: "str | SourceSettings") -> TypeGuard[SourceSettings]:
+    return isinstance(entry, SourceSettings) and entry.partition == "auto"
 
 
 def open_sources(entries: "Sequence[str | SourceSettings]", context: Context) -> list[Source]:
@@ -133,7 +177,7 @@ def open_sources(entries: "Sequence[str | SourceSettings]", context: Context) ->
     """
     if not entries:
         raise DataError("no data: the list of files and folders is empty; name at least one")
-    from trfmoe_core.data.sources.files import open_paths
+    from trfmoe_core.data.sources.files import FilesSettings, open_paths
 
     plain = [entry for entry in entries if isinstance(entry, str)]
     sources: list[Source] = []
@@ -141,5 +185,5 @@ def open_sources(entries: "Sequence[str | SourceSettings]", context: Context) ->
         if isinstance(entry, SourceSettings):
             sources.append(entry.open(context))
         elif entry is plain[0]:
-            sources.append(open_paths(plain, settings_of(plain[0]), context))
+            sources.append(open_paths(plain, FilesSettings(source="files", path=plain[0]), context))
     return sources

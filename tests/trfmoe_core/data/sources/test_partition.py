@@ -1,0 +1,100 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from trfmoe_core.config import DataConfig, NodeSettings, Recipe
+from trfmoe_core.data.formats.base import Reading
+from trfmoe_core.data.sources import Context, SourceSettings, open_sources
+from trfmoe_core.data.sources.partition import Partition, deal_files, row_ranges
+from trfmoe_core.errors import DataError
+
+
+def parts(of: int) -> list[Partition]:
+    return [Partition(index=index, of=of) for index in range(of)]
+
+
+@given(rows=st.lists(st.integers(0, 50), max_size=8), of=st.integers(1, 9))
+def test_rows_are_dealt_once_and_evenly(rows: list[int], of: int) -> None:
+    seen: list[tuple[int, int]] = []
+    sizes = []
+    for part in parts(of):
+        mine = [(file, row) for file, (a, b) in enumerate(row_ranges(rows, part)) for row in range(a, b)]
+        sizes.append(len(mine))
+        seen += mine
+    assert sorted(seen) == [(file, row) for file, count in enumerate(rows) for row in range(count)]
+    assert max(sizes) - min(sizes) <= 1
+
+
+@given(sizes=st.lists(st.integers(0, 1000), max_size=20), of=st.integers(1, 6))
+def test_files_are_dealt_once_and_no_part_has_more_than_one_file_too_many(sizes: list[int], of: int) -> None:
+    dealt = [deal_files(sizes, part) for part in parts(of)]
+    assert sorted(number for mine in dealt for number in mine) == list(range(len(sizes)))
+    totals = [sum(sizes[number] for number in mine) for mine in dealt]
+    assert max(totals) - min(totals) <= max(sizes, default=0)
+
+
+def test_a_shared_folder_is_dealt_out_whole(
+    tmp_path: Path, write_parquet: Callable[..., Path], write_pdf: Callable[..., Path]
+) -> None:
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    expected = set()
+    for name, rows in (("a", 7), ("b", 1), ("c", 40)):
+        texts = [f"table {name} row {row}" for row in range(rows)]
+        write_parquet(folder / f"{name}.parquet", text=texts)
+        expected |= set(texts)
+    for name in "ef":
+        texts = [f"lines {name} line {line}" for line in range(10)]
+        (folder / f"{name}.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+        expected |= set(texts)
+    for name in ("g", "h", "i"):
+        (folder / f"{name}.txt").write_text(f"text {name}")
+        write_pdf(folder / f"{name}.pdf", [[f"printed {name}"]])
+        expected |= {f"text {name}", f"printed {name}"}
+    (folder / "torn.parquet").write_bytes(b"PAR1")
+    (folder / "z.exe").write_bytes(b"x")
+    got: list[str] = []
+    reported: set[str] = set()
+    sizes = []
+    for index in range(3):
+        settings = NodeSettings.model_validate(
+            {"name": "n", "data": [{"path": str(folder), "partition": {"index": index, "of": 3}}]}
+        )
+        (source,) = open_sources(settings.data, Context(DataConfig(), tmp_path / "cache"))
+        mine, reports = [], []
+        for unit in source.units:
+            reading = Reading(unit)
+            mine += [document.text for document in reading]
+            reports.append(reading.report)
+        sizes.append(len([text for text in mine if text.startswith("table")]))
+        reported |= {Path(report.path).name for report in source.reports(reports)}
+        got += mine
+    assert sorted(got) == sorted(expected)
+    assert sizes == [16, 16, 16]
+    assert reported == {path.name for path in folder.iterdir()}
+
+
+def test_auto_deals_among_the_nodes_that_name_the_same_source(tmp_path: Path) -> None:
+    shared = {"path": "shared", "partition": "auto"}
+    nodes = [
+        {"name": "a", "data": ["own", shared]},
+        {"name": "b", "data": [{**shared, "weight": 2.0}]},
+        {"name": "c", "data": [{"path": "other", "partition": "auto"}]},
+    ]
+    recipe = Recipe.model_validate({"nodes": nodes}).resolved(tmp_path)
+    got = [entry.partition for node in recipe.nodes for entry in node.data if isinstance(entry, SourceSettings)]
+    assert got == [Partition(index=0, of=2), Partition(index=1, of=2), Partition(index=0, of=1)]
+    assert recipe.nodes[0].data[0] == str(tmp_path / "own")
+
+
+def test_wrong_partitions_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="3 is not below of: 3"):
+        Partition(index=3, of=3)
+    settings = NodeSettings.model_validate({"name": "n", "data": [{"path": str(tmp_path), "partition": "auto"}]})
+    with pytest.raises(DataError, match=r"\{index: 0, of: 3\}"):
+        open_sources(settings.data, Context(DataConfig(), tmp_path / "cache"))

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from scripts.flower_commands import Isolation
     from scripts.outcome import Outcome
     from scripts.output import Output
+    from scripts.submission import Engine
     from server.run_folder import RunFolder
 
 deploy = typer.Typer(help="Run on real processes with TLS and keys: here, or on many hosts.", no_args_is_help=True)
@@ -56,21 +57,161 @@ def run_deployed(folder: "RunFolder", output: "Output", isolation: "Isolation") 
     Raises:
         RunError: the deployment or the run does not start.
     """
-    from scripts.console import RunDisplay, RunLines
     from scripts.deployment import Deployment
+
+    with Deployment(folder, isolation, output.line) as deployment:
+        deployment.start()
+        output.line(f"SuperLink, executor and {len(folder.recipe.nodes)} nodes are up; logs {folder.path / 'logs'}")
+        return follow(folder, output, deployment)
+
+
+def follow(folder: "RunFolder", output: "Output", engine: "Engine") -> "Outcome":
+    """Submits a run, shows its events as they come, and returns its outcome.
+
+    Raises:
+        RunError: the run is not taken.
+    """
+    from scripts.console import RunDisplay, RunLines
     from scripts.outcome import judge
     from server.events import follow_events, read_events
     from server.history import RunHistory
 
     earlier = read_events(folder.events_path)
     lines = RunLines(RunHistory(earlier))
-    with Deployment(folder, isolation, output.line) as deployment:
-        deployment.start()
-        output.line(f"SuperLink, executor and {len(folder.recipe.nodes)} nodes are up; logs {folder.path / 'logs'}")
-        deployment.submit()
-        with RunDisplay(output, lines) as display:
-            for number, event in enumerate(follow_events(folder.events_path, deployment.finished)):
-                if number >= len(earlier):
-                    display.show(event)
-        status, details = deployment.status()
+    engine.submit()
+    with RunDisplay(output, lines) as display:
+        for number, event in enumerate(follow_events(folder.events_path, engine.finished)):
+            if number >= len(earlier):
+                display.show(event)
+    status, details = engine.status()
     return judge(lines.history, folder.path, status, details)
+
+
+@deploy.command()
+def run(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The coordinator's folder, its start.sh running.")],
+    config: Annotated[Path, typer.Argument(help="Recipe; its nodes come from the SuperLink.")],
+    overrides: SetOption = [],  # noqa: B006
+    resume: ResumeOption = False,
+    run_dir: RunDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a recipe on a kit's nodes; goes on by itself when the server app or the SuperLink is lost."""
+    from scripts.family import Family
+    from scripts.kit import coordinator_folder, read_coordinator
+    from scripts.output import Output
+    from scripts.preflight import check_run_root
+    from scripts.run_folders import new_run, resumed_run
+    from scripts.simulate import conclude, resolve
+    from scripts.submission import KitRun
+
+    output = Output(as_json)
+    kit = coordinator_folder(directory)
+    coordinator = read_coordinator(kit)
+    recipe = resolve(config, overrides, []).model_copy(update={"nodes": [], "num_nodes": len(coordinator.nodes)})
+    check_run_root(Path(recipe.run_root))
+    folder = (resumed_run(recipe, run_dir, "federated", output) if resume or run_dir else None) or new_run(recipe)
+    output.line(f"run folder {folder.path}")
+    with Family() as family:
+        outcome = follow(folder, output, KitRun(folder, family, kit, coordinator.superlink_port, output.line))
+    conclude(outcome, output, f"deploy run {directory}")
+    output.result(outcome.payload())
+    raise typer.Exit(outcome.exit_code)
+
+
+@deploy.command()
+def init(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
+    host: Annotated[str, typer.Option(help="Name or address at which nodes reach the coordinator.")],
+    nodes: Annotated[str, typer.Option(help="Names, such as alice,bob,carol.")],
+    zones: Annotated[str, typer.Option(help="Their sites, one a node in the same order.")] = "",
+    port: Annotated[int, typer.Option(help="Of the proxy, for nodes.")] = 9092,
+    superlink_port: Annotated[int, typer.Option(help="Of the SuperLink, on the coordinator's loopback.")] = 9093,
+    prefix: Annotated[str, typer.Option(help="Folder on the hosts below which `coordinator` and `node` go.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Write a kit for real hosts: certificates, keys, start scripts, units, the proxy's configuration."""
+    from scripts.kit import Coordinator, parse_nodes, write_kit
+    from scripts.output import Output
+    from trfmoe_core.config.load import validate
+
+    output = Output(as_json)
+    raw = {"host": host, "port": port, "superlink_port": superlink_port}
+    raw["nodes"] = [node.model_dump() for node in parse_nodes(nodes, zones)]
+    coordinator = validate(Coordinator, raw, "trfmoe deploy init")
+    write_kit(directory, coordinator, prefix or None)
+    output.line(f"{directory}/authority    keep it where nobody else reads it; it signs the coordinator's certificate")
+    output.line(f"{directory}/coordinator  for {host}: see its README.md")
+    for node in coordinator.nodes:
+        output.line(f"{directory}/nodes/{node.name}  for its owner alone, by a safe way, and then delete it here")
+    output.result({"outcome": "written", "folder": str(directory), "exit_code": 0})
+
+
+@deploy.command()
+def check(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A kit, or a coordinator's or node's folder of one.")
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """Check a kit: keys and their modes, certificates, settings, and whether the coordinator is reached."""
+    from scripts.findings import report
+    from scripts.kit_check import check_kit
+    from scripts.output import Output
+
+    raise typer.Exit(report(check_kit(directory), Output(as_json)))
+
+
+@deploy.command()
+def allow(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A node's folder.")],
+    app: Annotated[str, typer.Option(metavar="SHA256", help="This bundle instead of the installed release.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Let the code of this machine's release run on a node."""
+    import re
+
+    from scripts.control import app_hash
+    from scripts.flower import app_folder
+    from scripts.kit import NODE_FILE, allow_app
+    from scripts.output import Output
+    from trfmoe_core.errors import ConfigError
+
+    output = Output(as_json)
+    if not (directory / NODE_FILE).is_file():
+        raise ConfigError(f"{directory}: no {NODE_FILE} in it; give a node's folder of `trfmoe deploy init`")
+    if app and not re.fullmatch(r"[0-9a-f]{64}", app):
+        raise ConfigError(f"--app {app}: is no SHA-256 of 64 hexadecimal digits")
+    digest = app or app_hash(app_folder())
+    new = allow_app(directory, digest, "" if app else f"# {app_folder()}")
+    output.line(f"{digest} {'may run from now on' if new else 'was allowed already'}")
+    output.result({"outcome": "allowed", "app": digest, "new": new, "exit_code": 0})
+
+
+@deploy.command()
+def register(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The coordinator's folder.")],
+    wait_s: Annotated[float, typer.Option("--wait", help="Seconds to wait for the SuperLink.")] = 60.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Register the nodes' public keys with the SuperLink that runs here; those it knows are left as they are."""
+    import time
+
+    from scripts.control import Control
+    from scripts.kit import coordinator_folder, read_coordinator
+    from scripts.output import Output
+    from scripts.reach import port_open
+
+    output = Output(as_json)
+    folder = coordinator_folder(directory)
+    coordinator = read_coordinator(folder)
+    end = time.monotonic() + wait_s
+    while not port_open("127.0.0.1", coordinator.superlink_port) and time.monotonic() < end:
+        time.sleep(0.5)
+    control = Control(f"127.0.0.1:{coordinator.superlink_port}", folder / "ca.crt")
+    known = {}
+    for node in coordinator.nodes:
+        new = control.register((folder / "keys" / f"{node.name}.pub").read_bytes(), node.registered)
+        known[node.registered] = new
+        output.line(f"{node.registered}: {'registered' if new else 'was registered already'}")
+    output.result({"outcome": "registered", "nodes": known, "exit_code": 0})

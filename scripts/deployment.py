@@ -124,8 +124,7 @@ class Deployment:
             return True
         for service in self.services.values():
             self._keep_up(service)
-        healthy = self.services["superlink"].down_since is None
-        return self._submission().finished(healthy, self._tell)
+        return self._submission().finished(self._tell)
 
     def status(self) -> tuple[str, str]:
         """Returns Flower's status of the run and details."""

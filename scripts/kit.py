@@ -57,8 +57,14 @@ class Coordinator(Connection):
     nodes: list[KitNode] = Field(min_length=1)
 
 
-def write_kit(folder: Path, coordinator: Coordinator) -> None:
+def write_kit(folder: Path, coordinator: Coordinator, prefix: str | None = None) -> None:
     """Writes a whole kit into a new or empty folder.
+
+    Args:
+        folder: Where.
+        coordinator: Of whom.
+        prefix: The folder on the hosts below which `coordinator` and `node` will lie, for units and proxy; None: the
+            kit is used where it is.
 
     Raises:
         ConfigError: the folder is not empty.
@@ -69,17 +75,18 @@ def write_kit(folder: Path, coordinator: Coordinator) -> None:
     authority = new_authority(coordinator.host)
     write_file(folder / "authority" / "ca.key", authority.private, PRIVATE)
     write_file(folder / "authority" / "ca.crt", authority.public, PUBLIC)
-    write_coordinator(folder / "coordinator", coordinator, authority)
+    place = f"{prefix}/coordinator" if prefix else str((folder / "coordinator").absolute())
+    write_coordinator(folder / "coordinator", coordinator, authority, place)
     for node in coordinator.nodes:
-        pair = write_node(folder / "nodes" / node.name, node, coordinator, authority.public)
+        own = folder / "nodes" / node.name
+        pair = write_node(own, node, coordinator, authority.public, f"{prefix}/node" if prefix else str(own.absolute()))
         write_file(folder / "coordinator" / "keys" / f"{node.name}.pub", pair.public, PUBLIC)
 
 
-def write_coordinator(folder: Path, coordinator: Coordinator, authority: Pair) -> None:
+def write_coordinator(folder: Path, coordinator: Coordinator, authority: Pair, place: str) -> None:
     """Writes the coordinator's folder, without the nodes' public keys."""
     server = server_certificate(authority, [coordinator.host])
     names = [node.name for node in coordinator.nodes]
-    path = str(folder.absolute())
     write_file(folder / "ca.crt", authority.public, PUBLIC)
     write_file(folder / "server.pem", server.public, PUBLIC)
     write_file(folder / "server.key", server.private, PRIVATE)
@@ -88,16 +95,16 @@ def write_coordinator(folder: Path, coordinator: Coordinator, authority: Pair) -
     write_file(folder / "start.sh", kit_files.coordinator_start(coordinator.superlink_port), PROGRAM)
     write_file(
         folder / "nginx.conf",
-        kit_files.proxy(coordinator.host, coordinator.port, coordinator.superlink_port, path),
+        kit_files.proxy(coordinator.host, coordinator.port, coordinator.superlink_port, place),
         PUBLIC,
     )
     for program, after in (("superlink", ""), ("superexec", "trfmoe-superlink.service")):
-        text = kit_files.unit(f"TR-FMoE coordinator: {program}", path, program, after)
+        text = kit_files.unit(f"TR-FMoE coordinator: {program}", place, program, after)
         write_file(folder / f"trfmoe-{program}.service", text, PUBLIC)
     write_file(folder / "README.md", kit_files.coordinator_readme(coordinator.host, coordinator.port, names), PUBLIC)
 
 
-def write_node(folder: Path, node: KitNode, connection: Connection, authority_certificate: bytes) -> Pair:
+def write_node(folder: Path, node: KitNode, connection: Connection, authority_certificate: bytes, place: str) -> Pair:
     """Writes a node's folder with a key of its own, and returns the key pair."""
     pair = node_key_pair()
     where = Connection(host=connection.host, port=connection.port)
@@ -108,7 +115,7 @@ def write_node(folder: Path, node: KitNode, connection: Connection, authority_ce
     write_file(folder / NODE_FILE, kit_files.node_settings(node.name, node.zone), PUBLIC)
     write_file(folder / ALLOWED_FILE, kit_files.NO_APPS, PUBLIC)
     write_file(folder / "start.sh", kit_files.node_start(where.address), PROGRAM)
-    unit = kit_files.unit(f"TR-FMoE node {node.name}", str(folder.absolute()))
+    unit = kit_files.unit(f"TR-FMoE node {node.name}", place)
     write_file(folder / "trfmoe-node.service", unit, PUBLIC)
     write_file(folder / "README.md", kit_files.node_readme(node.name, where.host, where.port), PUBLIC)
     write_programs(folder / "bin")

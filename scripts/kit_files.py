@@ -27,8 +27,8 @@ def proxy(host: str, port: int, superlink_port: int, folder: str) -> str:
 server {{
     listen {port} ssl;
     server_name {host};
-    ssl_certificate {folder}/server.pem;
-    ssl_certificate_key {folder}/server.key;
+    ssl_certificate "{folder}/server.pem";
+    ssl_certificate_key "{folder}/server.key";
     ssl_protocols TLSv1.2 TLSv1.3;
 
     client_max_body_size 64m;       # objects travel in pieces of 5 MiB; the list of a message's objects is one piece
@@ -39,7 +39,7 @@ server {{
 
     location ~ ^/v1/fleet/({"|".join(NODE_PATHS)})$ {{
         proxy_pass https://127.0.0.1:{superlink_port};
-        proxy_ssl_trusted_certificate {folder}/ca.crt;
+        proxy_ssl_trusted_certificate "{folder}/ca.crt";
         proxy_ssl_verify on;
         proxy_ssl_name localhost;
         proxy_ssl_server_name on;
@@ -60,17 +60,16 @@ case "${{1:-all}}" in
 superlink) exec {shell(superlink("$here", "127.0.0.1", superlink_port, "process"))} ;;
 superexec) exec {shell(superexec("$here", superlink_port))} ;;
 all)
-    trap 'trap - EXIT; kill $(jobs -p) 2> /dev/null; wait' EXIT
+    keep() {{
+        trap 'kill "$child" 2> /dev/null; wait "$child"; exit' TERM
+        while :; do
+            "$here/start.sh" "$1" & child=$!; wait "$child" || true
+            sleep 5 & child=$!; wait "$child"
+        done
+    }}
+    keep superlink & keep superexec & trfmoe deploy register "$here" &
+    trap 'kill $(jobs -p) 2> /dev/null; wait' EXIT
     trap 'exit 130' INT TERM
-    for program in superlink superexec; do
-        (while :; do
-            "$here/start.sh" "$program" &
-            trap 'kill $! 2> /dev/null; wait; exit' TERM
-            wait $! || true
-            sleep 5
-        done) &
-    done
-    trfmoe deploy register "$here"
     wait
     ;;
 *) echo "usage: start.sh [superlink | superexec]" >&2; exit 2 ;;

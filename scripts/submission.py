@@ -7,10 +7,11 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from scripts.control import Control
 from scripts.family import Family
-from scripts.flower import app_folder
+from scripts.flower import app_folder, flower_environment
 from scripts.kit import KitNode
 from server.events import read_events
 from server.run_folder import RunFolder
@@ -53,6 +54,7 @@ class Submission:
         self._free_since: float | None = None
         self._submitted_at = 0.0
         self._asked_at = 0.0
+        self._told_away = False
         self._events_before = 0
         self._committed_before = 0
         self._connect(port, authority)
@@ -110,11 +112,10 @@ class Submission:
             self._log,
         )
 
-    def finished(self, superlink_healthy: bool, tell: Callable[[str], None]) -> bool:
+    def finished(self, tell: Callable[[str], None]) -> bool:
         """Whether the run has ended. A run whose server app was lost is submitted again, and has not.
 
         Args:
-            superlink_healthy: Without a SuperLink nothing can be submitted or asked.
             tell: Called with a line when the run is submitted again.
         """
         if self._status is not None:
@@ -124,7 +125,7 @@ class Submission:
             return False
         now = time.monotonic()
         self._free_since = self._free_since or now
-        if now - self._free_since < LOST_AFTER_S or not superlink_healthy:
+        if now - self._free_since < LOST_AFTER_S:
             return False
         if self._ended_in_journal():
             self._status = self._ask(until_finished=True)
@@ -144,6 +145,14 @@ class Submission:
         return self._status or ("running", "")
 
     def _lost(self, what: str, tell: Callable[[str], None]) -> None:
+        try:
+            self.control.nodes()
+        except RunError:
+            if not self._told_away:
+                tell(f"{what}; waiting for the SuperLink")
+            self._told_away = True
+            return
+        self._told_away = False
         committed = _committed(read_events(self.folder.events_path))
         self.losses = 1 if committed > self._committed_before else self.losses + 1
         if self.losses > MAX_LOSSES:
@@ -184,6 +193,47 @@ class Submission:
             if not until_finished or status[0].startswith("finished") or time.monotonic() > end:
                 return status
             time.sleep(0.5)
+
+
+class Engine(Protocol):
+    """What runs a run folder."""
+
+    def submit(self) -> None:
+        """Starts the run."""
+
+    def finished(self) -> bool:
+        """Whether the run has come to its end; asked often."""
+
+    def status(self) -> tuple[str, str]:
+        """Returns the status of a finished run and details."""
+
+
+class KitRun:
+    """A run on the SuperLink of a kit, which others keep up.
+
+    Args:
+        folder: The run.
+        family: Starts Flower's commands.
+        kit: The coordinator's folder.
+        port: Of its SuperLink.
+        tell: Called with a line when the run is submitted again.
+    """
+
+    def __init__(self, folder: RunFolder, family: Family, kit: Path, port: int, tell: Callable[[str], None]) -> None:
+        self._submission = Submission(folder, family, flower_environment(family.scratch), port, kit / "ca.crt")
+        self._tell = tell
+
+    def submit(self) -> None:
+        """Starts the run."""
+        self._submission.submit()
+
+    def finished(self) -> bool:
+        """Whether the run has come to its end."""
+        return self._submission.finished(self._tell)
+
+    def status(self) -> tuple[str, str]:
+        """Returns Flower's status of the finished run and details."""
+        return self._submission.status()
 
 
 def _committed(events: list[dict[str, object]]) -> int:

@@ -104,7 +104,8 @@ class Worker:
         tokenizer = self.tokenizer()
         corpus = self.corpus(tokenizer)
         recipe, vocab_size = self.recipe, tokenizer.padded_vocab_size
-        model = MoETransformer(recipe.model, vocab_size, local_experts(recipe.model, recipe.experts, request.held))
+        local = local_experts(recipe.model, recipe.experts, request.held)
+        model = MoETransformer(recipe.model, vocab_size, local, tokenizer.bos_id)
         layout, here = BlockLayout.of(parameter_shapes(recipe.model, vocab_size)), model.block_values()
         reply = TrainReply(
             run_id=request.run_id,

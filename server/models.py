@@ -28,7 +28,7 @@ def initial_model(folder: RunFolder, tokenizer: Tokenizer) -> MoETransformer:
         RunFolderError: the imported weights are no weights of this model.
     """
     recipe = folder.recipe
-    model = build_model(recipe.model, tokenizer.padded_vocab_size, recipe.seed)
+    model = build_model(recipe.model, tokenizer.padded_vocab_size, recipe.seed, tokenizer.bos_id)
     if folder.imported_path.exists():
         try:
             _set_weights(model, load_file(folder.imported_path))
@@ -70,7 +70,7 @@ def load_model(folder: RunFolder, number: int) -> tuple[MoETransformer, Tokenize
     tokenizer = run_tokenizer(folder)
     if number == 0:
         return initial_model(folder, tokenizer), tokenizer
-    model = build_model(folder.recipe.model, tokenizer.padded_vocab_size, folder.recipe.seed)
+    model = build_model(folder.recipe.model, tokenizer.padded_vocab_size, folder.recipe.seed, tokenizer.bos_id)
     _set_weights(model, load_checkpoint(folder.checkpoints_path, number).weights)
     return model, tokenizer
 

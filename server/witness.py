@@ -30,16 +30,19 @@ class Witness:
     Args:
         recipe: The run; its `witness` section says which windows.
         vocab_size: The tokenizer's, padded.
+        bos_id: The tokenizer's, for models that mask documents.
         sources: One store for each of the section's sources.
     """
 
-    def __init__(self, recipe: Recipe, vocab_size: int, sources: Sequence[TokenStore]) -> None:
+    def __init__(
+        self, recipe: Recipe, vocab_size: int, sources: Sequence[TokenStore], bos_id: int | None = None
+    ) -> None:
         if recipe.witness is None:
             raise ConfigError("witness: null, so there is no text to judge by; give it data or do without")
         self.recipe, self.config, self.sources = recipe, recipe.witness, list(sources)
         self._device = resolve_device(self.config.device)
         self._precision = resolve_precision(recipe.training.precision, self._device)
-        self._model = build_model(recipe.model, vocab_size, recipe.seed).to(self._device).eval()
+        self._model = build_model(recipe.model, vocab_size, recipe.seed, bos_id).to(self._device).eval()
         self._parameters = dict(self._model.named_parameters())
         self._layout = BlockLayout.of(self._parameters)
 
@@ -55,7 +58,7 @@ class Witness:
         if recipe.witness is None:
             return None
         corpora = [prepare_corpus([path], recipe.data, tokenizer, cache_dir) for path in recipe.witness.data]
-        return cls(recipe, tokenizer.padded_vocab_size, [corpus.train for corpus in corpora])
+        return cls(recipe, tokenizer.padded_vocab_size, [corpus.train for corpus in corpora], tokenizer.bos_id)
 
     def windows(self, round_number: int) -> np.ndarray:
         """Returns the round's windows, (W, T + 1) int64: as many of every source, none twice."""

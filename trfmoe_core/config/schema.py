@@ -38,6 +38,7 @@ class ModelConfig(Section):
     z_loss_weight: float = Field(0.0, ge=0, le=10, description="of the router's z-loss, arXiv 2202.08906; 0: without")
     expert: Name = Field("swiglu", description="kind of expert: swiglu, gelu, or one of your own")
     attention: Name = Field("rotary", description="kind of attention: rotary, normed, or one of your own")
+    document_mask: bool = Field(False, description="true: a token sees nothing before its own document's bos")
 
     @property
     def num_kv_heads(self) -> int:

@@ -15,6 +15,9 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
+FEW_ROWS = 4
+"""With fewer rows, CPU libraries take other kernels, and a token's result would depend on who shares its expert."""
+
 Backend = Literal["loop", "native", "naive"]
 
 
@@ -170,7 +173,10 @@ class _LoopMultiply(torch.autograd.Function):
         ctx.bounds = bounds
         out_SG = x_SD.new_empty(x_SD.shape[0], w_EGD.shape[1])
         for w_GD, (begin, end) in zip(_matrices(w_EGD, frozen_EGD), pairwise(bounds), strict=True):
-            torch.mm(x_SD[begin:end], w_GD.T, out=out_SG[begin:end])
+            if end - begin < FEW_ROWS:
+                out_SG[begin:end] = nnf.pad(x_SD[begin:end], (0, 0, 0, FEW_ROWS)).mm(w_GD.T)[: end - begin]
+            else:
+                torch.mm(x_SD[begin:end], w_GD.T, out=out_SG[begin:end])
         out_SG[bounds[-1] :] = 0.0
         return out_SG
 

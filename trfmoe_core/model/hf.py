@@ -124,9 +124,9 @@ def export_mixtral(model: MoETransformer, config: ModelConfig, tokenizer: "Token
 
     Weights keep their type. Raises RunFolderError if the folder cannot be written.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in to_mixtral_state(model).items()}
     dtype = str(model.embedding.weight.dtype).removeprefix("torch.")
     settings = {**mixtral_config(config, model.vocab_size, dtype), "bos_token_id": tokenizer.bos_id}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in to_mixtral_state(model).items()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tokenizer.save(folder)
@@ -162,7 +162,17 @@ def import_mixtral(folder: Path, context: int | None = None) -> MoETransformer:
 
 
 def mixtral_config(config: ModelConfig, vocab_size: int, dtype: str = "float32") -> dict[str, Any]:
-    """Returns the settings that a stock `MixtralConfig` of the same shape has."""
+    """Returns the settings that a stock `MixtralConfig` of the same shape has.
+
+    Raises:
+        ConfigError: if the model has parts that Mixtral does not have.
+    """
+    for key, value, mixtrals in (("expert", config.expert, "swiglu"), ("attention", config.attention, "rotary")):
+        if value != mixtrals:
+            raise ConfigError(
+                f"model.{key}: {value}: a Mixtral folder can only hold {mixtrals}; train with model.{key}={mixtrals} "
+                "to export, or load the checkpoint's weights.safetensors with this code"
+            )
     return {
         "architectures": ["MixtralForCausalLM"],
         "model_type": "mixtral",

@@ -86,10 +86,18 @@ class MoETransformer(nn.Module):
     Args:
         vocab_size: the tokenizer's, padded; the rows that the config asks for go before.
         local: which experts of each layer are here and trained; None: all are.
+        bos_id: the token that begins a document; needed with `document_mask` where documents are not given.
     """
 
-    def __init__(self, config: ModelConfig, vocab_size: int, local: Sequence[LocalExperts] | None = None) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        vocab_size: int,
+        local: Sequence[LocalExperts] | None = None,
+        bos_id: int | None = None,
+    ) -> None:
         super().__init__()
+        self.bos_id = bos_id
         self.config, self.vocab_size = config, config.vocab_size or vocab_size
         self.local = tuple(local or [whole_layer(config.experts)] * config.layers)
         self.embedding = Projection(config.width, self.vocab_size)
@@ -107,7 +115,11 @@ class MoETransformer(nn.Module):
         """Adds up the experts' slots over all devices that train on one batch together; called in training only."""
 
     def forward(
-        self, tokens_BT: Tensor, targets_BT: Tensor | None = None, mask_BT: Tensor | None = None
+        self,
+        tokens_BT: Tensor,
+        targets_BT: Tensor | None = None,
+        mask_BT: Tensor | None = None,
+        document_BT: Tensor | None = None,
     ) -> ModelOutput:
         """Returns logits if no targets are given, and the losses otherwise.
 
@@ -115,14 +127,15 @@ class MoETransformer(nn.Module):
             tokens_BT: int64 token ids; T at most the context.
             targets_BT: the token that follows each position.
             mask_BT: True where a target counts; None counts all.
+            document_BT: the number of each token's document; None with `document_mask`: a bos begins a new one.
 
         Raises:
-            ConfigError: if the sequence is longer than the context.
+            ConfigError: if the sequence is longer than the context, or nothing says where documents begin.
         """
         device = tokens_BT.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.embedding.weight.dtype
         with torch.autocast(device, enabled=False):
-            x_BTD, stats = self.hidden(tokens_BT, dtype)
+            x_BTD, stats = self.hidden(tokens_BT, dtype, None, document_BT)
             counts_LE = stats.counts
             if self.training and self.sum_counts is not None:
                 counts_LE = self.sum_counts(counts_LE)
@@ -139,12 +152,17 @@ class MoETransformer(nn.Module):
         return ModelOutput(logits_BTV, cross_entropy, balance, stats.z_loss.mean(), counts_LE, *weights)
 
     def hidden(
-        self, tokens_BT: Tensor, dtype: torch.dtype, cache: KeyValueCache | None = None
+        self,
+        tokens_BT: Tensor,
+        dtype: torch.dtype,
+        cache: KeyValueCache | None = None,
+        document_BT: Tensor | None = None,
     ) -> tuple[Tensor, RoutingStats]:
         """Returns the normed last hidden states (B, T, D) and what routing did in every layer.
 
         Args:
-            cache: Holds the positions before these tokens, and these afterwards.
+            cache: Holds the positions before these tokens, and these afterwards; they are one document.
+            document_BT: See `forward`.
         """
         begin = 0 if cache is None else cache.length
         end = begin + tokens_BT.shape[1]
@@ -155,15 +173,33 @@ class MoETransformer(nn.Module):
             )
         cos_TP, sin_TP = self.get_buffer("cos_TP")[begin:end], self.get_buffer("sin_TP")[begin:end]
         x_BTD = nnf.embedding(tokens_BT, self.embedding.weight).to(dtype)
+        seen_B1TT = self._seen(tokens_BT, document_BT) if cache is None else None
         stats = []
         for number, layer in enumerate(self.layers):
-            given = (x_BTD, cos_TP, sin_TP, cache and cache.layers[number])
+            given = (x_BTD, cos_TP, sin_TP, cache and cache.layers[number], seen_B1TT)
             if self.gradient_checkpointing and self.training:
                 x_BTD, layer_stats = checkpoint(layer, *given, use_reentrant=False)
             else:
                 x_BTD, layer_stats = layer(*given)
             stats.append(layer_stats)
         return self.norm(x_BTD), RoutingStats(*(torch.stack(parts) for parts in zip(*stats, strict=True)))
+
+    def _seen(self, tokens_BT: Tensor, document_BT: Tensor | None) -> Tensor | None:
+        """Returns which positions see which, where that is not simply all before them.
+
+        Positions go on over borders: rotary positions are relative, so within a document that changes nothing.
+        """
+        if document_BT is None:
+            if not self.config.document_mask:
+                return None
+            if self.bos_id is None:
+                raise ConfigError(
+                    "model.document_mask: true, but nothing says where documents begin; pass document_BT to the "
+                    "model, or build it with bos_id"
+                )
+            document_BT = (tokens_BT == self.bos_id).cumsum(dim=1)
+        same_BTT = document_BT.unsqueeze(2) == document_BT.unsqueeze(1)
+        return same_BTT.tril().unsqueeze(1)
 
     def by_expert(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor | dict[int, Tensor]]:
         """Returns tensors by parameter name (weights, gradients) with every stack taken apart by expert number.
@@ -206,8 +242,8 @@ def parameter_shapes(config: ModelConfig, vocab_size: int) -> dict[str, Tensor]:
         return dict(MoETransformer(config, vocab_size).named_parameters())
 
 
-def build_model(config: ModelConfig, vocab_size: int, seed: int) -> MoETransformer:
+def build_model(config: ModelConfig, vocab_size: int, seed: int, bos_id: int | None = None) -> MoETransformer:
     """Returns a float32 model on the CPU whose weights follow from the seed alone; torch's own RNG is untouched."""
-    model = MoETransformer(config, vocab_size)
+    model = MoETransformer(config, vocab_size, bos_id=bos_id)
     model.init_weights(torch.Generator().manual_seed(seed))
     return model

@@ -8,6 +8,7 @@ from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_fun
 from trfmoe_core.config import ModelConfig
 from trfmoe_core.model.experts import swiglu
 from trfmoe_core.model.moe import Router, balance_loss
+from trfmoe_core.model.transformer import build_model
 
 
 def test_the_router_keeps_the_best_and_renormalises() -> None:
@@ -51,3 +52,24 @@ def test_pooled_is_transformers_function() -> None:
     counts = torch.stack([torch.bincount(layer.topk(2).indices.flatten(), minlength=6) for layer in logits])
     expected = load_balancing_loss_func(logits, 6, 2)
     torch.testing.assert_close(balance_loss(counts, probs, 2, "pooled"), expected)
+
+
+def test_the_z_loss_is_the_mean_square_of_the_log_denominator_and_keeps_logits_small() -> None:
+    config = ModelConfig.model_validate(
+        {"layers": 2, "width": 16, "heads": 2, "experts": 5, "expert_width": 16, "context": 16, "z_loss_weight": 0.5}
+    )
+    router = Router(config)
+    torch.nn.init.normal_(router.weight, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(11, 16, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(router(x).z_loss, (x @ router.weight.T).logsumexp(-1).square().mean())
+
+    tokens = torch.randint(0, 40, (2, 17), generator=torch.Generator().manual_seed(2))
+    model = build_model(config, 40, 0)
+    output = model(tokens[:, :-1], tokens[:, 1:])
+    by_hand = output.cross_entropy + config.balance_weight * output.balance_loss + 0.5 * output.z_loss
+    torch.testing.assert_close(output.loss, by_hand)
+    stats = model.hidden(tokens[:, :-1], torch.float32)[1]
+    torch.testing.assert_close(output.z_loss, stats.z_loss.mean())
+    assert output.z_loss > 0
+    without = build_model(config.model_copy(update={"z_loss_weight": 0.0}), 40, 0)(tokens[:, :-1], tokens[:, 1:])
+    assert without.z_loss == 0 and torch.equal(without.cross_entropy, output.cross_entropy)

@@ -14,10 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clients import attacks
 from server.witness import Witness
+from strategies.outcomes import witnessed_mean
 from strategies.placement import place
 from strategies.voting import Agreement, vote
-from strategies.witness import Jury, witnessed_mean
+from strategies.witness import Jury
 from trfmoe_core.blocks import BlockLayout, Blocks, blocks_digest
 from trfmoe_core.config import Recipe, WitnessConfig
 from trfmoe_core.data.batches import BatchStream, Cursor, EvaluationSet, evaluation_windows
@@ -113,7 +115,7 @@ class Federation:
     def witness(self) -> Witness:
         """The witness of all runs."""
         known = self.covered if self._judged_by is None else [d for d in self._all if d.name in self._judged_by]
-        return Witness(self.recipe, TOKENIZER.padded_vocab_size, [domain.witness for domain in known])
+        return Witness(self.recipe, TOKENIZER.padded_vocab_size, [domain.witness for domain in known], "bench")
 
     def run(self, trial: Trial, config: WitnessConfig, agreement: Agreement) -> Trial:
         """Runs all rounds, and fills in losses and what happened in each round."""
@@ -129,6 +131,8 @@ class Federation:
             honest = {name: updates for name, updates in replicas.items() if name not in trial.liars}
             for liar in trial.liars:
                 first.setdefault(liar, replicas[liar])
+                if trial.attack == "late_sign" and 2 * number <= self.recipe.rounds.num_rounds:
+                    continue
                 if trial.attack == "ascent":
                     replicas[liar] = self._ascent(liar, number, blocks, replicas[liar])
                 else:
@@ -163,7 +167,7 @@ class Federation:
         if rule == "witness":
             found = jury.judge(blocks, replicas, holders, self.witness.loss(number))
             for block, names in holders.items():
-                rest = {name: replicas[name][block] for name in names if name not in found.convicted}
+                rest = {name: replicas[name][block] for name in names if found.counts(name, block)}
                 if rest:
                     update[block] = witnessed_mean(rest, found.scales.get(block))
             notes = {key: getattr(found, key) for key in _NOTED}
@@ -216,7 +220,7 @@ class Federation:
         return BatchStream(self.domains[name].train, recipe.model.context, recipe.training.batch_size, seed, cursor)
 
 
-_NOTED = ("convicted", "gain", "harms", "t", "scores", "averages")
+_NOTED = ("convicted", "gain", "harms", "t", "scores", "averages", "struck", "asked")
 
 Lie = Callable[[Blocks, dict[str, Blocks], Blocks], Blocks]
 
@@ -249,7 +253,8 @@ LIES: dict[str, Lie] = {
     "nan": _scaled(float("nan")),
     "stale": lambda own, honest, first: first,
     "inner_product": _from_honest(lambda stack: -2.0 * stack.mean(0)),
-    "a_little": _from_honest(lambda stack: stack.mean(0) - 1.5 * stack.std(0)),
+    "a_little": _from_honest(lambda stack: attacks.little_enough(list(stack))),
+    "late_sign": _scaled(-1.0),
     "sign_x0.4": _scaled(-0.4),
     "one_expert": _one_expert,
 }

@@ -20,7 +20,7 @@ from server.run_folder import RunFolder
 from strategies.exchange import Clock
 from strategies.voting import Rule
 from trfmoe_core.atomic import write_text
-from trfmoe_core.config import DataConfig, Recipe
+from trfmoe_core.config import DataConfig, Recipe, WitnessConfig
 from trfmoe_core.data.corpus import prepare_corpus
 from trfmoe_core.data.tokenizer import load_tokenizer
 
@@ -130,10 +130,17 @@ def cell_recipe(recipe: Recipe, cell: Cell, folder: Path) -> Recipe:
         "rounds": recipe.rounds.model_copy(update={"reply_deadline_s": REPLY_DEADLINE_S}),
         "nodes": [],
         "num_nodes": cell.nodes,
-        "witness": recipe.witness if cell.rule == "majority" else None,
+        "witness": _witness(recipe) if cell.rule == "majority" else None,
         "log": recipe.log.model_copy(update={"wandb": "off"}),
     }
     return recipe.model_copy(update=changes)
+
+
+def _witness(recipe: Recipe) -> WitnessConfig | None:
+    """Returns the recipe's witness with a salt that is the same in every cell, so that cells can be compared."""
+    if recipe.witness is None:
+        return None
+    return recipe.witness.model_copy(update={"salt": recipe.witness.salt or "the drill's own salt"})
 
 
 def node_configs(cell: Cell, texts: Path, folder: Path) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Flower's ServerApp: reads the recipe, opens or resumes the run folder, and lets the strategy run the rounds."""
 
+import hashlib
 import platform
 from pathlib import Path
 from uuid import uuid4
@@ -23,7 +24,7 @@ from trfmoe_core.blocks import BlockLayout, Blocks, blocks_digest
 from trfmoe_core.config import load_recipe, recipe_hash
 from trfmoe_core.config.places import cache_home, find_recipe, home
 from trfmoe_core.data.tokenizer import Tokenizer, load_tokenizer
-from trfmoe_core.errors import TRFMoEError
+from trfmoe_core.errors import RunFolderError, TRFMoEError
 from trfmoe_core.fingerprint import code_fingerprint
 
 app = ServerApp()
@@ -78,7 +79,15 @@ def _run(
     if checkpoint is not None:
         arrays[0] = to_arrays(layout.gather(checkpoint.weights))
         checkpoint.weights.clear()
-    run_id = next((e["run_id"] for e in read_events(folder.events_path) if e["event"] == "run_started"), uuid4().hex)
+    first = next((e for e in read_events(folder.events_path) if e["event"] == "run_started"), {})
+    run_id = first.get("run_id") or uuid4().hex
+    salt = folder.witness_salt() if recipe.witness else ""
+    salt_digest = hashlib.sha256(salt.encode()).hexdigest() if salt else None
+    if first and first.get("witness_salt") != salt_digest:
+        raise RunFolderError(
+            f"{folder.path / 'witness.salt'}: not the secret that this run began with, so a witness would now judge "
+            "by other text; put the run's own file (or witness.salt of the recipe) back, or start a new run"
+        )
     recorder.record(
         "run_started",
         run_id=run_id,
@@ -87,12 +96,13 @@ def _run(
         vote=recipe.vote,
         recipe_hash=recipe_hash(recipe),
         code_fingerprint=code_fingerprint(),
+        witness_salt=salt_digest,
         num_rounds=recipe.rounds.num_rounds,
         resumed_from=checkpoint.round if checkpoint else None,
         versions={"python": platform.python_version(), "torch": torch.__version__, "flwr": flwr.__version__},
         parameters=sum(spec.numel for spec in layout.specs.values()),
     )
-    witness = Witness.prepare(recipe, tokenizer, cache_home())
+    witness = Witness.prepare(recipe, tokenizer, cache_home(), salt)
     strategy = TriRedundant(
         recipe=recipe,
         layout=layout,

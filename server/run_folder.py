@@ -3,6 +3,7 @@
 import fcntl
 import os
 import re
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import Self
 
 import yaml
 
-from trfmoe_core.atomic import write_text
+from trfmoe_core.atomic import write_bytes, write_text
 from trfmoe_core.config import Recipe, load_recipe, recipe_hash
 from trfmoe_core.errors import RunFolderError
 
@@ -90,6 +91,27 @@ class RunFolder:
     def checkpoints_path(self) -> Path:
         """Where the checkpoints lie."""
         return self.path / "checkpoints"
+
+    def witness_salt(self) -> str:
+        """Returns the secret that the witness's windows follow from: the recipe's, or one drawn for this run and kept.
+
+        The recipe's seed would not do: the nodes know it, and could foresee what they will be judged by.
+
+        Raises:
+            RunFolderError: when it cannot be kept, or not be read again.
+        """
+        if self.recipe.witness and self.recipe.witness.salt:
+            return self.recipe.witness.salt
+        path = self.path / "witness.salt"
+        try:
+            if not path.exists():
+                write_bytes(path, secrets.token_hex(16).encode(), mode=0o600)
+            salt = path.read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise RunFolderError(f"{path}: cannot be written or read ({error}); put the run's own file back") from error
+        if not salt:
+            raise RunFolderError(f"{path}: is empty; put the run's own file back, or start a new run")
+        return salt
 
     def write_recipe(self, recipe: Recipe) -> None:
         """Saves the resolved recipe and its hash."""

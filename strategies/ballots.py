@@ -5,10 +5,12 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from strategies.harm import Loss
 from strategies.kernels import empty
+from strategies.outcomes import witnessed_mean
 from strategies.placement import Placement
-from strategies.voting import Agreement, Rule, Verdict, norm, vote
-from strategies.witness import Judgement, Jury, Loss, witnessed_mean
+from strategies.voting import Agreement, Rule, Verdict, alike, norm, vote
+from strategies.witness import Judgement, Jury
 from trfmoe_core.blocks import TRUNK, Blocks
 from trfmoe_core.errors import WireError
 from trfmoe_core.wire import Replica
@@ -108,31 +110,34 @@ class Ballots:
             replicas = {name: self._replicas[name][block] for name in holders if block in self._replicas.get(name, {})}
             result = memory[: next((replica.numel() for replica in replicas.values()), 0)]
             shares = weights if block == TRUNK else None
-            believed = self._believed(replicas)
-            if self._judgement is not None and len(believed) > 1:
-                update: Tensor | None = witnessed_mean(believed, self._judgement.scales.get(block), shares, result)
+            believed = self._believed(block, replicas)
+            if self._judgement is not None and believed and believed[0][0] in self._judgement.scores:
+                heads = {members[0]: replicas[members[0]] for members in believed}
+                update: Tensor | None = witnessed_mean(heads, self._judgement.scales.get(block), shares, result)
                 verdict = _witnessed(replicas, believed)
             else:
+                rest = {name: replicas[name] for members in believed for name in members}
                 update, verdict = vote(
                     self.rule,
-                    believed,
+                    rest,
                     self.agreement,
                     weights=shares,
                     norm_cap=norm_cap(block),
                     may_be_unverified=not was_unverified.get(block, False),
-                    norms={name: self._norms[name][block] for name in believed},
+                    norms={name: self._norms[name][block] for name in rest},
                     result=result,
                 )
-                verdict = replace(
-                    verdict, outvoted=tuple(sorted({*verdict.outvoted, *(set(replicas) - set(believed))}))
-                )
+                verdict = replace(verdict, outvoted=tuple(sorted({*verdict.outvoted, *(set(replicas) - set(rest))})))
             absent = [name for name in holders if name not in replicas]
             invalid = [name for name in absent if name in self._invalid]
             yield block, update, verdict.absent(missing=[n for n in absent if n not in invalid], invalid=invalid)
 
-    def _believed(self, replicas: Mapping[str, Replica]) -> dict[str, Replica]:
-        convicted = () if self._judgement is None else self._judgement.convicted
-        return {name: replica for name, replica in replicas.items() if name not in convicted}
+    def _believed(self, block: str, replicas: Mapping[str, Replica]) -> list[list[str]]:
+        """Returns the nodes whose replicas count, those with equal replicas together: who copies a lie has lied."""
+        found = self._judgement
+        if found is None:
+            return [[name] for name in replicas]
+        return [members for members in alike(replicas) if all(found.counts(name, block) for name in members)]
 
     def _weights(self) -> dict[str, float]:
         counts = sorted(self._tokens.values())
@@ -142,6 +147,7 @@ class Ballots:
         return {name: min(count, cap) for name, count in self._tokens.items()}
 
 
-def _witnessed(replicas: Mapping[str, Replica], believed: Mapping[str, Replica]) -> Verdict:
-    outvoted = tuple(sorted(set(replicas) - set(believed)))
-    return Verdict(outcome="majority" if outvoted else "unanimous", accepted=tuple(sorted(believed)), outvoted=outvoted)
+def _witnessed(replicas: Mapping[str, Replica], believed: list[list[str]]) -> Verdict:
+    accepted = tuple(sorted(name for members in believed for name in members))
+    outvoted = tuple(sorted(set(replicas) - set(accepted)))
+    return Verdict(outcome="majority" if outvoted else "unanimous", accepted=accepted, outvoted=outvoted)

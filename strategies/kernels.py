@@ -1,8 +1,7 @@
 """Arithmetic over the replicas of one block, in chunks that stay in cache from the first operation to the last.
 
 What a vote costs is memory traffic, so every function reads each replica once, from its own memory, and needs no more
-than a chunk of scratch a replica. Most of the work is numpy's: on one thread its minimum, add and dot are faster than
-torch's.
+than a chunk of scratch a replica. Sums and products are numpy's, the median of three is torch's: each is the faster.
 Replicas may be float32, bfloat16 or int8 with scales and are computed with in float32; results are float32.
 """
 
@@ -139,11 +138,13 @@ def median(updates: Sequence[Replica], scales: Sequence[float] | None = None, re
     result = empty(updates[0].numel()) if result is None else result
     scaled = {i: scale for i, scale in enumerate(scales or []) if scale != 1}
     chunks = Chunks(updates, private=scaled if len(updates) == 3 else range(len(updates)))
-    out, spare = result.numpy(), np.empty((2, chunks.size), np.float32)
-    for where, parts in chunks.rest():
-        for i, scale in scaled.items():
-            np.multiply(parts[i], scale, out=parts[i])
-        (_median_of_three if len(parts) == 3 else _median_of_many)(parts, out[where], spare[:, : len(parts[0])])
+    out, spare = result.numpy(), np.empty(chunks.size, np.float32)
+    middle_of = _median_of_three if len(updates) == 3 else _median_of_many
+    with torch.inference_mode():
+        for where, parts in chunks.rest():
+            for i, scale in scaled.items():
+                np.multiply(parts[i], scale, out=parts[i])
+            middle_of(parts, out[where], spare[: len(parts[0])])
     return result
 
 
@@ -200,16 +201,15 @@ def _mean(parts: Sequence[Part], factors: Sequence[float], out: Part, spare: Par
 
 
 def _median_of_three(parts: Sequence[Part], out: Part, spare: Part) -> None:
-    low, high = spare
-    np.minimum(parts[0], parts[1], out=low)
-    np.maximum(parts[0], parts[1], out=high)
+    first, second, third, high, low = map(torch.from_numpy, (*parts, spare, out))
+    torch.minimum(first, second, out=low)
+    torch.maximum(first, second, out=high)
     # One operation of torch for two of numpy: max(low, min(high, third)).
-    third, lowest, highest, target = map(torch.from_numpy, (parts[2], low, high, out))
-    torch.clamp(third, lowest, highest, out=target)
+    torch.clamp(third, low, high, out=low)
 
 
 def _median_of_many(parts: Sequence[Part], out: Part, spare: Part) -> None:
-    rows, low = list(parts), spare[0]
+    rows, low = list(parts), spare
     for i, j, keep_low, keep_high in _network(len(rows)):
         if keep_low and keep_high:
             np.minimum(rows[i], rows[j], out=low)

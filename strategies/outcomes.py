@@ -1,16 +1,20 @@
-"""Global blocks as a round may leave them: with the mean of all replicas that count, and without single terms of it."""
+"""Global blocks as a round may leave them: with the mean of all replicas that count, and without some terms of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from strategies.kernels import Chunks, empty, mean
+from strategies.voting import alike
 from trfmoe_core.blocks import TRUNK, Blocks
 from trfmoe_core.wire import Replica
 
 Replicas = Mapping[str, Mapping[str, Replica]]
 """Node -> block -> update."""
+
+Terms = Iterable[tuple[str, str]]
+"""Pairs of a node and a block: the node's replica of it."""
 
 
 def witnessed_mean(
@@ -22,7 +26,7 @@ def witnessed_mean(
     """Returns the mean of one block's replicas, in the order of the nodes' names; the plain mean when nothing is set.
 
     Args:
-        replicas: Node -> update of those who count; at least one.
+        replicas: Node -> update of those who count, no two alike; at least one.
         scales: Node -> multiplier of its replica, `Judgement.scales` of the block; 1 when absent.
         weights: Node -> weight in the mean; equal when absent.
         result: Float32 memory for the mean; new when absent.
@@ -34,15 +38,15 @@ def witnessed_mean(
 
 
 class Outcomes:
-    """What the round would make of the global blocks, `whole`, and what it would make of them without one node's terms.
+    """What the round would make of the global blocks, `whole`, and what it would make of them without some terms.
 
     A term left out leaves the divisor as it is: what the node contributes is judged, not how much longer the others'
-    step would be without it. Needs memory for two sets of blocks beside the base.
+    step would be without it. Replicas that are alike are one term. Needs memory for two sets of blocks beside the base.
 
     Args:
         base: Global blocks that the round started from.
         replicas: Updates of all nodes, read where they lie.
-        voters: Block -> nodes that count, in order; nodes are taken out of the lists by `remove`.
+        voters: Block -> nodes whose replicas of it count.
         scales: Block -> node -> multiplier of its replica; 1 when absent.
         weights: Node -> weight in the trunk's mean; equal when absent.
     """
@@ -51,40 +55,53 @@ class Outcomes:
         self,
         base: Blocks,
         replicas: Replicas,
-        voters: dict[str, list[str]],
+        voters: Mapping[str, Sequence[str]],
         scales: Mapping[str, Mapping[str, float]],
         weights: Mapping[str, float] | None,
     ) -> None:
-        self.base, self.replicas, self.voters, self.scales, self.weights = base, replicas, voters, scales, weights
+        self.base, self.replicas, self.scales, self.weights = base, replicas, scales, weights
         self.whole: Blocks = dict(base)
         self._scratch: Blocks = {}
+        self.classes = {block: alike({name: replicas[name][block] for name in who}) for block, who in voters.items()}
         for block in voters:
             self._fill(block)
 
-    def remove(self, node: str) -> None:
-        """Takes a node out for good; the mean is that of the rest."""
-        for block, names in self.voters.items():
-            if node in names:
-                names.remove(node)
-                self._fill(block)
+    def terms(self, node: str) -> list[tuple[str, str]]:
+        """Returns all that a node contributes."""
+        return [(node, block) for block, classes in self.classes.items() if any(node in members for members in classes)]
 
-    def without(self, node: str) -> Blocks:
-        """Returns the blocks without one node's terms; good until the next call."""
+    def heads(self, block: str) -> list[str]:
+        """Returns the nodes whose replicas of a block are in the mean, one of each class of equal ones."""
+        return [members[0] for members in self.classes[block]]
+
+    def remove(self, terms: Terms) -> None:
+        """Takes terms out for good; the mean is that of the rest."""
+        for node, block in terms:
+            self.classes[block] = [members for members in self.classes[block] if node not in members]
+            self._fill(block)
+
+    def without(self, terms: Terms) -> Blocks:
+        """Returns the blocks without some terms; good until the next call."""
         blocks = dict(self.whole)
-        for block, names in self.voters.items():
-            if node in names:
-                factors = _factors(names, self.scales.get(block, {}), self._weights(block))
+        gone: dict[str, set[str]] = {}
+        for node, block in terms:
+            gone.setdefault(block, set()).update(members[0] for members in self.classes[block] if node in members)
+        for block, nodes in gone.items():
+            names = self.heads(block)
+            factors = _factors(names, self.scales.get(block, {}), self._weights(block))
+            if block not in self._scratch:
+                self._scratch[block] = empty(self.base[block].numel())
+            memory = self._scratch[block]
+            for node in sorted(nodes):
                 share = factors[names.index(node)] / len(names)
-                if block not in self._scratch:
-                    self._scratch[block] = empty(self.base[block].numel())
-                whole, memory = self.whole[block], self._scratch[block]
+                whole = blocks[block]
                 for where, (part,) in Chunks([self.replicas[node][block]]).rest():
                     torch.sub(whole[where], torch.from_numpy(part), alpha=share, out=memory[where])
                 blocks[block] = memory
         return blocks
 
     def _fill(self, block: str) -> None:
-        names = self.voters[block]
+        names = self.heads(block)
         if not names:
             self.whole[block] = self.base[block]
             return

@@ -1,6 +1,7 @@
-"""Who stands alone or is silent again and again, and for how long such a node sits out.
+"""Who stands alone, is convicted or is silent again and again, and for how long such a node sits out.
 
-Only lone losers count, never a split vote: honest nodes whose data differ lose splits too.
+Only lone losers and those whom the witness convicts count, never a split vote: honest nodes whose data differ lose
+splits too.
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,12 +10,12 @@ from typing import Any, Literal
 
 from trfmoe_core.config import ReputationConfig
 
-Standing = Literal["good", "alone", "silent"]
+Standing = Literal["good", "alone", "convicted", "silent"]
 
 
 @dataclass(kw_only=True)
 class Record:
-    """One node's recent past: rounds in a row in which it was alone or silent, and until when it sits out."""
+    """One node's recent past: rounds in a row in which it was not good, and until when it sits out."""
 
     strikes: int = 0
     last: Standing = "good"

@@ -1,6 +1,6 @@
 """Who holds which experts from round to round: nodes join, troublemakers sit out, every change has its reason."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from strategies.federation import Member, Record
@@ -97,12 +97,15 @@ class Seating:
             if name not in self.placement.nodes and self.reputation.may_sit(name, round_number):
                 self._join(name, member.description.zone)
 
-    def observe(self, verdicts: Mapping[str, Verdict], replied: Sequence[str]) -> None:
-        """Takes in a round's verdicts and who sent a usable reply."""
+    def observe(self, verdicts: Mapping[str, Verdict], replied: Sequence[str], convicted: Collection[str] = ()) -> None:
+        """Takes in a round's verdicts, who sent a usable reply, and whom the witness convicted."""
         standings: dict[str, Standing] = {}
         for name in self.placement.nodes:
             if name not in replied:
                 standings[name] = "silent"
+                continue
+            if name in convicted:
+                standings[name] = "convicted"
                 continue
             took_part = [v for v in verdicts.values() if name in v.accepted or name in v.outvoted]
             alone = [v for v in took_part if v.outcome == "majority" and v.outvoted == (name,)]

@@ -23,6 +23,7 @@ from strategies.broadcast import Broadcast
 from strategies.chain import Chain
 from strategies.exchange import Clock, Exchange
 from strategies.federation import Federation
+from strategies.harm import Loss, mean
 from strategies.messages import DescribeRequest, TrainReply, TrainRequest, pack
 from strategies.outer import OuterOptimizer
 from strategies.recording import Recorder
@@ -31,7 +32,7 @@ from strategies.replies import CheckedReply, check_reply, lacks_base
 from strategies.seating import Seating
 from strategies.spill import Spill
 from strategies.voting import Agreement, Verdict, norm
-from strategies.witness import Jury, Loss
+from strategies.witness import Jury
 from trfmoe_core.blocks import BlockLayout, Blocks, blocks_digest
 from trfmoe_core.config import Recipe
 from trfmoe_core.errors import RunError, WireError
@@ -201,12 +202,13 @@ class TriRedundant(Strategy):
             fields = reply_fields(checked.reply, self._sent().of(name).num_bytes, checked.num_bytes)
             self.recorder.record("node_reply", round=server_round, node=name, **fields)
         self._evaluated(server_round - 1, good)
-        self._judge(server_round)
+        convicted = self._judge(server_round)
         verdicts = self._decide()
         if self._partial and self.witness is not None:
             losses = self.witness(server_round)(self.blocks)
-            self.recorder.record("witnessed", round=server_round, loss=losses.mean().item(), windows=len(losses))
-        self.seating.observe(verdicts, list(good))
+            windows = sum(part.numel() for part in losses)
+            self.recorder.record("witnessed", round=server_round, loss=mean(losses), windows=windows)
+        self.seating.observe(verdicts, list(good), convicted)
         self.round = server_round
         trained = [reply.training for _, reply in sorted(good.items()) if reply.training]
         bytes_down = sum(self._sent().of(name).num_bytes for name in self.federation.online)
@@ -348,9 +350,9 @@ class TriRedundant(Strategy):
     def _name_of(self, message: Message) -> str:
         return self._names()[message.metadata.src_node_id]
 
-    def _judge(self, round_number: int) -> None:
+    def _judge(self, round_number: int) -> tuple[str, ...]:
         if self.jury is None or self.witness is None or not self._ballots.voters:
-            return
+            return ()
         found = self._ballots.judge(self.jury, self.blocks, self.witness(round_number))
         self.recorder.record(
             "judgement",
@@ -361,7 +363,10 @@ class TriRedundant(Strategy):
             averages=found.averages,
             harms=found.harms,
             t=found.t,
+            struck=found.struck,
+            asked=found.asked,
         )
+        return found.convicted
 
     def _decide(self) -> dict[str, Verdict]:
         verdicts = {}

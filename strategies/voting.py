@@ -18,7 +18,7 @@ from torch import Tensor
 from strategies.kernels import Dots, empty, identical, mean, median, norm, survey
 from trfmoe_core.wire import Replica
 
-__all__ = ["Agreement", "Outcome", "Rule", "Verdict", "median", "norm", "vote"]
+__all__ = ["Agreement", "Outcome", "Rule", "Verdict", "alike", "median", "norm", "vote"]
 
 Rule = Literal["majority", "median", "mean"]
 Outcome = Literal["unanimous", "majority", "median", "mean", "unverified", "kept"]
@@ -79,7 +79,7 @@ def vote(
         result: Float32 memory for the update, of the replicas' length; new when absent. Overwritten in any case.
     """
     names = sorted(replicas)
-    classes = _identical(names, replicas)
+    classes = alike(replicas)
     heads = [members[0] for members in classes]
     updates = [replicas[head] for head in heads]
     if not heads:
@@ -122,9 +122,13 @@ def vote(
     return result, _named("median", classes, _within(found.norms, agreement))
 
 
-def _identical(names: list[str], replicas: Mapping[str, Replica]) -> list[list[str]]:
+def alike(replicas: Mapping[str, Replica]) -> list[list[str]]:
+    """Returns the nodes in classes whose replicas of one block are equal to the bit: a class counts once.
+
+    Classes and nodes are in the order of the nodes' names; the first node of a class stands for it.
+    """
     classes: list[list[str]] = []
-    for name in names:
+    for name in sorted(replicas):
         for members in classes:
             if identical(replicas[members[0]], replicas[name]):
                 members.append(name)

@@ -6,34 +6,23 @@ mean does to the loss on the witness text (in the spirit of Zeno, arXiv 1805.100
 place of whole updates). Pure functions of the replicas and of a loss; no model and no network.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite, sqrt
 from typing import Any
 
-from torch import Tensor
-
-from strategies.kernels import norm
-from strategies.outcomes import Outcomes, Replicas, witnessed_mean
-from trfmoe_core.blocks import Blocks
+from strategies.harm import Harm, Loss, Losses, harm, mean, measure
+from strategies.kernels import empty, norm, survey
+from strategies.outcomes import Outcomes, Replicas
+from trfmoe_core.blocks import TRUNK, Blocks
 from trfmoe_core.config import WitnessConfig
 from trfmoe_core.wire import Replica
-
-__all__ = ["Judgement", "Jury", "Loss", "witnessed_mean"]
-
-Loss = Callable[[Blocks], Tensor]
-"""Global blocks -> loss of each witness window in nats a token, float64. The windows are the same all round."""
 
 NORM_RATIO = 3.0
 """A node whose updates are this many times larger or smaller than the median node's is not asked for its harm."""
 
 LEAST_GAIN = 1e-3
 """Nats; the gain that harms are relative to is never taken as less."""
-
-WORST_LOSS = 100.0
-"""Nats; stands for a window's loss that is above it or not a number."""
-
-WORST_T = 1e6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +39,8 @@ class Judgement:
         t: Mean of the harm over its standard error, over windows.
         gain: The round's gain on the witness text in nats, as far as anyone can make it.
         scales: Block -> node -> multiplier below 1 for replicas that are too long; others have none.
+        struck: Expert -> a node whose replica of it alone must not count.
+        asked: Expert -> node -> harm in nats and t of the single replicas that were looked at.
     """
 
     convicted: tuple[str, ...] = ()
@@ -60,12 +51,17 @@ class Judgement:
     t: dict[str, float] = field(default_factory=dict)
     gain: float = 0.0
     scales: dict[str, dict[str, float]] = field(default_factory=dict)
+    struck: dict[str, str] = field(default_factory=dict)
+    asked: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
+
+    def counts(self, node: str, block: str) -> bool:
+        """Whether a node's replica of a block counts."""
+        return node not in self.convicted and self.struck.get(block) != node
 
 
 @dataclass(frozen=True)
 class _Score:
-    harm: float
-    t: float
+    harm: Harm
     score: float
     average: float
 
@@ -75,10 +71,11 @@ class Jury:
 
     A node is convicted when its harm of this round is above the floor, and either its score is above `tau_times_n` / N
     beyond doubt (`sure_t`), or the moving average of its scores is, and the harm significant (`min_t`): what is faint
-    must be a habit, and what is plain is not excused by a good past. At most max(1, (N - 1) // 4) nodes a round, the
-    worst first, and the rest is scored again after each. Costs N + 2 losses a round, and N + 1 more for each further
-    conviction. A node that poisons a single expert and helps with the rest is not convicted; the bound on the length of
-    a replica is what limits it.
+    must be a habit, and what is plain is not excused by a good past. At most half of the nodes in a round, the worst
+    first, and the rest is scored again after each. Costs N + 2 losses a round, and at most N more for each conviction.
+
+    Then single replicas of experts that point away from the others' are asked for their harm, at most N of them, those
+    that push the hardest first: a node may poison one expert and help with all others.
 
     Args:
         config: The thresholds.
@@ -126,45 +123,55 @@ class Jury:
         scales = _clip({block: {name: norms[name][block] for name in who} for block, who in voters.items()})
         scores: dict[str, _Score] = {}
         gain = 0.0
+        asked: dict[str, dict[str, Harm]] = {}
         if len(names) > 1:
             outcomes = Outcomes(base, replicas, voters, scales, weights)
-            before = _bounded(loss(base))
-            for _ in range(max(1, (len(names) - 1) // 4)):
-                found, gain = self._score(names, outcomes, before, loss)
+            before = measure(loss, base)
+            most = len(names) // 2
+            for number in range(most + 1):
+                after = measure(loss, outcomes.whole)
+                found, gain = self._score(names, outcomes, before, after, loss)
                 scores |= found
                 worst = self._worst(found)
-                if worst is None:
+                if worst is None or number == most or len(names) == 1:
                     break
                 reasons[worst] = self._reason(found[worst], gain, len(names))
-                names.remove(worst)
-                outcomes.remove(worst)
+                outcomes.remove(outcomes.terms(worst))
+                copies = [name for name in names if name != worst and not outcomes.terms(name)]
+                reasons |= dict.fromkeys(copies, f"its update is equal to that of {worst}")
+                names = [name for name in names if name not in reasons]
+                if not names:
+                    break
+            for name, block in _odd(outcomes, norms)[: len(replicas)]:
+                found_there = harm(after, measure(loss, outcomes.without([(name, block)])))
+                asked.setdefault(block, {})[name] = found_there
         self._averages |= {name: score.average for name, score in scores.items()}
         return Judgement(
             convicted=tuple(reasons),
             reasons=reasons,
             scores={name: score.score for name, score in scores.items()},
             averages={name: score.average for name, score in scores.items()},
-            harms={name: score.harm for name, score in scores.items()},
-            t={name: score.t for name, score in scores.items()},
+            harms={name: score.harm.nats for name, score in scores.items()},
+            t={name: score.harm.t for name, score in scores.items()},
             gain=gain,
             scales=scales,
+            struck=self._struck(asked),
+            asked={block: {name: (h.nats, h.t) for name, h in who.items()} for block, who in asked.items()},
         )
 
     def _score(
-        self, names: Sequence[str], outcomes: Outcomes, before: Tensor, loss: Loss
+        self, names: Sequence[str], outcomes: Outcomes, before: Losses, after: Losses, loss: Loss
     ) -> tuple[dict[str, _Score], float]:
-        after = _bounded(loss(outcomes.whole))
-        harms = {name: after - _bounded(loss(outcomes.without(name))) for name in names}
-        best = float((before - after).mean())
-        best = max([best, *(best + float(harm.mean()) for harm in harms.values())])
-        gain = max(LEAST_GAIN, best)
+        harms = {name: harm(after, measure(loss, outcomes.without(outcomes.terms(name)))) for name in names}
+        best = mean(before) - mean(after)
+        gain = max([LEAST_GAIN, best, *(best + found.nats for found in harms.values())])
         scores = {}
-        for name, harm in harms.items():
-            score = float(harm.mean()) / gain
+        for name, found in harms.items():
+            score = found.nats / gain
             average = bounded = max(-1.0, min(1.0, score))
             if name in self._averages:
                 average = self.config.ema * self._averages[name] + (1 - self.config.ema) * bounded
-            scores[name] = _Score(float(harm.mean()), _t(harm), score, average)
+            scores[name] = _Score(found, score, average)
         return scores, gain
 
     def _worst(self, scores: Mapping[str, _Score]) -> str | None:
@@ -173,18 +180,49 @@ class Jury:
         guilty = [
             name
             for name, found in scores.items()
-            if found.harm > config.floor_nats
-            and ((found.score > tau and found.t > config.sure_t) or (found.average > tau and found.t > config.min_t))
+            if found.harm.nats > config.floor_nats
+            and (
+                (found.score > tau and found.harm.t > config.sure_t)
+                or (found.average > tau and found.harm.t > config.min_t)
+            )
         ]
         # By this round alone: beside a great harm, honest terms look harmful too, but less so.
-        return max(guilty, key=lambda name: (scores[name].harm, name), default=None)
+        return max(guilty, key=lambda name: (scores[name].harm.nats, name), default=None)
+
+    def _struck(self, asked: Mapping[str, Mapping[str, Harm]]) -> dict[str, str]:
+        """The worst of each expert: beside a great harm, honest terms look harmful too, but less so."""
+        struck = {}
+        for block, who in asked.items():
+            worst = max(who, key=lambda name: (who[name].nats, name))
+            if who[worst].nats > self.config.expert_floor_nats and who[worst].t > self.config.sure_t:
+                struck[block] = worst
+        return struck
 
     def _reason(self, score: _Score, gain: float, count: int) -> str:
         return (
-            f"harms the witness text by {score.harm:.4f} nats in a round that can gain {gain:.4f}: "
+            f"harms the witness text by {score.harm.nats:.4f} nats in a round that can gain {gain:.4f}: "
             f"score {score.score:.2f} and average {score.average:.2f} against {self.config.tau_times_n / count:.3f}, "
-            f"t {score.t:.1f}"
+            f"t {score.harm.t:.1f}"
         )
+
+
+def _odd(outcomes: Outcomes, norms: Mapping[str, Mapping[str, float]]) -> list[tuple[str, str]]:
+    """Returns the replicas of experts that point away from the others of their block, the hardest pushes first."""
+    found = []
+    for block in outcomes.base:
+        names = outcomes.heads(block) if block != TRUNK and block in outcomes.classes else []
+        if len(names) < 3:
+            continue
+        sizes = [norms[name][block] for name in names]
+        updates = [outcomes.replicas[name][block] for name in names]
+        dots = survey(updates, [1.0] * len(names), empty(0), lambda *_: False, sizes).dots
+        scales = [outcomes.scales.get(block, {}).get(name, 1.0) for name in names]
+        middle = max(_middle(sizes), 1e-30)
+        for i, name in enumerate(names):
+            push = -sum(scales[i] * scales[j] * dots[min(i, j)][max(i, j)] for j in range(len(names)) if j != i)
+            if push > 0:
+                found.append((push / middle / middle, name, block))
+    return [(name, block) for _, name, block in sorted(found, key=lambda entry: (-entry[0], *entry[1:]))]
 
 
 def _rms(norms: Mapping[str, float], updates: Mapping[str, Replica]) -> float:
@@ -219,17 +257,3 @@ def _clip(norms: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float
 def _middle(values: Sequence[float]) -> float:
     """The lower median: of two replicas, the longer one is the one that is cut."""
     return sorted(values)[(len(values) - 1) // 2]
-
-
-def _bounded(losses: Tensor) -> Tensor:
-    return losses.double().nan_to_num(nan=WORST_LOSS, posinf=WORST_LOSS).clamp(max=WORST_LOSS)
-
-
-def _t(differences: Tensor) -> float:
-    count = differences.numel()
-    if count < 2:
-        return 0.0
-    middle, error = float(differences.mean()), float(differences.std()) / sqrt(count)
-    if error == 0.0:
-        return WORST_T if middle > 0 else 0.0
-    return max(-WORST_T, min(WORST_T, middle / error))

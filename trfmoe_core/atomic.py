@@ -8,12 +8,20 @@ from pathlib import Path
 from uuid import uuid4
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Writes a file under a temporary name, syncs it and renames it; missing parent folders are made."""
+def write_bytes(path: Path, data: bytes, mode: int | None = None) -> None:
+    """Writes a file under a temporary name, syncs it and renames it; missing parent folders are made.
+
+    Args:
+        path: The file; an existing one is replaced.
+        data: What it shall hold.
+        mode: Its permissions, from before the first byte is written; what the system gives when absent.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
     try:
         with temporary.open("wb") as file:
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

@@ -2,10 +2,14 @@
 
 import pytest
 import torch
+from torch import Tensor
 
 from strategies.ballots import Ballots
 from strategies.placement import place
 from strategies.voting import Agreement
+from strategies.witness import Jury
+from trfmoe_core.blocks import Blocks
+from trfmoe_core.config import WitnessConfig
 from trfmoe_core.errors import WireError
 
 BLOCKS = {"layers.0.experts.0": 5, "layers.0.experts.1": 5, "trunk": 11}
@@ -34,6 +38,31 @@ def test_a_lone_replica_is_capped_by_its_norm() -> None:
         u.clone() for b, u, _ in ballots_of({"a": 3.0}).decide(lambda b: 1.0, {}) if b == "trunk" and u is not None
     ]
     assert float(update.norm()) == pytest.approx(1 / 3)
+
+
+def test_the_witness_decides_whose_replicas_count() -> None:
+    placement = place(["layers.0.experts.0", "layers.0.experts.1"], ["a", "b", "c", "d"], 1)
+    ballots = Ballots(placement, "majority", Agreement())
+    for name in "abcd":
+        factor = -1.0 if name == "c" else 1.0 + 0.1 * (name == "a")
+        blocks = placement.held_by(name)
+        ballots.add(name, {block: torch.full((BLOCKS[block],), factor) for block in blocks}, 100)
+    judge_of = Jury(WitnessConfig(data=["-"]))
+
+    def loss(blocks: Blocks) -> list[Tensor]:
+        distance = sum(float((flat - 2.0).square().mean()) for flat in blocks.values())
+        return [torch.tensor([distance, distance + 1e-9])]
+
+    base = {block: torch.zeros(size) for block, size in BLOCKS.items()}
+    assert ballots.judge(judge_of, base, loss).convicted == ("c",)
+    for block, update, verdict in ballots.decide(lambda block: None, {}):
+        holders = placement.holders[block]
+        assert update is not None
+        assert verdict.outvoted == tuple(name for name in holders if name == "c")
+        assert verdict.accepted == tuple(name for name in holders if name != "c"), "equal replicas are all named"
+        assert verdict.outcome == ("majority" if "c" in holders else "unanimous")
+        values = {1.1 if name == "a" else 1.0 for name in verdict.accepted}
+        assert update.tolist() == [pytest.approx(sum(values) / len(values))] * BLOCKS[block], "and count once"
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])

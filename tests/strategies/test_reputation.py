@@ -31,7 +31,7 @@ class Table:
         self.seating.open(self.members)
         self.round = 0
 
-    def play(self, alone: str = "", silent: str = "", split: bool = False) -> None:
+    def play(self, alone: str = "", silent: str = "", split: bool = False, convicted: tuple[str, ...] = ()) -> None:
         self.round += 1
         self.seating.update(self.round, self.members)
         verdicts = {}
@@ -42,7 +42,7 @@ class Table:
             verdicts[block] = Verdict(
                 outcome=outcome, accepted=tuple(name for name in there if name not in lost), outvoted=lost
             )
-        self.seating.observe(verdicts, [name for name in self.seating.placement.nodes if name != silent])
+        self.seating.observe(verdicts, [name for name in self.seating.placement.nodes if name != silent], convicted)
 
     def kinds(self, kind: str) -> list[dict[str, Any]]:
         return [event for event in self.events if event["event"] == kind]
@@ -85,6 +85,14 @@ def test_three_nodes_keep_their_seats_and_the_suspect_is_marked_once() -> None:
     assert table.seating.placement.epoch == 1
     assert [event["node"] for event in table.kinds("node_suspect")] == ["b"]
     assert not table.kinds("node_quarantined")
+
+
+def test_who_is_convicted_sits_out_even_when_it_is_not_alone() -> None:
+    table = Table("a", "b", "c", "d", "e")
+    for _ in range(3):
+        table.play(alone="b", split=True, convicted=("b",))
+    assert table.seating.placement.nodes == ("a", "c", "d", "e")
+    assert "b was convicted for 2 rounds in a row" in table.kinds("node_quarantined")[0]["reason"]
 
 
 def test_split_votes_convict_nobody() -> None:

@@ -1,5 +1,6 @@
 """Rounds with a node that lies, breaks or sends rubbish: the run goes on and says who it was."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from strategies.messages import TrainReply, pack, pack_buffers, read_header, rea
 from tests.conftest import words
 from tests.federation import grid_of, of_kind, run_recipe
 from trfmoe_core.config import DrillConfig, Recipe
+from trfmoe_core.errors import RunFolderError
 from trfmoe_core.wire import Parcel
 
 LIAR = 3
@@ -176,10 +178,7 @@ class KilledError(BaseException):
     """Stands for SIGKILL: nothing may catch it."""
 
 
-@pytest.mark.parametrize("moment", [2, 5, 7])
-def test_a_run_that_dies_goes_on_at_the_last_committed_round(tiny_recipe: Callable[..., Recipe], moment: int) -> None:
-    whole = of_kind(run_recipe(tiny_recipe())[1], "run_finished")[0]["digest"]
-    folder = RunFolder.create(Path(tiny_recipe().run_root), tiny_recipe())
+def die_at(moment: int) -> Callable[[int, Message], Message]:
     count = 0
 
     def die(_: int, message: Message) -> Message:
@@ -190,8 +189,52 @@ def test_a_run_that_dies_goes_on_at_the_last_committed_round(tiny_recipe: Callab
                 raise KilledError
         return message
 
+    return die
+
+
+@pytest.fixture
+def witnessed(tiny_recipe: Callable[..., Recipe], tmp_path: Path) -> Recipe:
+    """A run whose jury has something to remember: a node that lies a little from round 2 on."""
+    text = tmp_path / "witness.txt"
+    text.write_text(words(99, 3000))
+    recipe = tiny_recipe(
+        witness={"data": [str(text)], "windows": 16, "ema": 0.9},
+        rounds={"num_rounds": 5, "local_steps": 8, "nodes_deadline_s": 5.0, "reply_deadline_s": 60.0},
+    )
+    return with_drill(recipe, {"factor": -0.5, "from_round": 2})
+
+
+def test_a_run_with_a_witness_that_dies_goes_on_bit_for_bit(witnessed: Recipe) -> None:
+    folder, events = run_recipe(witnessed)
+    judged = of_kind(events, "judgement")
+    assert any(event["convicted"] for event in judged)
+    other = RunFolder.create(Path(witnessed.run_root), witnessed)
+    shutil.copy(folder.path / "witness.salt", other.path)
     with pytest.raises(KilledError):
-        run(grid_of(folder, die), folder)
+        run(grid_of(other, die_at(3 * 3 + 2)), other)
+    run(grid_of(other), other)
+    again = read_events(other.events_path)
+    assert of_kind(again, "run_started")[1]["resumed_from"] == 3
+    fields = ("round", "convicted", "gain", "scores", "averages", "t")
+    assert [[e[f] for f in fields] for e in of_kind(again, "judgement")] == [[e[f] for f in fields] for e in judged]
+    assert of_kind(again, "run_finished")[0]["digest"] == of_kind(events, "run_finished")[0]["digest"]
+
+
+def test_a_run_does_not_go_on_with_another_salt(witnessed: Recipe) -> None:
+    folder = RunFolder.create(Path(witnessed.run_root), witnessed)
+    with pytest.raises(KilledError):
+        run(grid_of(folder, die_at(4)), folder)
+    (folder.path / "witness.salt").unlink()
+    with pytest.raises(RunFolderError, match=r"witness\.salt: not the secret that this run began with"):
+        run(grid_of(folder), folder)
+
+
+@pytest.mark.parametrize("moment", [2, 5, 7])
+def test_a_run_that_dies_goes_on_at_the_last_committed_round(tiny_recipe: Callable[..., Recipe], moment: int) -> None:
+    whole = of_kind(run_recipe(tiny_recipe())[1], "run_finished")[0]["digest"]
+    folder = RunFolder.create(Path(tiny_recipe().run_root), tiny_recipe())
+    with pytest.raises(KilledError):
+        run(grid_of(folder, die_at(moment)), folder)
     with folder.events_path.open("ab") as file:
         file.write(b'{"seq": 99, "torn')
     run(grid_of(folder), folder)

@@ -44,6 +44,22 @@ def memory(
 
 
 @bench.command()
+def wire(
+    loss: Annotated[bool, typer.Option("--loss", help="Measure the held-out loss of whole runs instead.")] = False,
+    text: Annotated[list[str] | None, typer.Option(help="With --loss: file or folder to learn.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="With --loss: paired runs.")] = 3,
+    rounds: Annotated[int, typer.Option(min=1, help="With --loss: rounds of 25 steps.")] = 16,
+    as_json: JsonOption = False,
+) -> None:
+    """Count the bytes of a round by every way to travel, time the codec, or compare the losses of whole runs."""
+    if not loss:
+        _run("scripts.bench_wire", [], as_json)
+        return
+    chosen = [part for path in text or [] for part in ("--text", path)]
+    _run("scripts.bench_wire_loss", [*chosen, "--seeds", str(seeds), "--rounds", str(rounds)], as_json)
+
+
+@bench.command()
 def data(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer pages.")] = False,
     engine: Annotated[str, typer.Option(help="PDF engine: pypdf, pdfium, or auto.")] = "pypdf",

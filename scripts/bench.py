@@ -38,9 +38,11 @@ def memory(
     nodes: Annotated[str, typer.Option(help="Numbers of nodes.")] = "3,9,30",
     width: Annotated[int, typer.Option(min=8, help="Width of the model; 288 is about 100 MB.")] = 288,
 ) -> None:
-    """Measure the coordinator's anonymous memory while it votes; one JSON object a number of nodes."""
-    for count in nodes.split(","):
-        _run("scripts.bench_memory", ["--nodes", count.strip(), "--width", str(width)], False)
+    """Measure the coordinator's anonymous memory while it votes, in float32 and in int8; one JSON object a case."""
+    for transport in ("float32", "int8"):
+        for count in nodes.split(","):
+            options = ["--nodes", count.strip(), "--width", str(width), "--transport", transport]
+            _run("scripts.bench_memory", options, False)
 
 
 @bench.command()

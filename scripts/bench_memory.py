@@ -130,7 +130,10 @@ def _reply(message: Message, node: int) -> Message:
     return message
 
 
-def measure(num_nodes: int, width: int) -> dict[str, Any]:
+TRANSPORTS = {"float32": {}, "int8": {"broadcast": "bfloat16", "difference": "int8", "updates": "int8"}}
+
+
+def measure(num_nodes: int, width: int, transport: str = "float32") -> dict[str, Any]:
     """Returns the coordinator's peak anonymous memory over two rounds, and what the limit is made of, in bytes."""
     recipe = Recipe.model_validate(
         {
@@ -138,6 +141,7 @@ def measure(num_nodes: int, width: int) -> dict[str, Any]:
             "num_nodes": num_nodes,
             "model": {"layers": 4, "width": width, "heads": 4, "experts": 24, "expert_width": width, "context": 32},
             "rounds": {"num_rounds": 2, "local_steps": 1},
+            "transport": TRANSPORTS[transport],
         }
     )
     layout_model = build_model(recipe.model, VOCAB, 0)
@@ -177,6 +181,7 @@ def measure(num_nodes: int, width: int) -> dict[str, Any]:
     limit = 3 * model_bytes + grid.reply_bytes + SLACK_BYTES
     return {
         "nodes": num_nodes,
+        "transport": transport,
         "model_mb": round(model_bytes / 1e6, 1),
         "reply_mb": round(grid.reply_bytes / 1e6, 1),
         "peak_anonymous_mb": round(peak[0] / 1e6, 1),
@@ -190,9 +195,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--width", type=int, default=288)
+    parser.add_argument("--transport", choices=list(TRANSPORTS), default="float32")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    sys.stdout.write(json.dumps(measure(options.nodes, options.width)) + "\n")
+    sys.stdout.write(json.dumps(measure(options.nodes, options.width, options.transport)) + "\n")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from clients.bases import KEEP, Bases, receive
+from clients.laps import Laps
 from clients.node import cache_folder, state_folder
 from strategies.messages import Description, Evaluation, Training, TrainReply, TrainRequest
 from trfmoe_core.blocks import BlockLayout, Blocks
@@ -44,6 +45,7 @@ class Worker:
     """
 
     def __init__(self, settings: NodeSettings, recipe: dict[str, object]) -> None:
+        self.laps = Laps()
         self.settings = settings
         self.recipe = validate(Recipe, recipe, "the coordinator's recipe")
         set_threads(settings.threads or self.recipe.training.threads)
@@ -103,6 +105,7 @@ class Worker:
         """
         tokenizer = self.tokenizer()
         corpus = self.corpus(tokenizer)
+        self.laps.lap("data")
         recipe, vocab_size = self.recipe, tokenizer.padded_vocab_size
         local = local_experts(recipe.model, recipe.experts, request.held)
         model = MoETransformer(recipe.model, vocab_size, local, tokenizer.bos_id)
@@ -122,15 +125,20 @@ class Worker:
             raise WireError(f"{len(missing)} blocks of this node's model did not arrive, such as {missing[0]}")
         layout.scatter(base, here)
         model.to(self.device)
+        self.laps.lap("decode")
         reply = reply.model_copy(update={"evaluation": self._evaluate(model, corpus)})
+        self.laps.lap("evaluate")
         if request.steps == 0:
-            return reply, None
+            return self._told(reply), None
         folder = state_folder(self.settings, request.run_id)
         earlier, cursor = _earlier_state(folder, request.round)
         trainer, stream = self._prepare(model, corpus, request, earlier, cursor)
+        self.laps.lap("state")
         training = Training(**asdict(trainer.train(stream, request.steps)))
+        self.laps.lap("train")
         updates = self._updates(model, layout, base, request.held)
         answer, lost = self._encode(updates, layout, earlier)
+        self.laps.lap("encode")
         meta = {
             "round": request.round,
             "base_digest": request.base_digest,
@@ -139,7 +147,11 @@ class Worker:
         }
         save_state(folder / _state_name(request.round), trainer.state() | lost, meta)
         _forget_states(folder, request.round)
-        return reply.model_copy(update={"training": training, "index": answer.index}), answer
+        self.laps.lap("state")
+        return self._told(reply.model_copy(update={"training": training, "index": answer.index})), answer
+
+    def _told(self, reply: TrainReply) -> TrainReply:
+        return reply.model_copy(update={"spent": self.laps.rounded()})
 
     def _bases(self, run_id: str) -> Bases:
         return Bases(state_folder(self.settings, run_id) / "bases")

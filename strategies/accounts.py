@@ -26,6 +26,7 @@ def reply_fields(reply: TrainReply, bytes_down: int, bytes_up: int) -> dict[str,
         "train_seconds": None if training is None else training.seconds,
         "bytes_down": bytes_down,
         "bytes_up": bytes_up,
+        "spent": reply.spent,
         **fields,
     }
 

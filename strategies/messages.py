@@ -106,6 +106,9 @@ class TrainReply(Section):
     evaluation: Evaluation | None = None
     training: Training | None = None
     index: str | None = None
+    spent: dict[Text, Annotated[float, Field(ge=0, le=1e8)]] = Field(
+        default_factory=dict, max_length=16, description="seconds by owner, from the start of the node's process on"
+    )
     lacks_base: bool = Field(False, description="the node does not have what the difference is against")
     drill: Text | None = Field(None, description="the fault that this node was told to play")
 

@@ -18,7 +18,7 @@ from flwr.serverapp.strategy import Result, Strategy
 
 from strategies.accounts import reply_fields, round_summary, verdict_fields
 from strategies.arrays import from_arrays, to_arrays
-from strategies.ballots import Ballots
+from strategies.ballots import Ballots, patience
 from strategies.broadcast import Broadcast
 from strategies.chain import Chain
 from strategies.exchange import Clock, Exchange
@@ -297,7 +297,8 @@ class TriRedundant(Strategy):
                 self._missing(name, refusal)
         messages.clear()
         self._sent().drop_arrays()
-        enough = self._quorum() if self.recipe.rounds.wait == "quorum" else None
+        rounds = self.recipe.rounds
+        enough = patience(self._ballots, rounds.quorum, rounds.grace) if rounds.wait == "quorum" else None
         for arrival in exchange.receive(label, timeout, "rounds.reply_deadline_s", enough):
             if arrival.reply is not None and self._sent().of(arrival.node).against and lacks_base(arrival.reply):
                 self._send_whole(exchange, arrival.node, label)
@@ -319,20 +320,6 @@ class TriRedundant(Strategy):
         self.recorder.record("warning", text=f"{name} lost the model of the last round; it gets the whole in {number}")
         if refusal := exchange.send(name, message, label):
             self._missing(name, refusal)
-
-    def _quorum(self) -> Callable[[float], bool]:
-        """Returns a test whether a round may close: the quorum is there, agrees, and the grace time has passed."""
-        rounds = self.recipe.rounds
-        reached: list[float] = []
-
-        def enough(elapsed_s: float) -> bool:
-            if not self._ballots.has_quorum(rounds.quorum):
-                return False
-            if not reached:
-                reached.append(elapsed_s)
-            return elapsed_s >= reached[0] * (1 + rounds.grace) and self._ballots.settled()
-
-        return enough
 
     def _check(self, message: Message, name: str, round_number: int) -> CheckedReply:
         request = self._request(round_number, self.recipe.rounds.local_steps, name)

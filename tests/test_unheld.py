@@ -84,3 +84,15 @@ def test_too_few_experts_for_so_many_nodes_is_said_before_the_first_round(six_no
     few = recipe.model.model_copy(update={"experts": 3})
     with pytest.raises(PlacementError, match=r"3 experts with 3 replicas are 9 seats, but 2 on each of 6 nodes are 12"):
         run_recipe(recipe.model_copy(update={"model": few}))
+
+
+def test_what_a_node_holds_travels_as_differences(six_nodes: Callable[..., Recipe]) -> None:
+    transport = {"broadcast": "bfloat16", "difference": "int8", "updates": "int8"}
+    _, events = run_recipe(six_nodes(experts={"unheld": "absent"}, transport=transport))
+    _, plain = run_recipe(six_nodes(experts={"unheld": "absent"}))
+    assert {reply["status"] for reply in of_kind(events, "node_reply")} == {"accepted"}
+    losses, expected = ([event["loss"] for event in of_kind(run, "evaluated")] for run in (events, plain))
+    assert losses == pytest.approx(expected, rel=0.01)
+    first, *later = [event["bytes_down"] for event in of_kind(events, "round_committed")]
+    assert max(later) < 0.8 * first
+    assert 3 * max(later) < min(event["bytes_down"] for event in of_kind(plain, "round_committed"))

@@ -145,7 +145,7 @@ class Worker:
             "epoch": stream.cursor.epoch,
             "window": stream.cursor.window,
         }
-        save_state(folder / _state_name(request.round), trainer.state() | lost, meta)
+        save_state(state_path(folder, request.round), trainer.state() | lost, meta)
         _forget_states(folder, request.round)
         self.laps.lap("state")
         return self._told(reply.model_copy(update={"training": training, "index": answer.index})), answer
@@ -206,8 +206,14 @@ class Worker:
         return {name: trained[name].sub_(base[name]) for name in held}
 
 
-def _state_name(round_number: int) -> str:
-    return f"round-{round_number:06d}.safetensors"
+def state_path(folder: Path, round_number: int) -> Path:
+    """Returns where a node's state after a round lies in its state folder."""
+    return folder / f"round-{round_number:06d}.safetensors"
+
+
+def earlier_state_path(folder: Path, round_number: int) -> Path | None:
+    """Returns the state that the training of a round goes on from: the last one before it, if any."""
+    return max((path for number, path in _state_rounds(folder).items() if number < round_number), default=None)
 
 
 def _state_rounds(folder: Path) -> dict[int, Path]:
@@ -215,14 +221,14 @@ def _state_rounds(folder: Path) -> dict[int, Path]:
 
 
 def _earlier_state(folder: Path, round_number: int) -> tuple[dict[str, Tensor], Cursor]:
-    earlier = [number for number in _state_rounds(folder) if number < round_number]
-    if not earlier:
+    path = earlier_state_path(folder, round_number)
+    if path is None:
         return {}, Cursor(0, 0)
-    tensors, meta = load_state(folder / _state_name(max(earlier)))
+    tensors, meta = load_state(path)
     return tensors, Cursor(int(meta["epoch"]), int(meta["window"]))
 
 
 def _forget_states(folder: Path, round_number: int) -> None:
     numbers = [number for number in _state_rounds(folder) if number <= round_number]
     for number in sorted(numbers)[:-KEEP_STATES]:
-        (folder / _state_name(number)).unlink(missing_ok=True)
+        state_path(folder, number).unlink(missing_ok=True)

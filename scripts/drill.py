@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from scripts.simulate import JsonOption, SetOption
 
 if TYPE_CHECKING:
     from scripts.drill_cell import Cell, CellResult
+    from scripts.drill_store import Store
     from scripts.drill_table import Row
     from scripts.output import Output
     from trfmoe_core.config import Recipe
@@ -47,13 +49,15 @@ def drill(
     names = _names(attacks) or (list(QUICK) if quick else [])
     cells = plan(counts, names, 1 if quick else seeds, 2 if quick else 3)
     output.line(f"{len(cells)} cells with {', '.join(map(str, counts))} nodes, {jobs} at a time")
-    results = {}
-    with tempfile.TemporaryDirectory(prefix="trfmoe-drill-") as temporary:
-        texts = Path(temporary)
-        _prepare(recipe, counts, texts)
-        for result in run_cells(recipe, cells, texts, jobs):
+    with _store(recipe, counts, fresh=quick) as store:
+        results = store.load(cells)
+        if results:
+            output.line(f"{len(results)} of them ended in an earlier drill of this recipe, text and code")
+        for result in run_cells(recipe, [cell for cell in cells if cell not in results], store, jobs):
             results[result.cell] = result
+            store.save(result)
             show(result, len(results), len(cells), output)
+        store.forget_answers()
     rows = table(results)
     for line in markdown(rows):
         output.line(line)
@@ -92,16 +96,18 @@ def plan(counts: Sequence[int], names: Sequence[str], seeds: int, rules: int = 3
     return list(references | wanted)
 
 
-def run_cells(recipe: "Recipe", cells: "Sequence[Cell]", texts: Path, jobs: int) -> "Iterator[CellResult]":
+def run_cells(recipe: "Recipe", cells: "Sequence[Cell]", store: "Store", jobs: int) -> "Iterator[CellResult]":
     """Yields the results of the cells as they come, from `jobs` processes of one thread each."""
     from concurrent.futures import ProcessPoolExecutor, as_completed
     from multiprocessing import get_context
 
     from scripts.drill_cell import run_cell
 
+    if not cells:
+        return
     jobs = min(jobs, os.cpu_count() or 1, len(cells))
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_quiet) as pool:
-        waiting = [pool.submit(run_cell, recipe, cell, texts) for cell in cells]
+        waiting = [pool.submit(run_cell, recipe, cell, store.texts, store.memory) for cell in cells]
         try:
             for done in as_completed(waiting):
                 yield done.result()
@@ -130,17 +136,23 @@ def _quiet() -> None:
     logging.disable(logging.CRITICAL)
 
 
-def _prepare(recipe: "Recipe", counts: Sequence[int], texts: Path) -> None:
+@contextmanager
+def _store(recipe: "Recipe", counts: Sequence[int], *, fresh: bool) -> "Iterator[Store]":
+    """Yields the drill's folder in the cache; a new one that vanishes again when `fresh`."""
     from clients.node import cache_folder
-    from scripts.drill_cell import deal_text
+    from scripts.drill_cell import read_pieces
+    from scripts.drill_store import Store
     from trfmoe_core.config import NodeSettings
+    from trfmoe_core.config.places import cache_home
     from trfmoe_core.data.sample import build_sample
 
     sample = SAMPLE.absolute()
     sources = sorted({path for node in recipe.nodes for path in node.data if isinstance(path, str)}) or [str(sample)]
     if any(Path(path).is_relative_to(sample) for path in sources):
         build_sample(sample)
-    deal_text(sources, counts, texts, cache_folder(NodeSettings(name="drill", data=[*sources])))
+    pieces = read_pieces(sources, cache_folder(NodeSettings(name="drill", data=[*sources])))
+    with tempfile.TemporaryDirectory(prefix="trfmoe-drill-") as temporary:
+        yield Store(Path(temporary) if fresh else cache_home() / "drill", recipe, pieces, counts)
 
 
 def _counts(text: str) -> list[int]:

@@ -10,9 +10,9 @@ from typing import Any
 
 from flwr.app import Message, MessageType
 
-from clients.app import app as client_app
 from clients.conspiracy import Conspiracy
 from scripts.drill_faults import FAULTS
+from scripts.drill_memory import remembering_app
 from server.app import run
 from server.events import read_events
 from server.in_process import InProcessGrid
@@ -86,8 +86,8 @@ def liars_of(cell: Cell) -> list[str]:
     return node_names(cell.nodes)[cell.nodes - FAULTS[cell.fault].liars :]
 
 
-def deal_text(sources: Sequence[str], counts: Sequence[int], folder: Path, cache: Path) -> None:
-    """Writes the text of `sources`, dealt out piece by piece, to `folder/<nodes>/<node>.txt` for every count.
+def read_pieces(sources: Sequence[str], cache: Path) -> list[str]:
+    """Returns the text of `sources` in pieces, as nodes cut it, up to a few million characters.
 
     Raises:
         DataError: no source gives any text.
@@ -99,21 +99,32 @@ def deal_text(sources: Sequence[str], counts: Sequence[int], folder: Path, cache
         for start, end in zip(store.piece_offsets[:-1], store.piece_offsets[1:], strict=True):
             pieces.append(tokenizer.decode(store.tokens[int(start) + 1 : int(end)].tolist()))
     total = 0
-    kept = [piece for piece in pieces if (total := total + len(piece)) <= MAX_CHARACTERS]
+    return [piece for piece in pieces if (total := total + len(piece)) <= MAX_CHARACTERS]
+
+
+def deal_text(pieces: Sequence[str], counts: Sequence[int], folder: Path) -> None:
+    """Writes the pieces, dealt out one by one, to `folder/<nodes>/<node>.txt` for every count."""
     for count in counts:
         for number, name in enumerate(node_names(count)):
-            write_text(folder / str(count) / f"{name}.txt", "\n\n".join(kept[number::count]))
+            write_text(folder / str(count) / f"{name}.txt", "\n\n".join(pieces[number::count]))
 
 
-def run_cell(recipe: Recipe, cell: Cell, texts: Path) -> CellResult:
-    """Runs a cell in a temporary folder and returns what came of it; whatever the run raises is a result."""
+def run_cell(recipe: Recipe, cell: Cell, texts: Path, memory: Path) -> CellResult:
+    """Runs a cell in a temporary folder and returns what came of it; whatever the run raises is a result.
+
+    Args:
+        recipe: What the cells have in common.
+        cell: What this one varies.
+        texts: Where `deal_text` wrote.
+        memory: Where honest answers are kept for other cells of this recipe and these texts.
+    """
     started = time.process_time()
     with tempfile.TemporaryDirectory(prefix="trfmoe-drill-") as temporary:
         folder = RunFolder.create(Path(temporary), cell_recipe(recipe, cell, Path(temporary)))
         clock = VirtualClock()
         reason = ""
         try:
-            run(_grid(folder, cell, texts, clock), folder, Clock(now=clock.now, sleep=clock.sleep))
+            run(_grid(folder, cell, texts, memory, clock), folder, Clock(now=clock.now, sleep=clock.sleep))
         except Exception as error:  # noqa: BLE001  An exception that ends a run is what the drill looks for.
             reason = f"{type(error).__name__}: {error}"
         events = read_events(folder.events_path) if folder.events_path.exists() else []
@@ -160,7 +171,7 @@ def node_configs(cell: Cell, texts: Path, folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _grid(folder: RunFolder, cell: Cell, texts: Path, clock: VirtualClock) -> InProcessGrid:
+def _grid(folder: RunFolder, cell: Cell, texts: Path, memory: Path, clock: VirtualClock) -> InProcessGrid:
     fault = FAULTS[cell.fault]
     names = node_names(cell.nodes)
     liars = frozenset(names.index(name) + 1 for name in liars_of(cell))
@@ -169,7 +180,7 @@ def _grid(folder: RunFolder, cell: Cell, texts: Path, clock: VirtualClock) -> In
         return fault.latency_s if node_id in liars and message.metadata.message_type == MessageType.TRAIN else 0.0
 
     return InProcessGrid(
-        client_app,
+        remembering_app(memory),
         node_configs(cell, texts, folder.path),
         {},
         conspire=Conspiracy(attack=fault.conspiracy, liars=liars) if fault.conspiracy else None,

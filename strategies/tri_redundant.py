@@ -80,7 +80,7 @@ class TriRedundant(Strategy):
         sent = {name.removeprefix(_SENT): values for name, values in tensors.items() if name.startswith(_SENT)}
         self.chain = Chain(recipe.transport.broadcast, sent) if recipe.transport.difference else None
         self._has: dict[str, str] = {}
-        self.agreement = Agreement(cosine=recipe.agreement.cosine, norm_ratio=recipe.agreement.norm_ratio)
+        self.agreement = Agreement(**recipe.agreement.model_dump())
         self._recipe_for_nodes = recipe.for_nodes().model_dump(mode="json")
         request = DescribeRequest(run_id=run_id, recipe=self._recipe_for_nodes)
         self.federation = Federation(request, tokenizer_fingerprint, recorder.record, self.clock)
@@ -191,7 +191,7 @@ class TriRedundant(Strategy):
             try:
                 checked = self._check(message, name, server_round)
                 self._ballots.add(name, checked.updates, checked.training.tokens)
-                self.replays.remember(name, checked.reply)
+                self.replays.remember(name, checked.reply, checked.updates)
             except WireError as error:
                 self._ballots.reject(name)
                 self.recorder.record("node_reply", round=server_round, node=name, status="dropped", reason=str(error))
@@ -324,7 +324,7 @@ class TriRedundant(Strategy):
     def _check(self, message: Message, name: str, round_number: int) -> CheckedReply:
         request = self._request(round_number, self.recipe.rounds.local_steps, name)
         checked = check_reply(message, request, name, self.layout, self.recipe, lambda p: self.spill.keep(name, p))
-        self.replays.check(name, checked.reply)
+        self.replays.check(name, checked.reply, checked.updates)
         return checked
 
     def _missing(self, name: str, reason: str) -> None:

@@ -3,7 +3,7 @@
 `median` is the coordinate-wise median (Yin et al., arXiv 1803.01498). `majority` is an agreement graph in the spirit of
 Aspis (Konstantinidis and Ramamoorthy, arXiv 2108.02416), with a scale-free edge instead of a tolerance: two replicas
 agree when the cosine of their updates is above a threshold and their norms are within a ratio. `mean` is there to
-compare with.
+compare with. Where data are alike, a replica that is far from a majority that is close to itself loses its edges too.
 
 All sums run in the order of the nodes' names, never of arrival. The arithmetic itself stands in `kernels`.
 """
@@ -32,10 +32,15 @@ UNVERIFIED_STEP = 1 / 3
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """When two replicas agree: cosine above `cosine` and norms within `norm_ratio` of each other."""
+    """When two replicas agree: cosine above `cosine`, norms within `norm_ratio` of each other, and neither is odd.
+
+    A replica's closeness is the least cosine to those with which it would make a majority. It is odd when that is more
+    than `margin` below the closest one's; 2 and more is never.
+    """
 
     cosine: float = -0.2
     norm_ratio: float = 3.0
+    margin: float = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,19 +153,35 @@ def _factors(shares: Sequence[float]) -> list[float]:
 
 def _edges(norms: Sequence[float], dots: Dots, agreement: Agreement, tiny: float) -> set[tuple[int, int]]:
     edges = set()
+    odd = _odd(norms, dots, agreement.margin)
     for i, j in combinations(range(len(norms)), 2):
         low, high = sorted((norms[i], norms[j]))
         alike = high <= agreement.norm_ratio * low and dots[i][j] > agreement.cosine * low * high
-        if high <= tiny or alike:
+        if high <= tiny or (alike and not {i, j} & odd):
             edges.add((i, j))
     return edges
+
+
+def _odd(norms: Sequence[float], dots: Dots, margin: float) -> set[int]:
+    count = len(norms)
+    if margin >= 2 or count < 3:
+        return set()
+
+    def cosine(i: int, j: int) -> float:
+        return dots[min(i, j)][max(i, j)] / max(norms[i] * norms[j], 1e-300)
+
+    # With so many others a replica is a majority.
+    needed = count // 2
+    closeness = [sorted((cosine(i, j) for j in range(count) if j != i), reverse=True)[needed - 1] for i in range(count)]
+    return {i for i in range(count) if closeness[i] < max(closeness) - margin}
 
 
 def _majority(count: int, edges: set[tuple[int, int]]) -> list[int]:
     if count == 3:
         return sorted(next(iter(edges))) if len(edges) == 1 else []
     degree = [sum(i in edge for edge in edges) for i in range(count)]
-    kept = [i for i in range(count) if degree[i] >= count / 2]
+    # With itself a majority: of five, two that lie together leave three that have two edges each.
+    kept = [i for i in range(count) if degree[i] + 1 > count / 2]
     return kept if len(kept) > count / 2 else []
 
 

@@ -117,8 +117,8 @@ def test_wrong_targets_are_harder_to_learn_than_right_ones(tiny_recipe: Callable
     assert of_kind(events, "evaluated")[0]["nodes"] == of_kind(clean, "evaluated")[0]["nodes"]
 
 
-@pytest.mark.parametrize(("attack", "status"), [("replay", "dropped"), ("stale", "accepted")])
-def test_a_node_sends_its_first_update_for_ever(tiny_recipe: Callable[..., Recipe], attack: str, status: str) -> None:
+@pytest.mark.parametrize(("attack", "reason"), [("replay", "exactly these"), ("stale", "have cosine 0.99999")])
+def test_a_node_sends_its_first_update_for_ever(tiny_recipe: Callable[..., Recipe], attack: str, reason: str) -> None:
     sent: list[dict[str, torch.Tensor]] = []
 
     def watch(node_id: int, message: Any) -> Any:
@@ -129,7 +129,11 @@ def test_a_node_sends_its_first_update_for_ever(tiny_recipe: Callable[..., Recip
 
     recipe = with_drill(tiny_recipe(), attack=attack, from_round=2)
     _, events = run_recipe(recipe, watch)
-    assert [event["status"] for event in replies_of(events)] == ["accepted", "accepted", status]
+    assert [event["status"] for event in replies_of(events)] == ["accepted", "accepted", "dropped"]
+    assert (
+        f"a replay: the {'node has sent' if attack == 'replay' else 'updates'} {reason}"
+        in replies_of(events)[2]["reason"]
+    )
     honest, first, second = (blocks["trunk"] for blocks in sent)
     assert cosine(honest, first) < 0.99
     assert cosine(first, second) > 0.9999

@@ -10,20 +10,21 @@ import yaml
 
 from scripts import drill as drill_module
 from scripts.drill import plan
-from scripts.drill_cell import Cell, CellResult, cell_recipe, deal_text, liars_of, run_cell
+from scripts.drill_cell import Cell, CellResult, cell_recipe, deal_text, liars_of, read_pieces, run_cell
 from scripts.drill_faults import FAULTS, faults_for
+from scripts.drill_store import Store
 from scripts.drill_table import markdown, payload, promises, reference, table
 from scripts.main import main
 from strategies.voting import Rule
 from tests.conftest import TINY, words
-from trfmoe_core.config import Recipe
+from trfmoe_core.config import AgreementConfig, Recipe
 
 
 @pytest.fixture
 def texts(tmp_path: Path) -> Path:
     """Texts dealt out among three nodes."""
     (tmp_path / "text.txt").write_text(words(0, 8000))
-    deal_text([str(tmp_path / "text.txt")], [3], tmp_path / "texts", tmp_path / "cache")
+    deal_text(read_pieces([str(tmp_path / "text.txt")], tmp_path / "cache"), [3], tmp_path / "texts")
     return tmp_path / "texts"
 
 
@@ -39,7 +40,7 @@ def cell(fault: str, rule: Rule = "majority", nodes: int = 3, seed: int = 0) -> 
 
 def test_a_quick_drill(texts: Path) -> None:
     cells = plan([3], ["x100", "stall", "slow", "garbage"], 1, 2)
-    results = {c: run_cell(small(), c, texts) for c in cells}
+    results = {c: run_cell(small(), c, texts, texts / "memory") for c in cells}
     assert all(result.ended for result in results.values()), results
     rows = {(row.fault, row.rule): row for row in table(results)}
     assert rows["x100", "majority"].ratio < 1.03 < 1.5 < rows["x100", "mean"].ratio  # type: ignore[operator]
@@ -56,10 +57,34 @@ def test_a_quick_drill(texts: Path) -> None:
 
 
 def test_a_run_that_cannot_start_is_a_result(texts: Path) -> None:
-    result = run_cell(small(), cell("none", nodes=7), texts)
+    result = run_cell(small(), cell("none", nodes=7), texts, texts / "memory")
     assert not result.ended
     assert "nodes can take part" in result.reason
     assert not result.losses
+
+
+@pytest.mark.parametrize("fault", ["sign flip", "label flip", "restart", "inner product"])
+def test_remembered_answers_give_the_same_cell(texts: Path, fault: str) -> None:
+    first, again = (run_cell(small(), cell(fault), texts, texts / "memory") for _ in range(2))
+    afresh = run_cell(small(), cell(fault), texts, texts / "other memory")
+    assert first.ended
+    assert first.losses == again.losses == afresh.losses
+    assert (first.named, first.lost_blocks) == (again.named, again.lost_blocks)
+    assert first.losses != run_cell(small(), cell(fault, seed=1), texts, texts / "memory").losses
+
+
+def test_a_drill_that_was_stopped_goes_on(tmp_path: Path) -> None:
+    store = Store(tmp_path, small(), ["one", "two", "three"], [3])
+    ended, broken = result(cell("zero"), [1.5, 2.5], {"node-03": 4}), result(cell("nan"), [], ended=False)
+    store.save(ended)
+    store.save(broken)
+    cells = [cell("zero"), cell("nan"), cell("zero", seed=1)]
+    assert Store(tmp_path, small(), ["one", "two", "three"], [3]).load(cells) == {cell("zero"): ended}
+    assert Store(tmp_path, small(), ["one", "two", "four"], [3]).load(cells) == {}
+    other = small().model_copy(update={"agreement": AgreementConfig(cosine=0.5)})
+    assert Store(tmp_path, other, ["one", "two", "three"], [3]).load(cells) == {}
+    store.forget_answers()
+    assert (store.texts / "3" / "node-02.txt").read_text() == "two"
 
 
 def test_every_node_has_its_part_of_the_text(texts: Path) -> None:
@@ -121,11 +146,13 @@ def test_the_table_compares_the_same_nodes_and_the_same_seed() -> None:
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    def pretend(recipe: Recipe, cells: Sequence[Cell], texts: Path, jobs: int) -> Any:
-        assert (texts / "3" / "node-01.txt").read_text()
+    def pretend(recipe: Recipe, cells: Sequence[Cell], store: Store, jobs: int) -> Any:
+        assert (store.texts / "3" / "node-01.txt").read_text()
+        asked.append(len(cells))
         for number, c in enumerate(cells):
             yield result(c, [2.0] * 3, ended=number > 0)
 
+    asked: list[int] = []
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(drill_module, "run_cells", pretend)
     (tmp_path / "text.txt").write_text(words(0, 2000))
@@ -145,6 +172,8 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pyt
     call("--nodes", "3", "--seeds", "2")
     page = (tmp_path / "docs" / "results" / "drill.md").read_text()
     assert all(f"| {fault.name} |" in page for fault in faults_for(3))
+    call("--nodes", "3", "--seeds", "2")
+    assert asked[2] == 1, "only the cell that did not end is run again"
     assert call("--attacks", "sign_flip,nonsense")[0] == 2
     assert call("--nodes", "2")[0] == 2
     assert set(FAULTS) >= {"none", "a little is enough"}

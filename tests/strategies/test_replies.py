@@ -3,29 +3,69 @@
 import json
 
 import pytest
+import torch
 from flwr.app import Error, Message, MessageType
 
-from strategies.messages import pack, pack_buffers
-from strategies.replay import ReplayGuard
+from strategies.messages import TrainReply, pack, pack_buffers
+from strategies.replay import REMEMBERED, ReplayGuard
 from strategies.replies import check_reply
 from tests.strategies.test_mutations import LAYOUT, PARAMETERS, RECIPE, REPLY, REQUEST, message_of
 from trfmoe_core.errors import WireError
-from trfmoe_core.wire import encode
+from trfmoe_core.wire import Replica, encode, views
+
+UPDATES = LAYOUT.gather(PARAMETERS)
 
 
 def test_a_replay_is_one_however_its_index_is_written() -> None:
     guard = ReplayGuard()
-    guard.remember("ada", REPLY)
+    guard.remember("ada", REPLY, UPDATES)
     tree = json.loads(REPLY.index or "")
     spaced = json.dumps(tree, indent=1)
     turned = json.dumps({"version": tree["version"], "entries": tree["entries"][::-1]})
     for index in (REPLY.index, spaced, turned):
-        with pytest.raises(WireError, match="replay"):
-            guard.check("ada", REPLY.model_copy(update={"index": index}))
-    guard.check("bob", REPLY)
-    ReplayGuard(guard.state()).check("bob", REPLY)
+        with pytest.raises(WireError, match="a replay: the node has sent exactly these"):
+            guard.check("ada", REPLY.model_copy(update={"index": index}), UPDATES)
+    guard.check("bob", REPLY, UPDATES)
+    ReplayGuard(guard.state()).check("bob", REPLY, UPDATES)
     with pytest.raises(WireError, match="replay"):
-        ReplayGuard(guard.state()).check("ada", REPLY)
+        ReplayGuard(guard.state()).check("ada", REPLY, UPDATES)
+
+
+def resent(change: float, factor: float = 1.0, dtype: str = "float32") -> tuple[TrainReply, dict[str, Replica]]:
+    draw = torch.Generator().manual_seed(1)
+    blocks = {
+        name: factor * (flat + change * flat.std() * torch.randn(flat.shape, generator=draw))
+        for name, flat in UPDATES.items()
+    }
+    parcel = encode(blocks, LAYOUT, dtype, 1 << 20)
+    return REPLY.model_copy(update={"index": parcel.index}), dict(views(parcel, LAYOUT, list(blocks), [dtype]))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+def test_an_update_with_a_little_noise_or_another_length_is_a_replay_and_a_new_one_is_not(dtype: str) -> None:
+    guard = ReplayGuard()
+    guard.remember("ada", *resent(0.0, dtype=dtype))
+    guard = ReplayGuard(json.loads(json.dumps(guard.state())))
+    for change, factor in ((0.001, 1.0), (0.02, 1.0), (0.0, 7.0), (0.01, 1e-6)):
+        with pytest.raises(WireError, match="a replay: the updates have cosine"):
+            guard.check("ada", *resent(change, factor, dtype))
+    guard.check("ada", *resent(0.5, 1.0, dtype))
+    guard.check("ada", *resent(0.0, -1.0, dtype))
+    reply, updates = resent(0.001, 1.0, dtype)
+    guard.check("ada", reply, {"trunk": updates["trunk"]})
+
+
+def test_only_so_many_updates_are_remembered_and_zeros_are_like_nothing() -> None:
+    guard = ReplayGuard()
+    zeros = {name: torch.zeros_like(flat) for name, flat in UPDATES.items()}
+    for number in range(REMEMBERED + 1):
+        reply, updates = resent(float(number))
+        guard.remember("ada", reply, zeros if number == 3 else updates)
+    guard.check("ada", *resent(0.0))
+    with pytest.raises(WireError, match="exactly"):
+        guard.check("ada", *resent(1.0))
+    guard.check("ada", resent(0.123)[0], zeros)
+    assert len(json.dumps(guard.state())) < REMEMBERED * 4000
 
 
 @pytest.mark.parametrize("kept", [[], ["trunk"]])

@@ -51,6 +51,37 @@ def test_one_liar_of_three_is_outvoted_and_changes_nothing(lie: float) -> None:
     assert torch.allclose(update, (honest[0] + honest[1]) / 2, atol=0.05)
 
 
+def around(center: torch.Tensor, noise: float, seed: int, count: int) -> list[torch.Tensor]:
+    return [center + noise * other for other in random(seed, count, center.numel())]
+
+
+@pytest.mark.parametrize(("count", "odd"), [(3, 1), (5, 2), (9, 2), (9, 4)])
+def test_the_odd_ones_lose_where_a_majority_is_closer_to_itself(count: int, odd: int) -> None:
+    center = random(0, 1, 2000)[0]
+    # Honest ones have a cosine of 0.7 with each other, the odd ones of about 0.2: all agree, without a margin.
+    updates = around(center, 0.65, 1, count - odd) + around(0.25 * center, 1.0, 2, odd)
+    named = dict(zip("abcdefghi", updates, strict=False))
+    plain, verdict = vote("majority", named, Agreement(cosine=0.0))
+    assert verdict.outcome == "unanimous"
+    update, verdict = vote("majority", named, Agreement(cosine=0.0, margin=0.3))
+    assert verdict.outcome == "majority"
+    assert list(verdict.outvoted) == list("abcdefghi"[count - odd : count])
+    assert update is not None
+    assert torch.allclose(update, torch.stack(updates[: count - odd]).mean(dim=0), atol=0.15)
+    assert torch.equal(vote("majority", named, Agreement(cosine=0.0, margin=0.9))[0], plain)  # type: ignore[arg-type]
+
+
+def test_a_margin_costs_nothing_where_all_are_alike_and_two_have_no_majority() -> None:
+    center = random(0, 1, 2000)[0]
+    named = dict(zip("abcde", around(center, 0.65, 1, 5), strict=True))
+    strict = Agreement(cosine=0.0, margin=0.3)
+    assert torch.equal(vote("majority", named, strict)[0], vote("mean", named, strict)[0])  # type: ignore[arg-type]
+    two = {"a": center, "b": 0.2 * center + random(3, 1, 2000)[0]}
+    assert vote("majority", two, strict)[1].accepted == ("a", "b")
+    tiny = {name: 1e-12 * other for name, other in zip("abc", random(4, 3, 2000), strict=True)}
+    assert vote("majority", tiny, strict)[1].outcome == "unanimous"
+
+
 def test_the_order_of_arrival_does_not_matter() -> None:
     updates = dict(zip("abcd", random(3, 4, 5000), strict=True))
     for rule in ("majority", "median", "mean"):

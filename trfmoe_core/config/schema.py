@@ -154,6 +154,13 @@ class AgreementConfig(Section):
 
     cosine: float = Field(-0.2, ge=-1, le=1, description="0 where the nodes' data are alike, -0.2 otherwise")
     norm_ratio: float = Field(3.0, ge=1)
+    margin: float = Field(
+        2.0,
+        gt=0,
+        le=2,
+        description="a replica so much further from a majority than the closest one is disagrees with all; about 0.3 "
+        "where the nodes' data are alike, 2 is never",
+    )
 
 
 class WitnessConfig(Section):

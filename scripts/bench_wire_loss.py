@@ -15,7 +15,7 @@ import torch
 
 from clients.app import app as client_app
 from scripts.bench_wire import WAYS
-from scripts.drill_cell import deal_text, node_names
+from scripts.drill_cell import deal_text, node_names, read_pieces
 from scripts.output import Output
 from server.app import run
 from server.events import read_events
@@ -71,7 +71,7 @@ def measure(sources: Sequence[str], seeds: Iterable[int], rounds: int, steps: in
         if not sources:
             build_sample(root / "sample")
             sources = [str(root / "sample")]
-        deal_text(sources, [NODES], root / "texts", root / "texts" / "cache")
+        deal_text(read_pieces(sources, root / "texts" / "cache"), [NODES], root / "texts")
         for seed in seeds:
             for way, found in losses.items():
                 raw = {"transport": WAYS[way][1], "rounds": {"num_rounds": rounds, "local_steps": steps}, "seed": seed}

@@ -1,5 +1,6 @@
 """Flower's ClientApp: every message is answered, whatever goes wrong; a node that answers nothing is lost for good."""
 
+import datetime
 import logging
 from collections.abc import Callable
 
@@ -7,49 +8,79 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from clients.drill import drill_mod, recipe_path
+from clients.limits import check_round
 from clients.node import node_settings
 from clients.worker import Worker
-from strategies.messages import DescribeRequest, TrainReply, TrainRequest, pack, pack_buffers, read_header, read_parcel
+from strategies.agreement import disagreement
+from strategies.messages import (
+    DescribeRequest,
+    Description,
+    TrainReply,
+    TrainRequest,
+    pack,
+    pack_buffers,
+    read_header,
+    read_parcel,
+)
 from trfmoe_core.config.places import home
+from trfmoe_core.config.section import Section
+from trfmoe_core.errors import TRFMoEError
+from trfmoe_core.fingerprint import code_fingerprint
 
 log = logging.getLogger("trfmoe.node")
 app = ClientApp(mods=[drill_mod])
 Handler = Callable[[Message, Context], Message]
 
 
-def answered(handler: Handler) -> Handler:
-    """Returns a handler that turns every exception into an error reply that the coordinator drops and records."""
+def answered(refusal: Callable[[str], Section]) -> Callable[[Handler], Handler]:
+    """Returns a decorator of handlers that answers every exception with a refusal, and says so in this node's log."""
 
-    def guard(message: Message, context: Context) -> Message:
-        try:
-            return handler(message, context)
-        except Exception as error:
-            log.exception("the request failed")
-            text = f"{type(error).__name__}: {error}"[:2000]
-            refused = TrainReply(run_id="", round=0, epoch=0, base_digest="0" * 64, name="unknown", error=text)
-            return Message(pack(refused), reply_to=message)
+    def decorate(handler: Handler) -> Handler:
+        def guard(message: Message, context: Context) -> Message:
+            try:
+                return handler(message, context)
+            except TRFMoEError as error:
+                log.error("refused: %s", error)
+                return Message(pack(refusal(f"{type(error).__name__}: {error}"[:2000])), reply_to=message)
+            except Exception as error:
+                log.exception("the request failed")
+                return Message(pack(refusal(f"{type(error).__name__}: {error}"[:2000])), reply_to=message)
 
-    return guard
+        return guard
+
+    return decorate
+
+
+def _no_part(reason: str) -> Description:
+    return Description(name="unknown", code_fingerprint=code_fingerprint(), versions={}, refusal=reason)
+
+
+def _no_training(reason: str) -> TrainReply:
+    return TrainReply(run_id="", round=0, epoch=0, base_digest="0" * 64, name="unknown", error=reason)
 
 
 @app.query()
-@answered
+@answered(_no_part)
 def describe(message: Message, context: Context) -> Message:
-    """Answers who this node is, after preparing its data."""
+    """Answers who this node is, after preparing its data, and whether it agrees to the run."""
     request = read_header(message, DescribeRequest)
     settings = node_settings(context.node_config, recipe_path(context), home())
-    return Message(pack(Worker(settings, request.recipe).describe(request.run_id)), reply_to=message)
+    description = Worker(settings, request.recipe).describe(request.run_id)
+    reason = description.refusal or disagreement(request, description)
+    if reason:
+        log.error("refused: %s", reason)
+    return Message(pack(description.model_copy(update={"refusal": reason})), reply_to=message)
 
 
 @app.train()
-@answered
+@answered(_no_training)
 def train(message: Message, context: Context) -> Message:
     """Evaluates the arriving model, trains it on the node's own text, answers with the updates of held blocks."""
     return _work(message, context)
 
 
 @app.evaluate()
-@answered
+@answered(_no_training)
 def evaluate(message: Message, context: Context) -> Message:
     """Evaluates the arriving model on the node's held-out text."""
     return _work(message, context)
@@ -58,6 +89,8 @@ def evaluate(message: Message, context: Context) -> Message:
 def _work(message: Message, context: Context) -> Message:
     request = read_header(message, TrainRequest)
     settings = node_settings(context.node_config, recipe_path(context), home())
+    if request.steps:
+        check_round(settings, request.held, datetime.datetime.now())
     worker = Worker(settings, request.recipe)
     parcel = read_parcel(message, request.index, 1 << 62)
     reply, updates = worker.work(request, parcel)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from clients.bases import KEEP, Bases, receive
 from clients.laps import Laps
+from clients.limits import OverLimitsError, check_memory, within_limits
 from clients.node import cache_folder, state_folder
 from strategies.messages import Description, Evaluation, Training, TrainReply, TrainRequest
 from trfmoe_core.blocks import BlockLayout, Blocks
@@ -68,7 +69,9 @@ class Worker:
 
     def corpus(self, tokenizer: Tokenizer) -> Corpus:
         """Returns the node's text as token shards, from the cache when nothing changed."""
-        return prepare_corpus(self.settings.data, self.recipe.data, tokenizer, cache_folder(self.settings))
+        return prepare_corpus(
+            within_limits(self.settings, self.recipe).data, self.recipe.data, tokenizer, cache_folder(self.settings)
+        )
 
     def describe(self, run_id: str) -> Description:
         """Returns who this node is, after its data are prepared. Unusable data are a refusal, not an error."""
@@ -82,8 +85,9 @@ class Worker:
         )
         try:
             tokenizer = self.tokenizer()
+            check_memory(self.settings, self.recipe, tokenizer.padded_vocab_size)
             corpus = self.corpus(tokenizer)
-        except DataError as error:
+        except (DataError, OverLimitsError) as error:
             return description.model_copy(update={"refusal": str(error)[:2000]})
         return description.model_copy(
             update={

@@ -12,11 +12,11 @@ from typing import Any
 from flwr.app import Message, MessageType
 from flwr.serverapp import Grid
 
+from strategies.agreement import disagreement
 from strategies.exchange import Clock, Exchange
 from strategies.messages import DescribeRequest, Description, pack, read_header
 from strategies.placement import REPLICATION
 from trfmoe_core.errors import RunError, WireError
-from trfmoe_core.fingerprint import code_fingerprint
 
 Record = Callable[..., None]
 """Called as `record(kind, **fields)` for everything that a reader of the run should know."""
@@ -40,9 +40,8 @@ class Member:
 class Federation:
     """The nodes of one run by name."""
 
-    def __init__(self, request: DescribeRequest, tokenizer_fingerprint: str, record: Record, clock: Clock) -> None:
+    def __init__(self, request: DescribeRequest, record: Record, clock: Clock) -> None:
         self.request = request
-        self.tokenizer_fingerprint = tokenizer_fingerprint
         self.record = record
         self.clock = clock
         self.members: dict[str, Member] = {}
@@ -50,6 +49,7 @@ class Federation:
         self._online: set[int] = set()
         self._asked: set[int] = set()
         self._exchange: Exchange | None = None
+        self._registered_names: dict[int, str] = {}
 
     def gather(self, grid: Grid, expected: int, nodes_deadline_s: float, reply_deadline_s: float) -> None:
         """Waits until `expected` nodes have described themselves, or the deadline has passed.
@@ -133,6 +133,8 @@ class Federation:
             elif arrival.kind == "failed":
                 self._asked.discard(node_id)
                 self._refuse(node_id, f"node {node_id}", arrival.reason)
+        if described:
+            self._look_up_names(grid)
         for node_id, description in sorted(described, key=lambda item: item[1].name):
             self._admit(node_id, description)
 
@@ -143,7 +145,7 @@ class Federation:
 
     def _admit(self, node_id: int, description: Description) -> None:
         name = description.name
-        reason = self._objection(description)
+        reason = self._objection(node_id, description)
         if reason:
             self._refuse(node_id, name, reason)
             return
@@ -152,24 +154,27 @@ class Federation:
         fields: dict[str, Any] = description.model_dump(mode="json", exclude={"protocol", "name", "refusal", "bases"})
         self.record("node_joined", node=name, back=back, **fields)
 
-    def _objection(self, description: Description) -> str:
+    def _objection(self, node_id: int, description: Description) -> str:
         name = description.name
         if description.refusal:
             return description.refusal
         if name in self.members and self.members[name].node_id in self._online:
             return f"another node called {name!r} takes part already; give every node a name of its own"
-        if description.code_fingerprint != code_fingerprint():
-            return (
-                f"its code {description.code_fingerprint[:12]} differs from the coordinator's "
-                f"{code_fingerprint()[:12]}; start the SuperLink from an empty folder and use one release everywhere"
-            )
-        if description.tokenizer_fingerprint != self.tokenizer_fingerprint:
-            return (
-                f"its tokenizer {str(description.tokenizer_fingerprint)[:12]} differs from the coordinator's "
-                f"{self.tokenizer_fingerprint[:12]}; copy the coordinator's tokenizer folder to the node and name it "
-                "in the node's settings (tokenizer: FOLDER)"
-            )
-        return ""
+        registered = self._registered(description.name, node_id)
+        if registered:
+            return registered
+        return disagreement(self.request, description) or ""
+
+    def _registered(self, name: str, node_id: int) -> str:
+        """Returns why a node is not who it says it is: the operator registered its key as `zone/name` or `name`."""
+        told = self._registered_names.get(node_id, "")
+        if told in ("", name) or told.rpartition("/")[2] == name:
+            return ""
+        return f"its key is registered as {told!r}, and it calls itself {name!r}; one of the two must be changed"
+
+    def _look_up_names(self, grid: Grid) -> None:
+        for node in grid.get_nodes():
+            self._registered_names[node.node_id] = getattr(node, "name", "") or ""
 
     def _refuse(self, node_id: int, node: str, reason: str) -> None:
         self._refused.add(node_id)

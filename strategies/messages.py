@@ -5,6 +5,7 @@ with the buffers of a parcel. Raw buffers, because Flower's own array formats kn
 tensor.
 """
 
+import json
 from typing import Annotated, Any, Literal, TypeVar
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
@@ -32,6 +33,8 @@ class DescribeRequest(Section):
     protocol: Literal[1] = PROTOCOL
     run_id: str
     recipe: dict[str, Any]
+    code_fingerprint: Digest
+    tokenizer_fingerprint: Digest
 
 
 class Description(Section):
@@ -148,9 +151,23 @@ def read_header(message: Message, kind: type[Header]) -> Header:
     try:
         return kind.model_validate_json(text)
     except (ValidationError, RecursionError) as error:
+        spoken = _protocol(text)
+        if spoken != PROTOCOL:
+            raise WireError(
+                f"the other side speaks version {spoken!r:.20} of the wire, this one {PROTOCOL}; "
+                "use one release everywhere"
+            ) from None
         first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
         where = ".".join(str(part) for part in first["loc"])
         raise WireError(f"the header is no {kind.__name__}: {where}: {first['msg']}"[:500]) from None
+
+
+def _protocol(text: str) -> object:
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError):
+        return PROTOCOL  # what else is wrong with it is said
+    return header.get("protocol", PROTOCOL) if isinstance(header, dict) else PROTOCOL
 
 
 def read_parcel(message: Message, index: str, max_bytes: int) -> Parcel:

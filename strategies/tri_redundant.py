@@ -36,6 +36,7 @@ from strategies.witness import Jury
 from trfmoe_core.blocks import BlockLayout, Blocks, blocks_digest
 from trfmoe_core.config import Recipe
 from trfmoe_core.errors import RunError, WireError
+from trfmoe_core.fingerprint import code_fingerprint
 
 _SENT = "sent."
 
@@ -82,8 +83,13 @@ class TriRedundant(Strategy):
         self._has: dict[str, str] = {}
         self.agreement = Agreement(**recipe.agreement.model_dump())
         self._recipe_for_nodes = recipe.for_nodes().model_dump(mode="json")
-        request = DescribeRequest(run_id=run_id, recipe=self._recipe_for_nodes)
-        self.federation = Federation(request, tokenizer_fingerprint, recorder.record, self.clock)
+        request = DescribeRequest(
+            run_id=run_id,
+            recipe=self._recipe_for_nodes,
+            code_fingerprint=code_fingerprint(),
+            tokenizer_fingerprint=tokenizer_fingerprint,
+        )
+        self.federation = Federation(request, recorder.record, self.clock)
         seating = state["seating"] if state else None
         self._partial = recipe.experts.unheld == "absent"
         floor = recipe.model.top_k if self._partial else 0

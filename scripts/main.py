@@ -8,6 +8,7 @@ from scripts.bench import bench
 from scripts.data import data
 from scripts.demo import demo
 from scripts.deploy import deploy
+from scripts.doctor import doctor
 from scripts.drill import drill
 from scripts.export import export
 from scripts.generate import generate
@@ -41,6 +42,7 @@ app.command()(report)
 app.command()(plan)
 app.command()(drill)
 app.command()(verify)
+app.command()(doctor)
 app.add_typer(data, name="data")
 app.add_typer(bench, name="bench")
 app.add_typer(deploy, name="deploy")

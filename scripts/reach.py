@@ -46,6 +46,11 @@ def check_coordinator(folder: Path, coordinator: Coordinator) -> Iterator[Findin
             if missing:
                 text = f"not registered: {', '.join(missing)}"
                 yield trouble("registration", text, f"trfmoe deploy register {folder}")
+            strangers = sorted(set(nodes) - {node.registered for node in coordinator.nodes})
+            if strangers:
+                text = f"registered, and not in this kit: {', '.join(strangers)}"
+                remedy = "unregister them with `flwr supernode unregister`, or list them in coordinator.yaml"
+                yield warning("leftovers", text, remedy)
             online = sum(status == "online" for status in nodes.values())
             yield well("registration", f"{len(nodes)} nodes registered, {online} online")
     yield from _check_proxy(folder / "ca.crt", coordinator)

@@ -25,7 +25,7 @@ from trfmoe_core.fingerprint import code_fingerprint
 from trfmoe_core.model.local import local_experts
 from trfmoe_core.model.transformer import MoETransformer, parameter_shapes
 from trfmoe_core.seeds import seed_for
-from trfmoe_core.training.device import resolve_device, resolve_precision, set_threads
+from trfmoe_core.training.device import prepare_process, resolve_device, resolve_precision
 from trfmoe_core.training.evaluate import evaluate
 from trfmoe_core.training.local_state import load_state, save_state
 from trfmoe_core.training.trainer import Trainer
@@ -49,7 +49,7 @@ class Worker:
         self.laps = Laps()
         self.settings = settings
         self.recipe = validate(Recipe, recipe, "the coordinator's recipe")
-        set_threads(settings.threads or self.recipe.training.threads)
+        prepare_process(self.recipe.training, settings.threads)
         self.device = resolve_device(settings.device or self.recipe.training.device)
         self.precision = resolve_precision(self.recipe.training.precision, self.device)
 

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trfmoe_core.config.schema import ModelConfig, TrainingConfig
+from trfmoe_core.config.schema import ModelConfig
+from trfmoe_core.config.training import TrainingConfig
 from trfmoe_core.model.attention import Attention, Projection
 from trfmoe_core.model.dispatch import Backend, from_experts, grouped_multiply, plan_dispatch, to_experts
 from trfmoe_core.model.experts import swiglu

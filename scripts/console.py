@@ -30,7 +30,7 @@ class RunLines:
         if kind == "placement":
             return [_placed(event)]
         if kind == "node_reply" and event["status"] != "accepted":
-            return [f"round {event['round']}: {event['node']} {event['status']}: {event['reason']}"]
+            return [f"{self.history.unit} {event['round']}: {event['node']} {event['status']}: {event['reason']}"]
         if kind == "evaluated":
             return [self.round_line(event["round"])]
         if kind == "warning":
@@ -40,12 +40,12 @@ class RunLines:
         return []
 
     def round_line(self, number: int) -> str:
-        """Returns the line of one round, from its evaluation and its commit as far as they are known."""
+        """Returns the line of one round or step, from its evaluation and its commit as far as they are known."""
         width = len(str(self.history.num_rounds))
-        head = f"round {number:>{width}}/{self.history.num_rounds}"
+        head = f"{self.history.unit} {number:>{width}}/{self.history.num_rounds}"
         bits = self.history.evaluated.get(number, {}).get("bits_per_byte")
         parts = [head, f"bits/byte {bits:.4f}" if bits is not None else "bits/byte not measured"]
-        committed = self.history.committed.get(number)
+        committed = self.history.committed.get(number) or self._trained_alone(number)
         if committed is None:
             return "  ".join([*parts, "untrained" if number == 0 else ""]).rstrip()
         if committed.get("train_loss") is not None:
@@ -56,13 +56,26 @@ class RunLines:
             parts.append(f"{quantity(committed['tokens_per_s'])} tokens/s")
         if committed.get("bytes_down"):
             parts.append(f"down {size(committed['bytes_down'])} up {size(committed.get('bytes_up') or 0)}")
+        if dead := self.history.dead_experts(number):
+            shown = ", ".join(dead[:3]) + (", ..." if len(dead) > 3 else "")
+            parts.append(f"dead experts ({len(dead)}): {shown}")
         return "  ".join([*parts, f"{committed['seconds']:.1f} s"])
+
+    def _trained_alone(self, number: int) -> Event | None:
+        """Steps that were evaluated and not saved."""
+        reply = next(iter(self.history.replies.get(number, {}).values()), None) if self.history.unit == "step" else None
+        if reply is None:
+            return None
+        seconds = reply["train_seconds"]
+        return {"train_loss": reply["loss"], "seconds": seconds, "tokens_per_s": reply["tokens"] / max(seconds, 1e-9)}
 
     @property
     def doing(self) -> str:
         """What the run is doing now, in a few words."""
         if self.history.finished:
             return str(self.history.finished["outcome"])
+        if self.history.unit == "step":
+            return "training"
         if not self.history.placements:
             return "starting the nodes"
         number = max(self.history.replies, default=0)
@@ -133,13 +146,14 @@ def size(num_bytes: float) -> str:
 
 
 def _started(event: Event) -> str:
-    parts = [f"{event['num_rounds']} rounds"]
+    unit = "step" if event.get("mode") == "local" else "round"
+    parts = [f"{event['num_rounds']} {unit}s"]
     if event.get("vote"):
         parts.append(f"vote {event['vote']}")
     if event.get("parameters"):
         parts.append(f"{quantity(event['parameters'])} parameters")
     if event.get("resumed_from") is not None:
-        parts.append(f"resumed after round {event['resumed_from']}")
+        parts.append(f"resumed after {unit} {event['resumed_from']}")
     return f"run {event['name']}: {', '.join(parts)}"
 
 

@@ -2,12 +2,14 @@
 
 import platform
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
 import torch
 
+from clients.node import cache_folder
 from server.checkpoint import Checkpoint
 from server.events import read_events
 from server.history import RunHistory
@@ -17,43 +19,67 @@ from server.report import write_report
 from server.run_folder import RunFolder
 from server.wandb_sink import WandbSink
 from trfmoe_core.blocks import BlockLayout, blocks_digest
-from trfmoe_core.config import Recipe, recipe_hash
+from trfmoe_core.config import NodeSettings, Recipe, recipe_hash
 from trfmoe_core.data.batches import BatchStream, Cursor, EvaluationSet, evaluation_windows
-from trfmoe_core.data.corpus import Corpus
-from trfmoe_core.data.tokenizer import Tokenizer
+from trfmoe_core.data.corpus import Corpus, prepare_corpus
+from trfmoe_core.data.sources import DataEntry
+from trfmoe_core.data.tokenizer import Tokenizer, load_tokenizer
 from trfmoe_core.errors import ConfigError, TRFMoEError
 from trfmoe_core.fingerprint import code_fingerprint
 from trfmoe_core.model.transformer import MoETransformer
 from trfmoe_core.seeds import seed_for
-from trfmoe_core.training.device import resolve_device, resolve_precision, set_threads
+from trfmoe_core.training.device import prepare_process, resolve_precision
 from trfmoe_core.training.evaluate import EvalMetrics, evaluate
+from trfmoe_core.training.interrupt import Interrupt
+from trfmoe_core.training.ranks import ALONE, Ranks
 from trfmoe_core.training.trainer import Trainer, TrainMetrics
 
 NODE = "local"
 
 
+def prepare_data(recipe: Recipe, data: Sequence[DataEntry]) -> tuple[Tokenizer, Corpus]:
+    """Returns the run's tokenizer and all its text as one corpus, from the cache when nothing changed."""
+    tokenizer = load_tokenizer(recipe.data.tokenizer)
+    cache = cache_folder(NodeSettings.model_validate({"name": NODE, "data": list(data)}))
+    return tokenizer, prepare_corpus(data, recipe.data, tokenizer, cache)
+
+
 @dataclass
 class LocalRun:
-    """One run on one machine. A round is `rounds.local_steps` steps, and ends with a checkpoint and an evaluation.
+    """One run on one machine, or one rank's part of it. What the journal calls a round is a step here.
 
-    The checkpoint holds weights, optimizer moments and the place in the data, so a run that was stopped at any
-    instant and goes on gives the same bits as one that was not.
+    A checkpoint holds weights, optimizer moments and the place in the data, so a run that was stopped at any instant
+    and goes on gives the same bits as one that was not; on another number of devices, the same but for the order of
+    sums.
     """
 
     folder: RunFolder
     tokenizer: Tokenizer
     corpus: Corpus
     sink: Sink
+    device: torch.device
+    ranks: Ranks = ALONE
 
     def __post_init__(self) -> None:
-        recipe = self.recipe
-        set_threads(recipe.training.threads)
-        self.device = resolve_device(recipe.training.device)
-        self.precision = resolve_precision(recipe.training.precision, self.device)
+        recipe = self.folder.recipe
+        prepare_process(recipe.training)
+        self.rows = recipe.training.batch_size * int(recipe.training.devices)
+        """Sequences in one micro-batch of all devices."""
+        if self.rows % self.ranks.size:
+            raise ConfigError(
+                f"training.devices: {self.ranks.size} devices cannot share batches of {self.rows} sequences evenly; "
+                "give a divisor"
+            )
+        config = recipe.training.model_copy(update={"batch_size": self.rows // self.ranks.size})
+        self.precision = resolve_precision(config.precision, self.device)
         self.model: MoETransformer = initial_model(self.folder, self.tokenizer)
         self.parameters = dict(self.model.named_parameters())
         self.layout = BlockLayout.of(self.parameters)
-        self.trainer = Trainer(self.model, recipe.training, recipe.total_steps, self.device)
+        self.stream = self._stream(Cursor(0, 0))
+        budget = config.budget(recipe.model.context, self.ranks.size, self.stream.windows_per_epoch)
+        self.total_steps = budget or recipe.total_steps
+        seed = seed_for(recipe.seed, NODE)
+        self.trainer = Trainer(self.model, config, self.total_steps, self.device, seed, self.ranks)
         self.windows: EvaluationSet = evaluation_windows(
             self.corpus.held_out, recipe.model.context, recipe.data.evaluation_tokens
         )
@@ -65,17 +91,21 @@ class LocalRun:
         return self.folder.recipe
 
     def run(self) -> None:
-        """Trains from the last committed round to the last round of the recipe.
+        """Trains from the last committed step to the last step of the recipe.
 
         Raises:
             TRFMoEError: what ended the run; it is recorded as `run_finished` too.
+            KeyboardInterrupt: on Ctrl-C, after the step was ended and saved; on rank 0 only.
         """
+        if not self.ranks.is_first:
+            self._run(None)
+            return
         with self.folder.lock():
             log = self.recipe.log
             shown: list[Sink] = [self.sink]
             if log.wandb != "off":
                 shown.append(WandbSink(log.wandb, log.wandb_project, self.folder.path))
-            recorder = RunRecorder(self.folder, self.layout, shown)
+            recorder = RunRecorder(self.folder, self.layout, shown, self.recipe.local.keep_last)
             try:
                 self._run(recorder)
             except TRFMoEError as error:
@@ -84,58 +114,114 @@ class LocalRun:
             finally:
                 write_report(self.folder.path)
 
-    def _run(self, recorder: RunRecorder) -> None:
-        if not self.folder.tokenizer_path.exists():
-            self.tokenizer.save(self.folder.tokenizer_path)
+    def _run(self, recorder: RunRecorder | None) -> None:
+        """Does this rank's part; `recorder` is rank 0's."""
         checkpoint = last_checkpoint(self.folder, self.layout)
-        stream = self._restore(checkpoint)
-        done = 0 if checkpoint is None else checkpoint.round
+        self._restore(checkpoint)
+        self.ranks.wait()
         measured = RunHistory(read_events(self.folder.events_path)).evaluated
-        self._record_start(recorder, checkpoint)
-        if done not in measured:
-            self._record_evaluation(recorder, done, self._evaluate())
-        for number in range(done + 1, self.recipe.rounds.num_rounds + 1):
-            metrics = self.trainer.train(stream, self.recipe.rounds.local_steps)
-            scores = self._evaluate()
-            if self.best is None or scores.bits_per_byte < self.best["bits_per_byte"]:
-                self.best = {"round": number, "bits_per_byte": scores.bits_per_byte}
-            self._commit(recorder, number, metrics, stream.cursor)
-            self._record_evaluation(recorder, number, scores)
-        recorder.record(
-            "run_finished",
-            outcome="completed",
-            reason=None,
-            rounds=self.recipe.rounds.num_rounds,
-            digest=blocks_digest(self.layout.gather(self.parameters)),
-            best_round=best_round(self.folder),
+        if recorder:
+            if not self.folder.tokenizer_path.exists():
+                self.tokenizer.save(self.folder.tokenizer_path)
+            self._record_start(recorder, checkpoint)
+        with Interrupt() as interrupted:
+            if self._due(self._evaluate_every) and self.trainer.step not in measured:
+                self._record_evaluation(recorder, self._evaluate())
+            while self.trainer.step < self.total_steps:
+                steps = self._next_pause() - self.trainer.step
+                metrics = self.trainer.train(self.stream, steps, interrupted)
+                stopped = bool(self.ranks.largest(interrupted()))
+                self._pause(recorder, metrics, stopped)
+                if stopped and self.trainer.step < self.total_steps:
+                    if recorder:
+                        raise KeyboardInterrupt
+                    return
+        if recorder:
+            recorder.record(
+                "run_finished",
+                outcome="completed",
+                reason=None,
+                rounds=self.trainer.step,
+                digest=blocks_digest(self.layout.gather(self.parameters)),
+                best_round=best_round(self.folder),
+            )
+
+    @property
+    def _evaluate_every(self) -> int:
+        return self.recipe.local.evaluate_every or self.recipe.rounds.local_steps
+
+    @property
+    def _save_every(self) -> int:
+        return self.recipe.local.save_every or self._evaluate_every
+
+    def _due(self, every: int) -> bool:
+        return self.trainer.step % every == 0 or self.trainer.step == self.total_steps
+
+    def _next_pause(self) -> int:
+        step = self.trainer.step
+        return min(
+            self.total_steps, *((step // every + 1) * every for every in (self._evaluate_every, self._save_every))
         )
 
-    def _restore(self, checkpoint: Checkpoint | None) -> BatchStream:
-        cursor = Cursor(0, 0)
-        if checkpoint is not None:
-            state = checkpoint.state
-            if state["corpus"] != self.corpus.key:
-                raise ConfigError(
-                    f"{self.folder.path}: its data have changed since it was started; resume it with the same files"
-                )
-            with torch.no_grad():
-                for name, parameter in self.parameters.items():
-                    parameter.copy_(checkpoint.weights[name])
-            self.trainer.load_state(checkpoint.optimizer)
-            self.best = state["best"]
-            cursor = Cursor(state["cursor"]["epoch"], state["cursor"]["window"])
-        recipe = self.recipe
-        seed = seed_for(recipe.seed, NODE)
-        return BatchStream(self.corpus.train, recipe.model.context, recipe.training.batch_size, seed, cursor)
+    def _pause(self, recorder: RunRecorder | None, metrics: TrainMetrics, stopped: bool) -> None:
+        """Evaluates and saves what is due; the best is saved too, and what a stop would lose."""
+        scores = self._evaluate() if self._due(self._evaluate_every) else None
+        better = scores is not None and (self.best is None or scores.bits_per_byte < self.best["bits_per_byte"])
+        if scores is not None and better:
+            self.best = {"round": self.trainer.step, "bits_per_byte": scores.bits_per_byte}
+        if recorder:
+            self._record_training(recorder, metrics)
+            if better or stopped or self._due(self._save_every):
+                self._commit(recorder, metrics)
+        if scores is not None:
+            self._record_evaluation(recorder, scores)
+
+    def _stream(self, cursor: Cursor) -> BatchStream:
+        seed = seed_for(self.recipe.seed, NODE)
+        return BatchStream(self.corpus.train, self.recipe.model.context, self.rows, seed, cursor)
+
+    def _restore(self, checkpoint: Checkpoint | None) -> None:
+        if checkpoint is None:
+            return
+        state = checkpoint.state
+        if state["corpus"] != self.corpus.key:
+            raise ConfigError(
+                f"{self.folder.path}: its data have changed since it was started; resume it with the same files"
+            )
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(checkpoint.weights[name])
+        self.trainer.load_state(checkpoint.optimizer)
+        self.best = state["best"]
+        self.stream = self._stream(Cursor(state["cursor"]["epoch"], state["cursor"]["window"]))
 
     def _evaluate(self) -> EvalMetrics:
-        return evaluate(self.model, self.windows, self.recipe.training.batch_size, self.device, self.precision)
+        batch_size = self.trainer.config.batch_size
+        return evaluate(self.model, self.windows, batch_size, self.device, self.precision, self.ranks)
 
-    def _commit(self, recorder: RunRecorder, number: int, metrics: TrainMetrics, cursor: Cursor) -> None:
+    def _commit(self, recorder: RunRecorder, metrics: TrainMetrics) -> None:
         blocks = self.layout.gather(self.parameters)
+        summary = {
+            "train_loss": metrics.loss,
+            "seconds": metrics.seconds,
+            "train_share": 1.0,
+            "tokens": metrics.tokens,
+            "tokens_per_s": metrics.tokens / max(metrics.seconds, 1e-9),
+        }
+        state = {
+            "round": self.trainer.step,
+            "digest": blocks_digest(blocks),
+            "best": self.best,
+            "summary": summary,
+            "corpus": self.corpus.key,
+            "cursor": {"epoch": self.stream.cursor.epoch, "window": self.stream.cursor.window},
+        }
+        recorder.commit(self.trainer.step, blocks, self.trainer.state(), state)
+
+    def _record_training(self, recorder: RunRecorder, metrics: TrainMetrics) -> None:
         recorder.record(
             "node_reply",
-            round=number,
+            round=self.trainer.step,
             node=NODE,
             status="accepted",
             reason=None,
@@ -145,25 +231,11 @@ class LocalRun:
             learning_rate=metrics.learning_rate,
             tokens=metrics.tokens,
             train_seconds=metrics.seconds,
+            data_wait_share=metrics.data_wait_share,
+            peak_memory_bytes=metrics.peak_memory_bytes,
             expert_share=metrics.expert_share,
             drill=False,
         )
-        summary = {
-            "train_loss": metrics.loss,
-            "seconds": metrics.seconds,
-            "train_share": 1.0,
-            "tokens": metrics.tokens,
-            "tokens_per_s": metrics.tokens / max(metrics.seconds, 1e-9),
-        }
-        state = {
-            "round": number,
-            "digest": blocks_digest(blocks),
-            "best": self.best,
-            "summary": summary,
-            "corpus": self.corpus.key,
-            "cursor": {"epoch": cursor.epoch, "window": cursor.window},
-        }
-        recorder.commit(number, blocks, self.trainer.state(), state)
 
     def _record_start(self, recorder: RunRecorder, checkpoint: Checkpoint | None) -> None:
         started = RunHistory(read_events(self.folder.events_path)).started
@@ -174,16 +246,17 @@ class LocalRun:
             mode="local",
             recipe_hash=recipe_hash(self.recipe),
             code_fingerprint=code_fingerprint(),
-            num_rounds=self.recipe.rounds.num_rounds,
+            num_rounds=self.total_steps,
             resumed_from=checkpoint and checkpoint.round,
             versions={"python": platform.python_version(), "torch": torch.__version__},
             parameters=sum(parameter.numel() for parameter in self.parameters.values()),
         )
+        count = f" x {self.ranks.size}" if self.ranks.size > 1 else ""
         recorder.record(
             "node_joined",
             node=NODE,
             zone=None,
-            device=str(self.device),
+            device=f"{self.device}{count}",
             train_tokens=self.corpus.train.num_tokens,
             held_out_tokens=self.corpus.held_out.num_tokens,
             files=dict(sorted(Counter(report.status for report in self.corpus.files).items())),
@@ -191,13 +264,15 @@ class LocalRun:
             bigram_bits_per_byte=self.corpus.bigram_bits_per_byte,
         )
 
-    def _record_evaluation(self, recorder: RunRecorder, number: int, scores: EvalMetrics) -> None:
+    def _record_evaluation(self, recorder: RunRecorder | None, scores: EvalMetrics) -> None:
+        if recorder is None:
+            return
         recorder.record(
             "evaluated",
-            round=number,
+            round=self.trainer.step,
             loss=scores.loss,
             bits_per_byte=scores.bits_per_byte,
             perplexity=scores.perplexity,
             nodes={NODE: {"loss": scores.loss, "bits_per_byte": scores.bits_per_byte}},
-            best=self.best is not None and self.best["round"] == number,
+            best=self.best is not None and self.best["round"] == self.trainer.step,
         )

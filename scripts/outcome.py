@@ -30,6 +30,7 @@ class Outcome:
             "outcome": "completed" if self.completed else "failed",
             "reason": self.reason or None,
             "rounds": len(history.committed),
+            "steps": last if history.unit == "step" else None,
             "run_dir": str(self.run_dir),
             "report": str(self.run_dir / "report.html"),
             "bits_per_byte": history.bits_per_byte,

@@ -28,7 +28,7 @@ def resumed_run(
         RunFolderError: no run folder, or another coordinator is writing it.
         ConfigError: it was started with another recipe, or as a run of the other mode.
     """
-    folder = RunFolder.open(run_dir) if run_dir else RunFolder.latest(Path(recipe.run_root), recipe.name)
+    folder = RunFolder.open(run_dir.absolute()) if run_dir else RunFolder.latest(Path(recipe.run_root), recipe.name)
     if folder is None:
         output.line(f"no run of {recipe.name} below {recipe.run_root} to go on with; starting a new one")
         return None
@@ -36,14 +36,17 @@ def resumed_run(
     if started != mode:
         command = "train" if started == "local" else "simulate"
         raise ConfigError(f"{folder.path}: was started as a {started} run; go on with it by trfmoe {command}")
+    if mode == "local":
+        recipe = _same_batch(recipe, folder.recipe)
     differing = _differences(
         folder.recipe.model_dump(mode="json"), _housed(recipe, folder.path).model_dump(mode="json")
     )
     if differing:
+        command = "train" if mode == "local" else "simulate"
         raise ConfigError(
             f"{folder.path}: was started with another recipe; differing:\n  "
             + "\n  ".join(differing[:20])
-            + f"\nto go on with it as it was started: trfmoe simulate {shlex.quote(str(folder.path / 'recipe.yaml'))} "
+            + f"\nto go on with it as it was started: trfmoe {command} {shlex.quote(str(folder.path / 'recipe.yaml'))} "
             f"--run-dir {shlex.quote(str(folder.path))}; or start a new run without --resume"
         )
     with folder.lock():
@@ -60,6 +63,15 @@ def run_folder(path: Path) -> RunFolder:
         if (folder / "recipe.yaml").is_file() and (folder / "recipe.sha256").is_file():
             return RunFolder.open(folder.absolute())
     raise RunFolderError(f"{path}: not a run folder nor inside one; give one such as runs/demo-001")
+
+
+def _same_batch(recipe: Recipe, started: Recipe) -> Recipe:
+    """Returns the recipe with the started one's devices and batch size where both have equal batches of all devices."""
+    ours, theirs = recipe.training, started.training
+    if ours.batch_size * int(ours.devices) != theirs.batch_size * int(theirs.devices):
+        return recipe
+    same = {"batch_size": theirs.batch_size, "devices": theirs.devices}
+    return recipe.model_copy(update={"training": ours.model_copy(update=same)})
 
 
 def _housed(recipe: Recipe, path: Path) -> Recipe:

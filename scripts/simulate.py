@@ -100,6 +100,7 @@ def run_federation(
     from server.events import read_events
     from server.history import RunHistory
 
+    recipe.check_federated()
     check_run_root(Path(recipe.run_root))
     folder = resumed_run(recipe, run_dir, "federated", output) if resume or run_dir else None
     if folder is not None:

@@ -9,10 +9,16 @@ import typer
 from scripts.simulate import DryRunOption, JsonOption, ResumeOption, RunDirOption, SetOption, show_recipe
 
 if TYPE_CHECKING:
+    import torch
+
     from scripts.outcome import Outcome
     from scripts.output import Output
+    from server.history import RunHistory
+    from server.run_folder import RunFolder
     from trfmoe_core.config import Recipe
+    from trfmoe_core.data.corpus import Corpus
     from trfmoe_core.data.sources import SourceSettings
+    from trfmoe_core.data.tokenizer import Tokenizer
 
 
 def train(
@@ -21,6 +27,9 @@ def train(
     pdfs: Annotated[
         list[Path], typer.Option("--pdfs", metavar="DIR", help="Train on these files and folders instead.")
     ] = [],  # noqa: B006
+    devices: Annotated[
+        str | None, typer.Option(metavar="N|all", help="Train on so many devices together (training.devices).")
+    ] = None,
     resume: ResumeOption = False,
     run_dir: RunDirOption = None,
     dry_run: DryRunOption = False,
@@ -34,7 +43,8 @@ def train(
     from trfmoe_core.data.sources import SourceSettings
 
     output = Output(as_json)
-    recipe = load_recipe(find_recipe(config), overrides).resolved(Path.cwd())
+    chosen = [f"training.devices={devices}"] if devices else []
+    recipe = load_recipe(find_recipe(config), [*overrides, *chosen]).resolved(Path.cwd())
     data: list[str | SourceSettings] = [str(path.expanduser().absolute()) for path in pdfs]
     data = data or [entry for node in recipe.nodes for entry in node.data]
     nodes = [] if pdfs else recipe.nodes
@@ -64,41 +74,89 @@ def run_local(
     Raises:
         TRFMoEError: what is wrong before training starts, or what ended it.
     """
-    from clients.node import cache_folder
-    from scripts.console import RunDisplay, RunLines
-    from scripts.local_run import NODE, LocalRun
+    from scripts.local_run import NODE, prepare_data
     from scripts.outcome import judge
     from scripts.preflight import check_run_root, show_files
     from scripts.run_folders import new_run, resumed_run
-    from scripts.simulate import conclude
+    from scripts.simulate import conclude, resume_hint
     from server.events import read_events
     from server.history import RunHistory
-    from trfmoe_core.config import NodeSettings
-    from trfmoe_core.data.corpus import prepare_corpus
-    from trfmoe_core.data.tokenizer import load_tokenizer
     from trfmoe_core.errors import ConfigError
+    from trfmoe_core.training.device import count_devices, resolve_device
 
     if not data:
         raise ConfigError("nodes: the recipe lists none, so there is no data; add them, or give --pdfs DIR")
     check_run_root(Path(recipe.run_root))
+    device = resolve_device(recipe.training.device)
+    size = count_devices(device, recipe.training.devices)
+    recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update={"devices": size})})
     folder = resumed_run(recipe, run_dir, "local", output) if resume or run_dir else None
     history = RunHistory(read_events(folder.events_path) if folder else [])
     if folder and history.finished and history.finished["outcome"] == "completed":
         output.line(f"{folder.path}: this run is complete; nothing to do")
     else:
-        tokenizer = load_tokenizer(recipe.data.tokenizer)
-        corpus = prepare_corpus(
-            data, recipe.data, tokenizer, cache_folder(NodeSettings.model_validate({"name": NODE, "data": data}))
-        )
+        tokenizer, corpus = prepare_data(recipe, data)
         show_files(NODE, corpus, output)
         folder = folder or new_run(recipe)
         output.line(f"run folder {folder.path}")
         try:
-            with RunDisplay(output, RunLines(history)) as display:
-                LocalRun(folder=folder, tokenizer=tokenizer, corpus=corpus, sink=display.show).run()
+            if size == 1:
+                _train_here(folder, tokenizer, corpus, device, history, output)
+            else:
+                _train_in_ranks(folder, data, device, size, history, output)
         except KeyboardInterrupt:
-            output.line(f"stopped; go on at the last committed round with the same command and --run-dir {folder.path}")
+            step = max(RunHistory(read_events(folder.events_path)).committed, default=0)
+            output.line(f"stopped; everything up to step {step} is saved")
+            output.line(resume_hint(folder.path, "train") + ("" if recipe.nodes else " and the same --pdfs"))
             raise
-    outcome = judge(history, folder.path)
-    conclude(outcome, output)
+    outcome = judge(RunHistory(read_events(folder.events_path)), folder.path)
+    conclude(outcome, output, "train")
     return outcome
+
+
+def _train_here(
+    folder: "RunFolder",
+    tokenizer: "Tokenizer",
+    corpus: "Corpus",
+    device: "torch.device",
+    history: "RunHistory",
+    output: "Output",
+) -> None:
+    from scripts.console import RunDisplay, RunLines
+    from scripts.local_run import LocalRun
+
+    with RunDisplay(output, RunLines(history)) as display:
+        LocalRun(folder=folder, tokenizer=tokenizer, corpus=corpus, sink=display.show, device=device).run()
+
+
+def _train_in_ranks(
+    folder: "RunFolder",
+    data: "Sequence[str | SourceSettings]",
+    device: "torch.device",
+    size: int,
+    history: "RunHistory",
+    output: "Output",
+) -> None:
+    """Lets one process a device train, and shows what the first of them writes down."""
+    from threading import Event, Thread
+
+    from scripts.console import RunDisplay, RunLines
+    from scripts.train_rank import DATA
+    from server.events import follow_events, read_events
+    from trfmoe_core.training.launch import launch
+
+    earlier, ended = len(read_events(folder.events_path)), Event()
+    with RunDisplay(output, RunLines(history)) as display:
+
+        def show() -> None:
+            for number, event in enumerate(follow_events(folder.events_path, ended.is_set)):
+                if number >= earlier:
+                    display.show(event)
+
+        viewer = Thread(target=show, daemon=True)
+        viewer.start()
+        try:
+            launch("scripts.train_rank", [str(folder.path), DATA.dump_json(list(data)).decode()], device, size)
+        finally:
+            ended.set()
+            viewer.join()

@@ -47,6 +47,7 @@ def run(grid: Grid, folder: RunFolder, clock: Clock | None = None) -> None:
     """
     torch.set_num_threads(1)
     recipe = folder.recipe
+    recipe.check_federated()
     with folder.lock():
         tokenizer = load_tokenizer(recipe.data.tokenizer)
         layout, blocks = initial_blocks(folder, tokenizer)

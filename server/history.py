@@ -49,8 +49,18 @@ class RunHistory:
         return int(self.started.get("num_rounds") or 0)
 
     @property
+    def unit(self) -> str:
+        """What is counted: rounds of a federation, or steps where one machine trains alone."""
+        return "step" if self.started.get("mode") == "local" else "round"
+
+    @property
     def bits_per_byte(self) -> list[float | None]:
-        """Median held-out bits per byte after every round from 0 (the untrained model) on; None where not measured."""
+        """Median held-out bits per byte after every round from 0 (the untrained model) on; None where not measured.
+
+        Where steps are counted, those after the steps that were measured.
+        """
+        if self.unit == "step":
+            return [self.evaluated[number]["bits_per_byte"] for number in sorted(self.evaluated)]
         last = max(self.evaluated, default=-1)
         return [self.evaluated.get(number, {}).get("bits_per_byte") for number in range(last + 1)]
 
@@ -59,6 +69,18 @@ class RunHistory:
         """The round of the lowest median bits per byte."""
         measured = {number: event["bits_per_byte"] for number, event in self.evaluated.items()}
         return min(measured, key=lambda number: measured[number], default=None)
+
+    def dead_experts(self, round_number: int) -> list[str]:
+        """Returns the experts that received no token on any node in a round's training."""
+        shares = [
+            reply["expert_share"] for reply in self.replies.get(round_number, {}).values() if reply.get("expert_share")
+        ]
+        return [
+            f"layers.{layer}.experts.{expert}"
+            for layer, row in enumerate(shares[0] if shares else [])
+            for expert in range(len(row))
+            if not any(share[layer][expert] for share in shares)
+        ]
 
     def outvoted(self, round_number: int) -> dict[str, int]:
         """Returns how many blocks each outvoted node lost the vote on in a round."""

@@ -20,9 +20,12 @@ class RunRecorder:
     without that line is of a round that never ended and is written again.
     """
 
-    def __init__(self, folder: RunFolder, layout: BlockLayout, sinks: Sequence[Sink] = ()) -> None:
+    def __init__(
+        self, folder: RunFolder, layout: BlockLayout, sinks: Sequence[Sink] = (), keep_last: int = KEEP_LAST
+    ) -> None:
         self.folder = folder
         self.layout = layout
+        self.keep_last = keep_last
         self.sinks = list(sinks)
         self.journal = Journal(folder.events_path)
 
@@ -38,7 +41,9 @@ class RunRecorder:
         save_checkpoint(root, round_number, self.named(blocks), tensors, state)
         self.record("round_committed", round=round_number, digest=state["digest"], **state["summary"])
         best = state["best"]["round"] if state.get("best") else round_number
-        keep_only(root, {best, *range(round_number - KEEP_LAST + 1, round_number + 1)})
+        keep_only(
+            root, {best, *[number for number in checkpoint_rounds(root) if number <= round_number][-self.keep_last :]}
+        )
 
     def named(self, blocks: Blocks) -> dict[str, Any]:
         """Returns blocks as the model's named parameters."""

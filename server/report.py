@@ -42,7 +42,8 @@ def render(history: RunHistory, title: str) -> str:
         ("Held-out bits per byte", _bits_per_byte(history)),
         ("Training loss", _losses(history)),
         ("Verdicts by node and round", _verdicts(history)),
-        ("Rounds", _rounds(history)),
+        ("Rounds" if history.unit == "round" else "Checkpoints", _rounds(history)),
+        ("Training on the nodes", _training(history)),
         ("Expert load", _expert_load(history)),
         ("Placement", _placement(history)),
         ("Data of the nodes", _data(history)),
@@ -66,13 +67,16 @@ def _facts(history: RunHistory) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in (started.get("versions") or {}).items())
     rows: list[tuple[str, object]] = [
         ("outcome", outcome),
-        ("rounds committed", f"{len(history.committed)} of {history.num_rounds or 'unknown'}"),
-        ("best round", "none" if history.best_round is None else str(history.best_round)),
+        (f"{history.unit}s committed", f"{_done(history)} of {history.num_rounds or 'unknown'}"),
+        (f"best {history.unit}", "none" if history.best_round is None else str(history.best_round)),
         ("mode", started.get("mode", "unknown")),
         ("vote", started.get("vote", "none")),
         ("parameters", f"{started['parameters']:,}" if "parameters" in started else "unknown"),
         ("nodes", ", ".join(sorted(history.nodes)) or "none yet"),
-        ("resumed from round", "not resumed" if started.get("resumed_from") is None else str(started["resumed_from"])),
+        (
+            f"resumed from {history.unit}",
+            "not resumed" if started.get("resumed_from") is None else str(started["resumed_from"]),
+        ),
         ("last digest", max(history.committed.items(), default=(0, {"digest": "none yet"}))[1]["digest"]),
         ("recipe hash", started.get("recipe_hash", "unknown")),
         ("code fingerprint", started.get("code_fingerprint", "unknown")),
@@ -88,6 +92,11 @@ def _facts(history: RunHistory) -> str:
         (f"refused: {node}", reason) for node, reason in sorted(history.refused.items())
     ]
     return table((), rows + refused)
+
+
+def _done(history: RunHistory) -> int:
+    """How many rounds or steps are safe."""
+    return max(history.committed, default=0) if history.unit == "step" else len(history.committed)
 
 
 def _spans(numbers: list[int]) -> str:
@@ -117,8 +126,8 @@ def _bits_per_byte(history: RunHistory) -> str:
         (name, last.get(name, {}).get("bits_per_byte", "not measured"), bigrams.get(name, "not measured"))
         for name in sorted(history.nodes)
     ]
-    chart = line_chart(series, "round", "bits per byte; dashed: the node's byte bigram", bigrams)
-    return chart + table(("node", "bits per byte, last round", "byte bigram"), rows)
+    chart = line_chart(series, history.unit, "bits per byte; dashed: the node's byte bigram", bigrams)
+    return chart + table(("node", f"bits per byte, last {history.unit}", "byte bigram"), rows)
 
 
 def _losses(history: RunHistory) -> str:
@@ -127,7 +136,7 @@ def _losses(history: RunHistory) -> str:
         for name, reply in sorted(replies.items()):
             if reply.get("loss") is not None:
                 series.setdefault(name, []).append((number, reply["loss"]))
-    return line_chart(series, "round", "training loss (nats a token)")
+    return line_chart(series, history.unit, "training loss (nats a token)")
 
 
 def _verdicts(history: RunHistory) -> str:
@@ -183,8 +192,32 @@ def _rounds(history: RunHistory) -> str:
                 *(event.get(key, "") for key in ("bytes_down", "bytes_up", "seconds")),
             )
         )
-    head = ("round", "train loss", "bits per byte", "verdicts", "tokens/s", "time spent training")
+    head = (history.unit, "train loss", "bits per byte", "verdicts", "tokens/s", "time spent training")
     return table((*head, "bytes down", "bytes up", "seconds"), rows) if rows else ""
+
+
+def _training(history: RunHistory) -> str:
+    """The measurements of the newest training of every node."""
+    rows = []
+    for name in sorted(history.nodes):
+        numbers = [
+            number for number, replies in history.replies.items() if replies.get(name, {}).get("loss") is not None
+        ]
+        if not numbers:
+            continue
+        reply = history.replies[max(numbers)][name]
+        seconds, waiting = reply.get("train_seconds"), reply.get("data_wait_share")
+        rows.append(
+            (
+                *(name, max(numbers), reply["loss"]),
+                *(reply.get(key, "") for key in ("balance_loss", "grad_norm", "learning_rate")),
+                reply["tokens"] / seconds if seconds else "",
+                "" if waiting is None else f"{100 * waiting:.1f} %",
+                f"{reply['peak_memory_bytes'] / 1e6:,.0f} MB" if reply.get("peak_memory_bytes") else "",
+            )
+        )
+    head = ("node", history.unit, "loss", "balance loss", "gradient norm", "learning rate", "tokens/s")
+    return table((*head, "time waiting for data", "peak memory"), rows) if rows else ""
 
 
 def _expert_load(history: RunHistory) -> str:
@@ -197,7 +230,12 @@ def _expert_load(history: RunHistory) -> str:
                 [sum(share[layer][e] for share in shares) / len(shares) for e in range(len(shares[0][layer]))]
                 for layer in layers
             ]
-            note = f"<p>Share of each layer's token slots by expert in round {number}, mean over the nodes.</p>"
+            dead = history.dead_experts(number)
+            note = (
+                f"<p>Share of each layer's token slots by expert in {history.unit} {number}, mean over the nodes.</p>"
+            )
+            if dead:
+                note += f"<p><strong>{len(dead)} experts received no token: {', '.join(dead)}.</strong></p>"
             return note + heat_table(mean, "layer", "expert")
     return ""
 

@@ -87,4 +87,12 @@ def metrics(event: Event) -> dict[str, Any]:
         for name, blocks in event.get("outvoted", {}).items():
             values[f"outvoted/{name}"] = blocks
         return {"round": event["round"], **values}
+    if event["event"] == "node_reply" and event.get("status") == "accepted" and event.get("loss") is not None:
+        keys = ("loss", "balance_loss", "grad_norm", "learning_rate", "data_wait_share", "peak_memory_bytes")
+        name = event["node"]
+        values = {f"train/{name}/{key}": event[key] for key in keys if event.get(key) is not None}
+        if event.get("train_seconds"):
+            values[f"train/{name}/tokens_per_s"] = event["tokens"] / event["train_seconds"]
+        dead = sum(share == 0 for row in event.get("expert_share", []) for share in row)
+        return {"round": event["round"], **values, f"train/{name}/dead_experts": dead}
     return {}

@@ -13,7 +13,7 @@ def test_every_round_is_one_line() -> None:
     lines = RunLines()
     written = [line for event in events() for line in lines.feed(event)]
     rounds = [line for line in written if line.startswith("round")]
-    rest = "4.5k tokens/s  down 3 MB up 2 MB  2.0 s"
+    rest = "4.5k tokens/s  down 3 MB up 2 MB  dead experts (1): layers.1.experts.1  2.0 s"
     assert rounds == [
         "round 0/3  bits/byte 8.0100  untrained",
         f"round 1/3  loss 4.0000  bits/byte 6.0100  3 unanimous  {rest}",

@@ -20,6 +20,9 @@ def _no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_metrics_of_events() -> None:
     drawn = [values for event in events() if (values := metrics(event))]
+    trained = {"train/alice/loss": 4.0, "train/alice/dead_experts": 1}
+    assert drawn[0] == {"round": 1, **trained}
+    drawn = [values for values in drawn if not any(key.startswith("train/") for key in values)]
     assert drawn[0] == {
         "round": 0,
         "held_out/loss": 4.0,

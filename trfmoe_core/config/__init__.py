@@ -14,16 +14,17 @@ from trfmoe_core.config.schema import (
     Recipe,
     ReputationConfig,
     RoundsConfig,
-    TrainingConfig,
     TransportConfig,
     WitnessConfig,
 )
+from trfmoe_core.config.training import LocalConfig, TrainingConfig
 
 __all__ = [
     "AgreementConfig",
     "DataConfig",
     "DrillConfig",
     "ExpertsConfig",
+    "LocalConfig",
     "LogConfig",
     "ModelConfig",
     "NodeSettings",

@@ -9,7 +9,9 @@ from pydantic import Field, field_validator, model_validator
 
 from trfmoe_core.config.places import is_hub_name, tokenizer_place
 from trfmoe_core.config.section import Section
+from trfmoe_core.config.training import LocalConfig, TrainingConfig
 from trfmoe_core.data.sources import DataEntry, deal_parts, resolved_entry
+from trfmoe_core.errors import ConfigError
 
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Dtype = Literal["float32", "bfloat16"]
@@ -103,37 +105,10 @@ class DataConfig(Section):
     pdf: PdfConfig = PdfConfig()
 
 
-class TrainingConfig(Section):
-    """Local training on a node (AdamW, arXiv 1711.05101)."""
-
-    batch_size: int = Field(12, ge=1, le=1 << 20, description="sequences a step and device")
-    accumulation: int = Field(1, ge=1, le=4096, description="micro-batches a step")
-    learning_rate: float = Field(1e-3, gt=0, le=1)
-    min_learning_rate: float = Field(1e-4, ge=0, le=1)
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup_steps: int = Field(20, ge=0)
-    weight_decay: float = Field(0.1, ge=0, le=1)
-    beta1: float = Field(0.9, ge=0, lt=1)
-    beta2: float = Field(0.99, ge=0, lt=1)
-    clip_norm: float = Field(1.0, gt=0)
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda|cuda:\d+)$")
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    threads: int = Field(1, ge=1, le=1024, description="CPU threads a node; 1 keeps simulated nodes reproducible")
-    gradient_checkpointing: bool = Field(False, description="less memory for activations, about a third more work")
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.min_learning_rate > self.learning_rate:
-            raise ValueError(
-                f"min_learning_rate: {self.min_learning_rate} is above learning_rate {self.learning_rate}; lower it"
-            )
-        return self
-
-
 class RoundsConfig(Section):
     """Rounds of the federation and how long the coordinator waits."""
 
-    num_rounds: int = Field(12, ge=1, le=1_000_000)
+    num_rounds: int = Field(12, ge=1, le=1_000_000, description="left out: enough for training.steps or .tokens")
     local_steps: int = Field(25, ge=1, le=1_000_000, description="H, optimizer steps a node and round")
     wait: Literal["all", "quorum"] = Field("all", description="quorum: a slow node does not hold a round")
     quorum: int = Field(2, ge=2, le=3, description="replicas of an expert that are enough, once they agree")
@@ -250,6 +225,7 @@ class NodeSettings(Section):
     )
     tokenizer: str | None = Field(None, description="where the recipe's tokenizer lies on this node")
     device: str | None = Field(None, pattern=r"^(auto|cpu|cuda|cuda:\d+)$")
+    devices: int | Literal["all"] | None = Field(None, description="how many of them train; all: every CUDA device")
     threads: int | None = Field(None, ge=1, le=1024)
     state_dir: str | None = Field(None, description="null: the user's state folder")
     cache_dir: str | None = Field(None, description="null: the user's cache folder")
@@ -262,6 +238,12 @@ class NodeSettings(Section):
             unknown = [entry for entry in entries if entry not in self.data]
             if unknown or not entries:
                 raise ValueError(f"limits.data_sets.{run}: {unknown or entries} is none of data's {self.data}")
+        if isinstance(self.devices, int) and not 1 <= self.devices <= 1024:
+            raise ValueError(f"devices: {self.devices}; give 1 to 1024, or all")
+        if self.drill and self.drill.attack in ("label_flip", "crash_during") and self.devices not in (None, 1):
+            raise ValueError(
+                f"devices: {self.devices}, but the drill {self.drill.attack} is played on one; set it to 1"
+            )
         return self
 
     def relocated(self, absolute: Callable[[str], str]) -> Self:
@@ -298,6 +280,7 @@ class Recipe(Section):
     experts: ExpertsConfig = ExpertsConfig()
     data: DataConfig = DataConfig()
     training: TrainingConfig = TrainingConfig()
+    local: LocalConfig = LocalConfig()
     rounds: RoundsConfig = RoundsConfig()
     agreement: AgreementConfig = AgreementConfig()
     reputation: ReputationConfig = ReputationConfig()
@@ -310,8 +293,31 @@ class Recipe(Section):
 
     @property
     def total_steps(self) -> int:
-        """Local optimizer steps of a node over the whole run: what the learning-rate schedule spans."""
+        """Local optimizer steps of a node over a whole federated run: what the learning-rate schedule spans."""
         return self.rounds.num_rounds * self.rounds.local_steps
+
+    def check_federated(self) -> None:
+        """Makes sure that the recipe says how long a federated run is.
+
+        Raises:
+            ConfigError: when it does not, or says two things.
+        """
+        if self.training.epochs is not None:
+            raise ConfigError(
+                f"training.epochs: {self.training.epochs:g}, but the nodes of a federation have texts of different "
+                "length; give training.steps, training.tokens or rounds.num_rounds instead"
+            )
+        rounds = self._rounds_of_budget()
+        if rounds is not None and rounds != self.rounds.num_rounds:
+            name = "steps" if self.training.steps is not None else "tokens"
+            raise ConfigError(
+                f"training.{name}: {getattr(self.training, name)} make {rounds} rounds of {self.rounds.local_steps} "
+                f"steps (rounds.local_steps), but rounds.num_rounds is {self.rounds.num_rounds}; leave one of them out"
+            )
+
+    def _rounds_of_budget(self) -> int | None:
+        steps = self.training.budget(self.model.context)
+        return None if steps is None else -(-steps // self.rounds.local_steps)
 
     @field_validator("nodes")
     @classmethod
@@ -330,6 +336,8 @@ class Recipe(Section):
             raise ValueError(f"num_nodes: {self.num_nodes}, but nodes lists {len(self.nodes)}; leave num_nodes out")
         if self.witness and self.vote != "majority":
             raise ValueError(f"witness: it judges majority votes, and vote is {self.vote}; leave one of the two out")
+        if "num_rounds" not in self.rounds.model_fields_set and (rounds := self._rounds_of_budget()):
+            self.__dict__["rounds"] = self.rounds.model_copy(update={"num_rounds": rounds})
         return self
 
     @property

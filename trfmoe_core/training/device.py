@@ -1,9 +1,11 @@
-"""Which device and which number type a node trains with."""
+"""Which devices and which number type a node trains with, and how its process is set up."""
 
+import os
 from typing import Literal
 
 import torch
 
+from trfmoe_core.config.training import TrainingConfig
 from trfmoe_core.errors import ConfigError
 
 
@@ -36,6 +38,29 @@ def resolve_precision(setting: Literal["auto", "float32", "bfloat16"], device: t
     return torch.bfloat16 if setting == "bfloat16" else torch.float32
 
 
-def set_threads(threads: int) -> None:
-    """Sets the CPU threads of torch's operators in this process; results depend on it in the last bits."""
-    torch.set_num_threads(threads)
+def count_devices(device: torch.device, devices: int | Literal["all"]) -> int:
+    """Returns how many devices of a type train together; on the CPU every process counts as one.
+
+    Raises:
+        ConfigError: if this machine has fewer.
+    """
+    present = torch.cuda.device_count() if device.type == "cuda" else None
+    if devices == "all":
+        return present or 1
+    if present is not None and devices > present:
+        raise ConfigError(f"training.devices: {devices}, but this machine has {present} CUDA devices; give {present}")
+    return devices
+
+
+def prepare_process(config: TrainingConfig, threads: int | None = None) -> None:
+    """Sets the CPU threads of torch's operators in this process, and whether its kernels must be deterministic.
+
+    On the CPU results depend on the number of threads in the last bits, unless the kernels are deterministic. Intel's
+    library, which multiplies matrices there, reads its variable at the first product: prepare the process before.
+    """
+    torch.set_num_threads(threads or config.threads)
+    torch.use_deterministic_algorithms(config.deterministic)
+    if config.deterministic:
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        os.environ.setdefault("MKL_CBWR", "AVX2,STRICT")
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

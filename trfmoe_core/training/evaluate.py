@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from trfmoe_core.model.transformer import MoETransformer
+from trfmoe_core.training.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
     from trfmoe_core.data.batches import EvaluationSet
@@ -30,23 +31,25 @@ def evaluate(
     batch_size: int,
     device: torch.device,
     precision: torch.dtype,
+    ranks: Ranks = ALONE,
 ) -> EvalMetrics:
     """Returns the mean loss over the set's unmasked targets; the same for every batch size but for rounding.
 
     Args:
         batch_size: windows a forward pass.
         precision: bfloat16 computes under autocast; float32 does not.
+        ranks: processes that share the windows; all of them must call, and get the same.
     """
     model.to(device).eval()
     nats = torch.zeros((), dtype=torch.float64, device=device)
-    for begin in range(0, len(evaluation_set.tokens), batch_size):
+    for begin in range(ranks.rank * batch_size, len(evaluation_set.tokens), ranks.size * batch_size):
         window = torch.from_numpy(evaluation_set.tokens[begin : begin + batch_size]).to(device)
         mask = torch.from_numpy(evaluation_set.mask[begin : begin + batch_size]).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
             output = model(window[:, :-1], window[:, 1:], mask)
         nats += output.cross_entropy.double() * mask.sum()
     tokens = int(evaluation_set.mask.sum())
-    total = float(nats)
+    total = float(ranks.sum(nats))
     loss = total / tokens
     perplexity = math.exp(loss) if loss < 700 else math.inf
     return EvalMetrics(loss, total / math.log(2) / evaluation_set.num_bytes, perplexity, tokens)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from trfmoe_core.blocks import BlockLayout, Slot, Values, slot_view
-from trfmoe_core.config.schema import TrainingConfig
+from trfmoe_core.config.training import TrainingConfig
 from trfmoe_core.errors import RunError
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")

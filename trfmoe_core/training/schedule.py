@@ -2,7 +2,7 @@
 
 import math
 
-from trfmoe_core.config.schema import TrainingConfig
+from trfmoe_core.config.training import TrainingConfig
 
 
 def learning_rate(step: int, total_steps: int, config: TrainingConfig) -> float:

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trfmoe_core.blocks import expert_block
-from trfmoe_core.config.schema import TrainingConfig
+from trfmoe_core.config.training import TrainingConfig
 from trfmoe_core.errors import RunError
 from trfmoe_core.model.transformer import MoETransformer
 from trfmoe_core.seeds import seed_for
+from trfmoe_core.training.compile import compile_errors_explained, compile_layers
 from trfmoe_core.training.device import resolve_precision
 from trfmoe_core.training.memory import out_of_memory_explained, peak_memory_bytes
 from trfmoe_core.training.optimizer import BlockAdamW
@@ -82,6 +83,8 @@ class Trainer:
         with out_of_memory_explained(device, "moving the model to the device"):
             self.model = model.to(device)
         self.model.gradient_checkpointing = config.gradient_checkpointing
+        if config.compile:
+            compile_layers(self.model)
         self._forward: nn.Module = self.model
         if ranks.size > 1:
             self.model.sum_counts = ranks.sum
@@ -103,12 +106,14 @@ class Trainer:
         Args:
             stream: of the batches of all ranks together.
             steps: optimizer steps.
-            should_stop: asked between two steps whether to end early; `step` tells how far it came.
+            should_stop: asked between two steps whether to end early; `step` tells how far it came. One rank is enough.
 
         Raises:
-            RunError: if a loss or gradient is not finite, the weights are then of no use; or memory ran out.
+            RunError: if a loss or gradient is not finite, the weights are then of no use; if memory ran out; or if
+                the layers cannot be compiled.
         """
-        with out_of_memory_explained(self.device, f"training step {self.step + 1} on {self._size()}"):
+        doing = f"training step {self.step + 1} on {self._size()}"
+        with out_of_memory_explained(self.device, doing), compile_errors_explained():
             return self._train(stream, steps, should_stop)
 
     def state(self) -> dict[str, Tensor]:
@@ -124,7 +129,7 @@ class Trainer:
         self._optimizer.load_state(state)
         self.step = int(state["step"]) if "step" in state else 0
 
-    def _train(self, stream: "BatchStream", steps: int, should_stop: Callable[[], bool]) -> TrainMetrics:
+    def _train(self, stream: "BatchStream", steps: int, should_stop: Callable[[], bool] | None) -> TrainMetrics:
         started = time.perf_counter()
         self._waited_s = 0.0
         self.model.train()
@@ -132,7 +137,7 @@ class Trainer:
         counts_LE = torch.zeros(self._shape_LE, dtype=torch.int64)
         tokens, rate, first = 0, 0.0, self.step
         for done in range(steps):
-            if done and self.ranks.largest(should_stop()):
+            if done and should_stop and self.ranks.largest(should_stop()):
                 break
             torch.manual_seed(seed_for(self.seed, str(self.step), str(self.ranks.rank)))
             rate = learning_rate(self.step, self.total_steps, self.config)

@@ -1,10 +1,17 @@
 """Devices and number types."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
 from trfmoe_core.errors import ConfigError
-from trfmoe_core.training.device import resolve_device, resolve_precision
+from trfmoe_core.training.device import count_devices, resolve_device, resolve_precision
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_without_cuda_auto_is_the_cpu_and_cuda_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,3 +34,49 @@ def test_auto_precision_is_float32_on_the_cpu() -> None:
     cpu = torch.device("cpu")
     assert resolve_precision("auto", cpu) == resolve_precision("float32", cpu) == torch.float32
     assert resolve_precision("bfloat16", cpu) == torch.bfloat16
+
+
+def test_devices_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda", 0)
+    assert (count_devices(cpu, "all"), count_devices(cpu, 3)) == (1, 3)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert (count_devices(cuda, "all"), count_devices(cuda, 2)) == (2, 2)
+    with pytest.raises(ConfigError, match=r"training\.devices: 3, but this machine has 2"):
+        count_devices(cuda, 3)
+
+
+DIGEST = """
+import hashlib, sys
+import numpy as np
+from tests.trfmoe_core.training.test_trainer import CPU, MODEL, build_model, make_config
+from trfmoe_core.training.device import prepare_process
+from trfmoe_core.training.trainer import Trainer
+config = make_config(deterministic=sys.argv[2] == "true", batch_size=16)
+prepare_process(config, int(sys.argv[1]))
+model = MODEL.model_copy(update={"width": 128, "heads": 4, "context": 128, "experts": 8, "expert_width": 96})
+class Stream:
+    number = 0
+    def next(self):
+        self.number += 1
+        return np.random.default_rng(self.number).integers(0, 300, (16, 129))
+trainer = Trainer(build_model(model, 512, 0), config, 6, CPU)
+trainer.train(Stream(), 6)
+state = hashlib.sha256()
+for tensor in trainer.model.state_dict().values():
+    state.update(tensor.numpy().tobytes())
+print(state.hexdigest())
+"""
+
+
+def digest(threads: int, deterministic: bool) -> str:
+    arguments = [sys.executable, "-c", DIGEST, str(threads), str(deterministic).lower()]
+    environment = {name: value for name, value in os.environ.items() if name != "MKL_CBWR"}
+    return subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.slow
+def test_deterministic_training_gives_the_same_bits_for_every_number_of_threads() -> None:
+    if not torch.backends.mkl.is_available():
+        pytest.skip("needs a torch that multiplies with Intel's MKL")
+    assert digest(1, True) == digest(2, True)
+    assert digest(1, False) != digest(2, False), "if this fails, the setting has become needless here"

@@ -1,0 +1,53 @@
+"""How long a run is: steps, tokens, epochs or rounds, and never two of them."""
+
+import pytest
+
+from trfmoe_core.config import Recipe, TrainingConfig
+from trfmoe_core.errors import ConfigError
+
+
+def recipe(training: dict[str, object], rounds: dict[str, object]) -> Recipe:
+    return Recipe.model_validate(
+        {"model": {"context": 32}, "training": {"batch_size": 4, **training}, "rounds": {"local_steps": 10, **rounds}}
+    )
+
+
+def test_steps_and_tokens_decide_the_number_of_rounds() -> None:
+    assert recipe({"steps": 95}, {}).rounds.num_rounds == 10
+    assert recipe({"tokens": 4 * 32 * 95}, {}).rounds.num_rounds == 10
+    assert recipe({"tokens": 4 * 32 * 95, "accumulation": 2}, {}).rounds.num_rounds == 5
+    assert recipe({}, {}).rounds.num_rounds == 12
+    assert recipe({"steps": 95}, {}).total_steps == 100
+
+
+def test_a_recipe_that_was_written_out_reads_back_the_same() -> None:
+    first = recipe({"steps": 95}, {})
+    again = Recipe.model_validate(first.model_dump(mode="json"))
+    assert again == first
+    again.check_federated()
+
+
+def test_two_lengths_are_refused_where_both_count() -> None:
+    recipe({"steps": 95}, {"num_rounds": 10}).check_federated()
+    contradiction = recipe({"steps": 95}, {"num_rounds": 12})
+    with pytest.raises(ConfigError, match=r"training\.steps: 95 make 10 rounds of 10 .*num_rounds is 12; leave one"):
+        contradiction.check_federated()
+    with pytest.raises(ConfigError, match=r"training\.epochs: 2, but the nodes of a federation .*num_rounds"):
+        recipe({"epochs": 2}, {}).check_federated()
+
+
+@pytest.mark.parametrize("both", [{"steps": 1, "tokens": 1}, {"tokens": 1, "epochs": 1.0}, {"steps": 1, "epochs": 1}])
+def test_only_one_of_steps_tokens_and_epochs(both: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="each say how long the run is; keep one of them"):
+        TrainingConfig.model_validate(both)
+
+
+def test_the_budget_of_one_machine_counts_all_its_devices() -> None:
+    def steps(devices: int, **budget: object) -> int | None:
+        config = TrainingConfig.model_validate({"batch_size": 4, "accumulation": 2, **budget})
+        return config.budget(32, devices, windows_per_epoch=100)
+
+    assert steps(1, steps=7) == steps(2, steps=7) == 7
+    assert (steps(1, tokens=2561), steps(2, tokens=2561)) == (11, 6)
+    assert (steps(1, epochs=1.0), steps(1, epochs=0.001), steps(2, epochs=3)) == (13, 1, 19)
+    assert steps(1) is None

@@ -103,6 +103,7 @@ class DataConfig(Section):
     file_timeout_s: float = Field(60.0, gt=0, description="processor time; a PDF that takes longer is skipped")
     file_memory_mb: int = Field(2048, ge=256, description="a PDF that needs more is recorded and skipped")
     pdf: PdfConfig = PdfConfig()
+    offline: bool = Field(False, description="never touch the network: the hub's data sets and tokenizers as kept here")
 
 
 class RoundsConfig(Section):

@@ -87,6 +87,12 @@ class Unit:
     told: FileReport | None = None
     options: "ReadOptions" = field(default_factory=lambda: ReadOptions())
 
+    def identified(self) -> "Unit":
+        """Returns the unit with its identity, which follows from the file's content and how it is read."""
+        options = self.options
+        part = [self.start, self.stop, list(options.languages), options.index, options.of]
+        return replace(self, identity=(self.file.kind, self.file.sha256, *part))
+
 
 @dataclass(frozen=True)
 class ReadOptions:

@@ -48,14 +48,14 @@ def open_paths(paths: Sequence[str], settings: FilesSettings, context: Context) 
     Raises:
         DataError: a path or the file of passwords cannot be read.
     """
-    part = settings.my_part()
-    units, files = _dealt(find_files(paths), part, settings)
+    share = settings.my_part()
+    units, files = _dealt(find_files(paths), share, settings)
     texts = _pdf_texts([unit.file for unit in units if unit.file.kind == "pdf"], settings, context)
     refused: dict[Path, FileReport] = {}
     ready: list[Unit] = []
     for unit in units:
         if unit.file.kind != "pdf":
-            ready += [_identified(piece) for piece in FORMATS[unit.file.kind].split(unit)]
+            ready += [part.identified() for part in FORMATS[unit.file.kind].split(unit)]
             continue
         told, text_file, text_sha256 = texts[unit.file.sha256]
         told = replace(told, path=printable(unit.file.path))
@@ -69,7 +69,7 @@ def open_paths(paths: Sequence[str], settings: FilesSettings, context: Context) 
         settings=settings,
         files=[replace(file, report=refused[file.path]) if file.path in refused else file for file in files],
         units=ready,
-        notes=[f"part {part.index} of {part.of}: {len(files)} files are this node's"] if part.of > 1 else [],
+        notes=[f"part {share.index} of {share.of}: {len(files)} files are this node's"] if share.of > 1 else [],
     )
 
 
@@ -101,14 +101,6 @@ def _dealt(files: list[SourceFile], part: Partition, settings: FilesSettings) ->
     chosen = {file.path for file in refused} | mine.keys()
     kept = [file for file in files if file.path in chosen]
     return [mine[file.path] for file in kept if file.report is None], kept
-
-
-def _identified(unit: Unit) -> Unit:
-    options = unit.options
-    identity = (
-        unit.file.kind, unit.file.sha256, unit.start, unit.stop, list(options.languages), options.index, options.of,
-    )  # fmt: skip
-    return replace(unit, identity=identity)
 
 
 def _pdf_texts(

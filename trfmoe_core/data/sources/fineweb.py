@@ -1,0 +1,104 @@
+"""FineWeb and other data sets of the Hugging Face hub: downloaded once, then read as local shards."""
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from trfmoe_core.config.places import is_hub_name
+from trfmoe_core.data.documents import ReadOptions, SourceFile, Unit
+from trfmoe_core.data.formats.base import FORMATS, stamp_of
+from trfmoe_core.data.hub import Download, Hub, HubSet, fetch
+from trfmoe_core.data.sources.base import SOURCES, Context, Source, SourceSettings
+from trfmoe_core.data.sources.files import Languages
+from trfmoe_core.data.sources.partition import row_ranges
+
+REPO, CONFIG = "HuggingFaceFW/fineweb", "sample-10BT"
+
+
+class FineWebSettings(SourceSettings):
+    """`{source: fineweb, config: sample-10BT, max_documents: 1000}`; `repo` may name any other data set."""
+
+    source: Literal["fineweb"]
+    repo: str = Field(REPO, min_length=1, description="OWNER/NAME on the hub, or a folder with a copy of one")
+    config: str | None = Field(None, min_length=1, description=f"null: {CONFIG} of FineWeb, the only one of others")
+    split: str = Field("train", min_length=1)
+    revision: str | None = Field(None, min_length=1, description="branch, tag or commit; null: the newest at first")
+    max_documents: int | None = Field(None, ge=1, description="null: all, which for sample-10BT are 15 million, 27 GB")
+    languages: Languages = Field(
+        default_factory=list, description="rows whose `language` is none of these are left out"
+    )
+    folder: str | None = Field(None, min_length=1, description="where the shards are kept; null: the cache folder")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_config(cls, raw: Any) -> Any:
+        if isinstance(raw, Mapping) and raw.get("repo", REPO) == REPO and raw.get("config") is None:
+            return {**raw, "config": CONFIG}
+        return raw
+
+    def resolved(self, absolute: Callable[[str], str]) -> Self:
+        """Returns the entry with absolute paths; what could be a name on the hub and is no folder here stays one."""
+        place = absolute(self.repo)
+        repo = self.repo if is_hub_name(self.repo) and not Path(place).is_dir() else place
+        return self.model_copy(update={"repo": repo, "folder": self.folder and absolute(self.folder)})
+
+    @property
+    def hub_set(self) -> HubSet:
+        """What is asked of the hub."""
+        return HubSet(self.repo, self.config, self.split, self.revision)
+
+    def place(self, cache_dir: Path) -> Path:
+        """Returns the folder of the shards."""
+        if self.folder:
+            return Path(self.folder).expanduser()
+        parts = (self.repo, self.config or "", self.split, self.revision or "")
+        return cache_dir / "hub" / "--".join(re.sub(r"[^\w.-]", "-", part) for part in parts if part)
+
+    def open(self, context: Context) -> Source:
+        """Returns the downloaded documents, after downloading what is missing."""
+        from trfmoe_core.data.hugging_face import HuggingFace, go_offline
+
+        if context.config.offline:
+            go_offline()
+        return self.open_with(HuggingFace(), context)
+
+    def open_with(self, hub: Hub, context: Context) -> Source:
+        """Returns the documents as `open` does, asking `hub` for what is missing."""
+        folder = self.place(context.cache_dir)
+        download = fetch(
+            self.hub_set,
+            folder,
+            self.max_documents,
+            hub,
+            progress=lambda done, total: context.progress(f"documents of {self.hub_set}", done, total),
+        )
+        return self._source(folder, download)
+
+    def _source(self, folder: Path, download: Download) -> Source:
+        part = self.my_part()
+        left = download.rows if self.max_documents is None else min(self.max_documents, download.rows)
+        counts = []
+        for shard in download.shards:
+            counts.append(min(shard.rows, left))
+            left -= counts[-1]
+        options = ReadOptions(languages=tuple(sorted(language.casefold() for language in self.languages)))
+        files: list[SourceFile] = []
+        units: list[Unit] = []
+        for shard, (start, stop) in zip(download.shards, row_ranges(counts, part), strict=True):
+            if start == stop:
+                continue
+            path = folder / shard.name
+            file = SourceFile(path, "parquet", shard.sha256, stamp_of(path))
+            files.append(file)
+            whole = Unit(file, (), start=start, stop=stop, options=options)
+            units += [unit.identified() for unit in FORMATS["parquet"].split(whole)]
+        notes = [f"{download.skipped} rows of {self.hub_set} without text were left out"] if download.skipped else []
+        if self.max_documents and sum(counts) < self.max_documents:
+            notes.append(f"{self.hub_set} has only {sum(counts)} documents, {self.max_documents} were asked for")
+        return Source(f"{self.hub_set}, {sum(counts):,} documents", self, files, units, notes)
+
+
+SOURCES.add("fineweb", FineWebSettings)

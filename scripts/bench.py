@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from scripts.simulate import JsonOption
+from scripts.simulate import JsonOption, SetOption
 
 bench = typer.Typer(help="Measure this machine.", no_args_is_help=True)
 
@@ -69,6 +69,40 @@ def data(
 ) -> None:
     """Time the way from files to tokens: PDF pages a second on one core and on all."""
     _run("scripts.bench_data", ["--quick"] * quick + ["--engine", engine], as_json)
+
+
+@bench.command()
+def witness(
+    data: Annotated[
+        list[str], typer.Option(metavar="PATH", help="A domain's text, one option each; the sample's when absent.")
+    ] = [],  # noqa: B006
+    nodes: Annotated[str, typer.Option(help="Numbers of nodes.")] = "3,4,9",
+    rules: Annotated[str, typer.Option(help="Of witness, graph and mean.")] = "witness,graph,mean",
+    attacks: Annotated[str, typer.Option(help="Only these, by their names in the table; none is one.")] = "",
+    liars: Annotated[str, typer.Option(help="Nodes; a plus makes them liars of one run.")] = "n0,n0+n1",
+    witness_domains: Annotated[str, typer.Option(help="Stems of the files that the witness knows; all.")] = "",
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds.")] = 2,
+    quick: Annotated[bool, typer.Option("--quick", help="Three nodes, one seed, few rounds: under a minute.")] = False,
+    jobs: Annotated[int, typer.Option(min=1, max=64, help="Processes, one thread each.")] = 1,
+    cells: Annotated[str, typer.Option(metavar="DIR", help="Keep results here, and go on from there.")] = "",
+    out: Annotated[str, typer.Option(metavar="FILE", help="Write the table here.")] = "",
+    overrides: SetOption = [],  # noqa: B006
+    as_json: JsonOption = False,
+) -> None:
+    """Train a small model on one domain a node, with and without liars, and show what each vote makes of it."""
+    options = [part for path in data for part in ("--data", path)]
+    options += [part for setting in overrides for part in ("--set", setting)]
+    for name, value in (
+        ("nodes", nodes),
+        ("rules", rules),
+        ("liars", liars),
+        ("seeds", str(seeds)),
+        ("jobs", str(jobs)),
+    ):
+        options += [f"--{name}", str(value)]
+    for name, value in (("attacks", attacks), ("witness-domains", witness_domains), ("cells", cells), ("out", out)):
+        options += [f"--{name}", value] if value else []
+    _run("scripts.bench_witness", [*options, *["--quick"] * quick], as_json)
 
 
 def _run(module: str, options: list[str], as_json: bool) -> None:

@@ -4,21 +4,22 @@ Local training is remembered by what it started from, so runs in which the votes
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from clients import attacks
+from scripts.bench_attacks import LIES
 from server.witness import Witness
-from strategies.outcomes import witnessed_mean
+from strategies.ballots import Ballots
 from strategies.placement import place
-from strategies.voting import Agreement, vote
+from strategies.seating import standings_of
+from strategies.voting import Agreement
 from strategies.witness import Jury
 from trfmoe_core.blocks import BlockLayout, Blocks, blocks_digest
 from trfmoe_core.config import Recipe, WitnessConfig
@@ -26,6 +27,7 @@ from trfmoe_core.data.batches import BatchStream, Cursor, EvaluationSet, evaluat
 from trfmoe_core.data.corpus import prepare_corpus
 from trfmoe_core.data.store import TokenStore
 from trfmoe_core.data.tokenizer import load_tokenizer
+from trfmoe_core.errors import WireError
 from trfmoe_core.model.transformer import build_model
 from trfmoe_core.seeds import seed_for
 from trfmoe_core.training.evaluate import evaluate
@@ -131,16 +133,16 @@ class Federation:
             honest = {name: updates for name, updates in replicas.items() if name not in trial.liars}
             for liar in trial.liars:
                 first.setdefault(liar, replicas[liar])
+                if trial.attack == "replay" and number > 1:
+                    del replicas[liar]  # as `ReplayGuard` does
+                    continue
                 if trial.attack == "late_sign" and 2 * number <= self.recipe.rounds.num_rounds:
                     continue
                 if trial.attack == "ascent":
                     replicas[liar] = self._ascent(liar, number, blocks, replicas[liar])
                 else:
                     replicas[liar] = LIES[trial.attack](replicas[liar], honest, first[liar])
-            # Flower's side drops these before any vote.
-            replicas = {name: u for name, u in replicas.items() if all(bool(t.isfinite().all()) for t in u.values())}
-            update, notes = self._decide(trial.rule, number, blocks, replicas, jury, agreement)
-            blocks = {name: flat + update[name] if name in update else flat for name, flat in blocks.items()}
+            blocks, notes = self._vote(trial.rule, number, blocks, replicas, jury, agreement)
             trial.rounds.append(notes)
         trial.losses = self.measure(blocks)
         return trial
@@ -151,7 +153,7 @@ class Federation:
         size = self.recipe.training.batch_size
         return {d.name: evaluate(self.model, d.held_out, size, CPU, torch.float32).loss for d in self.covered}
 
-    def _decide(
+    def _vote(
         self,
         rule: str,
         number: int,
@@ -160,27 +162,26 @@ class Federation:
         jury: Jury,
         agreement: Agreement,
     ) -> tuple[Blocks, dict[str, Any]]:
-        holders = {
-            block: [name for name in names if name in replicas] for block, names in self.placement.holders.items()
-        }
-        update: Blocks = {}
+        """Returns the blocks after the round, and who lost what in it. `graph` and `witness` are both `majority`."""
+        ballots = Ballots(self.placement, "mean" if rule == "mean" else "majority", agreement)
+        for name, updates in replicas.items():
+            try:
+                ballots.add(name, dict(updates), 1)
+            except WireError:
+                ballots.reject(name)
+        notes: dict[str, Any] = {}
         if rule == "witness":
-            found = jury.judge(blocks, replicas, holders, self.witness.loss(number))
-            for block, names in holders.items():
-                rest = {name: replicas[name][block] for name in names if found.counts(name, block)}
-                if rest:
-                    update[block] = witnessed_mean(rest, found.scales.get(block))
+            found = ballots.judge(jury, blocks, self.witness.loss(number))
             notes = {key: getattr(found, key) for key in _NOTED}
-            return update, notes | {"clipped": {block: list(names) for block, names in found.scales.items()}}
-        outvoted: dict[str, int] = {}
-        for block, names in holders.items():
-            votes = {name: replicas[name][block] for name in names}
-            voted, verdict = vote("mean" if rule == "mean" else "majority", votes, agreement)
-            if voted is not None:
-                update[block] = voted
-            for name in verdict.outvoted:
-                outvoted[name] = outvoted.get(name, 0) + 1
-        return update, {"outvoted": outvoted}
+        after, verdicts = dict(blocks), {}
+        for block, update, verdict in ballots.decide(lambda block: None, {}):
+            verdicts[block] = verdict
+            if update is not None:
+                after[block] = blocks[block] + update
+        standings = standings_of(replicas, verdicts, ballots.voters, notes.get("convicted", ()))
+        outvoted = Counter(name for verdict in verdicts.values() for name in verdict.outvoted)
+        bad = [name for name, standing in standings.items() if standing != "good"]
+        return after, notes | {"bad": bad, "outvoted": dict(outvoted)}
 
     def _train(self, name: str, number: int, blocks: Blocks, digest: str, before: Trained | None) -> Trained:
         key = hashlib.sha256(f"{name}:{before.key if before else ''}:{digest}".encode()).hexdigest()
@@ -220,50 +221,7 @@ class Federation:
         return BatchStream(self.domains[name].train, recipe.model.context, recipe.training.batch_size, seed, cursor)
 
 
-_NOTED = ("convicted", "gain", "harms", "t", "scores", "averages", "struck", "asked")
-
-Lie = Callable[[Blocks, dict[str, Blocks], Blocks], Blocks]
-
-
-def _scaled(factor: float) -> Lie:
-    return lambda own, honest, first: {block: factor * update for block, update in own.items()}
-
-
-def _from_honest(make: Callable[[Tensor], Tensor]) -> Lie:
-    """Returns a lie that is made of the honest holders' replicas of each block, stacked along dimension 0."""
-
-    def lie(own: Blocks, honest: dict[str, Blocks], first: Blocks) -> Blocks:
-        updates = {block: [other[block] for other in honest.values() if block in other] for block in own}
-        return {block: make(torch.stack(found)) for block, found in updates.items()}
-
-    return lie
-
-
-def _one_expert(own: Blocks, honest: dict[str, Blocks], first: Blocks) -> Blocks:
-    """The longest of the node's expert updates, reversed and as long as the clip lets through."""
-    target = max((block for block in own if "experts" in block), key=lambda block: float(own[block].norm()))
-    return {block: -3.0 * update if block == target else update for block, update in own.items()}
-
-
-LIES: dict[str, Lie] = {
-    "sign": _scaled(-1.0),
-    "sign_x3": _scaled(-3.0),
-    "sign_x0.3": _scaled(-0.3),
-    "x100": _scaled(100.0),
-    "nan": _scaled(float("nan")),
-    "stale": lambda own, honest, first: first,
-    "inner_product": _from_honest(lambda stack: -2.0 * stack.mean(0)),
-    "a_little": _from_honest(lambda stack: attacks.little_enough(list(stack))),
-    "late_sign": _scaled(-1.0),
-    "sign_x0.4": _scaled(-0.4),
-    "one_expert": _one_expert,
-}
-"""Name -> the liar's updates from its honest ones, the other honest nodes' and its first ones. `ascent` trains."""
-
-
-def mean_loss(trial: Trial) -> float:
-    """Returns the mean of the domains' losses."""
-    return fmean(trial.losses.values())
+_NOTED = ("convicted", "gain", "scores", "t", "struck", "asked")
 
 
 def _length(blocks: Blocks) -> float:

@@ -1,160 +1,240 @@
-"""Measures votes among nodes whose texts differ: `python -m scripts.bench_witness --texts FILE... [--json]`.
+"""Measures votes among nodes whose texts differ: `trfmoe bench witness [--data FILE ...]`.
 
-One domain a node; one liar (or a pair). An attack is measured against the run in which the liar is absent, a rule
-without faults against the plain mean. Results go to `--out` as they come; what stands there is not run again.
+One domain a node. A run with a liar is compared with the run in which it is absent, one without with the plain mean.
 """
 
 import argparse
+import hashlib
 import json
+import shlex
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import torch
 
-from scripts.bench_federation import LIES, Domain, Federation, Trial
+from scripts.bench_attacks import LIES
+from scripts.bench_federation import Domain, Federation, Trial
+from scripts.bench_witness_table import LISTED, Cell, line, markdown, payload
+from scripts.output import Output
 from strategies.voting import Agreement
 from trfmoe_core.atomic import write_text
 from trfmoe_core.config import Recipe, WitnessConfig, apply_overrides
+from trfmoe_core.config.places import cache_home
+from trfmoe_core.data.sample import build_sample
+from trfmoe_core.errors import ConfigError, TRFMoEError
 
 RULES = ("witness", "graph", "mean")
-ATTACKS = ("none", "sign", "sign_x3", "sign_x0.3", "x100", "nan", "stale", "ascent", "inner_product", "a_little")
+ATTACKS = ("none", *LISTED, "late_sign", "one_expert")
+PAIRED = ("sign", "stale", "ascent", "a_little")
+"""What a pair of liars plays."""
+
 RECIPE = {
     "model": {"layers": 2, "width": 64, "heads": 4, "experts": 8, "top_k": 2, "expert_width": 96, "context": 64},
     "data": {"held_out": 0.2, "piece_bytes": 1024, "evaluation_tokens": 24576},
     "training": {"batch_size": 12, "learning_rate": 2e-3, "min_learning_rate": 2e-4, "device": "cpu"},
     "rounds": {"num_rounds": 8, "local_steps": 25},
+    "agreement": {"cosine": -0.2},
 }
-
-Cells = dict[str, dict[str, Any]]
+QUICK = ["rounds.num_rounds=4", "data.evaluation_tokens=8192"]
+SAMPLE = Path("data/sample")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the cells that are asked for and prints the table."""
-    options = _options(arguments)
+    """Runs the cells that are asked for and prints the table.
+
+    Raises:
+        ConfigError: a name that is none, or results of other settings in the way.
+    """
+    given = sys.argv[1:] if arguments is None else arguments
+    options = _options(given)
+    output = Output(options.json)
     torch.set_num_threads(1)
-    out = Path(options.out)
-    cells: Cells = json.loads(out.read_text()) if out.exists() else {}
-    raw = RECIPE | {"seed": options.seed, "witness": {"data": ["-"]}}
-    recipe = Recipe.model_validate(apply_overrides(raw, options.set))
-    files = [*options.texts, *([options.pdf] if options.pdf else [])]
-    domains = [Domain.read(Path(file), recipe, Path(options.cache)) for file in files]
-    for count in options.nodes:
-        federation = Federation(recipe, domains, count, options.witness_domains)
-        for trial in _trials(options, list(federation.domains)):
-            key = _key(count, options.seed, trial, recipe, options.witness_domains)
-            if key in cells:
-                continue
-            started = time.process_time()
-            federation.run(trial, _witness(recipe), Agreement(cosine=-0.2))
-            cells[key] = {
-                "nodes": count,
-                "seed": options.seed,
-                "rule": trial.rule,
-                "attack": trial.attack,
-                "liars": trial.liars,
-                "absent": trial.absent,
-                "loss": fmean(trial.losses.values()),
-                "losses": trial.losses,
-                "rounds": trial.rounds,
-                "seconds": round(time.process_time() - started, 1),
-            }
-            write_text(out, json.dumps(cells))
-            _say(_line(key, cells))
-    result = {key: _summary(key, cells) for key in sorted(cells)}
-    if options.json:
-        _say(json.dumps(result))
+    files = [str(Path(file).absolute()) for file in options.data] or _sample()
+    settings = [*(QUICK if options.quick else []), *options.set]
+    recipes = {seed: _recipe(seed, settings) for seed in range(options.first_seed, options.first_seed + options.seeds)}
+    started = time.monotonic()
+    jobs = [(recipes[seed], files, count, options) for count in sorted(options.nodes, reverse=True) for seed in recipes]
+    cells: list[Cell] = []
+    for cell in _run(jobs, options.jobs):
+        cells.append(cell)
+        output.line(line(cell, cells))
+    head = [
+        f"Command: `trfmoe bench witness {shlex.join(_without_folders(given))}`.",
+        f"Domains, in the order of the nodes: {', '.join(Path(file).stem for file in files)}.",
+        _described(next(iter(recipes.values())), options.seeds),
+    ]
+    table = markdown(cells, head)
+    output.line("\n".join(["", *table]))
+    if options.out:
+        write_text(Path(options.out), "\n".join(table) + "\n")
+        output.line(f"\nwritten to {options.out}")
+    told = {**payload(cells), "seconds": round(time.monotonic() - started, 1)}
+    output.result({"outcome": "completed", **told, "exit_code": 0})
 
 
-def _options(arguments: list[str] | None) -> argparse.Namespace:
+def _options(given: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--texts", nargs="+", required=True, help="one domain each")
-    parser.add_argument("--pdf", help="one more domain")
-    parser.add_argument("--nodes", type=lambda text: [int(part) for part in text.split(",")], default=[3, 4, 9])
-    parser.add_argument("--rules", type=lambda text: text.split(","), default=list(RULES))
-    parser.add_argument("--attacks", type=lambda text: text.split(","), default=list(ATTACKS))
-    parser.add_argument("--liars", type=lambda text: text.split(","), default=["n0"], help="node names")
-    parser.add_argument(
-        "--witness-domains", type=lambda text: text.split(","), help="stems of the files that the witness has text of"
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--set", action="append", default=[], help="key=value of the recipe, e.g. witness.ema=0")
-    parser.add_argument("--out", default="bench_witness.json", help="results, as they come")
-    parser.add_argument("--cache", default=".cache", help="folder for token shards")
+    parser.add_argument("--data", action="append", default=[], help="one domain each; the sample's when absent")
+    parser.add_argument("--nodes", default="3,4,9")
+    parser.add_argument("--rules", default=",".join(RULES))
+    parser.add_argument("--attacks", default="")
+    parser.add_argument("--liars", default="n0,n0+n1", help="node names; a plus makes them liars of one run")
+    parser.add_argument("--witness-domains", default="", help="stems of the files that the witness has text of")
+    parser.add_argument("--seeds", type=int, default=2, help="how many")
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--set", action="append", default=[], help="key=value of the recipe, e.g. witness.min_t=4")
+    parser.add_argument("--quick", action="store_true", help="three nodes, one seed, few rounds and attacks")
+    parser.add_argument("--jobs", type=int, default=1, help="processes, one thread each")
+    parser.add_argument("--cells", default="", help="folder for results; what stands there is not run again")
+    parser.add_argument("--out", default="", help="write the table here")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
-    options = parser.parse_args(arguments)
-    if strange := sorted(set(options.attacks) - {"none", "ascent", *LIES} | set(options.rules) - set(RULES)):
-        parser.error(f"unknown: {', '.join(strange)}")
+    options = parser.parse_args(given)
+    if options.quick:
+        options.nodes, options.seeds, options.liars = "3", 1, "n0"
+        options.attacks = options.attacks or "none,sign,x100,ascent"
+        options.rules = "witness,graph"
+    options.attacks = _names("--attacks", options.attacks or ",".join(ATTACKS), {"none", "ascent", *LIES})
+    options.rules = _names("--rules", options.rules, set(RULES))
+    options.witness_domains = _split(options.witness_domains)
+    options.liars = [tuple(sorted(entry.split("+"))) for entry in _split(options.liars)]
+    options.nodes = _counts(options.nodes)
     return options
 
 
-def _trials(options: argparse.Namespace, names: list[str]) -> list[Trial]:
-    liars = tuple(name for name in options.liars if name in names)
+def _without_folders(given: Sequence[str]) -> list[str]:
+    """Where the texts and results lie on this machine is nobody's business."""
+    paths = ("--data", "--cells", "--out")
+    return [Path(part).name if before in paths else part for before, part in zip(["", *given], given, strict=False)]
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _names(option: str, text: str, known: set[str]) -> list[str]:
+    names = _split(text)
+    if strange := [name for name in names if name not in known]:
+        raise ConfigError(f"{option}: {strange[0]!r} is none of {', '.join(sorted(known))}")
+    return names
+
+
+def _counts(text: str) -> list[int]:
+    if not all(part.isdigit() and 3 <= int(part) <= 99 for part in _split(text)) or not _split(text):
+        raise ConfigError(f"--nodes {text}: give numbers from 3 to 99, such as 3,4,9")
+    return [int(part) for part in _split(text)]
+
+
+def _sample() -> list[str]:
+    build_sample(SAMPLE)
+    return sorted(str(folder.absolute()) for folder in SAMPLE.iterdir() if folder.is_dir())
+
+
+def _recipe(seed: int, settings: Sequence[str]) -> Recipe:
+    raw = RECIPE | {"seed": seed, "witness": {"data": ["-"]}}
+    return Recipe.model_validate(apply_overrides(raw, list(settings)))
+
+
+Job = tuple[Recipe, list[str], int, argparse.Namespace]
+
+
+def _run(jobs: Sequence[Job], processes: int) -> Iterator[Cell]:
+    if processes <= 1:
+        for job in jobs:
+            yield from federation_cells(*job)
+        return
+    with ProcessPoolExecutor(min(processes, len(jobs)), mp_context=get_context("spawn")) as pool:
+        for done in as_completed([pool.submit(_all_cells, *job) for job in jobs]):
+            yield from done.result()
+
+
+def _all_cells(recipe: Recipe, files: list[str], count: int, options: argparse.Namespace) -> list[Cell]:
+    torch.set_num_threads(1)
+    return list(federation_cells(recipe, files, count, options))
+
+
+def federation_cells(recipe: Recipe, files: list[str], count: int, options: argparse.Namespace) -> Iterator[Cell]:
+    """Yields the cells of one number of nodes and one seed, those that others are compared with first."""
+    known = _Known(recipe, files, count, options)
+    federation: Federation | None = None
+    for trial in _trials(options, count):
+        cell = known.get(trial)
+        if cell is None:
+            if federation is None:
+                domains = [Domain.read(Path(file), recipe, cache_home()) for file in files]
+                federation = Federation(recipe, domains, count, options.witness_domains or None)
+            began = time.process_time()
+            witness = recipe.witness or WitnessConfig(data=["-"])
+            federation.run(trial, witness, Agreement(cosine=recipe.agreement.cosine))
+            cell = Cell(
+                nodes=count,
+                seed=recipe.seed,
+                rule=trial.rule,
+                attack=trial.attack,
+                liars=list(trial.liars or trial.absent),
+                absent=bool(trial.absent),
+                losses=trial.losses,
+                rounds=trial.rounds,
+                seconds=round(time.process_time() - began, 1),
+            )
+            known.put(cell)
+        yield cell
+
+
+class _Known:
+    """Cells that were measured before, in one file a federation; named by all that they depend on."""
+
+    def __init__(self, recipe: Recipe, files: list[str], count: int, options: argparse.Namespace) -> None:
+        depends = [recipe.model_dump(mode="json"), files, count, options.witness_domains]
+        name = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]
+        self._path = Path(options.cells) / f"{count}-{recipe.seed}-{name}.json" if options.cells else None
+        found: list[dict[str, Any]] = []
+        if self._path is not None and self._path.exists():
+            found = json.loads(self._path.read_text())
+        self._cells = [Cell(**fields) for fields in found]
+
+    def get(self, trial: Trial) -> Cell | None:
+        wanted = (trial.rule, trial.attack, list(trial.liars or trial.absent), bool(trial.absent))
+        return next((c for c in self._cells if (c.rule, c.attack, c.liars, c.absent) == wanted), None)
+
+    def put(self, cell: Cell) -> None:
+        self._cells.append(cell)
+        if self._path is not None:
+            write_text(self._path, json.dumps([vars(known) for known in self._cells]))
+
+
+def _trials(options: argparse.Namespace, count: int) -> list[Trial]:
+    names = {f"n{number}" for number in range(count)}
     trials = [Trial("mean")]
-    if any(attack != "none" for attack in options.attacks):
-        trials.append(Trial("mean", absent=liars))
-    for rule in options.rules:
-        for attack in options.attacks:
-            trials.append(Trial(rule) if attack == "none" else Trial(rule, attack, liars))
+    trials += [Trial(rule) for rule in options.rules if rule != "mean" and "none" in options.attacks]
+    for liars in options.liars:
+        # At least two honest nodes must be left, or there is nothing to defend.
+        if not names.issuperset(liars) or count - len(liars) < 2:
+            continue
+        attacks = [attack for attack in options.attacks if attack != "none" and (len(liars) == 1 or attack in PAIRED)]
+        if attacks:
+            trials.append(Trial("mean", absent=liars))
+        trials += [Trial(rule, attack, liars) for rule in options.rules for attack in attacks]
     return trials
 
 
-def _witness(recipe: Recipe) -> WitnessConfig:
-    return recipe.witness or WitnessConfig(data=["-"])
-
-
-def _key(count: int, seed: int, trial: Trial, recipe: Recipe, judged_by: list[str] | None) -> str:
-    parts = [f"N={count}", f"seed={seed}", trial.rule, trial.attack]
-    if trial.liars or trial.absent:
-        parts.append("+".join(trial.liars or trial.absent))
-    if trial.absent:
-        parts[3] = "absent"
-    settings = _witness(recipe).model_dump(exclude={"data", "device"}, exclude_defaults=True)
-    if trial.rule == "witness" and settings:
-        parts.append(json.dumps(settings, sort_keys=True))
-    if trial.rule == "witness" and judged_by:
-        parts.append(f"by {'+'.join(judged_by)}")
-    return " ".join(parts)
-
-
-def _yardstick(cell: dict[str, Any], cells: Cells) -> dict[str, Any]:
-    start = f"N={cell['nodes']} seed={cell['seed']} mean"
-    if cell["attack"] == "none":
-        return cells[f"{start} none"]
-    return cells[f"{start} absent {'+'.join(cell['liars'])}"]
-
-
-def _summary(key: str, cells: Cells) -> dict[str, Any]:
-    """Returns the ratios to the yardstick, and how often liars and honest nodes were convicted or outvoted."""
-    cell = cells[key]
-    yardstick = _yardstick(cell, cells)
-    ratios = {name: loss / yardstick["losses"][name] for name, loss in cell["losses"].items()}
-    summary = {
-        "loss": round(cell["loss"], 4),
-        "ratio": round(cell["loss"] / yardstick["loss"], 4),
-        "worst_domain": round(max(ratios.values()), 4),
-    }
-    named = [r.get("convicted", list(r.get("outvoted", {}))) for r in cell["rounds"]]
-    summary["liar_rounds"] = sum(any(name in cell["liars"] for name in names) for names in named)
-    summary["honest_rounds"] = sum(any(name not in cell["liars"] for name in names) for names in named)
-    if cell["rule"] == "graph":
-        counts = [r["outvoted"] for r in cell["rounds"]]
-        summary["liar_blocks"] = sum(n for c in counts for name, n in c.items() if name in cell["liars"])
-        summary["honest_blocks"] = sum(n for c in counts for name, n in c.items() if name not in cell["liars"])
-    return summary
-
-
-def _line(key: str, cells: Cells) -> str:
-    shown = " ".join(f"{name} {value}" for name, value in _summary(key, cells).items())
-    return f"{key}: {shown} ({cells[key]['seconds']:.0f} s)"
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+def _described(recipe: Recipe, seeds: int) -> str:
+    model, rounds, witness = recipe.model, recipe.rounds, recipe.witness or WitnessConfig(data=["-"])
+    judged = ", ".join(f"{k} {v}" for k, v in witness.model_dump(exclude={"data", "device", "salt"}).items())
+    return (
+        f"{seeds} seeds; {model.layers} layers of width {model.width}, {model.experts} experts, {rounds.num_rounds} "
+        f"rounds of {rounds.local_steps} steps; agreement.cosine {recipe.agreement.cosine:g}; witness: {judged}. "
+        "The witness reads windows of the same files, of pieces that nobody trains or is measured on."
+    )
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except TRFMoEError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_code)

@@ -1,6 +1,6 @@
 """Who holds which experts from round to round: nodes join, troublemakers sit out, every change has its reason."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from strategies.federation import Member, Record
@@ -14,6 +14,25 @@ from trfmoe_core.errors import PlacementError, RunError
 
 ALONE_SHARE = 0.5
 """A node stands alone in a round when it was the lone loser in at least this part of the votes that it took part in."""
+
+
+def standings_of(
+    names: Iterable[str], verdicts: Mapping[str, Verdict], replied: Collection[str], convicted: Collection[str] = ()
+) -> dict[str, Standing]:
+    """Returns what a round showed of the nodes that were asked to work."""
+    standings: dict[str, Standing] = {}
+    for name in names:
+        if name not in replied:
+            standings[name] = "silent"
+            continue
+        if name in convicted:
+            standings[name] = "convicted"
+            continue
+        took_part = [v for v in verdicts.values() if name in v.accepted or name in v.outvoted]
+        alone = [v for v in took_part if v.outcome == "majority" and v.outvoted == (name,)]
+        lost = bool(alone) and len(alone) >= ALONE_SHARE * len(took_part)
+        standings[name] = "alone" if lost else "good"
+    return standings
 
 
 class Seating:
@@ -99,19 +118,7 @@ class Seating:
 
     def observe(self, verdicts: Mapping[str, Verdict], replied: Sequence[str], convicted: Collection[str] = ()) -> None:
         """Takes in a round's verdicts, who sent a usable reply, and whom the witness convicted."""
-        standings: dict[str, Standing] = {}
-        for name in self.placement.nodes:
-            if name not in replied:
-                standings[name] = "silent"
-                continue
-            if name in convicted:
-                standings[name] = "convicted"
-                continue
-            took_part = [v for v in verdicts.values() if name in v.accepted or name in v.outvoted]
-            alone = [v for v in took_part if v.outcome == "majority" and v.outvoted == (name,)]
-            lost = bool(alone) and len(alone) >= ALONE_SHARE * len(took_part)
-            standings[name] = "alone" if lost else "good"
-        self.reputation.observe(standings)
+        self.reputation.observe(standings_of(self.placement.nodes, verdicts, replied, convicted))
 
     def _join(self, name: str, zone: str | None) -> None:
         try:

@@ -98,7 +98,7 @@ class TriRedundant(Strategy):
         state = state or {}
         self.replays = ReplayGuard(state.get("replays"))
         self.witness = witness
-        self.jury = Jury(recipe.witness, state.get("jury")) if recipe.witness and witness else None
+        self.jury = Jury(recipe.witness) if recipe.witness and witness else None
         self.round: int = state.get("round", 0)
         self.best: dict[str, Any] | None = state.get("best")
         self._norms: dict[str, float] = state.get("norms", {})
@@ -353,7 +353,6 @@ class TriRedundant(Strategy):
             convicted=found.reasons,
             gain=found.gain,
             scores=found.scores,
-            averages=found.averages,
             harms=found.harms,
             t=found.t,
             struck=found.struck,
@@ -399,7 +398,6 @@ class TriRedundant(Strategy):
             "digest": blocks_digest(self.blocks),
             "seating": self.seating.state(),
             "replays": self.replays.state(),
-            "jury": self.jury.state() if self.jury else None,
             "best": self.best,
             "norms": self._norms,
             "unverified": self._unverified,

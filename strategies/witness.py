@@ -9,7 +9,6 @@ place of whole updates). Pure functions of the replicas and of a loss; no model 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite, sqrt
-from typing import Any
 
 from strategies.harm import Harm, Loss, Losses, harm, mean, measure
 from strategies.kernels import empty, norm, survey
@@ -34,7 +33,6 @@ class Judgement:
         reasons: Why, for each of them.
         scores: Harm relative to the round's gain; positive is harmful. Of the last time that the node was scored; a
             node that was convicted by its numbers alone has none.
-        averages: Moving averages of the scores.
         harms: Harm in nats.
         t: Mean of the harm over its standard error, over windows.
         gain: The round's gain on the witness text in nats, as far as anyone can make it.
@@ -46,7 +44,6 @@ class Judgement:
     convicted: tuple[str, ...] = ()
     reasons: dict[str, str] = field(default_factory=dict)
     scores: dict[str, float] = field(default_factory=dict)
-    averages: dict[str, float] = field(default_factory=dict)
     harms: dict[str, float] = field(default_factory=dict)
     t: dict[str, float] = field(default_factory=dict)
     gain: float = 0.0
@@ -63,32 +60,25 @@ class Judgement:
 class _Score:
     harm: Harm
     score: float
-    average: float
 
 
 class Jury:
     """Convicts the nodes that harm the witness text.
 
-    A node is convicted when its harm of this round is above the floor, and either its score is above `tau_times_n` / N
-    beyond doubt (`sure_t`), or the moving average of its scores is, and the harm significant (`min_t`): what is faint
-    must be a habit, and what is plain is not excused by a good past. At most half of the nodes in a round, the worst
-    first, and the rest is scored again after each. Costs N + 2 losses a round, and at most N more for each conviction.
+    A node is convicted when its harm is above the floor, its score above `tau_times_n` / N, and both beyond doubt
+    (`min_t`). Only the round at hand counts: an average over rounds would convict what is faint and lasts, and that is
+    what an honest node looks like whose domain the text lacks. At most half of the nodes in a round, the worst first,
+    and the rest is scored again after each. Costs N + 2 losses a round, and at most N more for each conviction.
 
     Then single replicas of experts that point away from the others' are asked for their harm, at most N of them, those
     that push the hardest first: a node may poison one expert and help with all others.
 
     Args:
         config: The thresholds.
-        state: What `state` of an earlier jury returned, to go on from there.
     """
 
-    def __init__(self, config: WitnessConfig, state: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, config: WitnessConfig) -> None:
         self.config = config
-        self._averages: dict[str, float] = dict((state or {}).get("averages", {}))
-
-    def state(self) -> dict[str, Any]:
-        """Returns all that later rounds depend on, ready for JSON."""
-        return {"averages": dict(sorted(self._averages.items()))}
 
     def judge(
         self,
@@ -100,7 +90,7 @@ class Jury:
         weights: Mapping[str, float] | None = None,
         norms: Mapping[str, Mapping[str, float]] | None = None,
     ) -> Judgement:
-        """Returns who harms, and updates the moving averages.
+        """Returns who harms.
 
         Needs memory for two sets of blocks beside `base`; replicas are read where they lie, a block at a time.
 
@@ -145,12 +135,10 @@ class Jury:
             for name, block in _odd(outcomes, norms)[: len(replicas)]:
                 found_there = harm(after, measure(loss, outcomes.without([(name, block)])))
                 asked.setdefault(block, {})[name] = found_there
-        self._averages |= {name: score.average for name, score in scores.items()}
         return Judgement(
             convicted=tuple(reasons),
             reasons=reasons,
             scores={name: score.score for name, score in scores.items()},
-            averages={name: score.average for name, score in scores.items()},
             harms={name: score.harm.nats for name, score in scores.items()},
             t={name: score.harm.t for name, score in scores.items()},
             gain=gain,
@@ -165,14 +153,7 @@ class Jury:
         harms = {name: harm(after, measure(loss, outcomes.without(outcomes.terms(name)))) for name in names}
         best = mean(before) - mean(after)
         gain = max([LEAST_GAIN, best, *(best + found.nats for found in harms.values())])
-        scores = {}
-        for name, found in harms.items():
-            score = found.nats / gain
-            average = bounded = max(-1.0, min(1.0, score))
-            if name in self._averages:
-                average = self.config.ema * self._averages[name] + (1 - self.config.ema) * bounded
-            scores[name] = _Score(found, score, average)
-        return scores, gain
+        return {name: _Score(found, found.nats / gain) for name, found in harms.items()}, gain
 
     def _worst(self, scores: Mapping[str, _Score]) -> str | None:
         tau = self.config.tau_times_n / len(scores)
@@ -180,13 +161,9 @@ class Jury:
         guilty = [
             name
             for name, found in scores.items()
-            if found.harm.nats > config.floor_nats
-            and (
-                (found.score > tau and found.harm.t > config.sure_t)
-                or (found.average > tau and found.harm.t > config.min_t)
-            )
+            if found.score > tau and found.harm.nats > config.floor_nats and found.harm.t > config.min_t
         ]
-        # By this round alone: beside a great harm, honest terms look harmful too, but less so.
+        # Beside a great harm, honest terms look harmful too, but less so.
         return max(guilty, key=lambda name: (scores[name].harm.nats, name), default=None)
 
     def _struck(self, asked: Mapping[str, Mapping[str, Harm]]) -> dict[str, str]:
@@ -194,15 +171,14 @@ class Jury:
         struck = {}
         for block, who in asked.items():
             worst = max(who, key=lambda name: (who[name].nats, name))
-            if who[worst].nats > self.config.expert_floor_nats and who[worst].t > self.config.sure_t:
+            if who[worst].nats > self.config.expert_floor_nats and who[worst].t > self.config.min_t:
                 struck[block] = worst
         return struck
 
     def _reason(self, score: _Score, gain: float, count: int) -> str:
         return (
             f"harms the witness text by {score.harm.nats:.4f} nats in a round that can gain {gain:.4f}: "
-            f"score {score.score:.2f} and average {score.average:.2f} against {self.config.tau_times_n / count:.3f}, "
-            f"t {score.harm.t:.1f}"
+            f"score {score.score:.2f} against {self.config.tau_times_n / count:.3f}, t {score.harm.t:.1f}"
         )
 
 

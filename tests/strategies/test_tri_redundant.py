@@ -194,11 +194,11 @@ def die_at(moment: int) -> Callable[[int, Message], Message]:
 
 @pytest.fixture
 def witnessed(tiny_recipe: Callable[..., Recipe], tmp_path: Path) -> Recipe:
-    """A run whose jury has something to remember: a node that lies a little from round 2 on."""
+    """A run in which a node lies a little from round 2 on."""
     text = tmp_path / "witness.txt"
     text.write_text(words(99, 3000))
     recipe = tiny_recipe(
-        witness={"data": [str(text)], "windows": 16, "ema": 0.9},
+        witness={"data": [str(text)], "windows": 16},
         rounds={"num_rounds": 5, "local_steps": 8, "nodes_deadline_s": 5.0, "reply_deadline_s": 60.0},
     )
     return with_drill(recipe, {"factor": -0.5, "from_round": 2})
@@ -215,7 +215,7 @@ def test_a_run_with_a_witness_that_dies_goes_on_bit_for_bit(witnessed: Recipe) -
     run(grid_of(other), other)
     again = read_events(other.events_path)
     assert of_kind(again, "run_started")[1]["resumed_from"] == 3
-    fields = ("round", "convicted", "gain", "scores", "averages", "t")
+    fields = ("round", "convicted", "gain", "scores", "t", "struck")
     assert [[e[f] for f in fields] for e in of_kind(again, "judgement")] == [[e[f] for f in fields] for e in judged]
     assert of_kind(again, "run_finished")[0]["digest"] == of_kind(events, "run_finished")[0]["digest"]
 

@@ -151,9 +151,7 @@ class WitnessConfig(Section):
     )
     device: str = Field("cpu", pattern=r"^(auto|cpu|cuda|cuda:\d+)$", description="of the coordinator")
     tau_times_n: float = Field(0.2, gt=0, le=10, description="a score above this over the number of nodes convicts")
-    min_t: float = Field(2.0, ge=0, description="harm over its standard error, over windows, to convict by the average")
-    sure_t: float = Field(3.0, ge=0, description="the same, to convict by this round alone")
-    ema: float = Field(0.5, ge=0, lt=1, description="share of earlier rounds in a node's average score")
+    min_t: float = Field(3.0, ge=0, description="harm over its standard error, over windows, to convict")
     floor_nats: float = Field(0.002, ge=0, description="harm below this convicts nobody, however small the gain")
     expert_floor_nats: float = Field(0.0005, ge=0, description="the same, of one node's replica of one expert")
 

@@ -169,6 +169,6 @@ def _joined(event: Event) -> str:
 
 def _placed(event: Event) -> str:
     return (
-        f"placement {event['epoch']}: every expert on three nodes, {event['load_min']} to {event['load_max']} a node, "
-        f"two nodes share at most {event['pair_max']}"
+        f"placement {event['epoch']}: every expert on {event['replication']} nodes, {event['load_min']} to "
+        f"{event['load_max']} a node, two nodes share at most {event['pair_max']}"
     )

@@ -15,6 +15,7 @@ ConfigArgument = Annotated[Path | None, typer.Argument(help="Recipe; without one
 NodesOption = Annotated[int | None, typer.Option(min=3, max=100_000, help="Number of nodes instead of the recipe's.")]
 LayersOption = Annotated[int | None, typer.Option(min=1, max=256, help="Layers; 1 without a recipe.")]
 ExpertsOption = Annotated[int | None, typer.Option(min=1, max=4096, help="Experts a layer.")]
+ReplicationOption = Annotated[int | None, typer.Option(help="Nodes an expert: 3, or a larger odd number.")]
 ZonesOption = Annotated[int | None, typer.Option(min=1, help="Deal the nodes over so many zones.")]
 
 
@@ -23,6 +24,7 @@ def plan(
     nodes: NodesOption = None,
     layers: LayersOption = None,
     experts: ExpertsOption = None,
+    replication: ReplicationOption = None,
     zones: ZonesOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -32,9 +34,9 @@ def plan(
     from scripts.output import Output
     from strategies.capture import EXACT_NODES
     from strategies.placement import place
-    from strategies.placement_notes import LIMITS, notes
+    from strategies.placement_notes import limits, notes
 
-    asked = _asked(config, nodes, layers, experts, zones)
+    asked = _asked(config, nodes, layers, experts, replication, zones)
     blocks = [f"layers.{layer}.experts.{number}" for layer in range(asked.layers) for number in range(asked.experts)]
     started = perf_counter()
     placement = place(blocks, list(asked.zone_of), zones=asked.zone_of, replication=asked.replication)
@@ -44,6 +46,7 @@ def plan(
         "nodes": len(placement.nodes),
         "layers": asked.layers,
         "experts": len(blocks),
+        "replication": placement.replication,
         "load_min": min(loads),
         "load_max": max(loads),
         "layer_spread": placement.layer_spread(),
@@ -56,7 +59,7 @@ def plan(
         "zone_violations": len(placement.zone_violations()),
         "captured_by_zone": placement.captured_by_zone(),
         "notes": notes(placement),
-        "limits": list(LIMITS),
+        "limits": limits(placement.replication),
         "ms": round(milliseconds, 1),
     }
     output = Output(as_json)
@@ -73,20 +76,24 @@ class _Asked:
 
 
 def _asked(
-    config: Path | None, nodes: int | None, layers: int | None, experts: int | None, zones: int | None
+    config: Path | None,
+    nodes: int | None,
+    layers: int | None,
+    experts: int | None,
+    replication: int | None,
+    zones: int | None,
 ) -> _Asked:
-    from strategies.placement import REPLICATION
-    from trfmoe_core.errors import ConfigError
+    from strategies.placement import REPLICATION, check_replication
+    from trfmoe_core.errors import ConfigError, PlacementError
 
     zone_of: dict[str, str | None] = dict.fromkeys(_names(nodes or 0))
-    replication = REPLICATION
     if config is not None:
         from scripts.preflight import find_recipe
         from trfmoe_core.config import load_recipe
 
         recipe = load_recipe(find_recipe(config))
         layers, experts = layers or recipe.model.layers, experts or recipe.model.experts
-        replication = recipe.experts.replication
+        replication = recipe.experts.replication if replication is None else replication
         if nodes is None:
             zone_of = {node.name: node.zone for node in recipe.nodes} or dict.fromkeys(_names(recipe.num_nodes))
     if not zone_of or experts is None:
@@ -96,6 +103,11 @@ def _asked(
         )
     if zones is not None:
         zone_of = {name: f"zone-{number % zones + 1}" for number, name in enumerate(zone_of)}
+    replication = REPLICATION if replication is None else replication
+    try:
+        check_replication(replication, list(zone_of))
+    except PlacementError as error:
+        raise ConfigError(str(error)) from None
     return _Asked(zone_of=zone_of, layers=layers or 1, experts=experts, replication=replication)
 
 
@@ -105,7 +117,7 @@ def _names(count: int) -> list[str]:
 
 def _show(result: dict[str, Any], output: "Output") -> None:
     layers = "1 layer" if result["layers"] == 1 else f"{result['layers']} layers"
-    output.line(f"{result['nodes']} nodes, {result['experts']} experts in {layers}")
+    output.line(f"{result['nodes']} nodes, {result['experts']} experts in {layers}, {result['replication']} nodes each")
     output.line(
         f"load       {result['load_min']} to {result['load_max']} experts a node, "
         f"at most {result['layer_spread']} apart in a layer"

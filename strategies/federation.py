@@ -15,7 +15,6 @@ from flwr.serverapp import Grid
 from strategies.agreement import disagreement
 from strategies.exchange import Clock, Exchange
 from strategies.messages import DescribeRequest, Description, pack, read_header
-from strategies.placement import REPLICATION
 from trfmoe_core.errors import RunError, WireError
 
 Record = Callable[..., None]
@@ -51,13 +50,15 @@ class Federation:
         self._exchange: Exchange | None = None
         self._registered_names: dict[int, str] = {}
 
-    def gather(self, grid: Grid, expected: int, nodes_deadline_s: float, reply_deadline_s: float) -> None:
+    def gather(
+        self, grid: Grid, expected: int, replication: int, nodes_deadline_s: float, reply_deadline_s: float
+    ) -> None:
         """Waits until `expected` nodes have described themselves, or the deadline has passed.
 
         A node that was asked and prepares its data is waited for up to the reply's deadline.
 
         Raises:
-            RunError: when fewer than three nodes can take part.
+            RunError: when fewer than `replication` nodes can take part.
         """
         start = self.clock.now()
         while len(self.online) < expected:
@@ -72,10 +73,10 @@ class Federation:
             return
         present = ", ".join(self.online) or "none"
         found = f"{len(self.online)} of {expected} nodes can take part ({present})"
-        if len(self.online) < REPLICATION:
+        if len(self.online) < replication:
             raise RunError(
                 f"{found} after {nodes_deadline_s:g} s (rounds.nodes_deadline_s), and every expert needs "
-                f"{REPLICATION}; start the missing nodes, or look for node_refused in the run's events"
+                f"{replication}; start the missing nodes, or look for node_refused in the run's events"
             )
         self.record("warning", text=f"{found} after {nodes_deadline_s:g} s; the run starts without the others")
 

@@ -1,4 +1,4 @@
-"""Which three nodes hold which expert.
+"""Which nodes hold which expert: three, or a larger odd number.
 
 Two colluding nodes decide exactly the experts that both hold, so any two share as few as possible, all nodes hold
 equally many, over the model and in every layer, and replicas keep to different zones. Nodes are known by name, so the
@@ -18,6 +18,7 @@ from strategies.placement_search import Goal, SwapSearch
 from strategies.placement_start import level_start, steiner_start
 from strategies.zones import Zones, quotas
 from trfmoe_core.blocks import TRUNK
+from trfmoe_core.config.schema import replication_objection
 from trfmoe_core.errors import PlacementError
 
 REPLICATION = 3
@@ -150,13 +151,8 @@ def check_replication(replication: int, nodes: Sequence[str]) -> None:
     Raises:
         PlacementError: otherwise.
     """
-    if replication < REPLICATION:
-        raise PlacementError(f"replication {replication}: a vote needs at least {REPLICATION} replicas to outvote one")
-    if replication % 2 == 0:
-        raise PlacementError(
-            f"replication {replication}: an even number of replicas can split in halves, which leaves no majority, and "
-            f"bears no more faults than {replication - 1}; choose {replication - 1} or {replication + 1}"
-        )
+    if objection := replication_objection(replication):
+        raise PlacementError(f"replication {objection}")
     if len(nodes) < replication:
         raise PlacementError(
             f"{len(nodes)} nodes ({', '.join(nodes)}), but every expert needs {replication} distinct ones; start more"

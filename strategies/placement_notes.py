@@ -2,12 +2,15 @@
 
 from strategies.placement import Placement
 
-LIMITS = (
-    "with three nodes any two own everything: two that collude decide every expert",
-    "below 7 nodes isolation between experts is weak: two colluders hold a large part of them",
-    "the mean loss under random faults is the same for every placement; this one lowers the worst case",
-)
-"""What no placement gives."""
+
+def limits(replication: int) -> list[str]:
+    """Returns what no placement gives."""
+    majority = replication // 2 + 1
+    return [
+        f"with {replication} nodes any {majority} own everything: {majority} that collude decide every expert",
+        f"below {2 * replication + 1} nodes isolation between experts is weak: {majority} colluders hold many of them",
+        "the mean loss under random faults is the same for every placement; this one lowers the worst case",
+    ]
 
 
 def notes(placement: Placement) -> list[str]:

@@ -44,6 +44,7 @@ class Seating:
         record: Takes events.
         state: What `state` returned, to go on from there.
         layer_floor: Fewest experts of a layer that a node may hold.
+        replication: Nodes that hold every expert; no node leaves when only so many are seated.
     """
 
     def __init__(
@@ -53,9 +54,10 @@ class Seating:
         record: Record,
         state: Mapping[str, Any] | None,
         layer_floor: int = 0,
+        replication: int = REPLICATION,
     ) -> None:
         self.experts = list(experts)
-        self.layer_floor = layer_floor
+        self.layer_floor, self.replication = layer_floor, replication
         self.record = record
         self.reputation = Reputation(config, state["reputation"] if state else None)
         self._placement: Placement | None = None
@@ -63,7 +65,9 @@ class Seating:
         if state:
             holders = {block: tuple(names) for block, names in state["holders"].items()}
             nodes = tuple(state["nodes"])
-            self._placement = Placement(epoch=state["epoch"], nodes=nodes, holders=holders, zones=state["zones"])
+            self._placement = Placement(
+                epoch=state["epoch"], nodes=nodes, holders=holders, zones=state["zones"], replication=replication
+            )
 
     @property
     def placement(self) -> Placement:
@@ -95,14 +99,14 @@ class Seating:
         """
         if self._placement is None:
             zones = {name: member.description.zone for name, member in members.items()}
-            self._change(place(self.experts, list(members), zones=zones), "start")
+            self._change(place(self.experts, list(members), zones=zones, replication=self.replication), "start")
         else:
             self._change(self._placement, "resumed")
 
     def update(self, round_number: int, online: Mapping[str, Member]) -> None:
         """Moves experts away from persistent troublemakers, and gives new and returning nodes their share."""
         placement = self.placement
-        for name in self.reputation.to_leave(placement.nodes, REPLICATION):
+        for name in self.reputation.to_leave(placement.nodes, self.replication):
             record = self.reputation.records[name]
             reason = f"{name} was {record.last} for {record.strikes} rounds in a row"
             back = self.reputation.quarantine(name, round_number)
@@ -137,6 +141,7 @@ class Seating:
             reason=reason,
             load_min=min(loads.values()),
             load_max=max(loads.values()),
+            replication=placement.replication,
             pair_max=placement.pair_max(),
             holders={block: list(names) for block, names in placement.holders.items()},
         )

@@ -93,7 +93,9 @@ class TriRedundant(Strategy):
         seating = state["seating"] if state else None
         self._partial = recipe.experts.unheld == "absent"
         floor = recipe.model.top_k if self._partial else 0
-        self.seating = Seating(layout.experts, recipe.reputation, recorder.record, seating, floor)
+        self.seating = Seating(
+            layout.experts, recipe.reputation, recorder.record, seating, floor, recipe.experts.replication
+        )
         self.spill = Spill(spill_folder)
         state = state or {}
         self.replays = ReplayGuard(state.get("replays"))
@@ -138,7 +140,8 @@ class TriRedundant(Strategy):
         del initial_arrays  # a whole model, which the caller may have let go of
         self.summary()
         rounds = self.recipe.rounds
-        self.federation.gather(grid, self.recipe.federation_size, rounds.nodes_deadline_s, timeout)
+        replication = self.recipe.experts.replication
+        self.federation.gather(grid, self.recipe.federation_size, replication, rounds.nodes_deadline_s, timeout)
         self.seating.open(self.federation.members)
         if self._partial:
             whole = (
@@ -304,7 +307,7 @@ class TriRedundant(Strategy):
         messages.clear()
         self._sent().drop_arrays()
         rounds = self.recipe.rounds
-        enough = patience(self._ballots, rounds.quorum, rounds.grace) if rounds.wait == "quorum" else None
+        enough = patience(self._ballots, self.recipe.quorum, rounds.grace) if rounds.wait == "quorum" else None
         for arrival in exchange.receive(label, timeout, "rounds.reply_deadline_s", enough):
             if arrival.reply is not None and self._sent().of(arrival.node).against and lacks_base(arrival.reply):
                 self._send_whole(exchange, arrival.node, label)

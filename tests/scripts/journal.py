@@ -30,7 +30,7 @@ def events(rounds: int = 3, lie_from: int = 2, finished: bool = True) -> list[di
         bits = {"bigram_bits_per_byte": 3.5 + number / 10}
         add("node_joined", node=name, device="cpu", train_tokens=1000, held_out_tokens=100, files={"ok": 2}, **bits)
     holders = {f"layers.0.experts.{e}": list(NODES) for e in range(2)}
-    add("placement", epoch=1, reason="start", load_min=2, load_max=2, pair_max=2, holders=holders)
+    add("placement", epoch=1, reason="start", load_min=2, load_max=2, replication=3, pair_max=2, holders=holders)
     for number in range(1, rounds + 1):
         lies = number >= lie_from
         add("round_planned", round=number, epoch=1, base_digest="d")

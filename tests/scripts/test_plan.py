@@ -44,14 +44,31 @@ def test_people_read_what_a_placement_does_not_give(capsys: pytest.CaptureFixtur
         main(["plan", "--nodes", "101", "--experts", "101"])
     text = capsys.readouterr().out
     assert "captured   at most 1 of 101 experts by the worst 2 colluders, at most 3 by the worst 3" in text
-    assert "any two own everything" in text
+    assert "any 2 own everything" in text
     assert "mean loss under random faults is the same" in text
     assert "below 7 nodes" in text
 
 
+def test_more_replicas_bear_more_colluders(capsys: pytest.CaptureFixture[str]) -> None:
+    result = planned(capsys, "--nodes", "11", "--experts", "22", "--replication", "5")
+    assert (result["load_min"], result["load_max"]) == (10, 10)
+    assert (result["captured_2"], result["lambda"] >= result["lambda_bound"]) == (0, True)
+    assert 0 < result["captured_3"] <= 4
+    assert "with 5 nodes any 3 own everything" in result["limits"][0]
+    recipe = planned(capsys, "configs/three_nodes.yaml", "--nodes", "9", "--replication", "5")
+    assert (recipe["replication"], recipe["load_min"] + recipe["load_max"]) == (5, 17 + 18)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [([], "nothing to plan"), (["--nodes", "9"], "nothing to plan"), (["--nodes", "2", "--experts", "4"], "range")],
+    [
+        ([], "nothing to plan"),
+        (["--nodes", "9"], "nothing to plan"),
+        (["--nodes", "2", "--experts", "4"], "range"),
+        (["--nodes", "9", "--experts", "4", "--replication", "4"], "replication 4: an even number of replicas"),
+        (["--nodes", "9", "--experts", "4", "--replication", "1"], "replication 1: a vote needs at least 3"),
+        (["--nodes", "4", "--experts", "4", "--replication", "5"], "but every expert needs 5 distinct ones"),
+    ],
 )
 def test_wrong_input(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
     with pytest.raises(SystemExit) as exit_info:

@@ -1,7 +1,7 @@
 """The notes name what falls short, and only that."""
 
 from strategies.placement import place
-from strategies.placement_notes import LIMITS, notes
+from strategies.placement_notes import limits, notes
 from tests.strategies.test_placement import experts, in_zones, names
 
 
@@ -29,7 +29,8 @@ def test_nodes_without_a_zone_and_a_bound_that_is_missed_are_said() -> None:
 
 
 def test_limits_say_what_no_placement_gives() -> None:
-    text = " ".join(LIMITS)
-    assert "any two own everything" in text
+    text = " ".join(limits(3))
+    assert "any 2 own everything" in text
     assert "mean loss under random faults is the same" in text
     assert "below 7 nodes" in text
+    assert "with 5 nodes any 3 own everything" in " ".join(limits(5))

@@ -71,7 +71,7 @@ class ModelConfig(Section):
 class ExpertsConfig(Section):
     """Who holds experts, and what a node does with the others."""
 
-    replication: Literal[3] = 3
+    replication: int = Field(3, description="nodes that train every expert: 3, or a larger odd number")
     unheld: Literal["train", "freeze", "absent"] = Field(
         "train",
         description="train: they train along and are not sent; freeze: used, never changed; absent: not on the node",
@@ -81,6 +81,25 @@ class ExpertsConfig(Section):
         description="restrict: tokens go to the best experts at hand; skip: to the best of all, and absent ones add "
         "nothing (arXiv 2606.19025)",
     )
+
+    @field_validator("replication")
+    @classmethod
+    def _odd(cls, replication: int) -> int:
+        if objection := replication_objection(replication):
+            raise ValueError(objection)
+        return replication
+
+
+def replication_objection(replication: int) -> str:
+    """Returns why a vote cannot have that many replicas, or an empty text."""
+    if replication < 3:
+        return f"{replication}: a vote needs at least 3 replicas to outvote one"
+    if replication % 2 == 0:
+        return (
+            f"{replication}: an even number of replicas can split in halves, which leaves no majority, and bears no "
+            f"more faults than {replication - 1}; choose {replication - 1} or {replication + 1}"
+        )
+    return ""
 
 
 class PdfConfig(Section):
@@ -112,7 +131,9 @@ class RoundsConfig(Section):
     num_rounds: int = Field(12, ge=1, le=1_000_000, description="left out: enough for training.steps or .tokens")
     local_steps: int = Field(25, ge=1, le=1_000_000, description="H, optimizer steps a node and round")
     wait: Literal["all", "quorum"] = Field("all", description="quorum: a slow node does not hold a round")
-    quorum: int = Field(2, ge=2, le=3, description="replicas of an expert that are enough, once they agree")
+    quorum: int | None = Field(
+        None, ge=2, description="replicas of an expert that are enough, once they agree; null: a majority, 2 of 3"
+    )
     grace: float = Field(0.25, ge=0, le=10, description="waits on for this part of the time until the quorum")
     nodes_deadline_s: float = Field(120.0, gt=0, description="how long to wait for the nodes to appear")
     reply_deadline_s: float = Field(3600.0, gt=0, description="how long to wait for the replies of a round")
@@ -329,8 +350,15 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.nodes and len(self.nodes) < 3:
-            raise ValueError(f"nodes: {len(self.nodes)} given, but every expert is trained by 3 nodes; list 3 or more")
+        replication, quorum = self.experts.replication, self.rounds.quorum
+        if self.federation_size < replication:
+            key, given = ("nodes", "given") if self.nodes else ("num_nodes", "expected")
+            raise ValueError(
+                f"{key}: {self.federation_size} {given}, but every expert is trained by {replication} nodes "
+                f"(experts.replication); have {replication} or more"
+            )
+        if quorum is not None and quorum > replication:
+            raise ValueError(f"rounds.quorum: {quorum} of {replication} replicas (experts.replication); have fewer")
         if self.nodes and "num_nodes" in self.model_fields_set and self.num_nodes != len(self.nodes):
             raise ValueError(f"num_nodes: {self.num_nodes}, but nodes lists {len(self.nodes)}; leave num_nodes out")
         if self.witness and self.vote != "majority":
@@ -338,6 +366,11 @@ class Recipe(Section):
         if "num_rounds" not in self.rounds.model_fields_set and (rounds := self._rounds_of_budget()):
             self.__dict__["rounds"] = self.rounds.model_copy(update={"num_rounds": rounds})
         return self
+
+    @property
+    def quorum(self) -> int:
+        """Replicas of an expert that are enough to decide it before the others have come."""
+        return self.rounds.quorum or self.experts.replication // 2 + 1
 
     @property
     def federation_size(self) -> int:

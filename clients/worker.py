@@ -2,7 +2,6 @@
 
 import platform
 from collections import Counter
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -12,29 +11,23 @@ from clients.bases import KEEP, Bases, receive
 from clients.laps import Laps
 from clients.limits import OverLimitsError, check_memory, within_limits
 from clients.node import cache_folder, state_folder
-from strategies.messages import Description, Evaluation, Training, TrainReply, TrainRequest
+from clients.states import LOST, earlier_state, keep_reply, keep_state, kept_reply
+from clients.training import Trained, train_round, train_round_in_ranks
+from strategies.messages import Description, Evaluation, TrainReply, TrainRequest
 from trfmoe_core.blocks import BlockLayout, Blocks
 from trfmoe_core.config import NodeSettings, Recipe
 from trfmoe_core.config.load import validate
 from trfmoe_core.config.places import is_hub_name
-from trfmoe_core.data.batches import BatchStream, Cursor, evaluation_windows
+from trfmoe_core.data.batches import evaluation_windows
 from trfmoe_core.data.corpus import Corpus, prepare_corpus
 from trfmoe_core.data.tokenizer import Tokenizer, load_tokenizer
 from trfmoe_core.errors import DataError, WireError
 from trfmoe_core.fingerprint import code_fingerprint
 from trfmoe_core.model.local import local_experts
 from trfmoe_core.model.transformer import MoETransformer, parameter_shapes
-from trfmoe_core.seeds import seed_for
-from trfmoe_core.training.device import prepare_process, resolve_device, resolve_precision
+from trfmoe_core.training.device import count_devices, prepare_process, resolve_device, resolve_precision
 from trfmoe_core.training.evaluate import evaluate
-from trfmoe_core.training.local_state import load_state, save_state
-from trfmoe_core.training.trainer import Trainer
 from trfmoe_core.wire import Parcel, encode
-
-KEEP_STATES = 2
-"""Rounds whose state stays on the disk: a coordinator that died in a round asks for it again."""
-
-_LOST = "lost."
 
 
 class Worker:
@@ -51,6 +44,7 @@ class Worker:
         self.recipe = validate(Recipe, recipe, "the coordinator's recipe")
         prepare_process(self.recipe.training, settings.threads)
         self.device = resolve_device(settings.device or self.recipe.training.device)
+        self.devices = count_devices(self.device, settings.devices or self.recipe.training.devices)
         self.precision = resolve_precision(self.recipe.training.precision, self.device)
 
     def tokenizer(self) -> Tokenizer:
@@ -81,7 +75,7 @@ class Worker:
             zone=self.settings.zone,
             code_fingerprint=code_fingerprint(),
             versions=versions,
-            device=str(self.device),
+            device=str(self.device) + (f" x {self.devices}" if self.devices > 1 else ""),
         )
         try:
             tokenizer = self.tokenizer()
@@ -104,15 +98,19 @@ class Worker:
     def work(self, request: TrainRequest, parcel: Parcel) -> tuple[TrainReply, Parcel | None]:
         """Evaluates the arriving model on held-out text, trains it for `request.steps`, and returns the updates.
 
+        Asked the very same again, it answers what it answered.
+
         Raises:
             WireError: when what arrived is not what was announced.
         """
+        recipe, folder = self.recipe, state_folder(self.settings, request.run_id)
+        if request.steps and (kept := kept_reply(folder, request, recipe)):
+            self.laps.lap("state")
+            return self._told(kept[0]), kept[1]
         tokenizer = self.tokenizer()
         corpus = self.corpus(tokenizer)
         self.laps.lap("data")
-        recipe, vocab_size = self.recipe, tokenizer.padded_vocab_size
-        local = local_experts(recipe.model, recipe.experts, request.held)
-        model = MoETransformer(recipe.model, vocab_size, local, tokenizer.bos_id)
+        model, vocab_size = self.model(tokenizer, request), tokenizer.padded_vocab_size
         layout, here = BlockLayout.of(parameter_shapes(recipe.model, vocab_size)), model.block_values()
         reply = TrainReply(
             run_id=request.run_id,
@@ -134,25 +132,26 @@ class Worker:
         self.laps.lap("evaluate")
         if request.steps == 0:
             return self._told(reply), None
-        folder = state_folder(self.settings, request.run_id)
-        earlier, cursor = _earlier_state(folder, request.round)
-        trainer, stream = self._prepare(model, corpus, request, earlier, cursor)
-        self.laps.lap("state")
-        training = Training(**asdict(trainer.train(stream, request.steps)))
+        trained = self._train(model, corpus, request, folder)
         self.laps.lap("train")
         updates = self._updates(model, layout, base, request.held)
-        answer, lost = self._encode(updates, layout, earlier)
+        answer, lost = self._encode(updates, layout, earlier_state(folder, request.round, request.held)[0])
         self.laps.lap("encode")
-        meta = {
-            "round": request.round,
-            "base_digest": request.base_digest,
-            "epoch": stream.cursor.epoch,
-            "window": stream.cursor.window,
-        }
-        save_state(state_path(folder, request.round), trainer.state() | lost, meta)
-        _forget_states(folder, request.round)
+        keep_state(folder, request, trained.state | lost, trained.cursor)
+        reply = reply.model_copy(update={"training": trained.training, "index": answer.index})
+        keep_reply(folder, request, recipe, reply, answer)
         self.laps.lap("state")
-        return self._told(reply.model_copy(update={"training": training, "index": answer.index})), answer
+        return self._told(reply), answer
+
+    def model(self, tokenizer: Tokenizer, request: TrainRequest) -> MoETransformer:
+        """Returns the model that this node trains, with weights that are not set yet."""
+        local = local_experts(self.recipe.model, self.recipe.experts, request.held)
+        return MoETransformer(self.recipe.model, tokenizer.padded_vocab_size, local, tokenizer.bos_id)
+
+    def _train(self, model: MoETransformer, corpus: Corpus, request: TrainRequest, folder: Path) -> Trained:
+        if self.devices > 1:
+            return train_round_in_ranks(model, self.settings, self.recipe, request, self.device, self.devices)
+        return train_round(model, corpus, self.settings, self.recipe, request, folder, self.device)
 
     def _told(self, reply: TrainReply) -> TrainReply:
         return reply.model_copy(update={"spent": self.laps.rounded()})
@@ -164,23 +163,6 @@ class Worker:
         windows = evaluation_windows(corpus.held_out, self.recipe.model.context, self.recipe.data.evaluation_tokens)
         metrics = evaluate(model, windows, self.recipe.training.batch_size, self.device, self.precision)
         return Evaluation(loss=metrics.loss, bits_per_byte=metrics.bits_per_byte, tokens=metrics.tokens)
-
-    def _prepare(
-        self, model: MoETransformer, corpus: Corpus, request: TrainRequest, earlier: dict[str, Tensor], cursor: Cursor
-    ) -> tuple[Trainer, BatchStream]:
-        trainer = Trainer(model, self.recipe.training, self.recipe.total_steps, self.device)
-        if earlier:
-            trainer.load_state(earlier)
-        # A node that missed rounds keeps its place in the data, but the schedule is the federation's.
-        trainer.step = (request.round - 1) * request.steps
-        stream = BatchStream(
-            corpus.train,
-            self.recipe.model.context,
-            self.recipe.training.batch_size,
-            seed_for(self.recipe.seed, self.settings.name),
-            cursor,
-        )
-        return trainer, stream
 
     def _encode(
         self, updates: Blocks, layout: BlockLayout, earlier: dict[str, Tensor]
@@ -195,11 +177,11 @@ class Worker:
         if transport.updates != "int8":
             return encode(updates, layout, transport.updates, transport.parcel_mb << 20), lost
         for name, update in updates.items():
-            if _LOST + name in earlier:
-                update.add_(earlier[_LOST + name])
+            if LOST + name in earlier:
+                update.add_(earlier[LOST + name])
 
         def sent(name: str, values: Tensor) -> None:
-            lost[_LOST + name] = updates[name].sub_(values).to(torch.bfloat16)
+            lost[LOST + name] = updates[name].sub_(values).to(torch.bfloat16)
 
         return encode(updates, layout, transport.updates, transport.parcel_mb << 20, sent), lost
 
@@ -208,31 +190,3 @@ class Worker:
             raise WireError(f"the coordinator asks for the block {unknown[0][:80]!r}, which the model does not have")
         trained = layout.gather(model.block_values(), held)
         return {name: trained[name].sub_(base[name]) for name in held}
-
-
-def state_path(folder: Path, round_number: int) -> Path:
-    """Returns where a node's state after a round lies in its state folder."""
-    return folder / f"round-{round_number:06d}.safetensors"
-
-
-def earlier_state_path(folder: Path, round_number: int) -> Path | None:
-    """Returns the state that the training of a round goes on from: the last one before it, if any."""
-    return max((path for number, path in _state_rounds(folder).items() if number < round_number), default=None)
-
-
-def _state_rounds(folder: Path) -> dict[int, Path]:
-    return {int(path.stem.removeprefix("round-")): path for path in sorted(folder.glob("round-*.safetensors"))}
-
-
-def _earlier_state(folder: Path, round_number: int) -> tuple[dict[str, Tensor], Cursor]:
-    path = earlier_state_path(folder, round_number)
-    if path is None:
-        return {}, Cursor(0, 0)
-    tensors, meta = load_state(path)
-    return tensors, Cursor(int(meta["epoch"]), int(meta["window"]))
-
-
-def _forget_states(folder: Path, round_number: int) -> None:
-    numbers = [number for number in _state_rounds(folder) if number <= round_number]
-    for number in sorted(numbers)[:-KEEP_STATES]:
-        state_path(folder, number).unlink(missing_ok=True)

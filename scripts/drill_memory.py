@@ -17,7 +17,7 @@ from flwr.clientapp import ClientApp
 from clients.app import describe, evaluate, train
 from clients.drill import drill_mod, recipe_path
 from clients.node import node_settings, state_folder
-from clients.worker import earlier_state_path, state_path
+from clients.states import earlier_state_path, state_path
 from strategies.messages import TrainReply, TrainRequest, pack, pack_buffers, read_header, read_parcel
 from trfmoe_core.atomic import write_bytes
 from trfmoe_core.config import NodeSettings

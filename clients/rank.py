@@ -1,0 +1,37 @@
+"""One rank of a node's training on several devices: `python -m clients.rank`, started by `clients.training`."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from clients.node import state_folder
+from clients.training import leave_trained, train_round, weights_path
+from clients.worker import Worker
+from strategies.messages import TrainRequest
+from trfmoe_core.config import NodeSettings
+from trfmoe_core.training.launch import run_rank
+from trfmoe_core.training.local_state import load_state
+from trfmoe_core.training.ranks import Ranks
+
+
+def work(ranks: Ranks, device: torch.device, arguments: list[str]) -> None:
+    """Trains this rank's part of the round that a node's process left in a folder."""
+    folder = arguments[0]
+    job = json.loads(Path(folder, "job.json").read_text(encoding="utf-8"))
+    settings = NodeSettings.model_validate(job["settings"])
+    request = TrainRequest.model_validate(job["request"])
+    worker = Worker(settings, job["recipe"])
+    tokenizer = worker.tokenizer()
+    model = worker.model(tokenizer, request)
+    model.load_state_dict(load_state(weights_path(folder))[0])
+    state = state_folder(settings, request.run_id)
+    corpus = worker.corpus(tokenizer)
+    trained = train_round(model, corpus, settings, worker.recipe, request, state, device, ranks)
+    if ranks.is_first:
+        leave_trained(folder, model, trained)
+    ranks.wait()
+
+
+if __name__ == "__main__":
+    run_rank(work)

@@ -1,0 +1,115 @@
+"""A node's local training of one round, on one device or on several.
+
+Several devices train in processes of their own (`clients.rank`), which find the weights in a folder and leave theirs
+there.
+"""
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from clients.states import earlier_state
+from strategies.messages import Training, TrainRequest
+from trfmoe_core.config import NodeSettings, Recipe
+from trfmoe_core.data.batches import BatchStream, Cursor
+from trfmoe_core.data.corpus import Corpus
+from trfmoe_core.model.transformer import MoETransformer
+from trfmoe_core.seeds import seed_for
+from trfmoe_core.training.launch import launch
+from trfmoe_core.training.local_state import load_state, save_state
+from trfmoe_core.training.ranks import ALONE, Ranks
+from trfmoe_core.training.trainer import Trainer
+
+RANK_MODULE = "clients.rank"
+_WEIGHT = "weight."
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a round's training left besides the model's weights."""
+
+    training: Training
+    state: dict[str, Tensor]
+    cursor: Cursor
+
+
+def train_round(
+    model: MoETransformer,
+    corpus: Corpus,
+    settings: NodeSettings,
+    recipe: Recipe,
+    request: TrainRequest,
+    folder: Path,
+    device: torch.device,
+    ranks: Ranks = ALONE,
+) -> Trained:
+    """Trains the model in place, in this process alone or as one of several ranks.
+
+    Args:
+        folder: the node's state folder of this run.
+    """
+    earlier, cursor = earlier_state(folder, request.round, request.held)
+    seed = seed_for(recipe.seed, settings.name)
+    trainer = Trainer(model, recipe.training, recipe.total_steps, device, seed, ranks)
+    trainer.load_state(earlier)
+    # A node that missed rounds keeps its place in the data, but the schedule is the federation's.
+    trainer.step = (request.round - 1) * request.steps
+    rows = recipe.training.batch_size * ranks.size
+    stream = BatchStream(corpus.train, recipe.model.context, rows, seed, cursor)
+    metrics = trainer.train(stream, request.steps)
+    return Trained(Training(**asdict(metrics)), trainer.state(), stream.cursor)
+
+
+def train_round_in_ranks(
+    model: MoETransformer,
+    settings: NodeSettings,
+    recipe: Recipe,
+    request: TrainRequest,
+    device: torch.device,
+    size: int,
+) -> Trained:
+    """Does what `train_round` does in `size` processes, and leaves their weights in the model.
+
+    Raises:
+        RunError: if one of them failed; the others are stopped then.
+    """
+    model.cpu()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    with tempfile.TemporaryDirectory(prefix="trfmoe-round-") as folder:
+        job = {
+            "settings": settings.model_dump(mode="json"),
+            "recipe": recipe.model_dump(mode="json"),
+            "request": request.model_copy(update={"index": ""}).model_dump(mode="json"),
+        }
+        Path(folder, "job.json").write_text(json.dumps(job), encoding="utf-8")
+        save_state(weights_path(folder), model.state_dict(), {}, durable=False)
+        launch(RANK_MODULE, [folder], device, size)
+        tensors, meta = load_state(trained_path(folder))
+    weights = {name.removeprefix(_WEIGHT): value for name, value in tensors.items() if name.startswith(_WEIGHT)}
+    model.load_state_dict(weights)
+    state = {name: value for name, value in tensors.items() if not name.startswith(_WEIGHT)}
+    return Trained(Training.model_validate(meta["training"]), state, Cursor(*meta["cursor"]))
+
+
+def leave_trained(folder: str, model: MoETransformer, trained: Trained) -> None:
+    """Writes what the first of several ranks has to show for all of them."""
+    weights = {_WEIGHT + name: value for name, value in model.state_dict().items()}
+    cursor: Sequence[int] = (trained.cursor.epoch, trained.cursor.window)
+    meta = {"training": trained.training.model_dump(mode="json"), "cursor": cursor}
+    save_state(trained_path(folder), weights | trained.state, meta, durable=False)
+
+
+def weights_path(folder: str) -> Path:
+    """Returns where ranks find the weights that the round starts from."""
+    return Path(folder, "weights.safetensors")
+
+
+def trained_path(folder: str) -> Path:
+    """Returns where the first rank leaves what was trained."""
+    return Path(folder, "trained.safetensors")

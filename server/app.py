@@ -95,6 +95,7 @@ def _run(
         name=recipe.name,
         mode="federated",
         vote=recipe.vote,
+        vote_trunk=recipe.rule_of_trunk,
         recipe_hash=recipe_hash(recipe),
         code_fingerprint=code_fingerprint(),
         witness_salt=salt_digest,

@@ -20,11 +20,20 @@ WEIGHT_CAP = 3.0
 
 
 class Ballots:
-    """The open votes of one round, one a block."""
+    """The open votes of one round, one a block.
 
-    def __init__(self, placement: Placement | None, rule: Rule, agreement: Agreement) -> None:
+    Args:
+        placement: Who holds what; None: nobody holds anything yet.
+        rule: Of the experts' votes.
+        agreement: When two replicas agree.
+        trunk_rule: Of the trunk's vote; `rule` when absent.
+    """
+
+    def __init__(
+        self, placement: Placement | None, rule: Rule, agreement: Agreement, trunk_rule: Rule | None = None
+    ) -> None:
         self.placement = placement or Placement(epoch=0, nodes=(), holders={})
-        self.rule = rule
+        self.rule, self.trunk_rule = rule, trunk_rule or rule
         self.agreement = agreement
         self._replicas: dict[str, dict[str, Replica]] = {}
         self._norms: dict[str, dict[str, float]] = {}
@@ -80,7 +89,7 @@ class Ballots:
             if len(replicas) == len(holders):
                 continue
             norms = {name: self._norms[name][block] for name in replicas}
-            if vote(self.rule, replicas, self.agreement, norms=norms)[1].outcome == "kept":
+            if vote(self._rule(block), replicas, self.agreement, norms=norms)[1].outcome == "kept":
                 return False
         return True
 
@@ -118,7 +127,7 @@ class Ballots:
             else:
                 rest = {name: replicas[name] for members in believed for name in members}
                 update, verdict = vote(
-                    self.rule,
+                    self._rule(block),
                     rest,
                     self.agreement,
                     weights=shares,
@@ -138,6 +147,9 @@ class Ballots:
         if found is None:
             return [[name] for name in replicas]
         return [members for members in alike(replicas) if all(found.counts(name, block) for name in members)]
+
+    def _rule(self, block: str) -> Rule:
+        return self.trunk_rule if block == TRUNK else self.rule
 
     def _weights(self) -> dict[str, float]:
         counts = sorted(self._tokens.values())

@@ -173,7 +173,8 @@ class TriRedundant(Strategy):
 
     def summary(self) -> None:
         """Logs the settings that decide what a vote does."""
-        log(INFO, "TriRedundant: vote %s, agreement %s, outer %s", self.recipe.vote, self.agreement, self.recipe.outer)
+        rules = f"{self.recipe.vote}, on the trunk {self.recipe.rule_of_trunk}"
+        log(INFO, "TriRedundant: vote %s, agreement %s, outer %s", rules, self.agreement, self.recipe.outer)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -182,7 +183,7 @@ class TriRedundant(Strategy):
         placement = self.seating.placement
         self._phase = ("train", server_round)
         self.spill.clear()
-        self._ballots = Ballots(placement, self.recipe.vote, self.agreement)
+        self._ballots = Ballots(placement, self.recipe.vote, self.agreement, self.recipe.rule_of_trunk)
         self.recorder.record(
             "round_planned", round=server_round, epoch=placement.epoch, base_digest=self._sent().base_digest
         )

@@ -65,6 +65,29 @@ def test_the_witness_decides_whose_replicas_count() -> None:
         assert update.tolist() == [pytest.approx(sum(values) / len(values))] * BLOCKS[block], "and count once"
 
 
+def test_experts_and_trunk_have_rules_of_their_own() -> None:
+    placement = place(["layers.0.experts.0", "layers.0.experts.1"], ["a", "b", "c"], 1)
+    ballots = Ballots(placement, "median", Agreement(), "mean")
+    for name, factor in {"a": 1.0, "b": 2.0, "c": 6.0}.items():
+        ballots.add(name, {block: torch.full((size,), factor) for block, size in BLOCKS.items()}, 100)
+    found = {}
+    for block, update, verdict in ballots.decide(lambda block: None, {}):
+        assert update is not None
+        found[block] = (verdict.outcome, update.tolist())
+    assert found == {block: ("mean", [3.0] * 11) if block == "trunk" else ("median", [2.0] * 5) for block in BLOCKS}
+
+
+def test_the_trunk_counts_tokens_up_to_three_times_the_median() -> None:
+    placement = place(["layers.0.experts.0", "layers.0.experts.1"], ["a", "b", "c"], 1)
+    ballots = Ballots(placement, "mean", Agreement())
+    for (name, factor), tokens in zip({"a": 1.0, "b": 2.0, "c": 6.0}.items(), (100, 50, 10**9), strict=True):
+        ballots.add(name, {block: torch.full((size,), factor) for block, size in BLOCKS.items()}, tokens)
+    for block, update, _ in ballots.decide(lambda block: None, {}):
+        assert update is not None
+        weighted = (100 * 1 + 50 * 2 + 300 * 6) / 450 if block == "trunk" else 3.0
+        assert update.tolist() == [pytest.approx(weighted)] * BLOCKS[block]
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_one_value_that_is_not_finite_spoils_the_whole_reply(value: float) -> None:
     ballots = ballots_of({"a": 1.0})

@@ -289,13 +289,17 @@ class LogConfig(Section):
     wandb_project: str = "trfmoe"
 
 
+Vote = Literal["majority", "median", "mean"]
+
+
 class Recipe(Section):
     """One run, whole."""
 
     name: Name = "run"
     seed: int = Field(0, ge=0, lt=2**31)
     run_root: str = Field("runs", description="run folders are made below it")
-    vote: Literal["majority", "median", "mean"] = "majority"
+    vote: Vote = Field("majority", description="on experts")
+    vote_trunk: Vote | None = Field(None, description="on the trunk; null: as vote, but majority in median's place")
     model: ModelConfig = ModelConfig()
     experts: ExpertsConfig = ExpertsConfig()
     data: DataConfig = DataConfig()
@@ -310,6 +314,11 @@ class Recipe(Section):
     log: LogConfig = LogConfig()
     num_nodes: int = Field(3, ge=3, le=100_000, description="nodes that must be present before round 1")
     nodes: list[NodeSettings] = Field(default_factory=list, description="simulation: one entry a node")
+
+    @property
+    def rule_of_trunk(self) -> Vote:
+        """The rule of the trunk's vote: a median over all nodes would leave alone what only few of them trained."""
+        return self.vote_trunk or ("majority" if self.vote == "median" else self.vote)
 
     @property
     def total_steps(self) -> int:
@@ -361,8 +370,9 @@ class Recipe(Section):
             raise ValueError(f"rounds.quorum: {quorum} of {replication} replicas (experts.replication); have fewer")
         if self.nodes and "num_nodes" in self.model_fields_set and self.num_nodes != len(self.nodes):
             raise ValueError(f"num_nodes: {self.num_nodes}, but nodes lists {len(self.nodes)}; leave num_nodes out")
-        if self.witness and self.vote != "majority":
-            raise ValueError(f"witness: it judges majority votes, and vote is {self.vote}; leave one of the two out")
+        for key, rule in (("vote", self.vote), ("vote_trunk", self.rule_of_trunk)):
+            if self.witness and rule != "majority":
+                raise ValueError(f"witness: it judges majority votes, and {key} is {rule}; leave one of the two out")
         if "num_rounds" not in self.rounds.model_fields_set and (rounds := self._rounds_of_budget()):
             self.__dict__["rounds"] = self.rounds.model_copy(update={"num_rounds": rounds})
         return self

@@ -63,6 +63,7 @@ def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
         ("witness: {data: [x], salt: short}", "witness.salt: 'short' is not allowed"),
         ("witness: {data: [x], widows: 3}", "witness.widows: unknown key; did you mean 'windows'?"),
         ("{vote: mean, witness: {data: [x]}}", "vote is mean"),
+        ("{vote_trunk: median, witness: {data: [x]}}", "vote_trunk is median"),
         ("experts: {replication: 5}", "num_nodes: 3 expected, but every expert is trained by 5 nodes"),
         ("- a list", "a recipe is a mapping"),
         ("a: [", "not valid YAML"),
@@ -110,6 +111,12 @@ def test_nodes_learn_nothing_about_each_other(tmp_path: Path) -> None:
     assert sent.federation_size == 3
     assert str(tmp_path) not in sent.model_dump_json()
     assert Recipe.model_validate(sent.model_dump(mode="json")) == sent
+
+
+def test_the_trunk_is_voted_on_as_the_experts_are_but_never_by_median_unless_asked() -> None:
+    asked = [("majority", None), ("mean", None), ("median", None), ("median", "median"), ("majority", "mean")]
+    rules = [Recipe(vote=vote, vote_trunk=trunk).rule_of_trunk for vote, trunk in asked]
+    assert rules == ["majority", "mean", "majority", "median", "mean"]
 
 
 def test_the_witness_is_the_coordinators_own(tmp_path: Path) -> None:

@@ -62,6 +62,19 @@ def wire(
 
 
 @bench.command()
+def federation(
+    megabytes: Annotated[str, typer.Option(help="Sizes of the model in float32.")] = "200,500",
+    transport: Annotated[str, typer.Option(help="How blocks travel: int8, float32, or both with a comma.")] = "int8",
+    rounds: Annotated[int, typer.Option(min=2, help="Rounds; the first one does not count.")] = 4,
+    steps: Annotated[int, typer.Option(min=1, help="Local steps a round.")] = 4,
+    as_json: JsonOption = False,
+) -> None:
+    """Run three nodes as real processes: memory of each kind, and the owner of every second of a round."""
+    options = ["--megabytes", megabytes, "--transport", transport, "--rounds", str(rounds), "--steps", str(steps)]
+    _run("scripts.bench_deployment", options, as_json)
+
+
+@bench.command()
 def data(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer pages.")] = False,
     engine: Annotated[str, typer.Option(help="PDF engine: pypdf, pdfium, or auto.")] = "pypdf",

@@ -35,13 +35,7 @@ RECIPE: dict[str, Any] = {
     "num_nodes": NODES,
     "model": {"layers": 3, "width": 64, "heads": 4, "experts": 8, "top_k": 2, "expert_width": 64, "context": 64},
     "data": {"evaluation_tokens": 16384},
-    "training": {
-        "batch_size": 12,
-        "learning_rate": 3e-3,
-        "min_learning_rate": 3e-4,
-        "device": "cpu",
-        "precision": "float32",
-    },
+    "training": {"batch_size": 12, "device": "cpu", "precision": "float32"},
 }
 
 

@@ -37,7 +37,7 @@ def test_twenty_kills_change_nothing(tiny_recipe: Callable[..., Recipe]) -> None
     recipe = tiny_recipe(
         rounds={"num_rounds": 40, "local_steps": 1, "nodes_deadline_s": 5.0, "reply_deadline_s": 60.0},
         outer={"optimizer": "nesterov", "learning_rate": 0.7, "momentum": 0.5},
-        transport={"broadcast": "bfloat16", "updates": "bfloat16"},
+        transport={"broadcast": "bfloat16", "difference": "int8", "updates": "int8"},
     )
     whole, events = run_recipe(recipe)
     expected = of_kind(events, "run_finished")[0]["digest"]

@@ -1,0 +1,82 @@
+"""The wire's benchmarks on a small model: that they count what travels, and that less is less."""
+
+from pathlib import Path
+
+import pytest
+
+from scripts import bench_wire, bench_wire_loss
+from scripts.bench_deployment import seconds_of
+from scripts.output import Output
+from tests.conftest import words
+from trfmoe_core.blocks import TRUNK, BlockLayout
+from trfmoe_core.config import ModelConfig
+from trfmoe_core.model.transformer import parameter_shapes
+
+SMALL = {"layers": 2, "width": 64, "heads": 2, "experts": 24, "top_k": 2, "expert_width": 64, "context": 32}
+
+
+def test_the_table_counts_every_byte_of_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_wire, "MODEL", SMALL)
+    monkeypatch.setattr(bench_wire, "VOCAB", 512)
+    result = bench_wire.measure(1)
+    layout = BlockLayout.of(parameter_shapes(ModelConfig.model_validate(SMALL), 512))
+    numel = {name: spec.numel for name, spec in layout.specs.items()}
+    total, trunk = sum(numel.values()), numel[TRUNK]
+    assert result["trunk_share"] == trunk / total
+    nine = result["bytes"]["9"]
+    assert nine["FedAvg float32"]["ratio"] == 1.0
+    held = trunk + (total - trunk) / 3
+    expected = {
+        "train float32": (4 * total, 4 * held),
+        "train bfloat16": (2 * total, 2 * held),
+        "train int8 differences, int8 up": (total * (1 + 4 / 64), held * (1 + 4 / 64)),
+        "absent int8 differences, int8 up": (held * (1 + 4 / 64), held * (1 + 4 / 64)),
+    }
+    for way, (down, up) in expected.items():
+        # Header and index come on top.
+        assert down < nine[way]["down"] < down + 40_000
+        assert up < nine[way]["up"] < up + 40_000
+    ratios = [nine[way]["ratio"] for way in bench_wire.WAYS]
+    assert ratios == sorted(ratios)
+    assert result["bytes_ratio_fedavg_9_int8"] == nine["absent int8 differences, int8 up"]["ratio"]
+    assert result["codec_gb_s"] > 0
+
+
+def test_losses_are_compared_seed_by_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "text.txt").write_text(words(1, 30_000))
+    small = {**SMALL, "experts": 4, "width": 32, "expert_width": 32}
+    recipe = {**bench_wire_loss.RECIPE, "model": small, "data": {"piece_bytes": 512, "evaluation_tokens": 1024}}
+    monkeypatch.setattr(bench_wire_loss, "RECIPE", recipe)
+    result = bench_wire_loss.measure([str(tmp_path)], [3], 2, 2, Output(as_json=True))
+    assert {len(losses) for losses in result["losses"].values()} == {1}
+    for way, [ratio] in result["loss_ratios"].items():
+        assert ratio == result["losses"][way][0] / result["losses"][bench_wire_loss.BASELINE][0]
+        assert ratio == pytest.approx(1, abs=0.01)
+
+
+def test_the_seconds_of_a_round_have_owners_and_add_up() -> None:
+    events = [
+        {"event": "round_committed", "round": 1, "time": 100.0},
+        {"event": "round_planned", "round": 2, "time": 101.0},
+        {
+            "event": "node_reply",
+            "round": 2,
+            "status": "accepted",
+            "time": 130.0,
+            "spent": {"start": 2.0, "train": 20.0},
+        },
+        {"event": "node_reply", "round": 2, "status": "accepted", "time": 129.0, "spent": {"start": 9.0}},
+        {"event": "node_reply", "round": 2, "status": "missing", "time": 131.0},
+        {"event": "verdicts", "round": 2, "time": 131.5},
+        {"event": "round_committed", "round": 2, "time": 132.0},
+    ]
+    [seconds] = seconds_of(events)
+    assert seconds == {
+        "coordinator: encode": 1.0,
+        "node: start": 2.0,
+        "node: train": 20.0,
+        "Flower and network": 7.0,
+        "coordinator: vote": 1.5,
+        "coordinator: commit": 0.5,
+    }
+    assert sum(seconds.values()) == 32.0

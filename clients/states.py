@@ -12,7 +12,6 @@ from torch import Tensor
 from strategies.messages import TrainReply, TrainRequest
 from trfmoe_core.blocks import TRUNK
 from trfmoe_core.config import Recipe, recipe_hash
-from trfmoe_core.data.batches import Cursor
 from trfmoe_core.errors import RunFolderError
 from trfmoe_core.fingerprint import code_fingerprint
 from trfmoe_core.training.local_state import load_state, save_state
@@ -35,21 +34,23 @@ def earlier_state_path(folder: Path, round_number: int) -> Path | None:
     return max((path for number, path in _state_rounds(folder).items() if number < round_number), default=None)
 
 
-def earlier_state(folder: Path, round_number: int, held: Collection[str]) -> tuple[dict[str, Tensor], Cursor]:
-    """Returns the tensors that a round goes on from and its place in the data; none and the beginning if it is new.
+def earlier_state(
+    folder: Path, round_number: int, held: Collection[str]
+) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    """Returns the tensors that a round goes on from and its place in the data; none of either if the node is new.
 
     Moments of experts that moved away since, or came here since, are left out: they begin anew.
     """
     path = earlier_state_path(folder, round_number)
     if path is None:
-        return {}, Cursor(0, 0)
+        return {}, None
     tensors, meta = load_state(path)
     moved = set(meta["held"]) ^ set(held)
     kept = {name: tensor for name, tensor in tensors.items() if not _belongs_to(name, moved)}
-    return kept, Cursor(int(meta["epoch"]), int(meta["window"]))
+    return kept, meta["place"]
 
 
-def keep_state(folder: Path, request: TrainRequest, tensors: Mapping[str, Tensor], cursor: Cursor) -> None:
+def keep_state(folder: Path, request: TrainRequest, tensors: Mapping[str, Tensor], place: Mapping[str, Any]) -> None:
     """Writes the state after a round and removes those that nobody will ask for.
 
     Raises:
@@ -59,8 +60,7 @@ def keep_state(folder: Path, request: TrainRequest, tensors: Mapping[str, Tensor
         "round": request.round,
         "base_digest": request.base_digest,
         "held": request.held,
-        "epoch": cursor.epoch,
-        "window": cursor.window,
+        "place": place,
     }
     save_state(state_path(folder, request.round), tensors, meta)
     # What is newer is left from rounds that were taken back.

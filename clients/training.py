@@ -6,9 +6,10 @@ there.
 
 import json
 import tempfile
-from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,8 +17,8 @@ from torch import Tensor
 from clients.states import earlier_state
 from strategies.messages import Training, TrainRequest
 from trfmoe_core.config import NodeSettings, Recipe
-from trfmoe_core.data.batches import BatchStream, Cursor
 from trfmoe_core.data.corpus import Corpus
+from trfmoe_core.data.loader import place_of, training_stream
 from trfmoe_core.model.transformer import MoETransformer
 from trfmoe_core.seeds import seed_for
 from trfmoe_core.training.launch import launch
@@ -35,7 +36,7 @@ class Trained:
 
     training: Training
     state: dict[str, Tensor]
-    cursor: Cursor
+    place: dict[str, Any]
 
 
 def train_round(
@@ -53,16 +54,16 @@ def train_round(
     Args:
         folder: the node's state folder of this run.
     """
-    earlier, cursor = earlier_state(folder, request.round, request.held)
+    earlier, place = earlier_state(folder, request.round, request.held)
     seed = seed_for(recipe.seed, settings.name)
     trainer = Trainer(model, recipe.training, recipe.total_steps, device, seed, ranks)
     trainer.load_state(earlier)
     # A node that missed rounds keeps its place in the data, but the schedule is the federation's.
     trainer.step = (request.round - 1) * request.steps
     rows = recipe.training.batch_size * ranks.size
-    stream = BatchStream(corpus.train, recipe.model.context, rows, seed, cursor)
-    metrics = trainer.train(stream, request.steps)
-    return Trained(Training(**asdict(metrics)), trainer.state(), stream.cursor)
+    with closing(training_stream(corpus, recipe, seed, place, rows)) as stream:
+        metrics = trainer.train(stream, request.steps)
+    return Trained(Training(**asdict(metrics)), trainer.state(), place_of(corpus, stream))
 
 
 def train_round_in_ranks(
@@ -94,14 +95,13 @@ def train_round_in_ranks(
     weights = {name.removeprefix(_WEIGHT): value for name, value in tensors.items() if name.startswith(_WEIGHT)}
     model.load_state_dict(weights)
     state = {name: value for name, value in tensors.items() if not name.startswith(_WEIGHT)}
-    return Trained(Training.model_validate(meta["training"]), state, Cursor(*meta["cursor"]))
+    return Trained(Training.model_validate(meta["training"]), state, meta["place"])
 
 
 def leave_trained(folder: str, model: MoETransformer, trained: Trained) -> None:
     """Writes what the first of several ranks has to show for all of them."""
     weights = {_WEIGHT + name: value for name, value in model.state_dict().items()}
-    cursor: Sequence[int] = (trained.cursor.epoch, trained.cursor.window)
-    meta = {"training": trained.training.model_dump(mode="json"), "cursor": cursor}
+    meta = {"training": trained.training.model_dump(mode="json"), "place": trained.place}
     save_state(trained_path(folder), weights | trained.state, meta, durable=False)
 
 

@@ -18,7 +18,6 @@ from trfmoe_core.blocks import BlockLayout, Blocks
 from trfmoe_core.config import NodeSettings, Recipe
 from trfmoe_core.config.load import validate
 from trfmoe_core.config.places import is_hub_name
-from trfmoe_core.data.batches import evaluation_windows
 from trfmoe_core.data.corpus import Corpus, prepare_corpus
 from trfmoe_core.data.tokenizer import Tokenizer, load_tokenizer
 from trfmoe_core.errors import DataError, WireError
@@ -86,8 +85,8 @@ class Worker:
         return description.model_copy(
             update={
                 "tokenizer_fingerprint": tokenizer.fingerprint,
-                "train_tokens": corpus.train.num_tokens,
-                "held_out_tokens": corpus.held_out.num_tokens,
+                "train_tokens": corpus.train_tokens,
+                "held_out_tokens": corpus.held_out_tokens,
                 "files": dict(sorted(Counter(report.status for report in corpus.files).items())),
                 "notes": [note[:2000] for note in corpus.notes[:50]],
                 "bigram_bits_per_byte": corpus.bigram_bits_per_byte,
@@ -137,7 +136,7 @@ class Worker:
         updates = self._updates(model, layout, base, request.held)
         answer, lost = self._encode(updates, layout, earlier_state(folder, request.round, request.held)[0])
         self.laps.lap("encode")
-        keep_state(folder, request, trained.state | lost, trained.cursor)
+        keep_state(folder, request, trained.state | lost, trained.place)
         reply = reply.model_copy(update={"training": trained.training, "index": answer.index})
         keep_reply(folder, request, recipe, reply, answer)
         self.laps.lap("state")
@@ -160,7 +159,7 @@ class Worker:
         return Bases(state_folder(self.settings, run_id) / "bases")
 
     def _evaluate(self, model: MoETransformer, corpus: Corpus) -> Evaluation:
-        windows = evaluation_windows(corpus.held_out, self.recipe.model.context, self.recipe.data.evaluation_tokens)
+        windows = corpus.evaluation(self.recipe.model.context, self.recipe.data.evaluation_tokens)
         metrics = evaluate(model, windows, self.recipe.training.batch_size, self.device, self.precision)
         return Evaluation(loss=metrics.loss, bits_per_byte=metrics.bits_per_byte, tokens=metrics.tokens)
 

@@ -23,8 +23,9 @@ from strategies.voting import Agreement
 from strategies.witness import Jury
 from trfmoe_core.blocks import BlockLayout, Blocks, blocks_digest
 from trfmoe_core.config import Recipe, WitnessConfig
-from trfmoe_core.data.batches import BatchStream, Cursor, EvaluationSet, evaluation_windows
+from trfmoe_core.data.batches import BatchStream, stream_over
 from trfmoe_core.data.corpus import prepare_corpus
+from trfmoe_core.data.evaluation import EvaluationSet, evaluation_windows
 from trfmoe_core.data.store import TokenStore
 from trfmoe_core.data.tokenizer import load_tokenizer
 from trfmoe_core.errors import WireError
@@ -54,14 +55,12 @@ class Domain:
     @classmethod
     def read(cls, path: Path, recipe: Recipe, cache: Path) -> "Domain":
         """Returns the domain of one file."""
-        corpus = prepare_corpus([str(path)], recipe.data, TOKENIZER, cache)
-        middle = int(WITNESS_SHARE * corpus.held_out.num_pieces)
-        windows = evaluation_windows(
-            _part(corpus.held_out, middle, corpus.held_out.num_pieces),
-            recipe.model.context,
-            recipe.data.evaluation_tokens,
-        )
-        return cls(path.stem, corpus.train, _part(corpus.held_out, 0, middle), windows)
+        (source,) = prepare_corpus([str(path)], recipe.data, TOKENIZER, cache).sources
+        held_out = source.held_out
+        middle = int(WITNESS_SHARE * held_out.num_pieces)
+        measured = held_out.part(middle, held_out.num_pieces)
+        windows = evaluation_windows([measured], [1.0], recipe.model.context, recipe.data.evaluation_tokens)
+        return cls(path.stem, source.train, held_out.part(0, middle), windows)
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class Trained:
     key: str
     updates: Blocks
     state: dict[str, Tensor]
-    cursor: Cursor
+    place: dict[str, Any]
 
 
 @dataclass
@@ -192,19 +191,19 @@ class Federation:
             if before is not None:
                 trainer.load_state(before.state)
             trainer.step = (number - 1) * steps
-            stream = self._stream(name, before.cursor if before else None)
+            stream = self._stream(name, before.place if before else None)
             trainer.train(stream, steps)
             after = self.layout.gather(self.parameters)
             updates = {block: after[block].sub_(blocks[block]) for block in self.placement.held_by(name)}
             state = {entry: value.clone() for entry, value in trainer.state().items()}
-            self._trained[key] = Trained(key, updates, state, stream.cursor)
+            self._trained[key] = Trained(key, updates, state, stream.state())
         return self._trained[key]
 
     def _ascent(self, name: str, number: int, blocks: Blocks, own: Blocks) -> Blocks:
         """Returns a few steps up the loss on the node's own data, as long as its honest update."""
         self.layout.scatter(blocks, self.parameters)
         optimizer = torch.optim.Adam(self.parameters.values(), lr=self.recipe.training.learning_rate, maximize=True)
-        stream = self._stream(name, Cursor(1000 + number))
+        stream = self._stream(name, None, seed_for(self.recipe.seed, name, "ascent", str(number)))
         for _ in range(ASCENT_STEPS):
             batch = torch.from_numpy(stream.next())
             self.model(batch[:, :-1], batch[:, 1:]).loss.backward()
@@ -215,10 +214,11 @@ class Federation:
         scale = _length(own) / _length(update)
         return {block: flat.mul_(scale) for block, flat in update.items()}
 
-    def _stream(self, name: str, cursor: Cursor | None) -> BatchStream:
-        recipe = self.recipe
-        seed = seed_for(recipe.seed, name)
-        return BatchStream(self.domains[name].train, recipe.model.context, recipe.training.batch_size, seed, cursor)
+    def _stream(self, name: str, place: dict[str, Any] | None, seed: int | None = None) -> BatchStream:
+        recipe, train = self.recipe, self.domains[name].train
+        if seed is None:
+            seed = seed_for(recipe.seed, name)
+        return stream_over(train, recipe.model.context, recipe.training.batch_size, seed, place)
 
 
 _NOTED = ("convicted", "gain", "scores", "t", "struck", "asked")
@@ -226,9 +226,3 @@ _NOTED = ("convicted", "gain", "scores", "t", "struck", "asked")
 
 def _length(blocks: Blocks) -> float:
     return float(torch.stack([flat.norm() for flat in blocks.values()]).norm())
-
-
-def _part(store: TokenStore, begin: int, end: int) -> TokenStore:
-    offsets = store.piece_offsets[begin : end + 1]
-    tokens = store.tokens[offsets[0] : offsets[-1]]
-    return TokenStore(tokens=tokens, piece_offsets=offsets - offsets[0], piece_bytes=store.piece_bytes[begin:end])

@@ -139,7 +139,7 @@ def bench_trainer(dense: bool, compiled: bool, steps: int) -> dict[str, Any]:
             layer.compile()
     trainer = Trainer(model, TrainingConfig.model_validate({"learning_rate": 1e-4, "warmup_steps": 0}), 1000, device)
     batch = np.random.default_rng(0).integers(0, CUDA_VOCAB, (CUDA_BATCH, config.context + 1))
-    stream: Any = SimpleNamespace(next=lambda: batch)
+    stream: Any = SimpleNamespace(next=lambda: batch, ignored_target=None)
     first = trainer.train(stream, 3)
     metrics = trainer.train(stream, steps)
     rate = metrics.tokens / metrics.seconds

@@ -48,15 +48,15 @@ def inspect(
     for note in corpus.notes:
         output.line(f"note: {note}")
     output.line(
-        f"{counts(corpus.files)}; {corpus.train.num_tokens:,} train tokens, {corpus.held_out.num_tokens:,} held out, "
+        f"{counts(corpus.files)}; {corpus.train_tokens:,} train tokens, {corpus.held_out_tokens:,} held out, "
         f"byte bigram {corpus.bigram_bits_per_byte:.4f} bits/byte"
     )
     output.result(
         {
             "outcome": "completed",
             "files": [asdict(report) for report in corpus.files],
-            "train_tokens": corpus.train.num_tokens,
-            "held_out_tokens": corpus.held_out.num_tokens,
+            "train_tokens": corpus.train_tokens,
+            "held_out_tokens": corpus.held_out_tokens,
             "bigram_bits_per_byte": corpus.bigram_bits_per_byte,
             "notes": corpus.notes,
             "exit_code": 0,

@@ -94,10 +94,8 @@ def read_pieces(sources: Sequence[str], cache: Path) -> list[str]:
     """
     tokenizer = load_tokenizer("byte")
     corpus = prepare_corpus(sources, DataConfig(), tokenizer, cache)
-    pieces = []
-    for store in (corpus.train, corpus.held_out):
-        for start, end in zip(store.piece_offsets[:-1], store.piece_offsets[1:], strict=True):
-            pieces.append(tokenizer.decode(store.tokens[int(start) + 1 : int(end)].tolist()))
+    stores = [store for source in corpus.sources for store in (source.train, source.held_out)]
+    pieces = [tokenizer.decode(store.piece(piece).tolist()) for store in stores for piece in range(store.num_pieces)]
     total = 0
     return [piece for piece in pieces if (total := total + len(piece)) <= MAX_CHARACTERS]
 

@@ -20,8 +20,9 @@ from server.run_folder import RunFolder
 from server.wandb_sink import WandbSink
 from trfmoe_core.blocks import BlockLayout, blocks_digest
 from trfmoe_core.config import NodeSettings, Recipe, recipe_hash
-from trfmoe_core.data.batches import BatchStream, Cursor, EvaluationSet, evaluation_windows
 from trfmoe_core.data.corpus import Corpus, prepare_corpus
+from trfmoe_core.data.evaluation import EvaluationSet
+from trfmoe_core.data.loader import place_of, training_stream
 from trfmoe_core.data.sources import DataEntry
 from trfmoe_core.data.tokenizer import Tokenizer, load_tokenizer
 from trfmoe_core.errors import ConfigError, TRFMoEError
@@ -75,14 +76,12 @@ class LocalRun:
         self.model: MoETransformer = initial_model(self.folder, self.tokenizer)
         self.parameters = dict(self.model.named_parameters())
         self.layout = BlockLayout.of(self.parameters)
-        self.stream = self._stream(Cursor(0, 0))
-        budget = config.budget(recipe.model.context, self.ranks.size, self.stream.windows_per_epoch)
-        self.total_steps = budget or recipe.total_steps
         seed = seed_for(recipe.seed, NODE)
+        self.stream = training_stream(self.corpus, recipe, seed, batch_size=self.rows)
+        budget = config.budget(recipe.model.context, self.ranks.size, self.stream.rows_per_epoch)
+        self.total_steps = budget or recipe.total_steps
         self.trainer = Trainer(self.model, config, self.total_steps, self.device, seed, self.ranks)
-        self.windows: EvaluationSet = evaluation_windows(
-            self.corpus.held_out, recipe.model.context, recipe.data.evaluation_tokens
-        )
+        self.windows: EvaluationSet = self.corpus.evaluation(recipe.model.context, recipe.data.evaluation_tokens)
         self.best: dict[str, Any] | None = None
 
     @property
@@ -176,15 +175,11 @@ class LocalRun:
         if scores is not None:
             self._record_evaluation(recorder, scores)
 
-    def _stream(self, cursor: Cursor) -> BatchStream:
-        seed = seed_for(self.recipe.seed, NODE)
-        return BatchStream(self.corpus.train, self.recipe.model.context, self.rows, seed, cursor)
-
     def _restore(self, checkpoint: Checkpoint | None) -> None:
         if checkpoint is None:
             return
         state = checkpoint.state
-        if state["corpus"] != self.corpus.key:
+        if state["place"]["corpus"] != self.corpus.key:
             raise ConfigError(
                 f"{self.folder.path}: its data have changed since it was started; resume it with the same files"
             )
@@ -193,7 +188,9 @@ class LocalRun:
                 parameter.copy_(checkpoint.weights[name])
         self.trainer.load_state(checkpoint.optimizer)
         self.best = state["best"]
-        self.stream = self._stream(Cursor(state["cursor"]["epoch"], state["cursor"]["window"]))
+        self.stream.close()
+        seed = seed_for(self.recipe.seed, NODE)
+        self.stream = training_stream(self.corpus, self.recipe, seed, state["place"], self.rows)
 
     def _evaluate(self) -> EvalMetrics:
         batch_size = self.trainer.config.batch_size
@@ -213,8 +210,7 @@ class LocalRun:
             "digest": blocks_digest(blocks),
             "best": self.best,
             "summary": summary,
-            "corpus": self.corpus.key,
-            "cursor": {"epoch": self.stream.cursor.epoch, "window": self.stream.cursor.window},
+            "place": place_of(self.corpus, self.stream),
         }
         recorder.commit(self.trainer.step, blocks, self.trainer.state(), state)
 
@@ -257,8 +253,8 @@ class LocalRun:
             node=NODE,
             zone=None,
             device=f"{self.device}{count}",
-            train_tokens=self.corpus.train.num_tokens,
-            held_out_tokens=self.corpus.held_out.num_tokens,
+            train_tokens=self.corpus.train_tokens,
+            held_out_tokens=self.corpus.held_out_tokens,
             files=dict(sorted(Counter(report.status for report in self.corpus.files).items())),
             notes=self.corpus.notes,
             bigram_bits_per_byte=self.corpus.bigram_bits_per_byte,

@@ -62,7 +62,7 @@ def prepare_nodes(recipe: Recipe, output: Output) -> dict[str, Corpus]:
 def show_files(name: str, corpus: Corpus, output: Output) -> None:
     """Writes what became of a node's files: one line each when they are few, else counts and what went wrong."""
     output.line(
-        f"data of {name}: {corpus.train.num_tokens:,} train tokens, {corpus.held_out.num_tokens:,} held out, "
+        f"data of {name}: {corpus.train_tokens:,} train tokens, {corpus.held_out_tokens:,} held out, "
         f"byte bigram {corpus.bigram_bits_per_byte:.4f} bits/byte; {counts(corpus.files)}"
     )
     listed = corpus.files
@@ -96,9 +96,9 @@ def _prepare(node: NodeSettings, recipe: Recipe, output: Output) -> Corpus:
         raise DataError(f"node {node.name}: {error}") from error
     show_files(node.name, corpus, output)
     batch = recipe.training.batch_size * recipe.model.context
-    if corpus.train.num_tokens < batch:
+    if corpus.train_tokens < batch:
         output.line(
-            f"  warning: {corpus.train.num_tokens:,} train tokens are less than one batch of {batch:,}: {node.name} "
+            f"  warning: {corpus.train_tokens:,} train tokens are less than one batch of {batch:,}: {node.name} "
             "sees the same text again in every step, and its figures say little; give it more text",
             style="bold",
         )

@@ -13,7 +13,7 @@ from torch import Tensor
 from strategies.harm import Loss
 from trfmoe_core.blocks import BlockLayout, Blocks
 from trfmoe_core.config import Recipe
-from trfmoe_core.data.batches import BatchStream
+from trfmoe_core.data.batches import stream_over
 from trfmoe_core.data.corpus import prepare_corpus
 from trfmoe_core.data.store import TokenStore
 from trfmoe_core.data.tokenizer import Tokenizer
@@ -65,9 +65,10 @@ class Witness:
         """
         if recipe.witness is None:
             return None
-        sources = [prepare_corpus([path], recipe.data, tokenizer, cache_dir).train for path in recipe.witness.data]
+        corpora = [prepare_corpus([path], recipe.data, tokenizer, cache_dir) for path in recipe.witness.data]
+        sources = [corpus.sources[0].train for corpus in corpora]
         for path, store in zip(recipe.witness.data, sources, strict=True):
-            count = BatchStream(store, recipe.model.context, 1, 0).windows_per_epoch
+            count = stream_over(store, recipe.model.context, 1, 0).rows_per_epoch
             if count < LEAST_WINDOWS:
                 raise DataError(
                     f"witness.data: {path} gives {count} window of {recipe.model.context} tokens, and of fewer than "
@@ -80,8 +81,8 @@ class Witness:
         drawn = []
         for number, store in enumerate(self.sources):
             seed = seed_for(self.recipe.seed, "witness", self._salt, str(round_number), str(number))
-            stream = BatchStream(store, self.recipe.model.context, 1, seed)
-            count = min(self.config.windows, stream.windows_per_epoch)
+            stream = stream_over(store, self.recipe.model.context, 1, seed)
+            count = min(self.config.windows, stream.rows_per_epoch)
             drawn.append(np.concatenate([stream.next() for _ in range(count)]))
         return drawn
 

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -115,10 +115,19 @@ class PdfConfig(Section):
 class DataConfig(Section):
     """How text becomes tokens, the same on every node."""
 
+    USE_ONLY: ClassVar = ("evaluation_tokens", "packing", "processes", "loader_threads")
+    """Settings that say how prepared tokens are used, not what they are: changing them prepares nothing anew."""
+
     tokenizer: str = Field("byte", min_length=1, description="byte, a tokenizer folder, or a name on the hub")
     piece_bytes: int = Field(4096, ge=64, le=1 << 24, description="documents are cut at page or paragraph borders")
     held_out: float = Field(0.1, gt=0, lt=1, description="fraction of pieces held out, chosen by hash")
+    deduplicate: bool = Field(True, description="leave out pieces whose text came before, whatever its case and blanks")
     evaluation_tokens: int = Field(16384, ge=64, description="held-out tokens a node evaluates on every round, at most")
+    packing: Literal["concatenate", "best_fit"] = Field(
+        "concatenate", description="concatenate: cut wherever a sequence ends; best_fit: whole pieces, apart by a mask"
+    )
+    processes: int | None = Field(None, ge=1, le=1024, description="that turn text into tokens; null: one a core")
+    loader_threads: int = Field(1, ge=0, le=64, description="that get batches ready ahead; 0: each when it is needed")
     file_timeout_s: float = Field(60.0, gt=0, description="processor time; a PDF that takes longer is skipped")
     file_memory_mb: int = Field(2048, ge=256, description="a PDF that needs more is recorded and skipped")
     pdf: PdfConfig = PdfConfig()
@@ -373,6 +382,11 @@ class Recipe(Section):
         for key, rule in (("vote", self.vote), ("vote_trunk", self.rule_of_trunk)):
             if self.witness and rule != "majority":
                 raise ValueError(f"witness: it judges majority votes, and {key} is {rule}; leave one of the two out")
+        if self.data.packing == "best_fit" and not self.model.document_mask:
+            raise ValueError(
+                "data.packing: best_fit puts texts into one sequence that have nothing to do with each other; "
+                "keep them apart with model.document_mask=true"
+            )
         if "num_rounds" not in self.rounds.model_fields_set and (rounds := self._rounds_of_budget()):
             self.__dict__["rounds"] = self.rounds.model_copy(update={"num_rounds": rounds})
         return self

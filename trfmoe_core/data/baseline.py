@@ -12,9 +12,9 @@ _CHUNK_BYTES = 1 << 20
 class ByteBigram:
     """P(byte | previous byte) = (count + 1) / (total + 256); a piece's first byte follows a start symbol of its own."""
 
-    def __init__(self) -> None:
-        """Starts with no counts: every byte costs 8 bits."""
-        self._counts_PB: npt.NDArray[np.int64] = np.zeros((257, 256), dtype=np.int64)
+    def __init__(self, counts_PB: npt.NDArray[np.int64] | None = None) -> None:
+        """Starts with these counts, else with none: then every byte costs 8 bits."""
+        self.counts_PB: npt.NDArray[np.int64] = np.zeros((257, 256), dtype=np.int64) if counts_PB is None else counts_PB
 
     def fit(self, pieces: Iterable[bytes]) -> None:
         """Adds the byte pairs of `pieces`."""
@@ -30,8 +30,8 @@ class ByteBigram:
 
     def bits_per_byte(self, pieces: Iterable[bytes]) -> float:
         """Returns the mean cost of a byte of `pieces` in bits; 0.0 where there are none."""
-        totals_P1 = self._counts_PB.sum(axis=1, keepdims=True)
-        bits = -(np.log2(self._counts_PB + 1.0) - np.log2(totals_P1 + 256.0)).reshape(-1)
+        totals_P1 = self.counts_PB.sum(axis=1, keepdims=True)
+        bits = -(np.log2(self.counts_PB + 1.0) - np.log2(totals_P1 + 256.0)).reshape(-1)
         cost, num_bytes = 0.0, 0
         for piece in pieces:
             cost += float(bits[_pairs(piece)].sum())
@@ -40,7 +40,7 @@ class ByteBigram:
 
     def _count(self, pairs: list[npt.NDArray[np.int64]]) -> None:
         if pairs:
-            self._counts_PB += np.bincount(np.concatenate(pairs), minlength=257 * 256).reshape(257, 256)
+            self.counts_PB += np.bincount(np.concatenate(pairs), minlength=257 * 256).reshape(257, 256)
 
 
 def _pairs(piece: bytes) -> npt.NDArray[np.int64]:

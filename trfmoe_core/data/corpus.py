@@ -1,35 +1,54 @@
-"""Files to token stores: read, clean, cut, deal, tokenize, once per content, and kept where it is found again."""
+"""A node's text as tokens: read, cut, dealt and tokenized once per content, and kept where it is found again."""
 
 import contextlib
 import fcntl
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 import unicodedata
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from trfmoe_core.atomic import sync_folder, write_text
+import numpy as np
+
 from trfmoe_core.config.schema import DataConfig
+from trfmoe_core.data import shards as shard_files
 from trfmoe_core.data.baseline import ByteBigram
+from trfmoe_core.data.build import META, Progress, build, without
 from trfmoe_core.data.documents import FileReport, moved, printable
-from trfmoe_core.data.formats.base import Reading
-from trfmoe_core.data.pieces import PieceFile
+from trfmoe_core.data.evaluation import EvaluationSet, evaluation_pieces, evaluation_windows
+from trfmoe_core.data.merge import BIGRAM_FILE, DOCUMENTS_FILE, SIDES
 from trfmoe_core.data.sources import Context, Source, SourceSettings, open_sources
-from trfmoe_core.data.split import Deal, cut, digest
-from trfmoe_core.data.store import TokenStore, read_store, write_store
+from trfmoe_core.data.store import TokenStore, read_store
 from trfmoe_core.data.tokenizer import Tokenizer
 from trfmoe_core.errors import DataError
 
-# Raise it whenever the same files would give other tokens or another layout on disk.
-FORMAT = 1
-_META = "corpus.json"
-_LISTED_FILES = 40
+# Raise it whenever the same text would give other tokens or another layout on disk.
+FORMAT = 2
+_TRIES = 5
+
+
+@dataclass(frozen=True, eq=False)
+class CorpusSource:
+    """One entry of a node's `data`, as tokens.
+
+    Attributes:
+        name: printable.
+        weight: its share of the training tokens, relative to the others.
+        stops: whether it is given out only once (`mixture.Mixture`).
+        train: pieces to train on, in the files' order.
+        held_out: pieces to evaluate on.
+        files: the file of each of its units, by the number that the table of documents says.
+    """
+
+    name: str
+    weight: float
+    stops: bool
+    train: TokenStore
+    held_out: TokenStore
+    files: list[str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,186 +56,153 @@ class Corpus:
     """A node's text as tokens.
 
     Attributes:
-        train: pieces to train on, in the files' order.
-        held_out: pieces to evaluate on, in the order of their hashes: any prefix is a fair sample.
+        sources: those that have text to train on, at least one.
         files: one report for every file that was found.
         notes: what the owner should know, e.g. that the split had to be mended.
-        key: SHA-256 of the files' bytes, the options and the tokenizer; the name under which it is cached.
-        bigram_bits_per_byte: what an add-one byte bigram of `train` pays on the pieces that an evaluation of
-            `evaluation_tokens` uses.
+        key: SHA-256 of the documents' sources, the options and the tokenizer; the name under which it is cached.
+        duplicates: pieces left out because the same text came before.
+        leaked: held-out pieces that are in the training text too, as counted in the stores: 0.
+        bigram_bits_per_byte: what an add-one byte bigram of the training text pays on the pieces of an evaluation.
+        documents: (documents,) which unit of its source each comes from, and where in its file it stands.
     """
 
-    train: TokenStore
-    held_out: TokenStore
+    sources: list[CorpusSource]
     files: list[FileReport]
     notes: list[str]
     key: str
+    duplicates: int
+    leaked: int
     bigram_bits_per_byte: float
+    documents: Any
+
+    @property
+    def train_tokens(self) -> int:
+        """Tokens to train on, each piece's bos included."""
+        return sum(source.train.num_tokens for source in self.sources)
+
+    @property
+    def held_out_tokens(self) -> int:
+        """Tokens held out."""
+        return sum(source.held_out.num_tokens for source in self.sources)
+
+    def evaluation(self, context: int, max_tokens: int) -> EvaluationSet:
+        """Returns the fixed windows of an evaluation, of every source its share."""
+        return evaluation_windows(*self._held_out(), context, max_tokens)
+
+    def _held_out(self) -> tuple[list[TokenStore], list[float]]:
+        return [source.held_out for source in self.sources], [source.weight for source in self.sources]
 
 
 def prepare_corpus(
-    entries: Sequence[str | SourceSettings], config: DataConfig, tokenizer: Tokenizer, cache_dir: Path
+    entries: Sequence[str | SourceSettings],
+    config: DataConfig,
+    tokenizer: Tokenizer,
+    cache_dir: Path,
+    progress: Progress = lambda what, done, total: None,
 ) -> Corpus:
     """Returns the corpus of a node's `data` entries, from `cache_dir` where it was prepared before.
 
-    Several processes may prepare the same corpus at once: one works, the others wait for it.
+    Several processes may prepare the same corpus at once: one works, the others wait for it. A preparation that was
+    killed goes on where it was. Files that change while they are read are read again, and left out if they go on.
 
     Raises:
         DataError: a path is missing or unreadable, no file gave any text, or the cache cannot be written.
     """
     cache_dir = Path(cache_dir).expanduser()
     home = cache_dir / "corpora"
+    changing: dict[Path, FileReport] = {}
     try:
-        sources = open_sources(entries, Context(config, cache_dir))
-        key = corpus_key(sources, config, tokenizer)
-        folder = home / key
-        home.mkdir(parents=True, exist_ok=True)
-        with _locked(home / f"{key}.lock"):
-            meta = _read_meta(folder)
-            if meta is None:
-                _build(folder, sources, config, tokenizer)
-                meta = _read_meta(folder)
+        for attempt in range(_TRIES):
+            sources = [
+                without(source, changing) for source in open_sources(entries, Context(config, cache_dir, progress))
+            ]
+            key = corpus_key(sources, config, tokenizer)
+            folder = home / key
+            home.mkdir(parents=True, exist_ok=True)
+            with _locked(home / f"{key}.lock"):
+                meta = _read_meta(folder, len(sources))
+                changed = {} if meta else build(folder, sources, config, tokenizer, progress)
+                meta = meta or _read_meta(folder, len(sources))
+            if not changed:
+                break
+            # A file may have been written just then; one that changes twice is left out.
+            changing |= changed if attempt else {}
     except OSError as error:
         raise DataError(
             f"cache folder {printable(cache_dir)}: {error.strerror or error}; "
             "free some space or choose another cache_dir"
         ) from error
+    if changed:
+        raise DataError(
+            f"{', '.join(sorted(map(printable, changed)))}: keep changing while they are read; copy them first"
+        )
     if meta is None:
         raise DataError(f"corpus {printable(folder)} was written and cannot be read back; check the disk")
-    reports = iter(FileReport(**report) for report in meta["files"])
-    return Corpus(
-        train=read_store(folder, "train"),
-        held_out=read_store(folder, "held_out"),
-        files=[file.report or moved(next(reports), file.path) for source in sources for file in source.files],
-        notes=list(meta["notes"]),
-        key=key,
-        bigram_bits_per_byte=float(meta["bigram_bits_per_byte"]),
-    )
+    return _opened(folder, key, meta, sources, config, tokenizer)
 
 
 def corpus_key(sources: Sequence[Source], config: DataConfig, tokenizer: Tokenizer) -> str:
-    """Returns a hex SHA-256 of everything that decides the tokens: no path, no time, no name."""
+    """Returns a hex SHA-256 of everything that decides the stores: no path, no time, no name, no weight."""
     parts = {
-        "format": FORMAT,
+        "format": [FORMAT, shard_files.FORMAT],
         "sources": [source.identity for source in sources],
-        "config": config.model_dump(exclude={"tokenizer"}),
+        "config": config.model_dump(exclude={"tokenizer", *DataConfig.USE_ONLY}),
         "tokenizer": tokenizer.fingerprint,
         "readers": [unicodedata.unidata_version],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode("utf-8")).hexdigest()
 
 
-def describe_files(files: Sequence[FileReport]) -> str:
-    """Returns a count of the statuses and one line a file, those with a problem first, the longest lists cut off."""
-    counts = Counter(report.status for report in files)
-    ordered = sorted(files, key=lambda report: report.status == "ok")
-    lines = [f"  {report.path}: {report.status}{': ' * bool(report.detail)}{report.detail}" for report in ordered]
-    left = len(lines) - _LISTED_FILES
-    more = [f"  and {left} more"] if left > 0 else []
-    total = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
-    return "\n".join([f"{len(files)} files: {total or 'none'}", *lines[:_LISTED_FILES], *more])
+def _opened(
+    folder: Path, key: str, meta: dict[str, Any], sources: Sequence[Source], config: DataConfig, tokenizer: Tokenizer
+) -> Corpus:
+    reports = iter(FileReport(**report) for report in meta["files"])
+    notes = list(meta["notes"])
+    found = []
+    for number, source in enumerate(sources):
+        train, held_out = (read_store(folder, f"{number}.{side}") for side in SIDES)
+        if not train.num_tokens:
+            notes.append(f"{source.name}: no text to train on; it takes no part")
+            continue
+        settings = source.settings
+        files = [printable(unit.file.path) for unit in source.units]
+        found.append(CorpusSource(source.name, settings.weight, settings.on_end == "stop", train, held_out, files))
+    corpus = Corpus(
+        sources=found,
+        files=[file.report or moved(next(reports), file.path) for source in sources for file in source.files],
+        notes=[*notes, *(note for source in sources for note in source.notes)],
+        key=key,
+        duplicates=int(meta["duplicates"]),
+        leaked=int(meta["leaked"]),
+        bigram_bits_per_byte=0.0,
+        documents=np.load(folder / DOCUMENTS_FILE, mmap_mode="r", allow_pickle=False),
+    )
+    return replace(corpus, bigram_bits_per_byte=_bigram_bits(folder, corpus, config, tokenizer))
 
 
-def _build(folder: Path, sources: Sequence[Source], config: DataConfig, tokenizer: Tokenizer) -> None:
-    """Writes the corpus into a folder beside the final one, then renames it: it is there whole or not at all."""
-    shutil.rmtree(folder, ignore_errors=True)
-    for stale in folder.parent.glob(f".{folder.name}.*.tmp"):
-        shutil.rmtree(stale, ignore_errors=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".tmp"))
+def _bigram_bits(folder: Path, corpus: Corpus, config: DataConfig, tokenizer: Tokenizer) -> float:
+    stores, weights = corpus._held_out()
+    texts = (
+        tokenizer.decode(stores[store].piece(piece).tolist()).encode("utf-8")
+        for store, piece in evaluation_pieces(stores, weights, config.evaluation_tokens)
+    )
+    return ByteBigram(np.load(folder / BIGRAM_FILE, allow_pickle=False)).bits_per_byte(texts)
+
+
+def _read_meta(folder: Path, num_sources: int) -> dict[str, Any] | None:
+    """Returns what `build` noted, or None when the corpus is not there or not whole."""
     try:
-        deal = Deal(config.held_out)
-        with PieceFile(temporary / "pieces") as pieces:
-            reports = _read_all(sources, config, deal, pieces)
-            where = "; ".join(source.name for source in sources)
-            meta = _write_stores(temporary, config, tokenizer, deal, pieces, reports, where)
-        (temporary / "pieces").unlink()
-        files = [file for source in sources for file in source.files]
-        meta["files"] = [asdict(report) for file, report in zip(files, reports, strict=True) if file.report is None]
-        write_text(temporary / _META, json.dumps(meta))
-        sync_folder(temporary)
-        temporary.rename(folder)
-        sync_folder(folder.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _read_all(sources: Sequence[Source], config: DataConfig, deal: Deal, pieces: PieceFile) -> list[FileReport]:
-    reports = []
-    for source in sources:
-        parts = []
-        for unit in source.units:
-            reading = Reading(unit)
-            for document in reading:
-                for piece in cut(document.text, config.piece_bytes):
-                    if deal.add(piece):
-                        pieces.append(piece)
-            parts.append(reading.report)
-        reports += source.reports(parts)
-    return reports
-
-
-def _write_stores(
-    folder: Path,
-    config: DataConfig,
-    tokenizer: Tokenizer,
-    deal: Deal,
-    pieces: PieceFile,
-    reports: Sequence[FileReport],
-    where: str,
-) -> dict[str, Any]:
-    notes = []
-    if len(pieces) == 1:
-        deal = _cut_in_two(pieces, deal)
-        notes.append("a single piece of text: it was cut in two, and the second half is held out")
-    if len(pieces) < 2:
-        raise DataError(
-            f"no text to train on and to hold out in {where}; give PDF, parquet, JSONL or text files with more text; "
-            f"{describe_files(reports)}"
-        )
-    if deal.ensure_both_sides():
-        notes.append("one side of the split by hash was empty: the last tenth of the text is held out")
-    if deal.duplicates:
-        notes.append(f"{deal.duplicates} pieces that stood there before were left out")
-    sides = {
-        "train": [index for index, held_out in enumerate(deal.held_out) if not held_out],
-        "held_out": sorted(
-            (index for index, held_out in enumerate(deal.held_out) if held_out), key=lambda i: deal.digests[i]
-        ),
-    }
-    for name, indices in sides.items():
-        write_store(folder, name, pieces.tokenized(indices, tokenizer), tokenizer.bos_id, tokenizer.vocab_size)
-    bigram = ByteBigram()
-    bigram.fit(pieces[index] for index in sides["train"])
-    evaluated = read_store(folder, "held_out").pieces_within(config.evaluation_tokens)
-    bits = bigram.bits_per_byte(pieces[index] for index in sides["held_out"][:evaluated])
-    return {"notes": notes, "bigram_bits_per_byte": bits}
-
-
-def _cut_in_two(pieces: PieceFile, deal: Deal) -> Deal:
-    """Replaces a single piece by its halves where it has two; returns the deal that holds the second one out."""
-    text = pieces[0].decode("utf-8")
-    middle = len(text) // 2
-    border = max(text.rfind(mark, middle // 2, middle + middle // 2) for mark in "\n ")
-    if border <= 0:
-        border = middle
-    halves = [text[:border].rstrip(), text[border:].lstrip()]
-    if not all(halves):
-        return deal
-    pieces.clear()
-    for half in halves:
-        pieces.append(half)
-    return Deal(deal.fraction, held_out=[False, True], digests=[digest(half) for half in halves])
-
-
-def _read_meta(folder: Path) -> dict[str, Any] | None:
-    """Returns what `_build` noted, or None when the corpus is not there or not whole."""
-    try:
-        meta = json.loads((folder / _META).read_text(encoding="utf-8"))
-        for name in ("train", "held_out"):
-            read_store(folder, name)
-    except (OSError, ValueError, DataError):
+        meta = json.loads((folder / META).read_text(encoding="utf-8"))
+        if not isinstance(meta, dict) or not {"notes", "duplicates", "leaked", "files"} <= meta.keys():
+            return None
+        for number in range(num_sources):
+            for side in SIDES:
+                read_store(folder, f"{number}.{side}")
+        for name in (DOCUMENTS_FILE, BIGRAM_FILE):
+            np.load(folder / name, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, TypeError, EOFError, DataError):
         return None
-    return meta if isinstance(meta, dict) and {"notes", "bigram_bits_per_byte", "files"} <= meta.keys() else None
+    return meta
 
 
 @contextlib.contextmanager

@@ -1,9 +1,17 @@
-"""Documents cut into pieces, and pieces dealt to training or held-out text by what they say."""
+"""Documents cut into pieces, and pieces dealt to training or held-out text by what they say.
+
+N = pieces.
+"""
 
 import hashlib
-from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
 
 from trfmoe_core.data.clean import normal_form
+from trfmoe_core.data.store import Digests, Ints
+
+Flags = npt.NDArray[np.bool_]
 
 # What a piece would rather end at, best first: page, paragraph, line, word.
 _BORDERS = (b"\f", b"\n\n", b"\n", b" ")
@@ -45,52 +53,47 @@ def digest(piece: str) -> bytes:
     return hashlib.blake2b(normal_form(piece).encode("utf-8", "replace"), digest_size=16).digest()
 
 
-def is_held_out(piece_digest: bytes, fraction: float) -> bool:
-    """Returns whether a piece with this digest is held out: the same answer on every node, in every file order."""
-    return int.from_bytes(piece_digest[:8], "big") < fraction * 2.0**64
+def as_numbers(digests: bytes) -> Digests:
+    """Returns (N, 2) the digests of N pieces, one after the other, as pairs of numbers that sort like the bytes."""
+    return np.frombuffer(digests, dtype=">u8").astype(np.uint64).reshape(-1, 2)
 
 
-@dataclass
-class Deal:
-    """Deals pieces to two sides, each distinct piece once.
+def first_of_each(digests: Digests) -> Flags:
+    """Returns (N,) True for every digest that did not come before."""
+    order = np.lexsort((digests[:, 1], digests[:, 0]))
+    ordered = digests[order]
+    new = np.ones(len(order), dtype=np.bool_)
+    new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    first = np.zeros(len(order), dtype=np.bool_)
+    # lexsort is stable, so the first of equals is the one that came first.
+    first[order[new]] = True
+    return first
 
-    Attributes:
-        held_out: for every kept piece, in order, whether it is held out.
-        digests: the kept pieces' digests.
-        sizes: the kept pieces' characters.
-        duplicates: pieces dropped because the same text came before.
-    """
 
-    fraction: float
-    held_out: list[bool] = field(default_factory=list)
-    digests: list[bytes] = field(default_factory=list)
-    sizes: list[int] = field(default_factory=list)
-    duplicates: int = 0
-    _seen: set[bytes] = field(default_factory=set)
+def is_held_out(digests: Digests, fraction: float) -> Flags:
+    """Returns (N,) whether each piece is held out: the same answer on every node, in every order of the files."""
+    return digests[:, 0] < np.uint64(min(int(fraction * 2.0**64), 2**64 - 1))
 
-    def add(self, piece: str) -> bool:
-        """Returns whether the piece is kept, that is new."""
-        mark = digest(piece)
-        if mark in self._seen:
-            self.duplicates += 1
-            return False
-        self._seen.add(mark)
-        self.digests.append(mark)
-        self.sizes.append(len(piece))
-        self.held_out.append(is_held_out(mark, self.fraction))
-        return True
 
-    def ensure_both_sides(self) -> bool:
-        """Holds out the last tenth of the text (at least one piece) where a side would be empty.
+def last_tenth(sizes: Ints) -> Flags:
+    """Returns (N,) True for the last pieces that make up a tenth of the text, but neither for none nor for all."""
+    total = int(sizes.sum())
+    # What the text holds from each piece on.
+    rest = total - np.cumsum(sizes) + sizes
+    enough = np.flatnonzero(10 * rest >= total)
+    first = min(max(1, int(enough[-1])), len(sizes) - 1)
+    return np.arange(len(sizes)) >= first
 
-        Returns whether it had to. Needs two pieces or more.
-        """
-        if any(self.held_out) and not all(self.held_out):
-            return False
-        total = sum(self.sizes)
-        first, tail = len(self.sizes) - 1, self.sizes[-1]
-        while first > 1 and 10 * tail < total:
-            first -= 1
-            tail += self.sizes[first]
-        self.held_out = [index >= first for index in range(len(self.sizes))]
-        return True
+
+def in_both(one: Digests, other: Digests) -> Flags:
+    """Returns, for every digest of `one`, whether it stands in `other` too."""
+    both = np.concatenate([other, one])
+    order = np.lexsort((both[:, 1], both[:, 0]))
+    ordered = both[order]
+    new = np.ones(len(order), dtype=np.bool_)
+    new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    # The stable order puts those of `other` first among equals.
+    seen = (order < len(other))[np.flatnonzero(new)][np.cumsum(new) - 1]
+    found = np.zeros(len(order), dtype=np.bool_)
+    found[order] = seen
+    return found[len(other) :]

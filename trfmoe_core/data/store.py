@@ -1,32 +1,41 @@
-"""Tokens on disk: one flat memory-mapped array and where its pieces lie."""
+"""Tokens on disk: one flat memory-mapped array, where its pieces lie, and what is known about each.
+
+N = pieces.
+"""
 
 import json
-from collections.abc import Iterable
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from trfmoe_core.errors import DataError
 
-Offsets = npt.NDArray[np.int64]
+Ints = npt.NDArray[np.int64]
+Digests = npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True, eq=False)
 class TokenStore:
-    """The pieces of one side of a corpus.
+    """The pieces of one side of one source. Everything is memory-mapped when loaded.
 
     Attributes:
-        tokens: (num_tokens,) uint16 or uint32, memory-mapped when loaded; every piece is bos followed by its ids.
-        piece_offsets: (pieces + 1,) where each piece starts in `tokens`; the last entry is num_tokens.
-        piece_bytes: (pieces,) UTF-8 bytes of each piece.
+        tokens: (num_tokens,) uint16 or uint32; every piece is bos followed by its ids.
+        piece_offsets: (N + 1,) where each piece starts in `tokens`; the last entry is num_tokens.
+        piece_bytes: (N,) UTF-8 bytes of each piece.
+        digests: (N, 2) `split.digest` of each piece as two numbers.
+        documents: (N,) each piece's row in the corpus' table of documents.
     """
 
     tokens: npt.NDArray[np.uint16 | np.uint32]
-    piece_offsets: Offsets
-    piece_bytes: Offsets
+    piece_offsets: Ints
+    piece_bytes: Ints
+    digests: Digests
+    documents: Ints
 
     @property
     def num_tokens(self) -> int:
@@ -43,53 +52,102 @@ class TokenStore:
         """Number of pieces."""
         return int(self.piece_bytes.size)
 
-    def pieces_within(self, max_tokens: int) -> int:
-        """Returns how many whole pieces from the first on fit into `max_tokens`, at least one."""
-        return max(1, int(np.searchsorted(self.piece_offsets, max_tokens, side="right")) - 1)
+    def piece(self, number: int) -> npt.NDArray[np.uint16 | np.uint32]:
+        """Returns the tokens of one piece, its bos first."""
+        return self.tokens[int(self.piece_offsets[number]) : int(self.piece_offsets[number + 1])]
+
+    def part(self, begin: int, end: int) -> "TokenStore":
+        """Returns the pieces from `begin` up to `end` as a store of their own."""
+        offsets = self.piece_offsets[begin : end + 1]
+        return TokenStore(
+            tokens=self.tokens[int(offsets[0]) : int(offsets[-1])],
+            piece_offsets=offsets - offsets[0],
+            piece_bytes=self.piece_bytes[begin:end],
+            digests=self.digests[begin:end],
+            documents=self.documents[begin:end],
+        )
 
 
-def token_dtype(vocab_size: int) -> type[np.uint16] | type[np.uint32]:
-    """Returns the smallest type that holds every id below `vocab_size`."""
-    return np.uint16 if vocab_size < 1 << 16 else np.uint32
+def token_dtype(vocab_size: int) -> "np.dtype[np.uint16] | np.dtype[np.uint32]":
+    """Returns the smallest type that holds every id below `vocab_size`, with the same bytes on every machine."""
+    return np.dtype("<u2") if vocab_size < 1 << 16 else np.dtype("<u4")
 
 
-def write_store(
-    folder: Path, name: str, pieces: Iterable[tuple[npt.NDArray[np.int32], int]], bos_id: int, vocab_size: int
-) -> None:
-    """Writes `pieces`, pairs of (ids, UTF-8 bytes), as `<name>.*` into `folder`, one piece in memory at a time."""
-    dtype = np.dtype(token_dtype(vocab_size)).newbyteorder("<")
-    offsets, sizes = [0], []
-    bos = np.array([bos_id], dtype=dtype).tobytes()
-    with (folder / f"{name}.tokens").open("wb") as file:
-        for ids, num_bytes in pieces:
-            file.write(bos)
-            file.write(ids.astype(dtype).tobytes())
-            offsets.append(offsets[-1] + ids.size + 1)
-            sizes.append(num_bytes)
-    np.save(folder / f"{name}.offsets.npy", np.array(offsets, dtype=np.int64), allow_pickle=False)
-    np.save(folder / f"{name}.bytes.npy", np.array(sizes, dtype=np.int64), allow_pickle=False)
-    meta = {"dtype": dtype.str, "tokens": offsets[-1], "pieces": len(sizes)}
-    (folder / f"{name}.json").write_text(json.dumps(meta), encoding="utf-8")
+class StoreWriter:
+    """Writes a store as `<name>.*` into a folder, run by run. A context manager; leaving it completes the files."""
+
+    def __init__(self, folder: Path, name: str, vocab_size: int) -> None:
+        """Creates the file of tokens."""
+        self._base = folder / name
+        self._dtype = token_dtype(vocab_size)
+        self._file = self._path("tokens").open("wb")
+        self._sizes: list[Ints] = [np.zeros(1, dtype=np.int64)]
+        self._bytes: list[Ints] = [np.zeros(0, dtype=np.int64)]
+        self._digests: list[Digests] = [np.zeros((0, 2), dtype=np.uint64)]
+        self._documents: list[Ints] = [np.zeros(0, dtype=np.int64)]
+
+    def __enter__(self) -> Self:
+        """Returns the writer itself."""
+        return self
+
+    def append(self, tokens: npt.NDArray[Any], sizes: Ints, num_bytes: Ints, digests: Digests, documents: Ints) -> None:
+        """Adds pieces: their tokens in a row, each with its bos, and for each its tokens, bytes, digest, document."""
+        self._file.write(tokens.astype(self._dtype, copy=False).tobytes())
+        self._sizes.append(sizes)
+        self._bytes.append(num_bytes)
+        self._digests.append(digests)
+        self._documents.append(documents)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Writes the tables and syncs everything, unless an error ends the writing."""
+        with self._file:
+            if error is not None:
+                return
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        offsets = np.cumsum(np.concatenate(self._sizes), dtype=np.int64)
+        self._save("offsets", offsets)
+        self._save("bytes", np.concatenate(self._bytes).astype(np.int64))
+        self._save("digests", np.concatenate(self._digests))
+        self._save("documents", np.concatenate(self._documents).astype(np.int64))
+        meta = {"dtype": self._dtype.str, "tokens": int(offsets[-1]), "pieces": int(offsets.size) - 1}
+        self._path("json").write_text(json.dumps(meta), encoding="utf-8")
+
+    def _save(self, table: str, values: npt.NDArray[Any]) -> None:
+        with self._path(f"{table}.npy").open("wb") as file:
+            np.save(file, values, allow_pickle=False)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _path(self, suffix: str) -> Path:
+        return self._base.with_name(f"{self._base.name}.{suffix}")
 
 
 def read_store(folder: Path, name: str) -> TokenStore:
-    """Returns the store `name` of `folder`, its tokens memory-mapped and read-only.
+    """Returns the store `name` of `folder`, memory-mapped and read-only. It may be empty.
 
     Raises:
         DataError: a file is missing, or its size is not what was written.
     """
     try:
         meta: dict[str, Any] = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-        tokens = np.memmap(folder / f"{name}.tokens", dtype=np.dtype(meta["dtype"]), mode="r")
-        offsets = np.load(folder / f"{name}.offsets.npy", allow_pickle=False)
-        sizes = np.load(folder / f"{name}.bytes.npy", allow_pickle=False)
+        dtype = np.dtype(meta["dtype"])
+        tokens: npt.NDArray[Any] = (
+            np.memmap(folder / f"{name}.tokens", dtype=dtype, mode="r") if meta["tokens"] else np.zeros(0, dtype=dtype)
+        )
+        offsets, sizes, digests, documents = (
+            np.load(folder / f"{name}.{table}.npy", mmap_mode="r" if meta["pieces"] else None, allow_pickle=False)
+            for table in ("offsets", "bytes", "digests", "documents")
+        )
         whole = (
             tokens.size == meta["tokens"] == offsets[-1]
-            and sizes.size == meta["pieces"] == offsets.size - 1
-            and sizes.size > 0
+            and sizes.size == meta["pieces"] == offsets.size - 1 == documents.size
+            and digests.shape == (sizes.size, 2)
         )
     except (OSError, ValueError, KeyError, TypeError, IndexError, EOFError) as error:
         raise DataError(f"token store {folder / name} cannot be read: {error}; delete {folder}") from error
     if not whole:
         raise DataError(f"token store {folder / name} is not whole; delete {folder}")
-    return TokenStore(tokens=tokens, piece_offsets=offsets, piece_bytes=sizes)
+    return TokenStore(tokens, offsets, sizes, digests, documents)

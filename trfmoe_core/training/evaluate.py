@@ -10,7 +10,7 @@ from trfmoe_core.model.transformer import MoETransformer
 from trfmoe_core.training.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
-    from trfmoe_core.data.batches import EvaluationSet
+    from trfmoe_core.data.evaluation import EvaluationSet
 
 
 @dataclass(frozen=True)

@@ -195,7 +195,7 @@ class Trainer:
             wrapped = self._forward if isinstance(self._forward, DistributedDataParallel) else None
             with nullcontext() if wrapped is None or last else wrapped.no_sync():
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16):
-                    output = self._forward(batch[:, :-1], batch[:, 1:])
+                    output = self._forward(batch[:, :-1], batch[:, 1:], self._counted(batch, stream))
                 counts_LE += output.expert_counts_LE
                 # Copied while the device is busy with the backward pass, so that nothing waits for the counts.
                 counted_LE, copied = _to_host(counts_LE)
@@ -214,6 +214,10 @@ class Trainer:
         batch = whole[self.ranks.rank * rows : (self.ranks.rank + 1) * rows]
         self._waited_s += time.perf_counter() - started
         return batch.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else batch
+
+    def _counted(self, batch: Tensor, stream: "BatchStream") -> Tensor | None:
+        """Returns which targets count, where some are padding."""
+        return None if stream.ignored_target is None else batch[:, 1:] != stream.ignored_target
 
     def _idle(self, counts_LE: Tensor) -> set[str]:
         """Returns the blocks of the experts that received no token."""

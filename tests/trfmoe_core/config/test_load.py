@@ -179,3 +179,10 @@ def test_a_tokenizer_is_a_folder_where_there_is_one_or_else_a_name_on_the_hub(
 ) -> None:
     (tmp_path / "own" / "bpe").mkdir(parents=True)
     assert tokenizer_place(given, lambda path: str((tmp_path / path).resolve())) == expected.format(base=tmp_path)
+
+
+def test_whole_pieces_want_a_mask_between_them(tmp_path: Path) -> None:
+    path = write(tmp_path, "data: {packing: best_fit}")
+    with pytest.raises(ConfigError, match=r"data\.packing: best_fit .*model\.document_mask=true"):
+        load_recipe(path)
+    assert load_recipe(path, ["model.document_mask=true"]).data.packing == "best_fit"

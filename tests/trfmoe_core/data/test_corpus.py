@@ -3,14 +3,18 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from trfmoe_core.config import DataConfig
-from trfmoe_core.data import corpus as corpus_module
+from trfmoe_core.data import build as build_module
 from trfmoe_core.data.baseline import ByteBigram
-from trfmoe_core.data.corpus import Corpus, describe_files, prepare_corpus
+from trfmoe_core.data.build import describe_files
+from trfmoe_core.data.corpus import Corpus, prepare_corpus
+from trfmoe_core.data.evaluation import evaluation_pieces
+from trfmoe_core.data.sources import SOURCES, SourceSettings
 from trfmoe_core.data.store import TokenStore
 from trfmoe_core.data.tokenizer import ByteTokenizer
 from trfmoe_core.errors import DataError
@@ -35,6 +39,18 @@ def pieces(store: TokenStore) -> list[str]:
     return texts
 
 
+def train(corpus: Corpus) -> TokenStore:
+    """The training text of the one source."""
+    (source,) = corpus.sources
+    return source.train
+
+
+def held_out(corpus: Corpus) -> TokenStore:
+    """The held-out text of the one source."""
+    (source,) = corpus.sources
+    return source.held_out
+
+
 def write_text(folder: Path, name: str = "a.txt", paragraphs: range = range(200)) -> Path:
     folder.mkdir(exist_ok=True)
     text = "\n\n".join(f"Paragraph {n} tells of {n * n} things and of what {n + 7} of them did." for n in paragraphs)
@@ -48,7 +64,7 @@ def test_a_mixed_folder_gives_its_good_text_and_a_report_a_file(mixed_folder: Pa
         (path.name for path in mixed_folder.rglob("*") if path.is_file()),
         key=lambda name: "deep/" * (name == "latin.md") + name,
     )
-    text = "\n".join(pieces(corpus.train) + pieces(corpus.held_out))
+    text = "\n".join(pieces(train(corpus)) + pieces(held_out(corpus)))
     for number in (0, 15, 100, 115, 200, 207, 300, 307, 400, 407):
         assert f"fox number {number} " in " ".join(text.split())
     assert "secret" not in text
@@ -59,15 +75,16 @@ def test_a_mixed_folder_gives_its_good_text_and_a_report_a_file(mixed_folder: Pa
 
 def test_the_split_is_by_text_and_complete(tmp_path: Path) -> None:
     one = prepare(write_text(tmp_path / "one"), tmp_path / "cache")
-    train, held_out = set(pieces(one.train)), set(pieces(one.held_out))
-    assert len(train) + len(held_out) == one.train.num_pieces + one.held_out.num_pieces
-    assert 0 < len(held_out) < len(train)
+    seen, hidden = set(pieces(train(one))), set(pieces(held_out(one)))
+    assert len(seen) + len(hidden) == train(one).num_pieces + held_out(one).num_pieces
+    assert 0 < len(hidden) < len(seen)
     write_text(tmp_path / "two", "z.txt")
     two = prepare(write_text(tmp_path / "two", "b.txt", range(1000, 1100)), tmp_path / "cache")
-    assert train <= set(pieces(two.train))
-    assert held_out <= set(pieces(two.held_out))
-    assert two.train.num_bytes == sum(len(text.encode()) for text in pieces(two.train))
-    assert two.train.tokens.dtype == np.uint16
+    assert seen <= set(pieces(train(two)))
+    assert hidden <= set(pieces(held_out(two)))
+    assert (one.leaked, two.leaked) == (0, 0)
+    assert train(two).num_bytes == sum(len(text.encode()) for text in pieces(train(two)))
+    assert train(two).tokens.dtype == np.uint16
 
 
 def test_repeated_pieces_are_left_out_and_counted(tmp_path: Path) -> None:
@@ -75,20 +92,20 @@ def test_repeated_pieces_are_left_out_and_counted(tmp_path: Path) -> None:
     once = prepare(folder, tmp_path / "cache")
     (folder / "b.md").write_text((folder / "a.txt").read_text().upper())
     twice = prepare(folder, tmp_path / "cache")
-    assert pieces(twice.train) == pieces(once.train)
+    assert pieces(train(twice)) == pieces(train(once))
     assert twice.notes == [
-        f"{once.train.num_pieces + once.held_out.num_pieces} pieces that stood there before were left out"
+        f"{train(once).num_pieces + held_out(once).num_pieces} pieces that stood there before were left out"
     ]
 
 
 def test_few_pieces_give_both_sides(tmp_path: Path) -> None:
     folder = write_text(tmp_path / "in", paragraphs=range(30))
     corpus = prepare(folder, tmp_path / "cache", CONFIG.model_copy(update={"held_out": 1e-9}))
-    assert corpus.held_out.num_bytes >= 0.08 * corpus.train.num_bytes
+    assert held_out(corpus).num_bytes >= 0.08 * train(corpus).num_bytes
     assert "last tenth" in corpus.notes[0]
     (folder / "a.txt").write_text("only one sentence of some words")
     corpus = prepare(folder, tmp_path / "cache")
-    assert pieces(corpus.train) + pieces(corpus.held_out) == ["only one sentence of", "some words"]
+    assert sorted(pieces(train(corpus)) + pieces(held_out(corpus))) == ["only one sentence of", "some words"]
     assert "cut in two" in corpus.notes[0]
 
 
@@ -109,13 +126,13 @@ def test_no_text_is_an_error_that_lists_the_files(tmp_path: Path, mixed_folder: 
 
 def test_prepared_once_for_a_content_wherever_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = prepare(write_text(tmp_path / "in"), tmp_path / "cache")
-    stamp = (tmp_path / "cache" / "corpora" / first.key / "train.tokens").stat().st_mtime_ns
+    stamp = (tmp_path / "cache" / "corpora" / first.key / "0.train.tokens").stat().st_mtime_ns
 
     def refuse(*_: object) -> None:
         raise AssertionError("read again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(corpus_module, "_read_all", refuse)
+        patch.setattr(build_module, "_read_all", refuse)
         again = prepare((tmp_path / "in").rename(tmp_path / "moved"), tmp_path / "cache")
         assert again.key == first.key
         assert again.files[0].path == str(tmp_path / "moved" / "a.txt")
@@ -125,7 +142,7 @@ def test_prepared_once_for_a_content_wherever_it_lies(tmp_path: Path, monkeypatc
         (tmp_path / "moved" / "a.txt").write_text("changed")
         with pytest.raises(AssertionError, match="read again"):
             prepare(tmp_path / "moved", tmp_path / "cache")
-    assert (tmp_path / "cache" / "corpora" / first.key / "train.tokens").stat().st_mtime_ns == stamp
+    assert (tmp_path / "cache" / "corpora" / first.key / "0.train.tokens").stat().st_mtime_ns == stamp
 
 
 def test_same_files_give_the_same_bytes(tmp_path: Path, mixed_folder: Path) -> None:
@@ -139,18 +156,18 @@ def test_same_files_give_the_same_bytes(tmp_path: Path, mixed_folder: Path) -> N
 def test_a_spoilt_cache_is_built_anew(tmp_path: Path) -> None:
     folder = write_text(tmp_path / "in")
     first = prepare(folder, tmp_path / "cache")
-    expected = pieces(first.train)
+    expected = pieces(train(first))
     home = tmp_path / "cache" / "corpora" / first.key
     for name, data in (
-        ("train.tokens", b"abc"),
+        ("0.train.tokens", b"abc"),
         ("corpus.json", b"{}"),
-        ("held_out.bytes.npy", b""),
-        ("train.json", b"["),
+        ("0.held_out.bytes.npy", b""),
+        ("0.train.json", b"["),
     ):
         (home / name).write_bytes(data)
-        assert pieces(prepare(folder, tmp_path / "cache").train) == expected
-    (home / "train.offsets.npy").unlink()
-    assert pieces(prepare(folder, tmp_path / "cache").train) == expected
+        assert pieces(train(prepare(folder, tmp_path / "cache"))) == expected
+    (home / "0.train.offsets.npy").unlink()
+    assert pieces(train(prepare(folder, tmp_path / "cache"))) == expected
 
 
 def test_a_build_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,11 +177,11 @@ def test_a_build_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(corpus_module, "write_text", full)
+        patch.setattr(build_module, "write_text", full)
         with pytest.raises(DataError, match="No space left on device"):
             prepare(folder, tmp_path / "cache")
-    assert [path.suffix for path in (tmp_path / "cache" / "corpora").iterdir()] == [".lock"]
-    assert prepare(folder, tmp_path / "cache").train.num_pieces > 0
+    assert sorted(path.suffix for path in (tmp_path / "cache" / "corpora").iterdir()) == [".lock", ".shards"]
+    assert train(prepare(folder, tmp_path / "cache")).num_pieces > 0
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="choose another cache_dir"):
         prepare(folder, tmp_path / "file")
@@ -177,7 +194,7 @@ def test_three_processes_at_once_share_one_corpus(tmp_path: Path, write_pdf: Cal
         "import sys; from pathlib import Path; from trfmoe_core.config import DataConfig\n"
         "from trfmoe_core.data.corpus import prepare_corpus; from trfmoe_core.data.tokenizer import ByteTokenizer\n"
         "c = prepare_corpus([sys.argv[1]], DataConfig(piece_bytes=256), ByteTokenizer(), Path(sys.argv[2]))\n"
-        "print(c.key, c.train.num_tokens, c.held_out.num_tokens)\n"
+        "print(c.key, c.train_tokens, c.held_out_tokens)\n"
         "sys.exit('torch' in sys.modules)"
     )
     command = [sys.executable, "-c", program, str(folder), str(tmp_path / "cache")]
@@ -193,8 +210,107 @@ def test_three_processes_at_once_share_one_corpus(tmp_path: Path, write_pdf: Cal
 def test_bigram_is_that_of_the_pieces(tmp_path: Path) -> None:
     corpus = prepare(write_text(tmp_path / "in"), tmp_path / "cache")
     bigram = ByteBigram()
-    bigram.fit(text.encode() for text in pieces(corpus.train))
-    used = corpus.held_out.pieces_within(CONFIG.evaluation_tokens)
-    expected = bigram.bits_per_byte(text.encode() for text in pieces(corpus.held_out)[:used])
+    bigram.fit(text.encode() for text in pieces(train(corpus)))
+    used = evaluation_pieces([held_out(corpus)], [1.0], CONFIG.evaluation_tokens)
+    texts = pieces(held_out(corpus))
+    expected = bigram.bits_per_byte(texts[piece].encode() for _, piece in used)
     assert corpus.bigram_bits_per_byte == pytest.approx(expected)
     assert 1 < expected < 5
+
+
+def entry(folder: Path, **more: object) -> SourceSettings:
+    return SOURCES["files"].model_validate({"source": "files", "path": str(folder), **more})
+
+
+def test_sources_stay_apart_and_share_one_split(tmp_path: Path) -> None:
+    one = write_text(tmp_path / "one", paragraphs=range(300))
+    two = write_text(write_text(tmp_path / "two", "b.txt", range(900, 1200)), "c.txt", range(300))
+    entries = [entry(one, weight=3.0, on_end="stop"), entry(two)]
+    corpus = prepare_corpus(entries, CONFIG, ByteTokenizer(), tmp_path / "cache")
+    first, second = corpus.sources
+    assert [(source.weight, source.stops) for source in corpus.sources] == [(3.0, True), (1.0, False)]
+    assert (first.name, second.name) == (str(one), str(two))
+    texts = [set(pieces(store)) for source in corpus.sources for store in (source.train, source.held_out)]
+    assert all(texts)
+    assert sum(map(len, texts)) == len(set.union(*texts))
+    # What stands in both counts for the first, and the side is the text's own.
+    alone = prepare(one, tmp_path / "cache")
+    assert (texts[0], texts[1]) == (set(pieces(train(alone))), set(pieces(held_out(alone))))
+    assert corpus.duplicates > 10
+    assert (corpus.leaked, corpus.notes) == (0, [f"{corpus.duplicates} pieces that stood there before were left out"])
+    assert corpus.train_tokens == first.train.num_tokens + second.train.num_tokens
+    # Weights say how the tokens are used, not what they are.
+    other = prepare_corpus([entry(one), entry(two, weight=9.0)], CONFIG, ByteTokenizer(), tmp_path / "cache")
+    assert other.key == corpus.key
+    assert other.sources[1].weight == 9.0
+    assert other.evaluation(32, 512).tokens.tolist() != corpus.evaluation(32, 512).tokens.tolist()
+
+
+def test_a_source_whose_text_stands_elsewhere_takes_no_part(tmp_path: Path) -> None:
+    one = write_text(tmp_path / "one")
+    two = write_text(tmp_path / "two", "b.txt", range(100))
+    (tmp_path / "two" / "b.txt").write_text((one / "a.txt").read_text()[:4000].upper().rpartition("\n\n")[0])
+    corpus = prepare_corpus([entry(one), entry(two)], CONFIG, ByteTokenizer(), tmp_path / "cache")
+    assert [source.name for source in corpus.sources] == [str(one)]
+    assert f"{two}: no text to train on; it takes no part" in corpus.notes
+
+
+def test_duplicates_may_stay_and_then_lie_on_one_side(tmp_path: Path) -> None:
+    folder = write_text(tmp_path / "in")
+    once = prepare(folder, tmp_path / "cache")
+    (folder / "b.md").write_text((folder / "a.txt").read_text() + "\n")
+    corpus = prepare(folder, tmp_path / "cache", CONFIG.model_copy(update={"deduplicate": False}))
+    assert train(corpus).num_tokens > 1.9 * train(once).num_tokens
+    assert (corpus.duplicates, corpus.leaked, corpus.notes) == (0, 0, [])
+    assert set(pieces(train(corpus))) >= set(pieces(train(once)))
+
+
+def test_every_piece_says_where_it_comes_from(tmp_path: Path, mixed_folder: Path) -> None:
+    corpus = prepare(mixed_folder, tmp_path / "cache")
+    (source,) = corpus.sources
+    for store in (source.train, source.held_out):
+        for number, text in enumerate(pieces(store)):
+            unit, place = corpus.documents[int(store.documents[number])]
+            file = Path(source.files[unit])
+            if file.name == "some.jsonl":
+                assert place == b"line 1"
+            if "fox number 10" in text and "fox number 300 " not in text and file.suffix == ".parquet":
+                assert place in (b"row 1", b"row 3")
+            if file.suffix in (".txt", ".md"):
+                raw = file.read_bytes().decode("latin-1" if file.name == "latin.md" else "utf-8")
+                assert text.split()[-1] in raw
+
+
+def test_settings_of_use_prepare_nothing_anew(tmp_path: Path) -> None:
+    folder = write_text(tmp_path / "in")
+    first = prepare(folder, tmp_path / "cache")
+    used = {"packing": "best_fit", "loader_threads": 3, "processes": 2, "evaluation_tokens": 4096}
+    assert prepare(folder, tmp_path / "cache", CONFIG.model_copy(update=used)).key == first.key
+    for change in ({"deduplicate": False}, {"held_out": 0.2}, {"piece_bytes": 300}):
+        assert prepare(folder, tmp_path / "cache", CONFIG.model_copy(update=change)).key != first.key
+
+
+@pytest.mark.parametrize("times", [1, 2, 99])
+def test_a_file_that_changes_is_read_again_and_left_out_if_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    folder = write_text(tmp_path / "in")
+    log = folder / "log.txt"
+    log.write_text("the log begins\n\n")
+    real, left = build_module._read_all, [times]
+
+    def read(*arguments: Any) -> Any:
+        if left[0]:
+            left[0] -= 1
+            with log.open("a") as file:
+                file.write(f"entry {left[0]} of the log, which goes on and on\n\n")
+        return real(*arguments)
+
+    monkeypatch.setattr(build_module, "_read_all", read)
+    corpus = prepare(folder, tmp_path / "cache")
+    text = "\n".join(pieces(train(corpus)) + pieces(held_out(corpus)))
+    (report,) = [report for report in corpus.files if report.path == str(log)]
+    assert (report.status, "the log begins" in text) == (("ok", True) if times == 1 else ("changed", False))
+    assert "Paragraph 7 " in text
+    monkeypatch.setattr(build_module, "_read_all", real)
+    assert "the log begins" in "\n".join(pieces(train(prepare(folder, tmp_path / "cache")))) or times == 1

@@ -131,7 +131,7 @@ def same_result(first: dict[str, Any], second: dict[str, Any]) -> None:
     ours, theirs = (load_file(Path(run["run_dir"]) / last / "outer.safetensors") for run in (first, second))
     assert ours.keys() == theirs.keys() and all(ours[key].equal(theirs[key]) for key in ours)
     states = [json.loads((Path(run["run_dir"]) / last / "state.json").read_text()) for run in (first, second)]
-    assert states[0]["cursor"] == states[1]["cursor"] and states[0]["best"] == states[1]["best"]
+    assert states[0]["place"] == states[1]["place"] and states[0]["best"] == states[1]["best"]
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(recipe: Path, capfd: pytest.CaptureFixture[str]) -> None:

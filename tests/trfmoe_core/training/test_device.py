@@ -56,6 +56,7 @@ prepare_process(config, int(sys.argv[1]))
 model = MODEL.model_copy(update={"width": 128, "heads": 4, "context": 128, "experts": 8, "expert_width": 96})
 class Stream:
     number = 0
+    ignored_target = None
     def next(self):
         self.number += 1
         return np.random.default_rng(self.number).integers(0, 300, (16, 129))

@@ -26,6 +26,8 @@ VOCAB = 64
 class CountingStream:
     """Batches of arithmetic sequences, a pure function of the position."""
 
+    ignored_target: int | None = None
+
     def __init__(self, batch_size: int, position: int = 0) -> None:
         self.batch_size, self.position = batch_size, position
 
@@ -221,3 +223,28 @@ def test_bfloat16_trains_with_float32_weights_and_moments() -> None:
     assert losses[-1] < losses[0]
     floats = [*weights(trainer).values(), *(t for t in trainer.state().values() if t.ndim)]
     assert {tensor.dtype for tensor in floats} == {torch.float32}
+
+
+def test_targets_that_are_padding_do_not_count() -> None:
+    """A stream of whole pieces: what follows the padding changes neither loss nor gradient."""
+
+    class Padded(CountingStream):
+        ignored_target = VOCAB - 1
+
+        def next(self) -> npt.NDArray[np.int64]:
+            rows = super().next()
+            rows[:, 9:] = self.ignored_target
+            return rows
+
+    class Short(CountingStream):
+        def next(self) -> npt.NDArray[np.int64]:
+            return super().next()[:, :9]
+
+    one: Any = Padded(4)
+    other: Any = Short(4)
+    padded, short = make_trainer(make_config()), make_trainer(make_config())
+    for trainer in (padded, short):
+        trainer.model.config = MODEL.model_copy(update={"balance_weight": 0.0})
+    assert padded.train(one, 1).loss == pytest.approx(short.train(other, 1).loss, rel=1e-5)
+    for name, weight in weights(short).items():
+        torch.testing.assert_close(weights(padded)[name], weight, rtol=1e-4, atol=1e-5)

@@ -14,12 +14,18 @@ def simulation_resources(recipe: Recipe) -> dict[str, float]:
     number of CPUs, not the machine's.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = max([recipe.training.threads, *(node.threads or 1 for node in recipe.nodes)])
-    cpus = min(threads, cores)
-    actors = max(1, min(recipe.federation_size, cores // cpus))
-    settings: dict[str, float] = {"client-resources-num-cpus": cpus, "init-args-num-cpus": cpus * actors}
     gpus = count_gpus() if _wants_gpu(recipe) else 0
-    share = 0.0 if gpus == 0 else min(1.0, int(1000 * gpus / actors) / 1000)
+    asked = [node.devices or recipe.training.devices for node in recipe.nodes] or [recipe.training.devices]
+    devices = max(max(1, gpus) if count == "all" else count for count in asked)
+    threads = max([recipe.training.threads, *(node.threads or 1 for node in recipe.nodes)])
+    cpus = min(threads * devices, cores)
+    actors = max(1, min(recipe.federation_size, cores // cpus))
+    if gpus and devices > 1:
+        actors = max(1, min(actors, gpus // devices))
+        share = float(min(devices, gpus))
+    else:
+        share = 0.0 if gpus == 0 else min(1.0, int(1000 * gpus / actors) / 1000)
+    settings: dict[str, float] = {"client-resources-num-cpus": cpus, "init-args-num-cpus": cpus * actors}
     return {**settings, "client-resources-num-gpus": share, "init-args-num-gpus": gpus}
 
 

@@ -141,8 +141,10 @@ def _train_in_ranks(
     from threading import Event, Thread
 
     from scripts.console import RunDisplay, RunLines
+    from scripts.simulate import resume_hint
     from scripts.train_rank import DATA
     from server.events import follow_events, read_events
+    from trfmoe_core.errors import RunError
     from trfmoe_core.training.launch import launch
 
     earlier, ended = len(read_events(folder.events_path)), Event()
@@ -157,6 +159,8 @@ def _train_in_ranks(
         viewer.start()
         try:
             launch("scripts.train_rank", [str(folder.path), DATA.dump_json(list(data)).decode()], device, size)
+        except RunError as error:
+            raise RunError(f"{error}; {resume_hint(folder.path, 'train')}") from error
         finally:
             ended.set()
             viewer.join()

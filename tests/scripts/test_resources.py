@@ -35,6 +35,19 @@ def test_resources(
     assert tuple(simulation_resources(recipe).values()) == expected
 
 
+@pytest.mark.parametrize(
+    ("cores", "gpus", "devices", "expected"),
+    [(8, 0, 2, (2, 6, 0.0, 0)), (2, 0, 4, (2, 2, 0.0, 0)), (16, 8, 4, (4, 8, 4.0, 8)), (16, 2, "all", (2, 2, 2.0, 2))],
+)
+def test_nodes_with_several_devices_get_them(
+    cores: int, gpus: int, devices: int | str, expected: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    monkeypatch.setattr(resources, "count_gpus", lambda: gpus)
+    recipe = Recipe.model_validate({"training": {"devices": devices}})
+    assert tuple(simulation_resources(recipe).values()) == expected
+
+
 def test_hidden_gpus_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     for value, count in (("", 0), ("-1", 0), ("0", 1), ("0,2", 2)):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from trfmoe_core.model.transformer import MoETransformer
+from trfmoe_core.training.memory import out_of_memory_explained
 from trfmoe_core.training.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
@@ -40,14 +41,15 @@ def evaluate(
         precision: bfloat16 computes under autocast; float32 does not.
         ranks: processes that share the windows; all of them must call, and get the same.
     """
-    model.to(device).eval()
-    nats = torch.zeros((), dtype=torch.float64, device=device)
-    for begin in range(ranks.rank * batch_size, len(evaluation_set.tokens), ranks.size * batch_size):
-        window = torch.from_numpy(evaluation_set.tokens[begin : begin + batch_size]).to(device)
-        mask = torch.from_numpy(evaluation_set.mask[begin : begin + batch_size]).to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
-            output = model(window[:, :-1], window[:, 1:], mask)
-        nats += output.cross_entropy.double() * mask.sum()
+    with out_of_memory_explained(device, f"evaluating {batch_size} windows of held-out text at once"):
+        model.to(device).eval()
+        nats = torch.zeros((), dtype=torch.float64, device=device)
+        for begin in range(ranks.rank * batch_size, len(evaluation_set.tokens), ranks.size * batch_size):
+            window = torch.from_numpy(evaluation_set.tokens[begin : begin + batch_size]).to(device)
+            mask = torch.from_numpy(evaluation_set.mask[begin : begin + batch_size]).to(device)
+            with torch.autocast(device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
+                output = model(window[:, :-1], window[:, 1:], mask)
+            nats += output.cross_entropy.double() * mask.sum()
     tokens = int(evaluation_set.mask.sum())
     total = float(ranks.sum(nats))
     loss = total / tokens

@@ -4,7 +4,7 @@ import datetime
 import logging
 from collections.abc import Callable
 
-from flwr.app import Context, Message
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from clients.drill import drill_mod, recipe_path
@@ -22,6 +22,7 @@ from strategies.messages import (
     read_header,
     read_parcel,
 )
+from strategies.pings import PING
 from trfmoe_core.config.places import home
 from trfmoe_core.config.section import Section
 from trfmoe_core.errors import TRFMoEError
@@ -70,6 +71,13 @@ def describe(message: Message, context: Context) -> Message:
     if reason:
         log.error("refused: %s", reason)
     return Message(pack(description.model_copy(update={"refusal": reason})), reply_to=message)
+
+
+@app.query(PING)
+@answered(_no_part)
+def ping(message: Message, context: Context) -> Message:
+    """Answers that this node takes messages."""
+    return Message(RecordDict(), reply_to=message)
 
 
 @app.train()

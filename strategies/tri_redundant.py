@@ -26,6 +26,7 @@ from strategies.federation import Federation
 from strategies.harm import Loss, mean
 from strategies.messages import DescribeRequest, TrainReply, TrainRequest, pack
 from strategies.outer import OuterOptimizer
+from strategies.pings import Pings
 from strategies.recording import Recorder
 from strategies.replay import ReplayGuard
 from strategies.replies import CheckedReply, check_reply, lacks_base
@@ -90,6 +91,7 @@ class TriRedundant(Strategy):
             tokenizer_fingerprint=tokenizer_fingerprint,
         )
         self.federation = Federation(request, recorder.record, self.clock)
+        self.pings = Pings(recorder.record, self.clock)
         seating = state["seating"] if state else None
         self._partial = recipe.experts.unheld == "absent"
         floor = recipe.model.top_k if self._partial else 0
@@ -279,12 +281,14 @@ class TriRedundant(Strategy):
         exchange = self._exchange = self._exchange or Exchange(grid=grid, clock=self.clock)
         seated = self.seating.placement.nodes
         online = self.federation.online
+        waiting = {name: pending for name in seated if name in online and (pending := exchange.busy(name))}
+        freed = self.pings.freed(grid, waiting)
         for name in seated:
             if name not in online:
                 self._missing(name, "not online when the round began")
                 continue
             pending = exchange.busy(name)
-            if pending is not None and pending.node_id != online[name].node_id:
+            if pending is not None and (name in freed or pending.node_id != online[name].node_id):
                 exchange.forget(name)
             elif pending is not None:
                 self._missing(name, f"still at work on round {pending.round}")

@@ -12,12 +12,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import psutil
 import yaml
 
 from scripts import flower_commands
@@ -60,11 +61,26 @@ class Deployment:
         folder: The run; its recipe's nodes are started.
         isolation: How SuperLink and executor live together; see `scripts/flower_commands.py`.
         tell: Called with a line whenever a process is started again.
+        host: The address that everything listens on.
+        launchers: Node -> a command that its SuperNode is started through, such as into a network namespace.
+        unchecked: Nodes that run whatever code arrives, with Flower's own client.
     """
 
-    def __init__(self, folder: RunFolder, isolation: Isolation, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        isolation: Isolation,
+        tell: Callable[[str], None],
+        *,
+        host: str = LOOPBACK,
+        launchers: Mapping[str, Sequence[str]] | None = None,
+        unchecked: Collection[str] = (),
+    ) -> None:
         self.folder = folder
         self.isolation: Isolation = isolation
+        self.host = host
+        self._launchers = launchers or {}
+        self._unchecked = unchecked
         self.services: dict[str, Service] = {}
         self.submission: Submission | None = None
         self._tell = tell
@@ -101,7 +117,9 @@ class Deployment:
         if self.isolation == "process":
             self._start_superexec(port)
         home = self._kit / "coordinator"
-        self.submission = Submission(self.folder, self._family, self._environment(home), port, home / "ca.crt")
+        self.submission = Submission(
+            self.folder, self._family, self._environment(home), f"{self.host}:{port}", home / "ca.crt"
+        )
         self.submission.register([(self._kit / "nodes" / n.name / "node.pub", _kit_node(n)) for n in nodes])
         digest = app_hash(app_folder())
         for node in nodes:
@@ -126,6 +144,15 @@ class Deployment:
             self._keep_up(service)
         return self._submission().finished(self._tell)
 
+    @property
+    def scratch(self) -> Path:
+        """The folder whose path marks every process of this deployment (`scripts/guard.py`)."""
+        return self._family.scratch
+
+    def processes(self) -> list[psutil.Process]:
+        """Returns every process of this deployment, at whatever depth."""
+        return self._family.descendants()
+
     def status(self) -> tuple[str, str]:
         """Returns Flower's status of the run and details."""
         if not self._family.alive:
@@ -139,7 +166,7 @@ class Deployment:
 
     def _coordinator(self, port: int) -> Coordinator:
         nodes = [_kit_node(node) for node in self.folder.recipe.nodes]
-        return Coordinator(host=LOOPBACK, port=port, superlink_port=port, nodes=nodes)
+        return Coordinator(host=self.host, port=port, superlink_port=port, nodes=nodes)
 
     def _environment(self, home: Path, first: Path | None = None) -> dict[str, str]:
         environment = flower_environment(home)
@@ -161,9 +188,9 @@ class Deployment:
 
     def _start_superlink(self, port: int, last: bool) -> bool:
         folder = self._kit / "coordinator"
-        argv = flower_commands.superlink(str(folder), LOOPBACK, port, self.isolation)
+        argv = flower_commands.superlink(str(folder), self.host, port, self.isolation)
         service = self._service(
-            "superlink", argv, self._environment(folder), 0.0, lambda: http_health(port, folder / "ca.crt")
+            "superlink", argv, self._environment(folder), 0.0, lambda: http_health(port, folder / "ca.crt", self.host)
         )
         try:
             self._await(service)
@@ -175,7 +202,7 @@ class Deployment:
 
     def _start_superexec(self, port: int) -> None:
         folder, health = self._kit / "coordinator", free_port()
-        argv = flower_commands.superexec(str(folder), port, health)
+        argv = flower_commands.superexec(str(folder), f"{self.host}:{port}", health)
         self._service("superexec", argv, self._environment(folder), 1.0, lambda: grpc_health(health))
 
     def _start_node(self, node: NodeSettings, port: int, digest: str) -> None:
@@ -183,13 +210,17 @@ class Deployment:
         settings = yaml.safe_dump(node.model_dump(mode="json"), sort_keys=False)
         write_file(folder / NODE_FILE, settings, 0o600)
         write_file(folder / ALLOWED_FILE, f"{digest}\n", 0o600)
-        environment = self._environment(folder, folder / "bin") | {
+        environment = self._environment(folder, None if node.name in self._unchecked else folder / "bin") | {
             "TRFMOE_PYTHON": sys.executable,
             "TRFMOE_NODE_FILE": str(folder / NODE_FILE),
         }
         own, health = free_port(), free_port()
-        argv = flower_commands.supernode(str(folder), f"{LOOPBACK}:{port}", own, health)
-        self._service(node.name, argv, environment, NODE_DELAY_S, lambda: grpc_health(health) and http_health(own))
+        argv = flower_commands.supernode(str(folder), f"{self.host}:{port}", own, health)
+        launcher = self._launchers.get(node.name)
+        if launcher is None:
+            self._service(node.name, argv, environment, NODE_DELAY_S, lambda: grpc_health(health) and http_health(own))
+        else:  # its own ports are not to be seen from here; that it comes online has to do
+            self._service(node.name, [*launcher, *argv], environment, NODE_DELAY_S, lambda: True)
 
     def _await(self, service: Service) -> None:
         deadline = time.monotonic() + START_DEADLINE_S
@@ -217,10 +248,10 @@ class Deployment:
             service.pid = self._family.start(service.name, service.argv, service.env, service.cwd, service.log)
 
 
-def http_health(port: int, authority: Path | None = None) -> bool:
-    """Whether a Flower server on loopback answers `/health`; over TLS when an authority's certificate is given."""
+def http_health(port: int, authority: Path | None = None, host: str = LOOPBACK) -> bool:
+    """Whether a Flower server answers `/health`; over TLS when an authority's certificate is given."""
     context = ssl.create_default_context(cafile=str(authority)) if authority else None
-    url = f"{'https' if authority else 'http'}://{LOOPBACK}:{port}/health"
+    url = f"{'https' if authority else 'http'}://{host}:{port}/health"
     try:
         with urllib.request.urlopen(url, timeout=2.0, context=context) as answer:
             return int(answer.status) == 200

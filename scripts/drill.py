@@ -31,6 +31,9 @@ def drill(
     seeds: Annotated[int, typer.Option(min=1, help="Paired seeds of majority; the other rules have one.")] = 3,
     quick: Annotated[bool, typer.Option("--quick", help="A few cells in less than a minute.")] = False,
     jobs: Annotated[int, typer.Option(min=1, max=MAX_JOBS, help="Cells at a time, one thread each.")] = MAX_JOBS,
+    processes: Annotated[
+        bool, typer.Option("--processes", help="Kill, stop and cut off real processes instead; --attacks names some.")
+    ] = False,
     overrides: SetOption = [],  # noqa: B006
     as_json: JsonOption = False,
 ) -> None:
@@ -43,6 +46,11 @@ def drill(
     from trfmoe_core.config import load_recipe
 
     output = Output(as_json)
+    if processes:
+        from scripts.process_drill import run_process_drill
+
+        chosen = [part.strip() for part in attacks.split(",") if part.strip()]
+        raise typer.Exit(run_process_drill(find_recipe(config), overrides, chosen, quick, output))
     settings = [*(QUICK_SETTINGS if quick else []), *overrides]
     recipe = load_recipe(find_recipe(config), settings).resolved(Path.cwd())
     counts = [3] if quick else _counts(nodes)

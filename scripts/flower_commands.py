@@ -23,11 +23,11 @@ def superlink(folder: str, host: str, port: int | str, isolation: Isolation) -> 
     ]
 
 
-def superexec(folder: str, port: int | str, health_port: int | str | None = None) -> list[str]:
+def superexec(folder: str, superlink_address: str, health_port: int | str | None = None) -> list[str]:
     """Returns the command of the executor, which starts the server app for a SuperLink on this machine."""
     health = [] if health_port is None else ["--health-server-address", f"127.0.0.1:{health_port}"]
     return [
-        *("flower-superexec", "--root-certificates", f"{folder}/ca.crt", "--runtime-api-address", f"127.0.0.1:{port}"),
+        *("flower-superexec", "--root-certificates", f"{folder}/ca.crt", "--runtime-api-address", superlink_address),
         *("--superexec-auth-secret-file", f"{folder}/superexec.secret", *health),
     ]
 

@@ -148,14 +148,15 @@ class Guard:
 def kill_marked(scratch: Path) -> None:
     """Kills every process that carries the mark of the family of `scratch`, and what descends from it."""
     deadline = time.monotonic() + KILL_DEADLINE_S
-    while (left := _marked(scratch)) and time.monotonic() < deadline:
+    while (left := processes_of(scratch)) and time.monotonic() < deadline:
         for process in left:
             with contextlib.suppress(psutil.Error):
                 process.kill()
         time.sleep(0.1)
 
 
-def _marked(scratch: Path) -> list[psutil.Process]:
+def processes_of(scratch: Path) -> list[psutil.Process]:
+    """Returns every process that carries the mark of the family of `scratch`, and what descends from it."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):

@@ -58,7 +58,7 @@ def coordinator_start(superlink_port: int) -> str:
 mkdir -p "$here/empty" && cd "$here/empty"    # Flower imports apps from the working folder first
 case "${{1:-all}}" in
 superlink) exec {shell(superlink("$here", "127.0.0.1", superlink_port, "process"))} ;;
-superexec) exec {shell(superexec("$here", superlink_port))} ;;
+superexec) exec {shell(superexec("$here", f"127.0.0.1:{superlink_port}"))} ;;
 all)
     keep() {{
         trap 'kill "$child" 2> /dev/null; wait "$child"; exit' TERM

@@ -1,5 +1,6 @@
 """The `trfmoe` command: subcommands, and errors as one line and an exit code."""
 
+import signal
 import sys
 
 import typer
@@ -51,6 +52,7 @@ app.add_typer(deploy, name="deploy")
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command and exits: 0 done, 1 the run failed, 2 wrong input, 130 interrupted."""
     given = sys.argv[1:] if arguments is None else arguments
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is stopped as on Ctrl-C
     output = Output("--json" in given)
     try:
         # standalone_mode=False returns the code of typer.Exit instead of raising it; Ctrl-C is 130 there

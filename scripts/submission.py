@@ -35,17 +35,17 @@ class Submission:
         folder: The run.
         family: Starts Flower's commands.
         environment: Of these commands.
-        port: Of the SuperLink, on loopback.
+        address: Of the SuperLink.
         authority: The certificate that signed the SuperLink's.
     """
 
     def __init__(
-        self, folder: RunFolder, family: Family, environment: dict[str, str], port: int, authority: Path
+        self, folder: RunFolder, family: Family, environment: dict[str, str], address: str, authority: Path
     ) -> None:
         self.folder = folder
         self.losses = 0
         self.run_id = 0
-        self.control = Control(f"127.0.0.1:{port}", authority)
+        self.control = Control(address, authority)
         self._family = family
         self._environment = environment
         self._log = folder.path / "flower.log"
@@ -57,14 +57,14 @@ class Submission:
         self._told_away = False
         self._events_before = 0
         self._committed_before = 0
-        self._connect(port, authority)
+        self._connect(address, authority)
 
-    def _connect(self, port: int, authority: Path) -> None:
+    def _connect(self, address: str, authority: Path) -> None:
         home = Path(self._environment["FLWR_HOME"])
         home.mkdir(parents=True, exist_ok=True)
         text = (
             f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\n'
-            f"address = {json.dumps(f'127.0.0.1:{port}')}\nroot-certificates = {json.dumps(str(authority))}\n"
+            f"address = {json.dumps(address)}\nroot-certificates = {json.dumps(str(authority))}\n"
         )
         (home / "config.toml").write_text(text, encoding="utf-8")
 
@@ -220,7 +220,9 @@ class KitRun:
     """
 
     def __init__(self, folder: RunFolder, family: Family, kit: Path, port: int, tell: Callable[[str], None]) -> None:
-        self._submission = Submission(folder, family, flower_environment(family.scratch), port, kit / "ca.crt")
+        self._submission = Submission(
+            folder, family, flower_environment(family.scratch), f"127.0.0.1:{port}", kit / "ca.crt"
+        )
         self._tell = tell
 
     def submit(self) -> None:

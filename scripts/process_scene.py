@@ -1,0 +1,266 @@
+"""A run on real processes, watched closely enough to hurt one of them at a chosen moment."""
+
+import contextlib
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from scripts.deployment import Deployment
+from scripts.flower_commands import Isolation
+from scripts.guard import processes_of
+from scripts.preflight import prepare_nodes
+from scripts.run_folders import new_run
+from server.events import Event, follow_events, read_events
+from server.run_folder import RunFolder
+from server.verify import verify_run
+from trfmoe_core.config import Recipe
+
+VICTIM = -1
+"""The node that is hurt: the last of the recipe."""
+END_DEADLINE_S = 900.0
+Check = tuple[str, bool]
+Script = Iterator[None]
+
+
+@dataclass
+class Scene:
+    """What a scenario's script sees: the deployment, the journal so far, and the victim's processes."""
+
+    deployment: Deployment
+    folder: RunFolder
+    events: list[Event] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
+    marks: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def victim(self) -> str:
+        """The name of the node that is hurt."""
+        return self.folder.recipe.nodes[VICTIM].name
+
+    def mark(self, name: str) -> None:
+        """Remembers when something was done, by the clock of the journal."""
+        self.marks[name] = time.time()
+
+    def of_kind(self, kind: str, **fields: object) -> list[Event]:
+        """Returns the events of a kind whose fields have these values."""
+        return [e for e in self.events if e["event"] == kind and all(e.get(k) == v for k, v in fields.items())]
+
+    def until(self, there: Callable[[], object]) -> Script:
+        """Waits until something is so."""
+        while not there():
+            yield
+
+    def until_event(self, kind: str, **fields: object) -> Script:
+        """Waits for an event."""
+        yield from self.until(lambda: self.of_kind(kind, **fields))
+
+    def until_training(self) -> Script:
+        """Waits until round 2 has begun and the victim's client is at work on it."""
+        yield from self.until_event("round_planned", round=2)
+        yield from self.until(self.clients)
+
+    def supernode(self) -> psutil.Process:
+        """The victim's SuperNode."""
+        return psutil.Process(self.deployment.services[self.victim].pid)
+
+    def clients(self) -> list[psutil.Process]:
+        """The victim's client processes that are running, none between messages."""
+        with contextlib.suppress(psutil.Error):
+            return _called(self.supernode().children(recursive=True), "clientapp")
+        return []
+
+    def server_apps(self) -> list[psutil.Process]:
+        """The server app's processes."""
+        return _called(self.deployment.processes(), "flwr-serverapp")
+
+    def service(self, name: str) -> psutil.Process:
+        """The process of a service."""
+        return psutil.Process(self.deployment.services[name].pid)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """One way to hurt a run.
+
+    Attributes:
+        name: Of the scenario.
+        script: Hurts it, a step at every look.
+        checks: What else must be so at the end.
+        isolation: How SuperLink and executor live.
+        settings: Overrides of the recipe's.
+        unchecked: Whether the victim runs Flower's own client.
+        stage: Yields what is set up on the machine for it: the recipe's place, host and launchers.
+    """
+
+    name: str
+    script: Callable[[Scene], Script]
+    checks: Callable[[Scene], list[Check]] = lambda scene: []
+    isolation: Isolation = "process"
+    settings: Sequence[str] = ()
+    unchecked: bool = False
+    stage: "Callable[[Recipe], contextlib.AbstractContextManager[Stage]] | None" = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """What is set up for a scenario: a recipe with changed places, an address, and how the victim is started."""
+
+    recipe: Recipe
+    host: str = "127.0.0.1"
+    launcher: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Played:
+    """What came of a scenario."""
+
+    name: str
+    checks: list[Check]
+    numbers: dict[str, float]
+    told: list[str]
+    seconds: float
+
+    @property
+    def well(self) -> bool:
+        """Whether everything was as it must be."""
+        return all(kept for _, kept in self.checks)
+
+
+def play(scenario: Scenario, recipe: Recipe, tell: Callable[[str], None]) -> Played:
+    """Runs a recipe on real processes, hurts it, and says what came of it.
+
+    Raises:
+        TRFMoEError: the deployment does not start at all.
+    """
+    started = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        staged = stack.enter_context(scenario.stage(recipe)) if scenario.stage else Stage(recipe=recipe)
+        folder = new_run(staged.recipe)
+        lines: list[str] = []
+
+        def told(line: str) -> None:
+            lines.append(line)
+            tell(f"  {line}")
+
+        victim = folder.recipe.nodes[VICTIM].name
+        launchers = {victim: staged.launcher} if staged.launcher else {}
+        unchecked = [victim] if scenario.unchecked else []
+        deployment = Deployment(
+            folder, scenario.isolation, told, host=staged.host, launchers=launchers, unchecked=unchecked
+        )
+        scene = Scene(deployment, folder, told=lines)
+        scratch = deployment.scratch
+        with deployment:
+            deployment.start()
+            deployment.submit()
+            over = _act_out(scene, scenario)
+            status = deployment.status()
+        left = _orphans(scratch)
+        checks = [
+            ("the fault was played", over),
+            (f"the run completed ({status[0]} {status[1]})", _completed(scene)),
+            ("every round was committed once, in order", _rounds_whole(scene)),
+            ("journal and checkpoints verify", not verify_run(folder).problems),
+            (f"no process is left {[process.pid for process in left] or ''}", not left),
+            *scenario.checks(scene),
+        ]
+        numbers = _numbers(scene)
+    for process in left:
+        process.kill()
+    return Played(
+        name=scenario.name, checks=checks, numbers=numbers, told=scene.told, seconds=time.monotonic() - started
+    )
+
+
+def _act_out(scene: Scene, scenario: Scenario) -> bool:
+    """Follows the run to its end and steps the script meanwhile; returns whether the script came to its end."""
+    script = scenario.script(scene)
+    over = False
+    end = time.monotonic() + END_DEADLINE_S
+
+    def stop() -> bool:
+        nonlocal over
+        if not over:
+            try:
+                next(script)
+            except StopIteration:
+                over = True
+            except psutil.NoSuchProcess:
+                pass  # it ended between a look and a blow; the next look will find another
+        return scene.deployment.finished() or time.monotonic() > end
+
+    for event in follow_events(scene.folder.events_path, stop, poll_s=0.1):
+        scene.events.append(event)
+    return over
+
+
+def prepared(recipe: Recipe) -> Recipe:
+    """Returns the recipe after its nodes' data are in the cache, so that no scenario waits for them."""
+    from scripts.output import Output
+
+    prepare_nodes(recipe, Output(as_json=True))
+    return recipe
+
+
+@contextlib.contextmanager
+def temporary_runs(recipe: Recipe) -> Iterator[Recipe]:
+    """Yields the recipe with run folders that vanish in the end."""
+    root = Path(tempfile.mkdtemp(prefix="trfmoe-processes-"))
+    try:
+        yield recipe.model_copy(update={"run_root": str(root)})
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def _completed(scene: Scene) -> bool:
+    finished = scene.of_kind("run_finished")
+    return bool(finished) and finished[-1]["outcome"] == "completed"
+
+
+def _rounds_whole(scene: Scene) -> bool:
+    rounds = [event["round"] for event in read_events(scene.folder.events_path) if event["event"] == "round_committed"]
+    return rounds == list(range(1, scene.folder.recipe.rounds.num_rounds + 1))
+
+
+def _numbers(scene: Scene) -> dict[str, float]:
+    """Returns seconds: from the blow to the commit of its round, and from the coordinator's loss to training again."""
+    numbers: dict[str, float] = {}
+    hurt = scene.marks.get("hurt")
+    if hurt is None:
+        return numbers
+    commits = [event["time"] for event in scene.of_kind("round_committed") if event["time"] > hurt]
+    if commits:
+        numbers["to_commit_s"] = commits[0] - hurt
+    restarts = [event["time"] for event in scene.of_kind("run_started") if event["time"] > hurt]
+    plans = [event["time"] for event in scene.of_kind("round_planned") if restarts and event["time"] > restarts[0]]
+    if plans:
+        numbers["training_again_s"] = plans[0] - scene.marks.get("free", hurt)
+    back = [
+        event["time"]
+        for event in scene.of_kind("node_reply", node=scene.victim, status="accepted")
+        if event["time"] > scene.marks.get("healed", hurt)
+    ]
+    if back:
+        numbers["victim_back_s"] = back[0] - hurt
+    return numbers
+
+
+def _orphans(scratch: Path) -> list[psutil.Process]:
+    end = time.monotonic() + 10
+    while (left := processes_of(scratch)) and time.monotonic() < end:
+        time.sleep(0.2)
+    return left
+
+
+def _called(processes: list[psutil.Process], name: str) -> list[psutil.Process]:
+    found = []
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            if any(name in part for part in process.cmdline()[:5]) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found

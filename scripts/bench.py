@@ -105,16 +105,11 @@ def witness(
     """Train a small model on one domain a node, with and without liars, and show what each vote makes of it."""
     options = [part for path in data for part in ("--data", path)]
     options += [part for setting in overrides for part in ("--set", setting)]
-    for name, value in (
-        ("nodes", nodes),
-        ("rules", rules),
-        ("liars", liars),
-        ("seeds", str(seeds)),
-        ("jobs", str(jobs)),
-    ):
-        options += [f"--{name}", str(value)]
-    for name, value in (("attacks", attacks), ("witness-domains", witness_domains), ("cells", cells), ("out", out)):
-        options += [f"--{name}", value] if value else []
+    plain = {"nodes": nodes, "rules": rules, "attacks": attacks, "liars": liars, "witness-domains": witness_domains}
+    plain |= {"seeds": str(seeds), "jobs": str(jobs), "cells": cells, "out": out}
+    usual = {"nodes": "3,4,9", "rules": "witness,graph,mean", "liars": "n0,n0+n1", "seeds": "2", "jobs": "1"}
+    for name, value in plain.items():
+        options += [f"--{name}", value] if value and value != usual.get(name) else []
     _run("scripts.bench_witness", [*options, *["--quick"] * quick], as_json)
 
 

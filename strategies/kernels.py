@@ -127,6 +127,8 @@ def mean(updates: Sequence[Replica], factors: Sequence[float], result: Tensor, s
 def median(updates: Sequence[Replica], scales: Sequence[float] | None = None, result: Tensor | None = None) -> Tensor:
     """Returns the coordinate-wise median of `scales[i] * updates[i]`; equal to `numpy.median` bit for bit.
 
+    Only the sign of a zero is kept, which numpy drops.
+
     Of three replicas the third is clamped to the range of the first two; other counts go through a sorting network
     without the exchanges that do not reach the middle.
 

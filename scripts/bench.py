@@ -78,10 +78,14 @@ def federation(
 def data(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer pages.")] = False,
     engine: Annotated[str, typer.Option(help="PDF engine: pypdf, pdfium, or auto.")] = "pypdf",
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Tokenizer folder or name; without it one is trained on the text.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Time the way from files to tokens: PDF pages a second on one core and on all."""
-    _run("scripts.bench_data", ["--quick"] * quick + ["--engine", engine], as_json)
+    """Time the way from files to batches: PDF pages and tokens a second on one core and on all, waits for batches."""
+    own = ["--tokenizer", tokenizer] if tokenizer else []
+    _run("scripts.bench_data", ["--quick"] * quick + ["--engine", engine, *own], as_json)
 
 
 @bench.command()

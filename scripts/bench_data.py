@@ -2,7 +2,7 @@
 
 PDFs: books of set text are made on the spot and extracted into an empty cache with one worker process and with two,
 in turn; the best of the repetitions counts, workers' start included. Wall time, so it wants a quiet machine: the
-parent's share of the processor time says how much of it cannot be shared out.
+parent's share of the processor time says how much of it cannot be shared out. Tokens and batches: `bench_tokens`.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
+from scripts.bench_tokens import measure_loader, measure_tokens
 from scripts.output import Output
 from trfmoe_core.data.documents import SourceFile
 from trfmoe_core.data.files import find_files
@@ -76,10 +77,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--quick", action="store_true", help="fewer pages")
     parser.add_argument("--engine", default="pypdf", choices=["auto", "pypdf", "pdfium"])
+    parser.add_argument("--tokenizer", help="folder or name; without it one is trained on the text")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     options = parser.parse_args()
     output = Output(options.json)
     result = measure_pdfs(QUICK_PAGES if options.quick else PAGES, options.engine)
+    result |= measure_tokens(options.quick, options.tokenizer) | measure_loader(options.quick)
     for name, value in result.items():
         output.line(f"{name:34}{value}")
     output.result({"outcome": "completed", **result, "exit_code": 0})

@@ -20,6 +20,7 @@ from server.run_folder import RunFolder
 from server.wandb_sink import WandbSink
 from trfmoe_core.blocks import BlockLayout, blocks_digest
 from trfmoe_core.config import NodeSettings, Recipe, recipe_hash
+from trfmoe_core.data.build import Progress
 from trfmoe_core.data.corpus import Corpus, prepare_corpus
 from trfmoe_core.data.evaluation import EvaluationSet
 from trfmoe_core.data.loader import place_of, training_stream
@@ -38,11 +39,13 @@ from trfmoe_core.training.trainer import Trainer, TrainMetrics
 NODE = "local"
 
 
-def prepare_data(recipe: Recipe, data: Sequence[DataEntry]) -> tuple[Tokenizer, Corpus]:
+def prepare_data(
+    recipe: Recipe, data: Sequence[DataEntry], progress: Progress = lambda what, done, total: None
+) -> tuple[Tokenizer, Corpus]:
     """Returns the run's tokenizer and all its text as one corpus, from the cache when nothing changed."""
     tokenizer = load_tokenizer(recipe.data.tokenizer)
     cache = cache_folder(NodeSettings.model_validate({"name": NODE, "data": list(data)}))
-    return tokenizer, prepare_corpus(data, recipe.data, tokenizer, cache)
+    return tokenizer, prepare_corpus(data, recipe.data, tokenizer, cache, progress)
 
 
 @dataclass

@@ -7,6 +7,7 @@ from pathlib import Path
 from clients.node import cache_folder
 from scripts.flower import app_folder
 from scripts.output import Output
+from scripts.progress import DataProgress
 from trfmoe_core.config import NodeSettings, Recipe
 from trfmoe_core.config.places import cache_home
 from trfmoe_core.data.corpus import Corpus, prepare_corpus
@@ -54,7 +55,9 @@ def prepare_nodes(recipe: Recipe, output: Output) -> dict[str, Corpus]:
         )
     corpora = {node.name: _prepare(node, recipe, output) for node in recipe.nodes}
     for path in recipe.witness.data if recipe.witness else ():
-        corpus = prepare_corpus([path], recipe.data, load_tokenizer(recipe.data.tokenizer), cache_home())
+        with DataProgress(output) as progress:
+            tokenizer = load_tokenizer(recipe.data.tokenizer)
+            corpus = prepare_corpus([path], recipe.data, tokenizer, cache_home(), progress)
         show_files(f"the witness in {path}", corpus, output)
     return corpora
 
@@ -72,6 +75,7 @@ def show_files(name: str, corpus: Corpus, output: Output) -> None:
         output.line("  " + file_line(report))
     for note in corpus.notes:
         output.line(f"  note: {note}")
+    output.line(f"  held-out pieces also in train: {corpus.leaked}")
 
 
 def file_line(report: FileReport) -> str:
@@ -91,7 +95,8 @@ def counts(files: list[FileReport]) -> str:
 def _prepare(node: NodeSettings, recipe: Recipe, output: Output) -> Corpus:
     try:
         tokenizer: Tokenizer = load_tokenizer(node.tokenizer or recipe.data.tokenizer)
-        corpus = prepare_corpus(node.data, recipe.data, tokenizer, cache_folder(node))
+        with DataProgress(output) as progress:
+            corpus = prepare_corpus(node.data, recipe.data, tokenizer, cache_folder(node), progress)
     except DataError as error:
         raise DataError(f"node {node.name}: {error}") from error
     show_files(node.name, corpus, output)

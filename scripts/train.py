@@ -77,6 +77,7 @@ def run_local(
     from scripts.local_run import NODE, prepare_data
     from scripts.outcome import judge
     from scripts.preflight import check_run_root, show_files
+    from scripts.progress import DataProgress
     from scripts.run_folders import new_run, resumed_run
     from scripts.simulate import conclude, resume_hint
     from server.events import read_events
@@ -95,7 +96,8 @@ def run_local(
     if folder and history.finished and history.finished["outcome"] == "completed":
         output.line(f"{folder.path}: this run is complete; nothing to do")
     else:
-        tokenizer, corpus = prepare_data(recipe, data)
+        with DataProgress(output) as progress:
+            tokenizer, corpus = prepare_data(recipe, data, progress)
         show_files(NODE, corpus, output)
         folder = folder or new_run(recipe)
         output.line(f"run folder {folder.path}")

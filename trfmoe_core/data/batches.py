@@ -68,6 +68,7 @@ class BatchStream:
         DataError: no feeds, no batch size, or a state that no stream over these feeds can have.
 
     Attributes:
+        feeds: the sources.
         waited_s: seconds that `next` has kept its callers waiting so far.
         ignored_target: as given.
     """
@@ -82,7 +83,7 @@ class BatchStream:
     ) -> None:
         if not feeds or batch_size < 1:
             raise DataError(f"a stream of {len(feeds)} sources and batch size {batch_size}: both must be positive")
-        self._feeds = list(feeds)
+        self.feeds = list(feeds)
         self._batch_size = batch_size
         self._mixture = Mixture(
             # The mixture counts rows, and a row of one source may hold fewer tokens than a row of another.
@@ -124,6 +125,12 @@ class BatchStream:
         self.waited_s += time.perf_counter() - started
         return values
 
+    def skip(self, batches: int) -> None:
+        """Goes on as if that many batches had been given out; only at the beginning of a stream."""
+        for _ in range(batches):
+            self._plan(self._given)
+        self._planned = list(self._given)
+
     def upcoming(self) -> list[Row]:
         """Returns where the rows of the next batch come from, without giving it out."""
         if self._waiting:
@@ -133,7 +140,7 @@ class BatchStream:
     def parts(self, row: Row) -> list[Part]:
         """Returns which pieces of its source a row consists of."""
         order = self._orders[row.source](row.cursor.epoch)
-        return self._feeds[row.source].layout.parts(order, row.cursor.row)
+        return self.feeds[row.source].layout.parts(order, row.cursor.row)
 
     def close(self) -> None:
         """Ends the workers; the stream cannot be used any more."""
@@ -147,7 +154,7 @@ class BatchStream:
     def _restored(self, state: Mapping[str, Any] | None) -> list[int]:
         """Returns the rows that each source has given out."""
         if state is None:
-            return [0] * len(self._feeds)
+            return [0] * len(self.feeds)
         if state.get("rows_per_epoch") != list(self._lengths):
             raise DataError(
                 f"this place in the data belongs to sources of {state.get('rows_per_epoch')} rows an epoch, and these "
@@ -174,7 +181,7 @@ class BatchStream:
         """Returns the rows of the batch after `given`, which it moves on."""
         rows = []
         for _ in range(self._batch_size):
-            source = self._mixture.draw(given) if len(self._feeds) > 1 else 0
+            source = self._mixture.draw(given) if len(self.feeds) > 1 else 0
             rows.append(Row(source, Cursor(*divmod(given[source], self._lengths[source]))))
             given[source] += 1
         return rows
@@ -185,7 +192,7 @@ class BatchStream:
         for source, epoch in dict.fromkeys((row.source, row.cursor.epoch) for row in rows):
             places = [i for i, row in enumerate(rows) if (row.source, row.cursor.epoch) == (source, epoch)]
             numbers = np.array([rows[place].cursor.row for place in places], dtype=np.int64)
-            parts.append((places, self._feeds[source].layout.rows(self._orders[source](epoch), numbers)))
+            parts.append((places, self.feeds[source].layout.rows(self._orders[source](epoch), numbers)))
         batch = np.empty((len(rows), parts[0][1].shape[1]), dtype=np.int64)
         for places, values in parts:
             batch[places] = values

@@ -63,8 +63,9 @@ def build(
     with ShardWriter(shards_folder, Encoder(tokenizer, config.piece_bytes), processes) as writer:
         shards, reports = _read_all(sources, writer, progress)
         writer.finish()
-        read = {file.path: report for file, report in zip(files, reports, strict=True) if file.report is None}
-        if changed := {path: report for path, report in read.items() if report.status == "changed"}:
+        # A list, not a mapping: two sources may lead to the same file.
+        read = [(file.path, report) for file, report in zip(files, reports, strict=True) if file.report is None]
+        if changed := {path: report for path, report in read if report.status == "changed"}:
             return changed
         with new_folder(folder) as temporary:
             meta = _merge(temporary, shards, config, tokenizer, writer)
@@ -74,7 +75,7 @@ def build(
                     f"no text to train on and to hold out in {'; '.join(source.name for source in sources)}; give PDF, "
                     f"parquet, JSONL or text files with more text; {describe_files(reports)}"
                 )
-            write_text(temporary / META, json.dumps({**meta, "files": [asdict(report) for report in read.values()]}))
+            write_text(temporary / META, json.dumps({**meta, "files": [asdict(report) for _, report in read]}))
     shutil.rmtree(shards_folder, ignore_errors=True)
     return {}
 

@@ -26,7 +26,7 @@ class HfTokenizer:
         backend.no_padding()
         # Text that happens to hold "<|endoftext|>" is text: it must not turn into the special token.
         backend.encode_special_tokens = True
-        self._backend, self._bos_token = backend, bos_token
+        self.backend, self._bos_token = backend, bos_token
         self._config = config
         self.name = name
         bos_id = backend.token_to_id(bos_token)
@@ -41,7 +41,7 @@ class HfTokenizer:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process gets it whole; what the library does not carry over is set again."""
-        return HfTokenizer, (self._backend, self._bos_token, self._config, self.name)
+        return HfTokenizer, (self.backend, self._bos_token, self._config, self.name)
 
     def encode(self, text: str) -> TokenIds:
         """Returns the ids of `text`, without any special token."""
@@ -50,17 +50,17 @@ class HfTokenizer:
     def encode_batch(self, texts: list[str]) -> list[TokenIds]:
         """Returns the ids of each text, without any special token."""
         clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
-        encodings = self._backend.encode_batch_fast(clean, add_special_tokens=False)
+        encodings = self.backend.encode_batch_fast(clean, add_special_tokens=False)
         return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of `ids`; special ids and ids of padding rows are left out."""
         known = [int(one) for one in ids if 0 <= int(one) < self.vocab_size]
-        return str(self._backend.decode(known, skip_special_tokens=True))
+        return str(self.backend.decode(known, skip_special_tokens=True))
 
     def save(self, folder: Path) -> None:
         """Writes tokenizer.json and tokenizer_config.json."""
-        write_folder(folder, self._backend.to_str(pretty=True), self._config)
+        write_folder(folder, self.backend.to_str(pretty=True), self._config)
 
 
 def load_folder(folder: Path, config: dict[str, Any], name: str) -> HfTokenizer:

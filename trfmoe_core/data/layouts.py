@@ -32,10 +32,12 @@ class Layout(Protocol):
     """The rows of one source.
 
     Attributes:
+        context: T.
         rows_per_epoch: rows until every piece was given out once.
         targets_per_row: how many targets of a row are tokens of pieces, on average: what a row is worth.
     """
 
+    context: int
     rows_per_epoch: int
     targets_per_row: float
 
@@ -73,7 +75,7 @@ class Windows:
     """
 
     def __init__(self, store: TokenStore, context: int, seed: int) -> None:
-        self._store, self._context, self._seed = store, context, seed
+        self._store, self.context, self._seed = store, context, seed
         tokens = store.tokens
         if tokens.size < context + 1:
             tokens = np.tile(tokens, -(-(context + 1) // tokens.size))
@@ -84,21 +86,21 @@ class Windows:
     def order(self, epoch: int) -> Ints:
         """Returns the first token of every window of the epoch."""
         generator = np.random.default_rng([self._seed, epoch])
-        left_over = self._tokens.size - 1 - self.rows_per_epoch * self._context
+        left_over = self._tokens.size - 1 - self.rows_per_epoch * self.context
         offset = int(generator.integers(left_over + 1))
-        return offset + self._context * generator.permutation(self.rows_per_epoch)
+        return offset + self.context * generator.permutation(self.rows_per_epoch)
 
     def rows(self, order: Ints, numbers: Ints) -> Ints:
         """Returns the windows `numbers`, copied token run by token run."""
-        rows = np.empty((len(numbers), self._context + 1), dtype=np.int64)
+        rows = np.empty((len(numbers), self.context + 1), dtype=np.int64)
         for row, start in enumerate(order[numbers].tolist()):
-            rows[row] = self._tokens[start : start + self._context + 1]
+            rows[row] = self._tokens[start : start + self.context + 1]
         return rows
 
     def parts(self, order: Ints, number: int) -> list[Part]:
         """Returns the runs of pieces in a window."""
         offsets, size = self._store.piece_offsets, self._store.num_tokens
-        at, end = int(order[number]), int(order[number]) + self._context + 1
+        at, end = int(order[number]), int(order[number]) + self.context + 1
         found = []
         while at < end:
             place = at % size
@@ -118,7 +120,7 @@ class WholePieces:
     """
 
     def __init__(self, store: TokenStore, context: int, seed: int) -> None:
-        self._store, self._context, self._seed = store, context, seed
+        self._store, self.context, self._seed = store, context, seed
         sizes = np.diff(store.piece_offsets) - 1
         runs = np.maximum(1, -(-sizes // context))
         self._item_piece = np.repeat(np.arange(sizes.size), runs)
@@ -147,7 +149,7 @@ class WholePieces:
     def rows(self, order: Ints, numbers: Ints) -> Ints:
         """Returns the rows `numbers`, padded with bos."""
         bos = int(self._store.tokens[0])
-        rows = np.full((len(numbers), self._context + 1), bos, dtype=np.int64)
+        rows = np.full((len(numbers), self.context + 1), bos, dtype=np.int64)
         offsets, tokens = self._store.piece_offsets, self._store.tokens
         for row, number in enumerate(numbers.tolist()):
             at = 0

@@ -30,7 +30,7 @@ PROGRAM = (
 def old_style_files() -> dict[str, bytes]:
     """A folder as DialoGPT's: a vocabulary and merges, and no word about special tokens."""
     trained = train_bpe(["the quick brown fox jumps over the lazy dog"] * 4, 300, "x")
-    model = json.loads(trained._backend.to_str())["model"]
+    model = json.loads(trained.backend.to_str())["model"]
     vocabulary = {piece: index for piece, index in model["vocab"].items() if index > 2} | {"<|endoftext|>": 0}
     merges = "\n".join(["#version: 0.2", *(" ".join(pair) for pair in model["merges"])]) + "\n"
     return {

@@ -1,0 +1,167 @@
+"""What turning text into tokens and batches manages; `scripts.bench_data` prints it.
+
+Tokens: a parquet file of English text is prepared into an empty cache by one process and by one a core, and the
+tokenizer alone encodes the same text on all cores, in turn, each in a process of its own; the best of the repetitions
+counts. Wall time wants a quiet machine; the shares by processor time bear others on it: a preparation with nothing but
+the tokenizer in it would have share 1.
+
+Batches: a small model is trained on the CPU, and a consumer takes batches at the pace of a fast GPU.
+"""
+
+import json
+import os
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+REPEATS = 3
+MEGABYTES, QUICK_MEGABYTES = 24, 12
+VOCABULARY = 16384
+DOCUMENT_PARAGRAPHS = 40
+GPU_TOKENS_PER_S = 1_000_000
+GPU_BATCH, GPU_CONTEXT = 32, 1024
+
+
+def write_text(folder: Path, megabytes: int) -> None:
+    """Writes about so much English text as one parquet file; no two documents are the same."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from trfmoe_core.data.stdlib_text import language_manuals
+
+    paragraphs = [part for manual in language_manuals() for part in manual.text.split("\n\n") if len(part) > 80]
+    draw = random.Random(0)
+    documents, size = [], 0
+    while size < megabytes * 1_000_000:
+        documents.append("\n\n".join(draw.choices(paragraphs, k=DOCUMENT_PARAGRAPHS)))
+        size += len(documents[-1].encode())
+    pq.write_table(pa.table({"text": documents}), folder / "text.parquet", row_group_size=200)
+
+
+def measure_tokens(quick: bool, tokenizer: str | None) -> dict[str, Any]:
+    """Returns speeds in megabytes of text a second, how the work scales, and its shares of the tokenizer's own."""
+    from trfmoe_core.data.tokenizer import load_tokenizer
+    from trfmoe_core.data.train_tokenizer import train_bpe
+
+    cores = len(os.sched_getaffinity(0))
+    best: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory(prefix="trfmoe-bench-") as scratch:
+        data = Path(scratch, "in")
+        data.mkdir()
+        write_text(data, QUICK_MEGABYTES if quick else MEGABYTES)
+        texts = _texts(data)
+        if tokenizer is None:
+            tokenizer = str(Path(scratch, "bpe"))
+            train_bpe(texts[:200], VOCABULARY, "bench").save(Path(tokenizer))
+        for repeat in range(1 if quick else REPEATS):
+            for what in ("alone", "one", "all"):
+                found = _child(what, data, tokenizer, Path(scratch, f"cache-{what}-{repeat}"), cores)
+                kept = best.setdefault(what, found)
+                best[what] = {name: min(value, kept[name]) for name, value in found.items()}
+        megabytes = sum(len(text.encode()) for text in texts) / 1e6
+        name = load_tokenizer(tokenizer).name
+    alone, one, every = best["alone"], best["one"], best["all"]
+    return {
+        "tokenizer": name,
+        "tokenize_mb": round(megabytes, 1),
+        "tokenize_mb_per_s": round(megabytes / every["wall"], 2),
+        "tokenizer_alone_mb_per_s": round(megabytes / alone["wall"], 2),
+        "tokenize_scaling": round(one["wall"] / every["wall"], 2),
+        "tokenize_share_of_tokenizer_speed": round(alone["wall"] / every["wall"], 3),
+        "tokenize_share_by_cpu_time": round(alone["cpu"] / every["cpu"], 3),
+    }
+
+
+def measure_loader(quick: bool) -> dict[str, Any]:
+    """Returns the shares of time that trainers wait for batches: a real one on the CPU, and one at a GPU's pace."""
+    import torch
+
+    from trfmoe_core.config import Recipe
+    from trfmoe_core.data.corpus import prepare_corpus
+    from trfmoe_core.data.loader import training_stream
+    from trfmoe_core.data.tokenizer import load_tokenizer
+    from trfmoe_core.model.transformer import build_model
+    from trfmoe_core.training.trainer import Trainer
+
+    steps = 10 if quick else 50
+    with tempfile.TemporaryDirectory(prefix="trfmoe-bench-") as scratch:
+        data = Path(scratch, "in")
+        data.mkdir()
+        write_text(data, 2)
+        recipe, tokenizer = Recipe(), load_tokenizer("byte")
+        corpus = prepare_corpus([str(data)], recipe.data, tokenizer, Path(scratch, "cache"))
+        torch.set_num_threads(1)
+        model = build_model(recipe.model, tokenizer.padded_vocab_size, 0)
+        trainer = Trainer(model, recipe.training, steps, torch.device("cpu"))
+        with closing(training_stream(corpus, recipe, 0)) as stream:
+            on_cpu = trainer.train(stream, steps).data_wait_share
+        long = recipe.model_copy(update={"model": recipe.model.model_copy(update={"context": GPU_CONTEXT})})
+        with closing(training_stream(corpus, long, 0, batch_size=GPU_BATCH)) as stream:
+            stream.next()
+            before, started = stream.waited_s, time.perf_counter()
+            for _ in range(steps):
+                stream.next()
+                time.sleep(GPU_BATCH * GPU_CONTEXT / GPU_TOKENS_PER_S)
+            at_pace = (stream.waited_s - before) / (time.perf_counter() - started)
+    return {"loader_wait_share": round(on_cpu, 5), "loader_wait_share_at_1m_tokens_per_s": round(at_pace, 5)}
+
+
+def _child(what: str, data: Path, tokenizer: str, cache: Path, cores: int) -> dict[str, float]:
+    """Does one measurement in a process of its own, so that thread pools and peak memory are its own."""
+    threads = {"TOKENIZERS_PARALLELISM": "false" if what == "one" else "true", "RAYON_NUM_THREADS": str(cores)}
+    command = [sys.executable, "-m", "scripts.bench_tokens", what]
+    command += [str(data), tokenizer, str(cache), str(cores)]
+    done = subprocess.run(command, env={**os.environ, **threads}, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _texts(data: Path) -> list[str]:
+    import pyarrow.parquet as pq
+
+    found: list[str] = pq.read_table(data / "text.parquet").column("text").to_pylist()
+    return found
+
+
+def _measure(what: str, data: str, name: str, cache: str, cores: int) -> dict[str, float]:
+    from trfmoe_core.config import DataConfig
+    from trfmoe_core.data.corpus import prepare_corpus
+    from trfmoe_core.data.hf_tokenizer import HfTokenizer
+    from trfmoe_core.data.split import cut
+    from trfmoe_core.data.tokenizer import load_tokenizer
+
+    tokenizer, config = load_tokenizer(name), DataConfig(processes=1 if what == "one" else cores)
+    pieces = (
+        [piece for text in _texts(Path(data)) for piece in cut(text, config.piece_bytes)] if what == "alone" else []
+    )
+    tokenizer.encode("The first call loads what the others share.")
+    started, before = time.perf_counter(), _cpu()
+    if what == "alone":
+        # Nothing but the library's own work, in large batches.
+        for begin in range(0, len(pieces), 4096):
+            if isinstance(tokenizer, HfTokenizer):
+                tokenizer.backend.encode_batch_fast(pieces[begin : begin + 4096], add_special_tokens=False)
+            else:
+                tokenizer.encode_batch(pieces[begin : begin + 4096])
+    else:
+        corpus = prepare_corpus([data], config, tokenizer, Path(cache))
+        assert np.diff(corpus.sources[0].train.piece_offsets).min() > 0
+    return {"wall": time.perf_counter() - started, "cpu": _cpu() - before}
+
+
+def _cpu() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+if __name__ == "__main__":
+    what, data, name, cache, cores = sys.argv[1:]
+    sys.stdout.write(json.dumps(_measure(what, data, name, cache, int(cores))) + "\n")

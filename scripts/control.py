@@ -4,6 +4,7 @@ The same calls as the `flwr` command's, without a new process for each, which ta
 """
 
 import hashlib
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -13,7 +14,7 @@ from typing import Any
 import httpx
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from flwr.cli.build import build_fab_from_disk
+from flwr.cli.build import build_fab_from_files
 from flwr.cli.cli_client_interceptor import CliClientHttpInterceptor
 from flwr.common.serde import fab_to_proto, run_from_proto, user_config_to_proto
 from flwr.proto.control_pb2 import (
@@ -121,8 +122,13 @@ class Control:
 
 @cache
 def app_bundle(app: Path) -> bytes:
-    """Returns the bundle that Flower makes of an app's folder, the same bytes everywhere for the same code."""
-    return build_fab_from_disk(app)
+    """Returns the bundle that `flwr run` makes of an app's folder, the same bytes everywhere for the same code.
+
+    Only what the app includes is looked at: Flower itself walks the virtual environment too, for seconds.
+    """
+    patterns = tomllib.loads((app / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["flwr"]["app"]["fab-include"]
+    found = {path for pattern in ("pyproject.toml", ".gitignore", "LICENSE", *patterns) for path in app.glob(pattern)}
+    return build_fab_from_files({path.relative_to(app).as_posix(): path for path in sorted(found)})[0]
 
 
 def app_hash(app: Path) -> str:

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from flwr.cli.build import build_fab_from_disk
 from flwr.supernode.runtime import run_clientapp as runner
 
 from scripts import node_clientapp
@@ -77,6 +78,11 @@ def test_termination_becomes_an_answer(tmp_path: Path, flower: dict[str, Any]) -
     with pytest.raises(node_clientapp.TerminatedError):
         os.kill(os.getpid(), signal.SIGTERM)
     os.kill(os.getpid(), signal.SIGTERM)  # the second is ignored, so that the answer gets out
+
+
+@pytest.mark.slow
+def test_the_bundle_is_the_one_that_flower_would_make() -> None:
+    assert app_bundle(app_folder()) == build_fab_from_disk(app_folder())
 
 
 def test_the_hash_is_of_the_code_alone() -> None:

@@ -102,6 +102,30 @@ def test_real_processes_give_the_same_weights(workplace: Path, environment: dict
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_deployment_ends_with_its_command(
+    workplace: Path, environment: dict[str, str], tmp_path: Path, number: signal.Signals
+) -> None:
+    arguments = ["deploy", "local", str(TINY), "--set", "rounds.num_rounds=400", "--set", f"run_root={tmp_path}"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "scripts", *arguments],
+        cwd=workplace,
+        env={**environment, "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert any("nodes are up" in line for line in process.stdout)
+        names = {Path(part).name for found in marked(environment[MARK]) for part in found.cmdline()[:3]}
+        assert {"flower-superlink", "flower-superexec", "flower-supernode"} <= names
+        process.send_signal(number)
+        process.stdout.read()
+    assert process.returncode == (-number if number == signal.SIGKILL else 130)
+    assert not wait_for_none(environment[MARK], 15)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["command", "server app", "everything"])
 def test_a_killed_run_goes_on_at_the_last_committed_round(
     workplace: Path, environment: dict[str, str], tmp_path: Path, victim: str

@@ -17,19 +17,19 @@ from trfmoe_core.training.ranks import Ranks
 
 def work(ranks: Ranks, device: torch.device, arguments: list[str]) -> None:
     """Trains this rank's part of the round that a node's process left in a folder."""
-    folder = arguments[0]
-    job = json.loads(Path(folder, "job.json").read_text(encoding="utf-8"))
+    place = Path(arguments[0])
+    job = json.loads((place / "job.json").read_text(encoding="utf-8"))
     settings = NodeSettings.model_validate(job["settings"])
     request = TrainRequest.model_validate(job["request"])
     worker = Worker(settings, job["recipe"])
     tokenizer = worker.tokenizer()
     model = worker.model(tokenizer, request)
-    model.load_state_dict(load_state(weights_path(folder))[0])
+    model.load_state_dict(load_state(weights_path(place))[0])
     state = state_folder(settings, request.run_id)
     corpus = worker.corpus(tokenizer)
     trained = train_round(model, corpus, settings, worker.recipe, request, state, device, ranks)
     if ranks.is_first:
-        leave_trained(folder, model, trained)
+        leave_trained(place, model, trained)
     ranks.wait()
 
 

@@ -5,7 +5,7 @@ there.
 """
 
 import json
-import tempfile
+import shutil
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -71,6 +71,7 @@ def train_round_in_ranks(
     settings: NodeSettings,
     recipe: Recipe,
     request: TrainRequest,
+    folder: Path,
     device: torch.device,
     size: int,
 ) -> Trained:
@@ -82,34 +83,40 @@ def train_round_in_ranks(
     model.cpu()
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    with tempfile.TemporaryDirectory(prefix="trfmoe-round-") as folder:
+    # Below the state folder: what a kill leaves behind is replaced by the next round.
+    place = folder / "ranks"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    try:
         job = {
             "settings": settings.model_dump(mode="json"),
             "recipe": recipe.model_dump(mode="json"),
             "request": request.model_copy(update={"index": ""}).model_dump(mode="json"),
         }
-        Path(folder, "job.json").write_text(json.dumps(job), encoding="utf-8")
-        save_state(weights_path(folder), model.state_dict(), {}, durable=False)
-        launch(RANK_MODULE, [folder], device, size)
-        tensors, meta = load_state(trained_path(folder))
+        (place / "job.json").write_text(json.dumps(job), encoding="utf-8")
+        save_state(weights_path(place), model.state_dict(), {}, durable=False)
+        launch(RANK_MODULE, [str(place)], device, size, place / "logs")
+        tensors, meta = load_state(trained_path(place))
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
     weights = {name.removeprefix(_WEIGHT): value for name, value in tensors.items() if name.startswith(_WEIGHT)}
     model.load_state_dict(weights)
     state = {name: value for name, value in tensors.items() if not name.startswith(_WEIGHT)}
     return Trained(Training.model_validate(meta["training"]), state, meta["place"])
 
 
-def leave_trained(folder: str, model: MoETransformer, trained: Trained) -> None:
+def leave_trained(place: Path, model: MoETransformer, trained: Trained) -> None:
     """Writes what the first of several ranks has to show for all of them."""
     weights = {_WEIGHT + name: value for name, value in model.state_dict().items()}
     meta = {"training": trained.training.model_dump(mode="json"), "place": trained.place}
-    save_state(trained_path(folder), weights | trained.state, meta, durable=False)
+    save_state(trained_path(place), weights | trained.state, meta, durable=False)
 
 
-def weights_path(folder: str) -> Path:
+def weights_path(place: Path) -> Path:
     """Returns where ranks find the weights that the round starts from."""
-    return Path(folder, "weights.safetensors")
+    return place / "weights.safetensors"
 
 
-def trained_path(folder: str) -> Path:
+def trained_path(place: Path) -> Path:
     """Returns where the first rank leaves what was trained."""
-    return Path(folder, "trained.safetensors")
+    return place / "trained.safetensors"

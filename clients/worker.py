@@ -149,7 +149,7 @@ class Worker:
 
     def _train(self, model: MoETransformer, corpus: Corpus, request: TrainRequest, folder: Path) -> Trained:
         if self.devices > 1:
-            return train_round_in_ranks(model, self.settings, self.recipe, request, self.device, self.devices)
+            return train_round_in_ranks(model, self.settings, self.recipe, request, folder, self.device, self.devices)
         return train_round(model, corpus, self.settings, self.recipe, request, folder, self.device)
 
     def _told(self, reply: TrainReply) -> TrainReply:

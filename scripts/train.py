@@ -160,7 +160,8 @@ def _train_in_ranks(
         viewer = Thread(target=show, daemon=True)
         viewer.start()
         try:
-            launch("scripts.train_rank", [str(folder.path), DATA.dump_json(list(data)).decode()], device, size)
+            arguments = [str(folder.path), DATA.dump_json(list(data)).decode()]
+            launch("scripts.train_rank", arguments, device, size, folder.path / "ranks")
         except RunError as error:
             raise RunError(f"{error}; {resume_hint(folder.path, 'train')}") from error
         finally:

@@ -6,9 +6,9 @@
 import ctypes
 import logging
 import os
+import shutil
 import signal
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -36,7 +36,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _AFTERMATH = ("closed by peer", "Connection reset", "DistBackendError", "gloo", "NCCL", "DistNetworkError")
 
 
-def launch(module: str, arguments: Sequence[str], device: torch.device, size: int) -> None:
+def launch(module: str, arguments: Sequence[str], device: torch.device, size: int, scratch: Path) -> None:
     """Runs `python -m module` once a rank and returns when all have ended well.
 
     Args:
@@ -44,6 +44,7 @@ def launch(module: str, arguments: Sequence[str], device: torch.device, size: in
         arguments: what its work is given.
         device: rank 0's; rank i has the i-th device of that type.
         size: number of ranks.
+        scratch: a folder for their output, removed before and after.
 
     Raises:
         RunError: if a rank raised or died; the others are stopped then.
@@ -60,8 +61,8 @@ def launch(module: str, arguments: Sequence[str], device: torch.device, size: in
         max_restarts=0,
         monitor_interval=0.1,
     )
-    with tempfile.TemporaryDirectory(prefix="trfmoe-ranks-") as logs, _environment(), _signals_restored():
-        config.logs_specs = DefaultLogsSpecs(log_dir=logs, redirects=Std.ALL)
+    with _emptied(scratch), _environment(), _signals_restored():
+        config.logs_specs = DefaultLogsSpecs(log_dir=str(scratch), redirects=Std.ALL)
         try:
             elastic_launch(config, sys.executable)("-m", module, str(os.getpid()), device.type, *arguments)
         except ChildFailedError as error:
@@ -116,6 +117,16 @@ def _cause(failures: Mapping[int, ProcessFailure], size: int) -> str:
 def _text(failure: ProcessFailure) -> str:
     message: Any = failure.message
     return str(message.get("message", message) if isinstance(message, dict) else message)
+
+
+@contextmanager
+def _emptied(folder: Path) -> Iterator[None]:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

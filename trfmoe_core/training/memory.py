@@ -31,9 +31,10 @@ def out_of_memory_explained(device: torch.device, doing: str) -> Iterator[None]:
     except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
         if not _is_lack_of_memory(error):
             raise
-        first = str(error).strip().splitlines()
+        # torch puts the place in its source before what happened.
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rpartition("err == 0. ")[2]
         raise RunError(
-            f"out of memory on {device} while {doing} ({first[0][:200] if first else type(error).__name__}); lower "
+            f"out of memory on {device} while {doing} ({reason[:200]}); lower "
             "training.batch_size and raise training.accumulation by as much, set training.gradient_checkpointing "
             "true, or lower model.context, model.layers, model.width or model.expert_width"
         ) from error

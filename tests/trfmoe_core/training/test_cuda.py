@@ -63,7 +63,7 @@ def test_lack_of_memory_is_explained() -> None:
 def test_two_devices_train_like_one_with_the_doubled_batch(tmp_path: Path) -> None:
     for name in ("two", "one"):
         (tmp_path / name).mkdir()
-    launch("tests.trfmoe_core.training.rank_work", ["train", str(tmp_path / "two")], CUDA, 2)
+    launch("tests.trfmoe_core.training.rank_work", ["train", str(tmp_path / "two")], CUDA, 2, tmp_path / "scratch")
     both_models(ALONE, CUDA, tmp_path / "one", batch_size=4)
     curves = [torch.tensor(json.loads((tmp_path / n / "busy.json").read_text())[0]) for n in ("two", "one")]
     assert curves[0].shape[0] == STEPS

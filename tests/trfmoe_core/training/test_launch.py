@@ -23,7 +23,8 @@ WORK = "tests.trfmoe_core.training.rank_work"
 
 
 def run(kind: str, folder: Path, size: int = 2) -> None:
-    launch(WORK, [kind, str(folder)], CPU, size)
+    launch(WORK, [kind, str(folder)], CPU, size, folder / "scratch")
+    assert not (folder / "scratch").exists()
 
 
 def gone(folder: Path, patience_s: float = 10.0) -> bool:
@@ -74,7 +75,7 @@ def test_a_rank_that_raises_is_quoted(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_no_rank_outlives_a_parent_that_is_killed(tmp_path: Path) -> None:
-    code = f"import torch; from trfmoe_core.training.launch import launch; launch({WORK!r}, ['sleeps', {str(tmp_path)!r}], torch.device('cpu'), 2)"  # noqa: E501
+    code = f"import torch; from pathlib import Path; from trfmoe_core.training.launch import launch; launch({WORK!r}, ['sleeps', {str(tmp_path)!r}], torch.device('cpu'), 2, Path({str(tmp_path)!r}, 'x'))"  # noqa: E501
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     parent = subprocess.Popen([sys.executable, "-c", code], env=environment, cwd=tmp_path)
     end = time.monotonic() + 100

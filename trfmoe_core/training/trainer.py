@@ -190,34 +190,42 @@ class Trainer:
         counts_LE = torch.zeros(self._shape_LE, dtype=torch.int64, device=self.device)
         tokens = 0
         for part in range(parts):
-            batch = self._batch(stream)
+            batch, mask, weight = self._batch(stream)
             last = part == parts - 1
             wrapped = self._forward if isinstance(self._forward, DistributedDataParallel) else None
             with nullcontext() if wrapped is None or last else wrapped.no_sync():
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16):
-                    output = self._forward(batch[:, :-1], batch[:, 1:], self._counted(batch, stream))
+                    output = self._forward(batch[:, :-1], batch[:, 1:], mask)
                 counts_LE += output.expert_counts_LE
                 # Copied while the device is busy with the backward pass, so that nothing waits for the counts.
                 counted_LE, copied = _to_host(counts_LE)
-                (output.loss / parts).backward()
-            losses_2 += torch.stack([output.cross_entropy, output.balance_loss]).detach() / parts
+                loss = output.loss if weight == 1.0 else output.loss + (weight - 1.0) * output.cross_entropy
+                (loss / parts).backward()
+            losses_2 += torch.stack([weight * output.cross_entropy, output.balance_loss]).detach() / parts
             tokens += batch[:, 1:].numel() * self.ranks.size
         if copied is not None:
             copied.synchronize()
         return losses_2, counted_LE, tokens
 
-    def _batch(self, stream: "BatchStream") -> Tensor:
-        """Returns this rank's rows of the next batch."""
+    def _batch(self, stream: "BatchStream") -> tuple[Tensor, Tensor | None, float]:
+        """Returns this rank's rows of the next batch, which targets count where some are padding, and its weight.
+
+        A rank's loss is the mean over its own targets: weighted by its share of them, the ranks' mean is the batch's.
+        """
         started = time.perf_counter()
         whole = torch.from_numpy(stream.next())
-        rows = len(whole) // self.ranks.size
+        size, rows = self.ranks.size, len(whole) // self.ranks.size
         batch = whole[self.ranks.rank * rows : (self.ranks.rank + 1) * rows]
+        mask, weight = None, 1.0
+        if stream.ignored_target is not None:
+            mask = batch[:, 1:] != stream.ignored_target
+            if size > 1:
+                weight = size * int(mask.sum()) / max(1, int((whole[:, 1:] != stream.ignored_target).sum()))
         self._waited_s += time.perf_counter() - started
-        return batch.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else batch
-
-    def _counted(self, batch: Tensor, stream: "BatchStream") -> Tensor | None:
-        """Returns which targets count, where some are padding."""
-        return None if stream.ignored_target is None else batch[:, 1:] != stream.ignored_target
+        if self.device.type == "cuda":
+            batch = batch.pin_memory().to(self.device, non_blocking=True)
+            mask = None if mask is None else mask.pin_memory().to(self.device, non_blocking=True)
+        return batch, mask, weight
 
     def _idle(self, counts_LE: Tensor) -> set[str]:
         """Returns the blocks of the experts that received no token."""

@@ -31,6 +31,21 @@ class Trickle(CountingStream):
         return super().next()[:, :5]
 
 
+class Padded(CountingStream):
+    """Rows that end in more and more padding, so that ranks have different numbers of targets."""
+
+    ignored_target = 63
+
+    def next(self) -> npt.NDArray[np.int64]:
+        batch = super().next()
+        for number, row in enumerate(batch):
+            row[len(row) - 4 * number :] = self.ignored_target
+        return batch
+
+
+STREAMS = {"busy": CountingStream, "sparse": Trickle, "padded": Padded}
+
+
 def work(ranks: Ranks, device: torch.device, arguments: list[str]) -> None:
     kind, folder = arguments[0], Path(arguments[1])
     torch.set_num_threads(1)
@@ -49,12 +64,12 @@ def work(ranks: Ranks, device: torch.device, arguments: list[str]) -> None:
 
 
 def both_models(ranks: Ranks, device: torch.device, folder: Path, batch_size: int = 2) -> None:
-    """Trains a model whose experts all have work and one with idle experts; accumulates in the second."""
-    for name, model, accumulation in (("busy", MODEL, 1), ("sparse", SPARSE, 2)):
+    """Trains a model whose experts all have work, one with idle experts that accumulates, and one on padded rows."""
+    for name, model, accumulation in (("busy", MODEL, 1), ("sparse", SPARSE, 2), ("padded", MODEL, 1)):
         config = make_config(batch_size=batch_size, accumulation=accumulation)
         trainer = Trainer(build_model(model, VOCAB, 0), config, STEPS, device, ranks=ranks)
         rows = batch_size * ranks.size
-        stream: Any = CountingStream(rows) if name == "busy" else Trickle(rows)
+        stream: Any = STREAMS[name](rows)
         curve = []
         for _ in range(STEPS):
             metrics = trainer.train(stream, 1)

@@ -44,7 +44,7 @@ def test_two_ranks_train_like_one_with_the_doubled_batch(tmp_path: Path) -> None
     alone.mkdir()
     run("train", together)
     both_models(ALONE, CPU, alone, batch_size=4)
-    for name in ("busy", "sparse"):
+    for name in ("busy", "sparse", "padded"):
         ours, shares = json.loads((together / f"{name}.json").read_text())
         theirs, expected = json.loads((alone / f"{name}.json").read_text())
         torch.testing.assert_close(torch.tensor(ours), torch.tensor(theirs), rtol=2e-5, atol=2e-6)

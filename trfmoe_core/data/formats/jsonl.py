@@ -10,7 +10,7 @@ from trfmoe_core.data.formats.base import FORMATS, Log
 from trfmoe_core.data.formats.packing import Unpacked
 
 TEXT_KEY = "text"
-_LINE_BYTES = 1 << 26
+_LINE_BYTES = 1 << 24
 _BUFFER_BYTES = 1 << 20
 
 

@@ -10,8 +10,8 @@ from typing import BinaryIO
 from trfmoe_core.data.documents import Status
 from trfmoe_core.data.formats.base import PACKINGS, open_plain
 
-MAX_RATIO = 200
-"""Text packs 3 to 20 times, logs and tables up to 100 times; what inflates further is no text."""
+MAX_RATIO = 50
+"""Text packs 3 to 20 times, logs up to 50 times; what inflates further is no text."""
 FREE_BYTES = 1 << 26
 """What any file may inflate to, however small it is."""
 _BLOCK_BYTES = 1 << 16

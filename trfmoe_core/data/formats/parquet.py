@@ -14,6 +14,8 @@ PROVENANCE = (
 )  # fmt: skip
 """FineWeb's other columns (and FineWeb-Edu's), kept where they are there."""
 UNIT_ROWS = 8192
+MAX_BYTES = 1 << 26
+"""A row with more text is left out, and a row group whose rows have more on average is not even opened."""
 _BATCH_ROWS = 128
 # Pages are read one after another through a buffer: without it, arrow holds all of a row group's column at once.
 _BUFFER_BYTES = 1 << 20
@@ -57,7 +59,7 @@ class ParquetFormat:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        missing, other = 0, 0
+        missing, other, large = 0, 0, 0
         languages = unit.options.languages
         try:
             with pq.ParquetFile(unit.file.path, buffer_size=_BUFFER_BYTES, pre_buffer=False) as file:
@@ -65,16 +67,23 @@ class ParquetFormat:
                 if problem:
                     log.spoilt("broken", problem)
                     return
+                if oversized := _oversized(file):
+                    log.spoilt("too-large", f"row group {oversized[0]}: {oversized[1] >> 20} MiB a row")
+                    return
                 for number, text, meta in _rows(file, unit.start, unit.stop):
                     language = meta.get("language")
                     if languages and isinstance(language, str) and language.casefold() not in languages:
                         other += 1
                     elif text is None:
                         missing += 1
+                    elif len(text) > MAX_BYTES:
+                        large += 1
                     else:
                         yield Document(text.decode("utf-8", "replace"), f"row {number}", meta)
         except (pa.ArrowException, OSError) as error:
             log.spoilt("broken", f"no whole parquet file: {_first_line(error)}")
+        if large:
+            log.spoilt("too-large", f"{large} rows of more than {MAX_BYTES >> 20} MiB")
         if missing:
             log.note(f"{missing} rows without text")
         if other:
@@ -106,6 +115,15 @@ def _rows(file: Any, start: int, stop: int | None) -> Iterator[tuple[int, bytes 
         number += batch.num_rows
         if stop is not None and number >= stop:
             return
+
+
+def _oversized(file: Any) -> tuple[int, int] | None:
+    """Returns the first row group whose rows are too large on average by what the footer says, and their size."""
+    for group in range(file.metadata.num_row_groups):
+        about = file.metadata.row_group(group)
+        if about.num_rows and about.total_byte_size // about.num_rows > MAX_BYTES:
+            return group, about.total_byte_size // about.num_rows
+    return None
 
 
 def _provenance(schema: Any) -> list[str]:

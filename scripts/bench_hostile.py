@@ -26,7 +26,7 @@ from trfmoe_core.data.documents import FileReport
 from trfmoe_core.data.tokenizer import load_tokenizer
 from trfmoe_core.errors import DataError
 
-CHANGING_FILES = 300
+CHANGING_FILES, CHANGING_RUNS = 300, 3
 
 
 def walk(folder: Path) -> int:
@@ -82,6 +82,8 @@ def measure_changing(config: DataConfig, scratch: Path) -> dict[str, Any]:
                     path.write_bytes(pdf([page(text)]) if path.suffix == ".pdf" else text.encode())
             except OSError:
                 continue
+            finally:
+                stop.wait(0.005)
 
     for number in range(0, CHANGING_FILES, 2):
         (folder / f"{number}.txt").write_text(f"File {number} before anything changed, {chance.random()}. " * 20)
@@ -90,13 +92,19 @@ def measure_changing(config: DataConfig, scratch: Path) -> dict[str, Any]:
     started = time.monotonic()
     statuses: Counter[str] = Counter()
     runs = 0
-    while runs < 5:
-        statuses.update(report.status for report in read(folder, scratch / "cache", config))
-        runs += 1
-    stop.set()
-    thread.join()
+    refused = ""
+    try:
+        while runs < CHANGING_RUNS:
+            statuses.update(report.status for report in read(folder, scratch / "cache", config))
+            runs += 1
+    except DataError as error:
+        refused = str(error)[:300]
+    finally:
+        stop.set()
+        thread.join()
     return {
         "changing_runs": runs,
+        "changing_refused": refused,
         "changing_seconds": round(time.monotonic() - started, 1),
         "changing_statuses": dict(statuses.most_common()),
     }
@@ -118,7 +126,7 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=2000)
     parser.add_argument("--timeout", type=float, default=10.0, help="data.file_timeout_s")
     parser.add_argument("--memory", type=int, default=1024, help="data.file_memory_mb")
-    parser.add_argument("--bomb", type=int, default=4 * GIGABYTE, help="bytes that bombs inflate to")
+    parser.add_argument("--bomb", type=int, default=2 * GIGABYTE, help="bytes that bombs inflate to")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     options = parser.parse_args()
     output = Output(options.json)
@@ -134,6 +142,7 @@ def main() -> None:
     for name, value in result.items():
         output.line(f"{name:34}{value}")
     whole = result["accounted"] == result["files"] and result["same_again"] and "empty_folder" in result
+    whole = whole and result["changing_runs"] == CHANGING_RUNS
     output.result({"outcome": "completed" if whole else "failed", **result, "exit_code": 0 if whole else 1})
     raise SystemExit(0 if whole else 1)
 

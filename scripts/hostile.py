@@ -13,7 +13,7 @@ from pathlib import Path
 GIGABYTE = 1 << 30
 
 
-def write_hostile(folder: Path, files: int, *, bomb_bytes: int = 4 * GIGABYTE, empty_pages: int = 10_000) -> int:
+def write_hostile(folder: Path, files: int, *, bomb_bytes: int = 2 * GIGABYTE, empty_pages: int = 10_000) -> int:
     """Writes `files` files below `folder`, of which the traps are the first ones; returns how many those are."""
     folder.mkdir(parents=True)
     (folder / "deep" / "er").mkdir(parents=True)
@@ -198,7 +198,7 @@ def _socket(path: Path) -> None:
 
 
 def _gzip(path: Path, size: int) -> None:
-    block = b'{"text": "all the same"}\n' * 40_000
+    block = (b'{"text": "' + b"all the same " * 8000 + b'"}\n') * 10
     path.write_bytes(gzip.compress(block, mtime=0) * max(1, size // len(block)))
 
 

@@ -76,6 +76,7 @@ def show_files(name: str, corpus: Corpus, output: Output) -> None:
     for note in corpus.notes:
         output.line(f"  note: {note}")
     output.line(f"  held-out pieces also in train: {corpus.leaked}")
+    output.line(f"  every file: {corpus.extract}")
 
 
 def file_line(report: FileReport) -> str:

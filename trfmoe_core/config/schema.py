@@ -115,8 +115,11 @@ class PdfConfig(Section):
 class DataConfig(Section):
     """How text becomes tokens, the same on every node."""
 
-    USE_ONLY: ClassVar = ("evaluation_tokens", "packing", "processes", "loader_threads")
-    """Settings that say how prepared tokens are used, not what they are: changing them prepares nothing anew."""
+    USE_ONLY: ClassVar = (
+        "evaluation_tokens", "packing", "processes", "loader_threads",
+        "offline", "pdf", "file_timeout_s", "file_memory_mb",
+    )  # fmt: skip
+    """Settings that leave prepared tokens as they are: how they are used, or how PDFs are read, whose text counts."""
 
     tokenizer: str = Field("byte", min_length=1, description="byte, a tokenizer folder, or a name on the hub")
     piece_bytes: int = Field(4096, ge=64, le=1 << 24, description="documents are cut at page or paragraph borders")

@@ -17,7 +17,7 @@ from trfmoe_core.config.schema import DataConfig
 from trfmoe_core.data import shards as shard_files
 from trfmoe_core.data.baseline import ByteBigram
 from trfmoe_core.data.build import META, Progress, build, without
-from trfmoe_core.data.documents import FileReport, moved, printable
+from trfmoe_core.data.documents import FileReport, moved, printable, write_reports
 from trfmoe_core.data.evaluation import EvaluationSet, evaluation_pieces, evaluation_windows
 from trfmoe_core.data.merge import BIGRAM_FILE, DOCUMENTS_FILE, SIDES
 from trfmoe_core.data.sources import Context, Source, SourceSettings, open_sources
@@ -27,6 +27,7 @@ from trfmoe_core.errors import DataError
 
 # Raise it whenever the same text would give other tokens or another layout on disk.
 FORMAT = 2
+EXTRACT = "extract.jsonl"
 _TRIES = 5
 
 
@@ -63,6 +64,7 @@ class Corpus:
         duplicates: pieces left out because the same text came before.
         leaked: held-out pieces that are in the training text too, as counted in the stores: 0.
         bigram_bits_per_byte: what an add-one byte bigram of the training text pays on the pieces of an evaluation.
+        extract: the file with one JSON object for every file that was found (`FileReport`).
         documents: (documents,) which unit of its source each comes from, and where in its file it stands.
     """
 
@@ -73,6 +75,7 @@ class Corpus:
     duplicates: int
     leaked: int
     bigram_bits_per_byte: float
+    extract: Path
     documents: Any
 
     @property
@@ -175,8 +178,10 @@ def _opened(
         duplicates=int(meta["duplicates"]),
         leaked=int(meta["leaked"]),
         bigram_bits_per_byte=0.0,
+        extract=folder / EXTRACT,
         documents=np.load(folder / DOCUMENTS_FILE, mmap_mode="r", allow_pickle=False),
     )
+    write_reports(corpus.extract, corpus.files)
     return replace(corpus, bigram_bits_per_byte=_bigram_bits(folder, corpus, config, tokenizer))
 
 

@@ -1,9 +1,12 @@
 """The words of the way from files to documents: what is read, what comes out, and what is said about it."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
+
+from trfmoe_core.atomic import write_text
 
 Status = Literal[
     "ok",
@@ -129,6 +132,17 @@ def printable(path: Path | str) -> str:
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in str(path)
     )
+
+
+def write_reports(path: Path, files: Sequence[FileReport]) -> None:
+    """Writes one JSON object a file, unless they stand there already."""
+    text = "".join(json.dumps(asdict(report)) + "\n" for report in files)
+    try:
+        if path.read_text(encoding="utf-8") == text:
+            return
+    except (OSError, ValueError):
+        pass
+    write_text(path, text)
 
 
 def moved(report: FileReport, path: Path) -> FileReport:

@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from trfmoe_core.data import build as build_module
 from trfmoe_core.data.baseline import ByteBigram
 from trfmoe_core.data.build import describe_files
 from trfmoe_core.data.corpus import Corpus, prepare_corpus
+from trfmoe_core.data.documents import FileReport
 from trfmoe_core.data.evaluation import evaluation_pieces
 from trfmoe_core.data.sources import SOURCES, SourceSettings
 from trfmoe_core.data.store import TokenStore
@@ -71,6 +73,16 @@ def test_a_mixed_folder_gives_its_good_text_and_a_report_a_file(mixed_folder: Pa
     lines = describe_files(corpus.files).splitlines()
     assert lines[0].startswith("16 files: 5 broken, 1 duplicate, 1 empty, 1 needs-password, 1 no-text, 1 not-a-pdf")
     assert len(lines) == 17
+
+
+def test_what_became_of_every_file_is_written_down(mixed_folder: Path, tmp_path: Path) -> None:
+    corpus = prepare(mixed_folder, tmp_path / "cache")
+    lines = [json.loads(line) for line in corpus.extract.read_text().splitlines()]
+    assert [FileReport(**line) for line in lines] == corpus.files
+    assert len({line["path"] for line in lines}) == sum(path.is_file() for path in mixed_folder.rglob("*"))
+    moved = prepare(mixed_folder.rename(tmp_path / "elsewhere"), tmp_path / "cache")
+    assert moved.extract == corpus.extract
+    assert all(json.loads(line)["path"].startswith(str(tmp_path / "elsewhere")) for line in moved.extract.open())
 
 
 def test_the_split_is_by_text_and_complete(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ _EDGE_LINES = 2
 _MAX_HEADER = 80
 _NEAR = 2
 _MIN_REPEATS = 3
-_DIGITS = re.compile(r"\d+|\b[ivxlc]+\b")
+_NUMBER = re.compile(r"(?<![\d.,])[0-9]{1,6}(?![\d]|[.,]\d)")
+_ROMAN = re.compile(r"[-–—.\[\]() ]*[ivxlc]+[-–—.\[\]() ]*")
 
 
 def tidy(pages: Sequence[str], *, drop_headers: bool) -> tuple[list[str], list[str]]:
@@ -43,27 +44,35 @@ def join(pages: Sequence[str]) -> str:
 
 def _without_headers(pages: list[str]) -> list[str]:
     """Removes running heads and page numbers: short lines at an edge that stand on pages nearby as well."""
-    edges = [_edge_lines(page.split("\n")) for page in pages]
-    forms = [{form for _, form in lines} for lines in edges]
+    edges = [_edge_lines(page.split("\n"), number) for number, page in enumerate(pages)]
+    forms = [set().union(*lines.values()) for lines in edges]
     counts = Counter(form for page_forms in forms for form in page_forms)
     result = []
     for number, page in enumerate(pages):
         near = set().union(*forms[max(0, number - _NEAR) : number], *forms[number + 1 : number + 1 + _NEAR])
-        lines = page.split("\n")
-        gone = {index for index, form in edges[number] if form in near and counts[form] >= _MIN_REPEATS}
-        result.append("\n".join(line for index, line in enumerate(lines) if index not in gone).strip("\n"))
+        repeated = {form for form in near if counts[form] >= _MIN_REPEATS}
+        kept = [
+            line for index, line in enumerate(page.split("\n")) if repeated.isdisjoint(edges[number].get(index, ()))
+        ]
+        left = "\n".join(kept).strip("\n")
+        # Pages that are all alike, such as forms, are no running heads.
+        result.append(left if any(letter.isalpha() for letter in left) else page)
     return result
 
 
-def _edge_lines(lines: Sequence[str]) -> list[tuple[int, str]]:
-    """Returns (index, normal form) of the first and last lines that may be running heads."""
+def _edge_lines(lines: Sequence[str], page: int) -> dict[int, set[str]]:
+    """Returns the first and last lines that may be running heads: index, and the forms in which they would repeat.
+
+    A line repeats as it is, or with one number in it that grows with the pages.
+    """
     full = [index for index, line in enumerate(lines) if line.strip()]
-    edge = dict.fromkeys([*full[:_EDGE_LINES], *full[-_EDGE_LINES:]])
-    found = []
-    for index in edge:
-        form = _DIGITS.sub("#", " ".join(lines[index].casefold().split()))
-        # Rows of numbers are tables; a number alone is a page's.
-        words = any(letter.isalpha() for letter in form)
-        if len(form) <= _MAX_HEADER and (words or form.strip("-–—.[]() ") == "#"):
-            found.append((index, form))
+    found = {}
+    for index in dict.fromkeys([*full[:_EDGE_LINES], *full[-_EDGE_LINES:]]):
+        line = " ".join(lines[index].casefold().split())
+        if len(line) > _MAX_HEADER:
+            continue
+        forms = {f"{line[: at.start()]}#{int(at.group()) - page}{line[at.end() :]}" for at in _NUMBER.finditer(line)}
+        if any(letter.isalpha() for letter in line):
+            forms.add("roman" if _ROMAN.fullmatch(line) else line)
+        found[index] = forms
     return found

@@ -138,7 +138,7 @@ class PdfReader:
             "passwords": list(self._passwords),
         }
         try:
-            patience = _Patience(worker.pid, self._limits.timeout_s)
+            patience = _Patience(worker.pid, self._limits.timeout_s, PATIENCE * self._limits.timeout_s)
             _send(worker, request)
             reply = _receive(worker, patience)
         except _TimedOutError as error:
@@ -199,7 +199,7 @@ class PdfReader:
                 start_new_session=True,
                 env={**os.environ, "PYTHONPATH": path},
             )
-            _receive(self._worker, _Patience(self._worker.pid, START_TIMEOUT_S))
+            _receive(self._worker, _Patience(self._worker.pid, START_TIMEOUT_S, START_TIMEOUT_S))
         except (OSError, _TimedOutError, _GoneError, psutil.NoSuchProcess) as error:
             code = self.close()
             package = {"pypdf": "pypdf", "pdfium": "pypdfium2"}[self._engine]
@@ -213,11 +213,11 @@ class PdfReader:
 class _Patience:
     """How long to wait for a worker: by the processor time it uses, so that a busy machine costs no file."""
 
-    def __init__(self, pid: int, limit_s: float) -> None:
+    def __init__(self, pid: int, limit_s: float, wall_s: float) -> None:
         self._process = psutil.Process(pid)
         self._limit_s = limit_s
         self._used_s = self._cpu_s()
-        self._deadline = time.monotonic() + PATIENCE * limit_s
+        self._deadline = time.monotonic() + wall_s
 
     def _cpu_s(self) -> float:
         times = self._process.cpu_times()

@@ -1,0 +1,173 @@
+import json
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from scripts.hostile import page, pdf
+from trfmoe_core.config import DataConfig, NodeSettings
+from trfmoe_core.data.documents import SourceFile
+from trfmoe_core.data.files import find_files
+from trfmoe_core.data.pdf import reader
+from trfmoe_core.data.pdf.extract import RETRY_S, Extraction, extract_all, text_path
+from trfmoe_core.data.pdf.reader import PdfLimits, PdfReader, PdfText
+from trfmoe_core.data.sources import Context, open_sources
+from trfmoe_core.errors import DataError
+
+HOW = Extraction("pypdf", PdfLimits(60, 1024))
+
+
+def write(folder: Path, *texts: str) -> list[SourceFile]:
+    folder.mkdir(exist_ok=True)
+    for number, text in enumerate(texts):
+        (folder / f"{number}.pdf").write_bytes(pdf([page(text)]))
+    return find_files([str(folder)])
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of files that are opened by a reader."""
+    names: list[str] = []
+    real = PdfReader.read
+
+    def read(self: PdfReader, file: SourceFile, out: Path) -> PdfText:
+        names.append(file.path.name)
+        return real(self, file, out)
+
+    monkeypatch.setattr(PdfReader, "read", read)
+    return names
+
+
+def test_a_file_is_read_once_wherever_it_lies(tmp_path: Path, reads: list[str]) -> None:
+    files = write(tmp_path / "in", "one", "two", "three")
+    told: list[tuple[int, int]] = []
+    first = extract_all(files, HOW, tmp_path / "cache", progress=lambda done, total: told.append((done, total)))
+    assert sorted(reads) == ["0.pdf", "1.pdf", "2.pdf"]
+    assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    texts = {text_path(digest, HOW, tmp_path / "cache").read_text() for digest in first}
+    assert texts == {"one", "two", "three"}
+    (tmp_path / "in").rename(tmp_path / "moved")
+    assert extract_all(find_files([str(tmp_path / "moved")]), HOW, tmp_path / "cache") == first
+    assert len(reads) == 3
+    assert not list((tmp_path / "cache").rglob("*.tmp"))
+
+
+def test_other_options_and_lost_texts_are_read_again(tmp_path: Path, reads: list[str]) -> None:
+    files = write(tmp_path / "in", "one")
+    extract_all(files, HOW, tmp_path / "cache")
+    extract_all(files, Extraction("pypdf", HOW.limits, drop_headers=False), tmp_path / "cache")
+    assert len(reads) == 2
+    text = text_path(files[0].sha256, HOW, tmp_path / "cache")
+    text.write_text("on")
+    extract_all(files, HOW, tmp_path / "cache")
+    assert (len(reads), text.read_text()) == (3, "one")
+    text.with_suffix(".json").write_text("{")
+    extract_all(files, HOW, tmp_path / "cache")
+    assert len(reads) == 4
+    extract_all(files, Extraction("pypdf", PdfLimits(1, 512)), tmp_path / "cache")
+    assert len(reads) == 4
+
+
+def test_a_password_that_comes_later_is_tried(tmp_path: Path, write_pdf: Callable[..., Path], reads: list[str]) -> None:
+    write_pdf(tmp_path / "locked.pdf", [["secret text"]], password="key")
+    (tmp_path / "keys.txt").write_text("wrong\n\nkey\n")
+    plain = NodeSettings.model_validate({"name": "n", "data": [{"path": str(tmp_path / "locked.pdf")}]}).data
+    keys = NodeSettings.model_validate(
+        {"name": "n", "data": [{"path": str(tmp_path / "locked.pdf"), "passwords": str(tmp_path / "keys.txt")}]}
+    ).data
+    context = Context(DataConfig(), tmp_path / "cache")
+    for _ in range(2):
+        (source,) = open_sources(plain, context)
+        assert [file.report.status for file in source.files if file.report] == ["needs-password"]
+    assert len(reads) == 1
+    for _ in range(2):
+        (source,) = open_sources(keys, context)
+        assert [unit.told.status for unit in source.units if unit.told] == ["ok"]
+    assert len(reads) == 2
+    for path in (tmp_path / "cache").rglob("*.json"):
+        assert "wrong" not in path.read_text()
+    (tmp_path / "keys.txt").unlink()
+    with pytest.raises(DataError, match=r"passwords: .*keys\.txt: cannot be read"):
+        open_sources(keys, context)
+
+
+def results(tmp_path: Path, files: list[SourceFile], how: Extraction, now: float) -> list[PdfText]:
+    return list(extract_all(files, how, tmp_path / "cache", now=lambda: now).values())
+
+
+def test_a_files_own_timeout_is_kept_until_the_limit_is_raised(tmp_path: Path, reads: list[str]) -> None:
+    endless = b"BT /F1 1 Tf " + b"(x) Tj " * 3_000_000 + b"ET"
+    (tmp_path / "endless.pdf").write_bytes(pdf([endless]))
+    files = find_files([str(tmp_path / "endless.pdf")])
+    short = Extraction("pypdf", PdfLimits(0.3, 1024))
+    (result,) = results(tmp_path, files, short, 0.0)
+    assert result.status == "timeout"
+    assert "0.3 s of a processor" in result.detail
+    if result.settled:  # On a machine too busy to give it 0.3 s the other test's rule holds.
+        assert results(tmp_path, files, short, 10 * RETRY_S) == [result]
+        assert len(reads) == 1
+    results(tmp_path, files, Extraction("pypdf", PdfLimits(0.4, 1024)), 10 * RETRY_S)
+    assert len(reads) == 2
+
+
+def test_a_timeout_of_a_busy_machine_is_tried_again_later(
+    tmp_path: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = write(tmp_path / "in", "one")
+    with monkeypatch.context() as patch:
+        patch.setattr(reader, "PATIENCE", 0.0)
+        (result,) = results(tmp_path, files, Extraction("pypdf", PdfLimits(60, 1024)), 1000.0)
+    assert (result.status, result.settled) == ("timeout", False)
+    assert results(tmp_path, files, HOW, 1000.0 + RETRY_S - 1) == [result]
+    assert len(reads) == 1
+    (result,) = results(tmp_path, files, HOW, 1000.0 + RETRY_S)
+    assert (result.status, result.settled, len(reads)) == ("ok", True, 2)
+
+
+def test_a_file_that_changed_meanwhile_is_reported_and_not_kept(tmp_path: Path, reads: list[str]) -> None:
+    files = write(tmp_path / "in", "one")
+    (tmp_path / "in" / "0.pdf").write_bytes(pdf([page("another")]))
+    (result,) = results(tmp_path, files, HOW, 0.0)
+    assert result.status == "changed"
+    (tmp_path / "in" / "0.pdf").unlink()
+    os.mkfifo(tmp_path / "in" / "0.pdf")
+    (result,) = results(tmp_path, files, HOW, 0.0)
+    assert result.status in ("not-a-pdf", "unreadable")
+    assert not list((tmp_path / "cache").rglob("*.txt"))
+
+
+def test_workers_work_side_by_side_and_stop_when_one_cannot_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = threading.Barrier(2, timeout=30)
+
+    def read(self: PdfReader, file: SourceFile, out: Path) -> PdfText:
+        together.wait()
+        return PdfText("no-text")
+
+    files = write(tmp_path / "in", "one", "two")
+    with monkeypatch.context() as patch:
+        patch.setattr(PdfReader, "read", read)
+        found = extract_all(files, Extraction("pypdf", HOW.limits, workers=2), tmp_path / "cache-2")
+    assert [text.status for text in found.values()] == ["no-text"] * 2
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reader.sys, "executable", "/bin/false")
+        with pytest.raises(DataError, match="could not start"):
+            extract_all(files, Extraction("pypdf", HOW.limits, workers=2), tmp_path / "cache-3")
+
+
+def test_page_errors_reach_the_report(tmp_path: Path) -> None:
+    good = pdf([page("a page that is fine"), page("another one")])
+    spoilt = good.replace(b"/Length", b"/Filter/NoSuchDecode/Length", 1)
+    (tmp_path / "spoilt.pdf").write_bytes(spoilt)
+    (source,) = open_sources([str(tmp_path / "spoilt.pdf")], Context(DataConfig(), tmp_path / "cache"))
+    (unit,) = source.units
+    assert unit.told is not None
+    assert (unit.told.status, unit.told.pages) == ("partial", 1)
+    assert len(unit.told.page_errors) == 1
+    assert unit.told.page_errors[0].startswith("page 1: ")
+    record = next((tmp_path / "cache").rglob("*.json"))
+    assert json.loads(record.read_text())["page_errors"] == unit.told.page_errors

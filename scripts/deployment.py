@@ -108,6 +108,8 @@ class Deployment:
             RunError: something does not start; the message ends with the last lines of its log.
         """
         nodes = self.folder.recipe.nodes
+        if taken := {"superlink", "superexec"} & {node.name for node in nodes}:
+            raise RunError(f"nodes: {taken.pop()} is the name of a process of the coordinator's; choose another")
         for attempt in range(3):  # another program may take a port between our look and Flower's
             port = free_port()
             shutil.rmtree(self._kit, ignore_errors=True)
@@ -251,9 +253,11 @@ class Deployment:
 def http_health(port: int, authority: Path | None = None, host: str = LOOPBACK) -> bool:
     """Whether a Flower server answers `/health`; over TLS when an authority's certificate is given."""
     context = ssl.create_default_context(cafile=str(authority)) if authority else None
+    handlers = [urllib.request.ProxyHandler({}), *([urllib.request.HTTPSHandler(context=context)] if context else [])]
+    opener = urllib.request.build_opener(*handlers)
     url = f"{'https' if authority else 'http'}://{host}:{port}/health"
     try:
-        with urllib.request.urlopen(url, timeout=2.0, context=context) as answer:
+        with opener.open(url, timeout=2.0) as answer:
             return int(answer.status) == 200
     except (urllib.error.URLError, OSError, ValueError):
         return False

@@ -51,6 +51,7 @@ def flower_environment(home: Path) -> dict[str, str]:
             (str(home / "bin"), str(Path(sys.executable).parent), environment.get("PATH", os.defpath))
         ),
         "FLWR_HOME": str(home / "flwr"),
+        **without_proxy(environment),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
@@ -59,6 +60,13 @@ def flower_environment(home: Path) -> dict[str, str]:
         "RAY_DEDUP_LOGS": "0",
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def without_proxy(environment: Mapping[str, str]) -> dict[str, str]:
+    """Returns the variables that keep loopback out of a proxy that the environment names for the rest of the world."""
+    given = environment.get("NO_PROXY") or environment.get("no_proxy") or ""
+    value = ",".join(part for part in (given, "127.0.0.1", "localhost") if part)
+    return {"NO_PROXY": value, "no_proxy": value}
 
 
 def free_port() -> int:

@@ -15,7 +15,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 programs=${TRFMOE_VENV:+$TRFMOE_VENV/bin}
 [ -n "$programs" ] || programs=$(dirname "$(readlink -f "$(command -v trfmoe)")")
 export TRFMOE_PYTHON="$programs/python" FLWR_HOME="$here/flwr" FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1
-export PYTHONUNBUFFERED=1
+export PYTHONUNBUFFERED=1 NO_PROXY="${NO_PROXY:+$NO_PROXY,}127.0.0.1,localhost"
 """
 
 

@@ -1,0 +1,29 @@
+"""Every `trfmoe` command that the README shows is one: its subcommand, arguments and options exist."""
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+import typer
+
+from scripts.main import app
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+SHOWN = sorted({m.strip() for m in re.findall(r"(?m)(?:^|`)(trfmoe [^`\n]*)", README.read_text(encoding="utf-8"))})
+
+
+def test_the_readme_shows_commands() -> None:
+    assert len(SHOWN) > 20
+
+
+@pytest.mark.parametrize("shown", SHOWN)
+def test_a_shown_command_is_understood(shown: str) -> None:
+    words = shlex.split(shown.replace("[CONFIG|DIR]", ""), comments=True)[1:]
+    command: click.Command = typer.main.get_command(app)
+    while isinstance(command, click.Group):
+        name, words = words[0], words[1:]
+        command = command.commands[name]
+    if words:
+        command.make_context(shown, words)

@@ -43,8 +43,11 @@ class RunLines:
         """Returns the line of one round or step, from its evaluation and its commit as far as they are known."""
         width = len(str(self.history.num_rounds))
         head = f"{self.history.unit} {number:>{width}}/{self.history.num_rounds}"
-        bits = self.history.evaluated.get(number, {}).get("bits_per_byte")
+        measured = self.history.evaluated.get(number, {})
+        bits, perplexity = measured.get("bits_per_byte"), measured.get("perplexity")
         parts = [head, f"bits/byte {bits:.4f}" if bits is not None else "bits/byte not measured"]
+        if perplexity is not None:
+            parts[-1] += f" (perplexity {perplexity:.4g})"
         committed = self.history.committed.get(number) or self._trained_alone(number)
         if committed is None:
             return "  ".join([*parts, "untrained" if number == 0 else ""]).rstrip()

@@ -42,7 +42,7 @@ def summary(corpus: "Corpus", tokenizer: "Tokenizer") -> dict[str, Any]:
 
 
 def show_summary(found: dict[str, Any], output: "Output") -> None:
-    """Writes a corpus' summary after its files have been listed."""
+    """Writes what else is known of a corpus whose files have been listed."""
     tokenizer = found["tokenizer"]
     output.line(
         f"tokenizer {tokenizer['name']}: {tokenizer['vocab_size']:,} tokens, {found['bytes_per_token']:.2f} bytes each "

@@ -65,8 +65,9 @@ def prepare_nodes(recipe: Recipe, output: Output) -> dict[str, Corpus]:
 def show_files(name: str, corpus: Corpus, output: Output) -> None:
     """Writes what became of a node's files: one line each when they are few, else counts and what went wrong."""
     output.line(
-        f"data of {name}: {corpus.train_tokens:,} train tokens, {corpus.held_out_tokens:,} held out, "
-        f"byte bigram {corpus.bigram_bits_per_byte:.4f} bits/byte; {counts(corpus.files)}"
+        f"data of {name}: {corpus.train_tokens:,} train tokens, {corpus.held_out_tokens:,} held out "
+        f"({corpus.leaked} pieces of them also in train), byte bigram {corpus.bigram_bits_per_byte:.4f} bits/byte; "
+        f"{counts(corpus.files)}"
     )
     listed = corpus.files
     if len(listed) > LISTED_FILES:
@@ -75,7 +76,6 @@ def show_files(name: str, corpus: Corpus, output: Output) -> None:
         output.line("  " + file_line(report))
     for note in corpus.notes:
         output.line(f"  note: {note}")
-    output.line(f"  held-out pieces also in train: {corpus.leaked}")
     output.line(f"  every file: {corpus.extract}")
 
 

@@ -1,12 +1,13 @@
 """Writes a run's report: one HTML file made from the journal alone, readable in light and dark, without scripts."""
 
+import math
 import time
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from server.charts import heat_table, line_chart, table
-from server.events import read_events
+from server.events import Event, read_events
 from server.history import RunHistory
 from trfmoe_core.atomic import write_text
 
@@ -123,11 +124,21 @@ def _bits_per_byte(history: RunHistory) -> str:
     }
     last: dict[str, Any] = max(history.evaluated.items(), default=(0, {}))[1].get("nodes", {})
     rows = [
-        (name, last.get(name, {}).get("bits_per_byte", "not measured"), bigrams.get(name, "not measured"))
+        (
+            *(name, last.get(name, {}).get("bits_per_byte", "not measured"), _perplexity(last.get(name, {}))),
+            bigrams.get(name, "not measured"),
+        )
         for name in sorted(history.nodes)
     ]
     chart = line_chart(series, history.unit, "bits per byte; dashed: the node's byte bigram", bigrams)
-    return chart + table(("node", f"bits per byte, last {history.unit}", "byte bigram"), rows)
+    head = ("node", f"bits per byte, last {history.unit}", "perplexity, a token", "byte bigram, bits per byte")
+    return chart + table(head, rows)
+
+
+def _perplexity(measured: Event) -> float | str:
+    """Of the tokenizer's own tokens, so not comparable between tokenizers, as bits per byte are."""
+    loss = measured.get("loss")
+    return "not measured" if loss is None else math.exp(min(loss, 700.0))
 
 
 def _losses(history: RunHistory) -> str:
@@ -183,16 +194,17 @@ def _rounds(history: RunHistory) -> str:
     rows = []
     for number, event in sorted(history.committed.items()):
         verdicts = ", ".join(f"{count} {outcome}" for outcome, count in event.get("outcomes", {}).items())
-        bits = history.evaluated.get(number, {}).get("bits_per_byte", "not measured")
+        measured = history.evaluated.get(number, {})
+        bits, perplexity = measured.get("bits_per_byte", "not measured"), _perplexity(measured)
         share = event.get("train_share")
         rows.append(
             (
-                *(number, event.get("train_loss", ""), bits, verdicts, event.get("tokens_per_s", "")),
+                *(number, event.get("train_loss", ""), bits, perplexity, verdicts, event.get("tokens_per_s", "")),
                 "" if share is None else f"{100 * share:.0f} %",
                 *(event.get(key, "") for key in ("bytes_down", "bytes_up", "seconds")),
             )
         )
-    head = (history.unit, "train loss", "bits per byte", "verdicts", "tokens/s", "time spent training")
+    head = (history.unit, "train loss", "bits per byte", "perplexity", "verdicts", "tokens/s", "time spent training")
     return table((*head, "bytes down", "bytes up", "seconds"), rows) if rows else ""
 
 

@@ -52,6 +52,7 @@ def test_a_finished_run(tmp_path: Path) -> None:
     assert "75.0 %" in text
     assert "0.0 % dead" in text
     assert "digest-3" in text
+    assert "perplexity" in text and "54.6" in text
     assert "layers.0.experts.1" in text
 
 

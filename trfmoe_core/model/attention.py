@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from trfmoe_core.config.schema import ModelConfig
 from trfmoe_core.model.cache import LayerCache
 from trfmoe_core.model.parts import ATTENTIONS
+from trfmoe_core.model.products import linear
 
 
 @ATTENTIONS.register("rotary")
@@ -80,7 +81,7 @@ class Projection(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns `x @ weight.T`."""
-        return nnf.linear(x, self.weight.to(x.dtype))
+        return linear(x, self.weight.to(x.dtype))
 
 
 def rotary_tables(length: int, head_width: int, theta: float) -> tuple[Tensor, Tensor]:

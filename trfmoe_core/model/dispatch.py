@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
-FEW_ROWS = 4
-"""With fewer rows, CPU libraries take other kernels, and a token's result would depend on who shares its expert."""
+from trfmoe_core.model.memory import reused
+from trfmoe_core.model.products import multiply_rows, sum_outer_products
 
 Backend = Literal["loop", "native", "naive"]
 
@@ -107,6 +107,10 @@ def _native(x_SD: Tensor, w_EGD: Tensor, frozen_EGD: Tensor | None, dispatch: Di
 
 
 def _loop(x_SD: Tensor, w_EGD: Tensor, frozen_EGD: Tensor | None, dispatch: Dispatch) -> Tensor:
+    if torch.compiler.is_compiling():
+        whole_EGD = w_EGD if frozen_EGD is None else torch.cat([w_EGD, frozen_EGD])
+        compiled_SG: Tensor = _loop_op(x_SD, whole_EGD, dispatch.ends_E)
+        return compiled_SG
     out_SG: Tensor = _LoopMultiply.apply(x_SD, w_EGD, frozen_EGD, _bounds(dispatch))  # type: ignore[no-untyped-call]
     return out_SG
 
@@ -133,7 +137,10 @@ class _ToExperts(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_ND: Tensor, token_S: Tensor, inverse_NK: Tensor) -> Tensor:
         ctx.save_for_backward(inverse_NK)
-        return x_ND.index_select(0, token_S)
+        if torch.compiler.is_compiling():
+            return x_ND.index_select(0, token_S)
+        rows_SD = reused((len(token_S), x_ND.shape[1]), x_ND)
+        return torch.index_select(x_ND, 0, token_S, out=rows_SD)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
@@ -171,31 +178,72 @@ class _LoopMultiply(torch.autograd.Function):
     def forward(ctx: Any, x_SD: Tensor, w_EGD: Tensor, frozen_EGD: Tensor | None, bounds: list[int]) -> Tensor:
         ctx.save_for_backward(x_SD, w_EGD, frozen_EGD)
         ctx.bounds = bounds
-        out_SG = x_SD.new_empty(x_SD.shape[0], w_EGD.shape[1])
-        for w_GD, (begin, end) in zip(_matrices(w_EGD, frozen_EGD), pairwise(bounds), strict=True):
-            if end - begin < FEW_ROWS:
-                out_SG[begin:end] = nnf.pad(x_SD[begin:end], (0, 0, 0, FEW_ROWS)).mm(w_GD.T)[: end - begin]
-            else:
-                torch.mm(x_SD[begin:end], w_GD.T, out=out_SG[begin:end])
-        out_SG[bounds[-1] :] = 0.0
-        return out_SG
+        return _loop_forward(x_SD, _matrices(w_EGD, frozen_EGD), bounds)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         x_SD, w_EGD, frozen_EGD = ctx.saved_tensors
-        grad_SG, bounds = grads[0].contiguous(), ctx.bounds
-        grad_x_SD = torch.empty_like(x_SD) if ctx.needs_input_grad[0] else None
-        grad_w_EGD = torch.empty_like(w_EGD) if ctx.needs_input_grad[1] else None
-        for e, (w_GD, (begin, end)) in enumerate(zip(_matrices(w_EGD, frozen_EGD), pairwise(bounds), strict=True)):
-            rows = slice(begin, end)
-            if grad_x_SD is not None:
-                torch.mm(grad_SG[rows], w_GD, out=grad_x_SD[rows])
-            if grad_w_EGD is not None and e < len(w_EGD):
-                torch.mm(grad_SG[rows].T, x_SD[rows], out=grad_w_EGD[e])
-        if grad_x_SD is not None:
-            grad_x_SD[bounds[-1] :] = 0.0
-        return grad_x_SD, grad_w_EGD, None, None
+        grad_SG = grads[0].contiguous()
+        grad_x_SD = _loop_grad_x(grad_SG, x_SD, _matrices(w_EGD, frozen_EGD), ctx.bounds)
+        grad_w_EGD = _loop_grad_w(grad_SG, x_SD, w_EGD, ctx.bounds) if ctx.needs_input_grad[1] else None
+        return grad_x_SD if ctx.needs_input_grad[0] else None, grad_w_EGD, None, None
 
 
 def _matrices(w_EGD: Tensor, frozen_EGD: Tensor | None) -> list[Tensor]:
     return [*w_EGD, *(() if frozen_EGD is None else frozen_EGD)]
+
+
+def _loop_forward(x_SD: Tensor, matrices: list[Tensor], bounds: list[int]) -> Tensor:
+    out_SG = reused((len(x_SD), matrices[0].shape[0]), x_SD)
+    for w_GD, (begin, end) in zip(matrices, pairwise(bounds), strict=True):
+        multiply_rows(x_SD, w_GD, begin, end, out_SG)
+    out_SG[bounds[-1] :] = 0.0
+    return out_SG
+
+
+def _loop_grad_x(grad_SG: Tensor, x_SD: Tensor, matrices: list[Tensor], bounds: list[int]) -> Tensor:
+    grad_x_SD = reused(tuple(x_SD.shape), x_SD)
+    for w_GD, (begin, end) in zip(matrices, pairwise(bounds), strict=True):
+        multiply_rows(grad_SG, w_GD.T, begin, end, grad_x_SD)
+    grad_x_SD[bounds[-1] :] = 0.0
+    return grad_x_SD
+
+
+def _loop_grad_w(grad_SG: Tensor, x_SD: Tensor, w_EGD: Tensor, bounds: list[int]) -> Tensor:
+    grad_w_EGD = reused(tuple(w_EGD.shape), w_EGD)
+    for e in range(len(w_EGD)):
+        sum_outer_products(grad_SG, x_SD, bounds[e], bounds[e + 1], grad_w_EGD[e])
+    return grad_w_EGD
+
+
+@torch.library.custom_op("trfmoe::grouped", mutates_args=())
+def _loop_op(x_SD: Tensor, w_EGD: Tensor, ends_E: Tensor) -> Tensor:
+    """The loop as one operation that a compiler does not look into: its bounds differ from step to step."""
+    return _loop_forward(x_SD, list(w_EGD), [0, *ends_E.tolist()])
+
+
+@torch.library.custom_op("trfmoe::grouped_backward", mutates_args=())
+def _loop_backward_op(grad_SG: Tensor, x_SD: Tensor, w_EGD: Tensor, ends_E: Tensor) -> tuple[Tensor, Tensor]:
+    bounds = [0, *ends_E.tolist()]
+    return _loop_grad_x(grad_SG, x_SD, list(w_EGD), bounds), _loop_grad_w(grad_SG, x_SD, w_EGD, bounds)
+
+
+@_loop_op.register_fake
+def _(x_SD: Tensor, w_EGD: Tensor, ends_E: Tensor) -> Tensor:
+    return x_SD.new_empty(x_SD.shape[0], w_EGD.shape[1])
+
+
+@_loop_backward_op.register_fake
+def _(grad_SG: Tensor, x_SD: Tensor, w_EGD: Tensor, ends_E: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x_SD), torch.empty_like(w_EGD)
+
+
+def _save(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx: Any, grad_SG: Tensor) -> tuple[Tensor, Tensor, None]:
+    return *_loop_backward_op(grad_SG.contiguous(), *ctx.saved_tensors), None
+
+
+_loop_op.register_autograd(_backward, setup_context=_save)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from trfmoe_core.config.schema import ModelConfig
 from trfmoe_core.model.dispatch import Backend, Dispatch, grouped_multiply
 from trfmoe_core.model.local import LocalExperts, whole_layer
+from trfmoe_core.model.memory import reused
 from trfmoe_core.model.parts import EXPERTS
 
 Multiply = Callable[[Tensor, str], Tensor]
@@ -87,15 +88,17 @@ class _SwiGLU(torch.autograd.Function):
     def forward(ctx: Any, gate_up_SG: Tensor) -> Tensor:
         ctx.save_for_backward(gate_up_SG)
         gate_SF, up_SF = gate_up_SG.chunk(2, dim=-1)
-        return nnf.silu(gate_SF).mul_(up_SF)
+        hidden_SF = reused(tuple(gate_SF.shape), gate_SF)
+        torch.ops.aten.silu.out(gate_SF, out=hidden_SF)
+        return hidden_SF.mul_(up_SF)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         (gate_up_SG,) = ctx.saved_tensors
         gate_SF, up_SF = gate_up_SG.chunk(2, dim=-1)
-        grad_SG = torch.empty_like(gate_up_SG)
+        grad_SG = reused(tuple(gate_up_SG.shape), gate_up_SG)
         grad_gate_SF, grad_up_SF = grad_SG.chunk(2, dim=-1)
-        scratch_SF = nnf.silu(gate_SF)
+        scratch_SF = torch.ops.aten.silu.out(gate_SF, out=reused(tuple(gate_SF.shape), gate_SF))
         torch.mul(scratch_SF, grads[0], out=grad_up_SF)
         torch.mul(grads[0], up_SF, out=scratch_SF)
         torch.ops.aten.silu_backward.grad_input(scratch_SF, gate_SF, grad_input=grad_gate_SF)

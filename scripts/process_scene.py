@@ -95,6 +95,7 @@ class Scenario:
         settings: Overrides of the recipe's.
         unchecked: Whether the victim runs Flower's own client.
         stage: Yields what is set up on the machine for it: the recipe's place, host and launchers.
+        mend: The run is to end early with a reason; then this is done, and the run is started again in its folder.
     """
 
     name: str
@@ -104,6 +105,7 @@ class Scenario:
     settings: Sequence[str] = ()
     unchecked: bool = False
     stage: "Callable[[Recipe], contextlib.AbstractContextManager[Stage]] | None" = None
+    mend: Callable[[Scene], None] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,13 +156,15 @@ def play(scenario: Scenario, recipe: Recipe, tell: Callable[[str], None]) -> Pla
             folder, scenario.isolation, told, host=staged.host, launchers=launchers, unchecked=unchecked
         )
         scene = Scene(deployment, folder, told=lines)
-        scratch = deployment.scratch
-        with deployment:
-            deployment.start()
-            deployment.submit()
-            over = _act_out(scene, scenario)
-            status = deployment.status()
-        left = _orphans(scratch)
+        scratches = [deployment.scratch]
+        over, status = _one_leg(scene, scenario.script(scene))
+        if scenario.mend is not None:
+            tell(f"  ended: {status[0]} {status[1]}")
+            scenario.mend(scene)
+            scene.deployment = Deployment(folder, scenario.isolation, told, host=staged.host, launchers=launchers)
+            scratches.append(scene.deployment.scratch)
+            _, status = _one_leg(scene, iter(()))
+        left = [process for scratch in scratches for process in _orphans(scratch)]
         checks = [
             ("the fault was played", over),
             (f"the run completed ({status[0]} {status[1]})", _completed(scene)),
@@ -177,9 +181,13 @@ def play(scenario: Scenario, recipe: Recipe, tell: Callable[[str], None]) -> Pla
     )
 
 
-def _act_out(scene: Scene, scenario: Scenario) -> bool:
-    """Follows the run to its end and steps the script meanwhile; returns whether the script came to its end."""
-    script = scenario.script(scene)
+def _one_leg(scene: Scene, script: Script) -> tuple[bool, tuple[str, str]]:
+    """Runs the deployment to the end of the run and steps the script meanwhile.
+
+    Returns:
+        Whether the script came to its end, and the run's status.
+    """
+    seen = len(scene.events)
     over = False
     end = time.monotonic() + END_DEADLINE_S
 
@@ -194,9 +202,13 @@ def _act_out(scene: Scene, scenario: Scenario) -> bool:
                 pass  # it ended between a look and a blow; the next look will find another
         return scene.deployment.finished() or time.monotonic() > end
 
-    for event in follow_events(scene.folder.events_path, stop, poll_s=0.1):
-        scene.events.append(event)
-    return over
+    with scene.deployment as deployment:
+        deployment.start()
+        deployment.submit()
+        for number, event in enumerate(follow_events(scene.folder.events_path, stop, poll_s=0.1)):
+            if number >= seen:
+                scene.events.append(event)
+        return over, deployment.status()
 
 
 def prepared(recipe: Recipe) -> Recipe:
@@ -228,14 +240,15 @@ def _rounds_whole(scene: Scene) -> bool:
 
 
 def _numbers(scene: Scene) -> dict[str, float]:
-    """Returns seconds: from the blow to the commit of its round, and from the coordinator's loss to training again."""
+    """Returns seconds: from the blow to the commit of its round, and from free nodes to training again."""
     numbers: dict[str, float] = {}
     hurt = scene.marks.get("hurt")
     if hurt is None:
         return numbers
-    commits = [event["time"] for event in scene.of_kind("round_committed") if event["time"] > hurt]
+    commits = [event for event in scene.of_kind("round_committed") if event["time"] > hurt]
     if commits:
-        numbers["to_commit_s"] = commits[0] - hurt
+        numbers["to_commit_s"] = commits[0]["time"] - hurt
+        numbers |= _closing(scene, commits[0])
     restarts = [event["time"] for event in scene.of_kind("run_started") if event["time"] > hurt]
     plans = [event["time"] for event in scene.of_kind("round_planned") if restarts and event["time"] > restarts[0]]
     if plans:
@@ -248,6 +261,18 @@ def _numbers(scene: Scene) -> dict[str, float]:
     if back:
         numbers["victim_back_s"] = back[0] - hurt
     return numbers
+
+
+def _closing(scene: Scene, commit: Event) -> dict[str, float]:
+    """Returns how long the hurt round waited after its last reply, and how long it might: its grace time."""
+    number = commit["round"]
+    plans = [event["time"] for event in scene.of_kind("round_planned", round=number) if event["time"] < commit["time"]]
+    replies = [event["time"] for event in scene.of_kind("node_reply", round=number, status="accepted")]
+    replies = [moment for moment in replies if plans and plans[-1] < moment < commit["time"]]
+    if not replies:
+        return {}
+    grace = scene.folder.recipe.rounds.grace * (max(replies) - plans[-1])
+    return {"waited_for_others_s": commit["time"] - max(replies), "grace_s": grace}
 
 
 def _orphans(scratch: Path) -> list[psutil.Process]:

@@ -142,8 +142,7 @@ class Deployment:
         """Whether the run has come to its end. Restarts what ended on the way; ask often."""
         if not self._family.alive:
             return True
-        for service in self.services.values():
-            self._keep_up(service)
+        self.keep_up()
         return self._submission().finished(self._tell)
 
     @property
@@ -154,6 +153,12 @@ class Deployment:
     def processes(self) -> list[psutil.Process]:
         """Returns every process of this deployment, at whatever depth."""
         return self._family.descendants()
+
+    def keep_up(self) -> bool:
+        """Starts again what has ended, when it is time for it; returns whether everything is up and healthy."""
+        for service in self.services.values():
+            self._keep_up(service)
+        return all(service.down_since is None for service in self.services.values())
 
     def status(self) -> tuple[str, str]:
         """Returns Flower's status of the run and details."""

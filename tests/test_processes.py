@@ -4,21 +4,28 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+from scripts.deployment import Deployment
+from scripts.guard import processes_of
 from scripts.process_drill import choose
 from scripts.process_faults import SCENARIOS
+from server.run_folder import RunFolder
 from tests.conftest import TINY, words
+from trfmoe_core.config import Recipe
 from trfmoe_core.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]
 SLOW_ONES = [scenario.name for scenario in SCENARIOS]
 
 
-def drill(folder: Path, name: str, *overrides: str) -> dict[str, Any]:
+def drill(folder: Path, name: str) -> None:
     nodes = []
     for number, node in enumerate(("ada", "bob", "cyd")):
         (folder / node).mkdir()
@@ -27,8 +34,6 @@ def drill(folder: Path, name: str, *overrides: str) -> dict[str, Any]:
     recipe = folder / "recipe.yaml"
     recipe.write_text(json.dumps({**TINY, "rounds": {"local_steps": 4}, "nodes": nodes}))
     command = [sys.executable, "-m", "scripts", "drill", str(recipe), "--processes", "--attacks", name, "--json"]
-    for override in overrides:
-        command += ["--set", override]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TRFMOE_CACHE": str(folder / "cache")}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=1700)
     told = json.loads(done.stdout.strip().splitlines()[-1])
@@ -37,13 +42,30 @@ def drill(folder: Path, name: str, *overrides: str) -> dict[str, Any]:
     if "skipped" in scenario:
         pytest.skip(scenario["skipped"])
     assert scenario["ok"], (scenario, done.stderr[-3000:])
-    return scenario
 
 
-@pytest.mark.timeout(900)
-def test_a_killed_server_app_is_replaced_while_the_nodes_train(tmp_path: Path) -> None:
-    told = drill(tmp_path, "server app killed", "rounds.num_rounds=2")
-    assert told["training_again_s"] > 0
+@pytest.mark.timeout(600)
+def test_a_killed_superlink_and_executor_are_started_again(tiny_recipe: Callable[..., Recipe]) -> None:
+    recipe = tiny_recipe()
+    told: list[str] = []
+    with Deployment(RunFolder.create(Path(recipe.run_root), recipe), "process", told.append) as deployment:
+        scratch = deployment.scratch
+        deployment.start()
+        assert deployment.submission is not None
+        control = deployment.submission.control
+        assert set(control.nodes().items()) == {("ada", "online"), ("bob", "online"), ("cyd", "online")}
+        killed = {name: deployment.services[name].pid for name in ("superlink", "superexec")}
+        for pid in killed.values():
+            psutil.Process(pid).kill()
+        end = time.monotonic() + 300
+        while not (deployment.keep_up() and len(told) == 2):
+            assert time.monotonic() < end, told
+            time.sleep(0.1)
+        assert {name: deployment.services[name].pid for name in killed} != killed
+        assert sorted(line.split(" ended (signal 9)")[0] for line in told) == ["superexec", "superlink"]
+        assert set(control.nodes()) == {"ada", "bob", "cyd"}, "the keys are in the database"
+        assert {p.pid for p in processes_of(scratch)} >= {service.pid for service in deployment.services.values()}
+    assert not processes_of(scratch)
 
 
 @pytest.mark.slow

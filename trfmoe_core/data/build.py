@@ -22,6 +22,7 @@ from trfmoe_core.data.tokenizer import Tokenizer
 from trfmoe_core.errors import DataError
 
 META = "corpus.json"
+LEFT_OUT = ("changed", "unreadable")
 _LISTED_FILES = 40
 _FORGOTTEN_S = 7 * 24 * 3600
 
@@ -48,9 +49,18 @@ def without(source: Source, changing: dict[Path, FileReport]) -> Source:
 
 
 def build(
-    folder: Path, sources: Sequence[Source], config: DataConfig, tokenizer: Tokenizer, progress: Progress
+    folder: Path,
+    sources: Sequence[Source],
+    config: DataConfig,
+    tokenizer: Tokenizer,
+    progress: Progress,
+    *,
+    lenient: bool = False,
 ) -> dict[Path, FileReport]:
-    """Writes the corpus; it is there whole or not at all. Returns the files that changed meanwhile: then it is not.
+    """Writes the corpus; it is there whole or not at all. Returns the files that changed meanwhile.
+
+    If `lenient`, those that changed or vanished before they were opened are left out of it. Otherwise, and where one
+    changed while its text was taken, nothing is written.
 
     Raises:
         DataError: no text to train on and to hold out, or a process died.
@@ -65,7 +75,9 @@ def build(
         writer.finish()
         # A list, not a mapping: two sources may lead to the same file.
         read = [(file.path, report) for file, report in zip(files, reports, strict=True) if file.report is None]
-        if changed := {path: report for path, report in read if report.status == "changed"}:
+        changed = {path: report for path, report in read if report.status in LEFT_OUT}
+        read = [(path, report) for path, report in read if path not in changed]
+        if changed and (not lenient or any(report.characters for report in changed.values())):
             return changed
         with new_folder(folder) as temporary:
             meta = _merge(temporary, shards, config, tokenizer, writer)
@@ -77,7 +89,7 @@ def build(
                 )
             write_text(temporary / META, json.dumps({**meta, "files": [asdict(report) for _, report in read]}))
     shutil.rmtree(shards_folder, ignore_errors=True)
-    return {}
+    return changed
 
 
 def _forget_old_shards(home: Path) -> None:
@@ -109,12 +121,17 @@ def _read_all(
 
 
 def _documents(source: Source, told: list[FileReport]) -> Iterator[tuple[str, int, str]]:
-    """Yields (text, unit, place), and appends to `told` what became of each unit."""
-    for number, unit in enumerate(source.units):
+    """Yields (text, unit, place), and appends to `told` what became of each unit.
+
+    Units that are left out are not counted: the corpus is the one of a folder without them.
+    """
+    number = 0
+    for unit in source.units:
         reading = Reading(unit)
         for document in reading:
             yield document.text, number, document.place
         told.append(reading.report)
+        number += reading.report.status not in LEFT_OUT
 
 
 def _merge(

@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -124,7 +125,11 @@ def prepare_corpus(
             home.mkdir(parents=True, exist_ok=True)
             with _locked(home / f"{key}.lock"):
                 meta = _read_meta(folder, len(sources))
-                changed = {} if meta else build(folder, sources, config, tokenizer, progress)
+                changed = {} if meta else build(folder, sources, config, tokenizer, progress, lenient=attempt > 0)
+                if changed and (folder / META).exists():
+                    # What was built is the corpus of a folder without them.
+                    sources = [without(source, changed) for source in sources]
+                    key, folder, changed = *_renamed(folder, corpus_key(sources, config, tokenizer)), {}
                 meta = meta or _read_meta(folder, len(sources))
             if not changed:
                 break
@@ -137,7 +142,7 @@ def prepare_corpus(
         ) from error
     if changed:
         raise DataError(
-            f"{', '.join(sorted(map(printable, changed)))}: keep changing while they are read; copy them first"
+            f"{len(changed)} files such as {printable(min(changed))} keep changing while they are read; copy them first"
         )
     if meta is None:
         raise DataError(f"corpus {printable(folder)} was written and cannot be read back; check the disk")
@@ -154,6 +159,16 @@ def corpus_key(sources: Sequence[Source], config: DataConfig, tokenizer: Tokeniz
         "readers": [unicodedata.unidata_version],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode("utf-8")).hexdigest()
+
+
+def _renamed(folder: Path, key: str) -> tuple[str, Path]:
+    """Moves a corpus to where its true key says, unless it is there already; returns key and folder."""
+    target = folder.with_name(key)
+    try:
+        folder.rename(target)
+    except OSError:
+        shutil.rmtree(folder)
+    return key, target
 
 
 def _opened(

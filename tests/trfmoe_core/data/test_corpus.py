@@ -325,4 +325,37 @@ def test_a_file_that_changes_is_read_again_and_left_out_if_it_goes_on(
     assert (report.status, "the log begins" in text) == (("ok", True) if times == 1 else ("changed", False))
     assert "Paragraph 7 " in text
     monkeypatch.setattr(build_module, "_read_all", real)
-    assert "the log begins" in "\n".join(pieces(train(prepare(folder, tmp_path / "cache")))) or times == 1
+    again = prepare(folder, tmp_path / "cache")
+    assert "the log begins" in "\n".join(pieces(train(again)) + pieces(held_out(again)))
+
+
+def test_a_folder_that_never_stands_still_gives_the_files_that_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_text(tmp_path / "in")
+    write_text(folder, "z.txt", range(500, 600))
+    for number in range(60):
+        (folder / f"log-{number:02}.txt").write_text(f"log {number} begins\n\n")
+    real, runs = build_module._read_all, [0]
+
+    def read(*arguments: Any) -> Any:
+        runs[0] += 1
+        for number in range(10 * runs[0] - 10, 10 * runs[0]):
+            (folder / f"log-{number:02}.txt").write_text(f"log {number} goes on in run {runs[0]}\n\n")
+        (folder / f"log-{10 * runs[0] - 1:02}.txt").unlink()
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build_module, "_read_all", read)
+        corpus = prepare(folder, tmp_path / "cache")
+    assert runs[0] == 2
+    statuses = {Path(report.path).name: report.status for report in corpus.files}
+    moving = {name for name, status in statuses.items() if status in ("changed", "unreadable")}
+    assert moving == {f"log-{number:02}.txt" for number in range(10, 20)}
+    (source,) = corpus.sources
+    assert [Path(name).name for name in source.files] == [name for name in sorted(statuses) if name not in moving]
+    units = {str(source.files[unit]) for unit, _ in corpus.documents}
+    assert str(folder / "z.txt") in units
+    for name in moving:
+        (folder / name).unlink(missing_ok=True)
+    assert prepare(folder, tmp_path / "cache").key == corpus.key

@@ -1,5 +1,7 @@
 """What a file format is, and the reading of one unit of a file in constant memory."""
 
+import hashlib
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,6 +54,7 @@ class Format(Protocol):
         ...
 
 
+SMALL_BYTES = 1 << 23
 PACKINGS = (".gz", ".zst")
 FORMATS: Registry[Format] = Registry("trfmoe_core.data.formats")
 
@@ -88,19 +91,22 @@ class Reading:
         unit, log = self._unit, self._log
         format_ = FORMATS[unit.file.kind]
         try:
-            if unit.text_file is None and stamp_of(unit.file.path) != unit.file.stamp:
-                log.spoilt("changed", "it changed since it was examined; start again")
-                return
             for document in format_.read(unit, log):
                 text = document.text if format_.cleaned else clean(document.text)
                 if text:
                     log.characters += len(text)
                     self._documents += 1
                     yield Document(text, document.place, document.meta)
-            if unit.text_file is None and stamp_of(unit.file.path) != unit.file.stamp:
+            if self._may_change() and stamp_of(unit.file.path) != unit.file.stamp:
                 log.status, log.detail = "changed", "it changed while it was read; start again"
+        except ChangedError:
+            log.spoilt("changed", "it changed since it was examined; start again")
         except OSError as error:
             log.spoilt("unreadable", error.strerror or str(error))
+
+    def _may_change(self) -> bool:
+        stamp = self._unit.file.stamp
+        return self._unit.text_file is None and stamp is not None and stamp.size > SMALL_BYTES
 
     @property
     def report(self) -> FileReport:
@@ -148,6 +154,29 @@ def stamp_of(path: Path | int) -> Stamp:
     """Returns the stamp of a file, or of an open one by its descriptor."""
     status = os.stat(path)  # noqa: PTH116  A descriptor too.
     return Stamp(status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+class ChangedError(Exception):
+    """A file is no longer the one that was examined."""
+
+
+def open_examined(file: SourceFile) -> BinaryIO:
+    """Opens a file for reading; a small one is read as a whole, so that it cannot change any more.
+
+    Raises:
+        ChangedError: it is another file than the one that was examined.
+    """
+    opened = open_plain(file.path)
+    if stamp_of(opened.fileno()) != file.stamp:
+        opened.close()
+        raise ChangedError
+    if file.stamp.size > SMALL_BYTES:
+        return opened
+    with opened:
+        data = opened.read(SMALL_BYTES + 1)
+    if hashlib.sha256(data).hexdigest() != file.sha256:
+        raise ChangedError
+    return io.BytesIO(data)
 
 
 def open_plain(path: Path) -> BinaryIO:

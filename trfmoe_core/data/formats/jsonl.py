@@ -29,7 +29,7 @@ class JsonLinesFormat:
         """Yields the texts of this node's good lines; bad ones are counted and the first is described."""
         bad, first, other = 0, "", 0
         options = unit.options
-        with Unpacked(unit.file.path) as raw, io.BufferedReader(raw, _BUFFER_BYTES) as file:
+        with Unpacked(unit.file) as raw, io.BufferedReader(raw, _BUFFER_BYTES) as file:
             for number, line in enumerate(_lines(file), start=1):
                 if number % options.of != options.index:
                     continue

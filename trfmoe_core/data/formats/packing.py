@@ -1,14 +1,12 @@
 """Compressed files, inflated step by step and never without bound."""
 
 import io
-import os
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import BinaryIO
 
-from trfmoe_core.data.documents import Status
-from trfmoe_core.data.formats.base import PACKINGS, open_plain
+from trfmoe_core.data.documents import SourceFile, Status
+from trfmoe_core.data.formats.base import PACKINGS, open_examined
 
 MAX_RATIO = 50
 """Text packs 3 to 20 times, logs up to 50 times; what inflates further is no text."""
@@ -23,14 +21,19 @@ class Unpacked(io.RawIOBase):
     Reads to the end of what is good: afterwards `problem` says what was wrong with the rest, if anything.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Opens the file."""
-        self._file = open_plain(path)
-        self._blocks = _UNPACKERS.get(path.suffix.lower(), _plain)(self._file)
-        self._size = os.fstat(self._file.fileno()).st_size
+    def __init__(self, file: SourceFile) -> None:
+        """Opens the file.
+
+        Raises:
+            ChangedError: it is no longer the one that was examined.
+        """
+        suffix = file.path.suffix.lower()
+        self._file = open_examined(file)
+        self._blocks = _UNPACKERS.get(suffix, _plain)(self._file)
+        self._size = file.stamp.size if file.stamp else 0
         self._left = b""
         self._given = 0
-        self._packed = path.suffix.lower() in _UNPACKERS
+        self._packed = suffix in _UNPACKERS
         self.problem: tuple[Status, str] | None = None
 
     def readable(self) -> bool:

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from trfmoe_core.data.documents import Document, Unit
-from trfmoe_core.data.formats.base import FORMATS, Log
+from trfmoe_core.data.formats.base import FORMATS, Log, open_examined
 
 TEXT_COLUMN = "text"
 PROVENANCE = (
@@ -56,38 +56,43 @@ class ParquetFormat:
 
     def read(self, unit: Unit, log: Log) -> Iterator[Document]:
         """Yields the texts of the unit's rows, with what other columns say about them."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+        with open_examined(unit.file) as opened:
+            yield from _documents(opened, unit, log)
 
-        missing, other, large = 0, 0, 0
-        languages = unit.options.languages
-        try:
-            with pq.ParquetFile(unit.file.path, buffer_size=_BUFFER_BYTES, pre_buffer=False) as file:
-                problem = _column_problem(file.schema_arrow)
-                if problem:
-                    log.spoilt("broken", problem)
-                    return
-                if oversized := _oversized(file):
-                    log.spoilt("too-large", f"row group {oversized[0]}: {oversized[1] >> 20} MiB a row")
-                    return
-                for number, text, meta in _rows(file, unit.start, unit.stop):
-                    language = meta.get("language")
-                    if languages and isinstance(language, str) and language.casefold() not in languages:
-                        other += 1
-                    elif text is None:
-                        missing += 1
-                    elif len(text) > MAX_BYTES:
-                        large += 1
-                    else:
-                        yield Document(text.decode("utf-8", "replace"), f"row {number}", meta)
-        except (pa.ArrowException, OSError) as error:
-            log.spoilt("broken", f"no whole parquet file: {_first_line(error)}")
-        if large:
-            log.spoilt("too-large", f"{large} rows of more than {MAX_BYTES >> 20} MiB")
-        if missing:
-            log.note(f"{missing} rows without text")
-        if other:
-            log.note(f"{other} rows in other languages left out")
+
+def _documents(opened: BinaryIO, unit: Unit, log: Log) -> Iterator[Document]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    missing, other, large = 0, 0, 0
+    languages = unit.options.languages
+    try:
+        with pq.ParquetFile(opened, buffer_size=_BUFFER_BYTES, pre_buffer=False) as file:
+            problem = _column_problem(file.schema_arrow)
+            if problem:
+                log.spoilt("broken", problem)
+                return
+            if oversized := _oversized(file):
+                log.spoilt("too-large", f"row group {oversized[0]}: {oversized[1] >> 20} MiB a row")
+                return
+            for number, text, meta in _rows(file, unit.start, unit.stop):
+                language = meta.get("language")
+                if languages and isinstance(language, str) and language.casefold() not in languages:
+                    other += 1
+                elif text is None:
+                    missing += 1
+                elif len(text) > MAX_BYTES:
+                    large += 1
+                else:
+                    yield Document(text.decode("utf-8", "replace"), f"row {number}", meta)
+    except (pa.ArrowException, OSError) as error:
+        log.spoilt("broken", f"no whole parquet file: {_first_line(error)}")
+    if large:
+        log.spoilt("too-large", f"{large} rows of more than {MAX_BYTES >> 20} MiB")
+    if missing:
+        log.note(f"{missing} rows without text")
+    if other:
+        log.note(f"{other} rows in other languages left out")
 
 
 def _rows(file: Any, start: int, stop: int | None) -> Iterator[tuple[int, bytes | None, dict[str, object]]]:

@@ -27,7 +27,7 @@ class TextFormat:
         """Yields the text in blocks of about 4 MiB that end at a paragraph, or else at a line."""
         log.pages = 1
         rest, replaced = "", 0
-        with Unpacked(unit.file.path) as raw, io.BufferedReader(raw, _BUFFER_BYTES) as file:
+        with Unpacked(unit.file) as raw, io.BufferedReader(raw, _BUFFER_BYTES) as file:
             wide = file.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
             decoder = codecs.getincrementaldecoder("utf-16" if wide else "utf-8-sig")("replace")
             while block := file.read(_BLOCK_BYTES):

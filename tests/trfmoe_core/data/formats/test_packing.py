@@ -7,6 +7,7 @@ import pytest
 
 from trfmoe_core.config import DataConfig
 from trfmoe_core.data.documents import FileReport
+from trfmoe_core.data.files import find_files
 from trfmoe_core.data.formats import kind_of, packing
 from trfmoe_core.data.formats.base import Reading
 from trfmoe_core.data.formats.packing import Unpacked
@@ -59,7 +60,7 @@ def test_what_is_good_before_a_break_is_kept(tmp_path: Path, end: str) -> None:
 def test_several_members_are_one_file(tmp_path: Path, end: str) -> None:
     path = packed(tmp_path / f"a.txt{end}", TEXT.encode())
     path.write_bytes(path.read_bytes() * 2 + b"\0" * 70_000 * (end == ".gz"))
-    with Unpacked(path) as file:
+    with Unpacked(find_files([str(path)])[0]) as file:
         assert file.read() == TEXT.encode() * 2
         assert file.problem is None
 

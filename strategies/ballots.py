@@ -18,6 +18,9 @@ from trfmoe_core.wire import Replica
 WEIGHT_CAP = 3.0
 """A node's token count weighs at most this many times the median in a mean of the trunk."""
 
+ABSURD_RMS = 1e3
+"""An update that changes weights by more than this in root mean square has no vote."""
+
 
 class Ballots:
     """The open votes of one round, one a block.
@@ -54,6 +57,8 @@ class Ballots:
         for block, size in norms.items():
             if not size < float("inf"):
                 raise WireError(f"block {block!r}: the update is not finite")
+            if size > ABSURD_RMS * updates[block].numel() ** 0.5:
+                raise WireError(f"block {block!r}: the update's norm is {size:.3g}; no training goes so far in a round")
         self._replicas[node] = updates
         self._norms[node] = norms
         self._tokens[node] = tokens

@@ -88,11 +88,16 @@ class Exchange:
         while self._waiting(round_number):
             progress = False
             for message_id in list(self.under_way):
+                pending = self.under_way.get(message_id)
+                if pending is None:
+                    continue
                 for reply in self.grid.pull_messages([message_id]):
-                    pending = self.under_way.get(message_id)
-                    if pending is None or reply.metadata.reply_to_message_id != message_id:
+                    if reply.metadata.reply_to_message_id != message_id:
                         continue
-                    del self.under_way[message_id]
+                    if self.under_way.pop(message_id, None) is None:
+                        reason = f"a second answer to the request of round {pending.round}"
+                        yield Arrival(kind="late", node=pending.node, round=pending.round, reason=reason)
+                        continue
                     progress = True
                     yield _arrival(pending, reply, round_number)
                     del reply
@@ -121,5 +126,8 @@ def _arrival(pending: Pending, reply: Message, round_number: int) -> Arrival:
         return Arrival(kind="late", node=pending.node, round=pending.round, reason=reason)
     if reply.has_error():
         reason = f"Flower error {reply.error.code}: {str(reply.error.reason)[:300]}"
+        return Arrival(kind="failed", node=pending.node, round=pending.round, reason=reason)
+    if reply.metadata.src_node_id != pending.node_id:
+        reason = f"the answer comes from Flower's node {reply.metadata.src_node_id}, which was not asked"
         return Arrival(kind="failed", node=pending.node, round=pending.round, reason=reason)
     return Arrival(kind="reply", node=pending.node, round=pending.round, reply=reply)

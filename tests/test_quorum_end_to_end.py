@@ -30,10 +30,10 @@ def paces(events: list[dict[str, Any]], number: int) -> tuple[float, float]:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_slow_node_holds_no_round_and_its_late_reply_is_recorded(
-    workplace: Path,
-    environment: dict[str, str],
+    workplace: Path,  # noqa: F811
+    environment: dict[str, str],  # noqa: F811
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     raw = yaml.safe_load(TINY.read_text())
     raw["nodes"][2]["drill"] = {"attack": "slow", "delay_s": DELAY_S}

@@ -38,6 +38,7 @@ from trfmoe_core.blocks import BlockLayout, Blocks, blocks_digest
 from trfmoe_core.config import Recipe
 from trfmoe_core.errors import RunError, WireError
 from trfmoe_core.fingerprint import code_fingerprint
+from trfmoe_core.heap import trim
 
 _SENT = "sent."
 
@@ -199,6 +200,7 @@ class TriRedundant(Strategy):
         good: dict[str, TrainReply] = {}
         bytes_up = 0
         for message in replies:
+            trim()  # what the reply before has left
             name = self._name_of(message)
             try:
                 checked = self._check(message, name, server_round)
@@ -228,6 +230,7 @@ class TriRedundant(Strategy):
         self.recorder.record("verdicts", round=server_round, verdicts=verdict_fields(verdicts))
         sent = {_SENT + block: values for block, values in self.chain.blocks.items()} if self.chain else {}
         self.recorder.commit(server_round, self.blocks, self.outer.momentum | sent, self._state(summary))
+        trim()
         if not trained:
             return None, None
         return None, MetricRecord({"train_loss": summary["train_loss"], "tokens": summary["tokens"]})

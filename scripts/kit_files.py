@@ -12,8 +12,8 @@ _HEAD = """#!/bin/sh
 # Needs `trfmoe` on the PATH, or TRFMOE_VENV=the virtual environment it is installed in.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
-programs=${TRFMOE_VENV:+$TRFMOE_VENV/bin}
-[ -n "$programs" ] || programs=$(dirname "$(readlink -f "$(command -v trfmoe)")")
+programs=${TRFMOE_VENV:-$(dirname "$(dirname "$(readlink -f "$(command -v trfmoe || echo /none/none)")")")}/bin
+[ -x "$programs/trfmoe" ] || { echo "no trfmoe in $programs; put it on the PATH or set TRFMOE_VENV" >&2; exit 2; }
 export TRFMOE_PYTHON="$programs/python" FLWR_HOME="$here/flwr" FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1
 export PYTHONUNBUFFERED=1 NO_PROXY="${NO_PROXY:+$NO_PROXY,}127.0.0.1,localhost"
 """
@@ -112,7 +112,7 @@ def unit(description: str, script: str, argument: str = "", after: str = "") -> 
 
     Flower refuses a node that comes back with the same key for up to a minute, so it is tried again without end.
     """
-    register = f"ExecStartPost=/usr/bin/env trfmoe deploy register {script}\n" if argument == "superlink" else ""
+    register = f'ExecStartPost=/usr/bin/env trfmoe deploy register "{script}"\n' if argument == "superlink" else ""
     return f"""[Unit]
 Description={description}
 After=network-online.target{f" {after}" if after else ""}
@@ -123,7 +123,7 @@ StartLimitIntervalSec=0
 # The account, the virtual environment and the folder of this kit are yours to fill in.
 User=trfmoe
 Environment=TRFMOE_VENV=/opt/trfmoe/.venv PATH=/opt/trfmoe/.venv/bin:/usr/bin:/bin
-ExecStart={script}/start.sh{f" {argument}" if argument else ""}
+ExecStart="{script}/start.sh"{f" {argument}" if argument else ""}
 {register}Restart=always
 RestartSec=10
 KillMode=control-group

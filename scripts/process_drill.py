@@ -69,5 +69,8 @@ def _one(scenario: Scenario, recipe: Recipe, output: Output) -> dict[str, Any]:
 def _show(played: Played, output: Output) -> None:
     for text, kept in played.checks:
         output.line(f"  {'ok    ' if kept else 'FAILED'} {text}", style=None if kept else "bold red")
-    numbers = ", ".join(f"{name.removesuffix('_s')} {seconds:.1f} s" for name, seconds in played.numbers.items())
-    output.line(f"  {numbers or 'no numbers'}; {played.seconds:.0f} s in all")
+    numbers = ", ".join(
+        f"{name.removesuffix('_s')} {value:.1f} s" if name.endswith("_s") else f"{name.replace('_', ' ')} {value:g}"
+        for name, value in played.numbers.items()
+    )
+    output.line(f"  {numbers}; {played.seconds:.0f} s in all")

@@ -240,8 +240,9 @@ def _rounds_whole(scene: Scene) -> bool:
 
 
 def _numbers(scene: Scene) -> dict[str, float]:
-    """Returns seconds: from the blow to the commit of its round, and from free nodes to training again."""
-    numbers: dict[str, float] = {}
+    """Returns how many server apps it took, and seconds: to the hurt round's commit, to training again, and so on."""
+    # A SuperLink that is back within Flower's 60 s finds its server app alive; after that a new one has gone on.
+    numbers: dict[str, float] = {"server_apps": len(scene.of_kind("run_started"))}
     hurt = scene.marks.get("hurt")
     if hurt is None:
         return numbers

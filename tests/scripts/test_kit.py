@@ -121,3 +121,10 @@ def test_nodes_of_the_command_line() -> None:
     for names, zones in (("", ""), ("a,a", ""), ("a,b", "x"), ("a b", "")):
         with pytest.raises(ConfigError):
             parse_nodes(names, zones)
+
+
+def test_a_start_script_names_what_it_misses(kit: Path, tmp_path: Path) -> None:
+    environment = {"PATH": "/usr/bin:/bin"}
+    for folder in ("coordinator", "nodes/ada"):
+        done = subprocess.run([kit / folder / "start.sh"], env=environment, capture_output=True, text=True, check=False)
+        assert (done.returncode, "set TRFMOE_VENV" in done.stderr) == (2, True)

@@ -180,11 +180,13 @@ def _opened(
     for number, source in enumerate(sources):
         train, held_out = (read_store(folder, f"{number}.{side}") for side in SIDES)
         if not train.num_tokens:
-            notes.append(f"{source.name}: no text to train on; it takes no part")
+            notes.append(f"source {number + 1} of {len(sources)}: no text of its own to train on; it takes no part")
             continue
         settings = source.settings
         files = [printable(unit.file.path) for unit in source.units]
         found.append(CorpusSource(source.name, settings.weight, settings.on_end == "stop", train, held_out, files))
+    if len(found) > 1:
+        notes.append(_shares(found))
     corpus = Corpus(
         sources=found,
         files=[file.report or moved(next(reports), file.path) for source in sources for file in source.files],
@@ -198,6 +200,15 @@ def _opened(
     )
     write_reports(corpus.extract, corpus.files)
     return replace(corpus, bigram_bits_per_byte=_bigram_bits(folder, corpus, config, tokenizer))
+
+
+def _shares(sources: Sequence[CorpusSource]) -> str:
+    """Returns who gives how much; by number, because a coordinator reads it and a name may be a path."""
+    total = sum(source.weight for source in sources)
+    shares = ", ".join(
+        f"{100 * source.weight / total:.3g}% ({'stop' if source.stops else 'repeat'} at its end)" for source in sources
+    )
+    return f"{len(sources)} sources share the training tokens: {shares}"
 
 
 def _bigram_bits(folder: Path, corpus: Corpus, config: DataConfig, tokenizer: Tokenizer) -> float:

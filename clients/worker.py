@@ -19,6 +19,7 @@ from trfmoe_core.config import NodeSettings, Recipe
 from trfmoe_core.config.load import validate
 from trfmoe_core.config.places import is_hub_name
 from trfmoe_core.data.corpus import Corpus, prepare_corpus
+from trfmoe_core.data.offline import keep_offline
 from trfmoe_core.data.tokenizer import Tokenizer, load_tokenizer
 from trfmoe_core.errors import DataError, WireError
 from trfmoe_core.fingerprint import code_fingerprint
@@ -41,6 +42,7 @@ class Worker:
         self.laps = Laps()
         self.settings = settings
         self.recipe = validate(Recipe, recipe, "the coordinator's recipe")
+        keep_offline(self.recipe.data)
         prepare_process(self.recipe.training, settings.threads)
         self.device = resolve_device(settings.device or self.recipe.training.device)
         self.devices = count_devices(self.device, settings.devices or self.recipe.training.devices)

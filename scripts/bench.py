@@ -81,9 +81,15 @@ def data(
     tokenizer: Annotated[
         str | None, typer.Option(help="Tokenizer folder or name; without it one is trained on the text.")
     ] = None,
+    hostile: Annotated[
+        bool, typer.Option("--hostile", help="Instead, read 2,000 files with every trap: what became of them, memory.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Time the way from files to batches: PDF pages and tokens a second on one core and on all, waits for batches."""
+    if hostile:
+        _run("scripts.bench_hostile", [], as_json)
+        return
     own = ["--tokenizer", tokenizer] if tokenizer else []
     _run("scripts.bench_data", ["--quick"] * quick + ["--engine", engine, *own], as_json)
 

@@ -31,8 +31,10 @@ class Asked:
         from clients.node import cache_folder
         from scripts.progress import DataProgress
         from trfmoe_core.data.corpus import prepare_corpus
+        from trfmoe_core.data.offline import keep_offline
         from trfmoe_core.data.tokenizer import load_tokenizer
 
+        keep_offline(self.recipe.data)
         tokenizer = load_tokenizer(node.tokenizer or self.recipe.data.tokenizer)
         with DataProgress(output) as progress:
             return prepare_corpus(node.data, self.recipe.data, tokenizer, cache_folder(node), progress), tokenizer

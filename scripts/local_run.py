@@ -24,6 +24,7 @@ from trfmoe_core.data.build import Progress
 from trfmoe_core.data.corpus import Corpus, prepare_corpus
 from trfmoe_core.data.evaluation import EvaluationSet
 from trfmoe_core.data.loader import place_of, training_stream
+from trfmoe_core.data.offline import keep_offline
 from trfmoe_core.data.sources import DataEntry
 from trfmoe_core.data.tokenizer import Tokenizer, load_tokenizer
 from trfmoe_core.errors import ConfigError, TRFMoEError
@@ -43,6 +44,7 @@ def prepare_data(
     recipe: Recipe, data: Sequence[DataEntry], progress: Progress = lambda what, done, total: None
 ) -> tuple[Tokenizer, Corpus]:
     """Returns the run's tokenizer and all its text as one corpus, from the cache when nothing changed."""
+    keep_offline(recipe.data)
     tokenizer = load_tokenizer(recipe.data.tokenizer)
     cache = cache_folder(NodeSettings.model_validate({"name": NODE, "data": list(data)}))
     return tokenizer, prepare_corpus(data, recipe.data, tokenizer, cache, progress)

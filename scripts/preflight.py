@@ -12,6 +12,7 @@ from trfmoe_core.config import NodeSettings, Recipe
 from trfmoe_core.config.places import cache_home
 from trfmoe_core.data.corpus import Corpus, prepare_corpus
 from trfmoe_core.data.documents import FileReport
+from trfmoe_core.data.offline import keep_offline
 from trfmoe_core.data.tokenizer import Tokenizer, load_tokenizer
 from trfmoe_core.errors import ConfigError, DataError, RunFolderError
 
@@ -53,6 +54,7 @@ def prepare_nodes(recipe: Recipe, output: Output) -> dict[str, Corpus]:
             "nodes: the recipe lists none, and a simulation needs to know each node's data; "
             "add them, or give --pdfs DIR once a node"
         )
+    keep_offline(recipe.data)
     corpora = {node.name: _prepare(node, recipe, output) for node in recipe.nodes}
     for path in recipe.witness.data if recipe.witness else ():
         with DataProgress(output) as progress:

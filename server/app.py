@@ -23,6 +23,7 @@ from strategies.tri_redundant import TriRedundant
 from trfmoe_core.blocks import BlockLayout, Blocks, blocks_digest
 from trfmoe_core.config import load_recipe, recipe_hash
 from trfmoe_core.config.places import cache_home, find_recipe, home
+from trfmoe_core.data.offline import keep_offline
 from trfmoe_core.data.tokenizer import Tokenizer, load_tokenizer
 from trfmoe_core.errors import RunFolderError, TRFMoEError
 from trfmoe_core.fingerprint import code_fingerprint
@@ -49,6 +50,7 @@ def run(grid: Grid, folder: RunFolder, clock: Clock | None = None) -> None:
     recipe = folder.recipe
     recipe.check_federated()
     with folder.lock():
+        keep_offline(recipe.data)
         tokenizer = load_tokenizer(recipe.data.tokenizer)
         layout, blocks = initial_blocks(folder, tokenizer)
         recorder = RunRecorder(folder, layout, _sinks(folder))

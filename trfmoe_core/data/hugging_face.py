@@ -1,7 +1,6 @@
 """The Hugging Face hub as `hub.Hub`: the library's many errors become one sentence each."""
 
 import difflib
-import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,17 +10,6 @@ from trfmoe_core.config.places import home
 from trfmoe_core.data.hub import HubSet, RowStream, token
 
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
-
-
-def go_offline() -> None:
-    """Makes the Hugging Face libraries of this process and its children touch no network."""
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    # They read the environment when they are imported, which may have been before.
-    import datasets.config
-    import huggingface_hub.constants
-
-    huggingface_hub.constants.HF_HUB_OFFLINE = True
-    datasets.config.HF_HUB_OFFLINE = True
 
 
 class HuggingFace:

@@ -12,6 +12,7 @@ from trfmoe_core.config.problems import describe_problem
 from trfmoe_core.config.section import Section
 from trfmoe_core.data.documents import FileReport, SourceFile, Unit
 from trfmoe_core.data.formats.base import join_reports
+from trfmoe_core.data.offline import keep_offline
 from trfmoe_core.data.registry import Registry
 from trfmoe_core.data.sources.partition import Partition
 from trfmoe_core.errors import DataError
@@ -179,6 +180,7 @@ def open_sources(entries: "Sequence[str | SourceSettings]", context: Context) ->
         raise DataError("no data: the list of files and folders is empty; name at least one")
     from trfmoe_core.data.sources.files import FilesSettings, open_paths
 
+    keep_offline(context.config)
     plain = [entry for entry in entries if isinstance(entry, str)]
     sources: list[Source] = []
     for entry in entries:

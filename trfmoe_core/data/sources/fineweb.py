@@ -59,10 +59,8 @@ class FineWebSettings(SourceSettings):
 
     def open(self, context: Context) -> Source:
         """Returns the downloaded documents, after downloading what is missing."""
-        from trfmoe_core.data.hugging_face import HuggingFace, go_offline
+        from trfmoe_core.data.hugging_face import HuggingFace
 
-        if context.config.offline:
-            go_offline()
         return self.open_with(HuggingFace(), context)
 
     def open_with(self, hub: Hub, context: Context) -> Source:

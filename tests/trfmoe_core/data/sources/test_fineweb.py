@@ -83,7 +83,7 @@ from trfmoe_core.config import DataConfig
 from trfmoe_core.data import hub
 from trfmoe_core.data.formats.base import Reading
 from trfmoe_core.data.hugging_face import HuggingFace
-from trfmoe_core.data.sources import Context
+from trfmoe_core.data.sources import Context, open_sources
 from trfmoe_core.errors import DataError
 hub.time.sleep = lambda seconds: None
 answers = []
@@ -91,7 +91,7 @@ for case in json.loads(sys.argv[2]):
     offline = case.pop("offline", False)
     context = Context(DataConfig(offline=offline), Path(sys.argv[1]))
     try:
-        source = settings(**case).open(context)
+        (source,) = open_sources([settings(**case)], context)
         answers.append([document.text for unit in source.units for document in Reading(unit)])
     except DataError as error:
         answers.append(str(error))

@@ -226,7 +226,7 @@ def _described(recipe: Recipe, seeds: int) -> str:
     model, rounds, witness = recipe.model, recipe.rounds, recipe.witness or WitnessConfig(data=["-"])
     judged = ", ".join(f"{k} {v}" for k, v in witness.model_dump(exclude={"data", "device", "salt"}).items())
     return (
-        f"{seeds} seeds; {model.layers} layers of width {model.width}, {model.experts} experts, {rounds.num_rounds} "
+        f"Seeds: {seeds}; {model.layers} layers of width {model.width}, {model.experts} experts, {rounds.num_rounds} "
         f"rounds of {rounds.local_steps} steps; agreement.cosine {recipe.agreement.cosine:g}; witness: {judged}. "
         "The witness reads windows of the same files, of pieces that nobody trains or is measured on."
     )

@@ -25,6 +25,7 @@ from trfmoe_core.errors import DataError, WireError
 from trfmoe_core.fingerprint import code_fingerprint
 from trfmoe_core.model.local import local_experts
 from trfmoe_core.model.transformer import MoETransformer, parameter_shapes
+from trfmoe_core.quantize import LEVELS
 from trfmoe_core.training.device import count_devices, prepare_process, resolve_device, resolve_precision
 from trfmoe_core.training.evaluate import evaluate
 from trfmoe_core.wire import Parcel, encode
@@ -168,14 +169,14 @@ class Worker:
     def _encode(
         self, updates: Blocks, layout: BlockLayout, earlier: dict[str, Tensor]
     ) -> tuple[Parcel, dict[str, Tensor]]:
-        """Returns the parcel of the updates, and what int8 made them lose: it goes with the next round's updates.
+        """Returns the parcel of the updates, and what rounding made them lose: it goes with the next round's updates.
 
         What an earlier round lost lies in that round's state, so a round that is asked for again gives the same bytes.
         Updates are overwritten.
         """
         transport = self.recipe.transport
         lost: dict[str, Tensor] = {}
-        if transport.updates != "int8":
+        if transport.updates not in LEVELS:
             return encode(updates, layout, transport.updates, transport.parcel_mb << 20), lost
         for name, update in updates.items():
             if LOST + name in earlier:

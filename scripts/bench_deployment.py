@@ -101,16 +101,23 @@ def recipe_of(megabytes: float, transport: str, rounds: int, steps: int, root: P
     )
 
 
-class MemoryWatch(threading.Thread):
-    """Context manager that keeps the largest resident memory of a process of each kind, in bytes."""
+class Watch(threading.Thread):
+    """Context manager that keeps, of each kind of process, the largest resident memory and the processor time.
+
+    Attributes:
+        peak: Kind -> bytes of its largest process.
+        spent: (time, kind -> processor seconds of all its processes until then), in order.
+    """
 
     def __init__(self, deployment: Deployment) -> None:
         super().__init__(daemon=True)
         self.peak: dict[str, int] = {}
+        self.spent: list[tuple[float, dict[str, float]]] = []
+        self._processor_s: dict[tuple[str, int], float] = {}
         self._deployment = deployment
         self._stop_asked = threading.Event()
 
-    def __enter__(self) -> "MemoryWatch":
+    def __enter__(self) -> "Watch":
         self.start()
         return self
 
@@ -126,12 +133,24 @@ class MemoryWatch(threading.Thread):
                     parent = psutil.Process(service.pid)
                     for process in (parent, *parent.children(recursive=True)):
                         self._look(process)
+            kinds: dict[str, float] = {}
+            for (kind, _), seconds in self._processor_s.items():
+                kinds[kind] = kinds.get(kind, 0.0) + seconds
+            self.spent.append((time.time(), kinds))
+
+    def between(self, begin: float, end: float) -> dict[str, float]:
+        """Returns the processor seconds of each kind between two times."""
+        before, after = ([kinds for moment, kinds in self.spent if moment <= when] for when in (begin, end))
+        first, last = (before or [{}])[-1], (after or [{}])[-1]
+        return {kind: seconds - first.get(kind, 0.0) for kind, seconds in sorted(last.items())}
 
     def _look(self, process: psutil.Process) -> None:
         with suppress(psutil.Error):
             role = next((ROLES[Path(part).name] for part in process.cmdline()[:4] if Path(part).name in ROLES), None)
             if role is not None:
                 self.peak[role] = max(self.peak.get(role, 0), process.memory_info().rss)
+                times = process.cpu_times()
+                self._processor_s[role, process.pid] = times.user + times.system
 
 
 def seconds_of(events: list[Event]) -> list[dict[str, float]]:
@@ -174,7 +193,7 @@ def measure(megabytes: float, transport: str, rounds: int, steps: int, output: O
         with Deployment(folder, "process", output.line) as deployment:
             deployment.start()
             deployment.submit()
-            with MemoryWatch(deployment) as watch:
+            with Watch(deployment) as watch:
                 while not deployment.finished():
                     time.sleep(0.5)
             status = deployment.status()
@@ -183,6 +202,8 @@ def measure(megabytes: float, transport: str, rounds: int, steps: int, output: O
     owners = {owner: fmean(row.get(owner, 0.0) for row in rounds_s) for owner in rounds_s[0]} if rounds_s else {}
     besides = sum(seconds for owner, seconds in owners.items() if owner != "node: train")
     replies = [event for event in events if event["event"] == "node_reply" and event.get("bytes_down")]
+    commits = [event["time"] for event in events if event["event"] == "round_committed"]
+    processor_s = watch.between(commits[0], commits[-1]) if commits else {}
     layout = BlockLayout.of(parameter_shapes(recipe.model, load_tokenizer("byte").padded_vocab_size))
     return {
         "transport": transport,
@@ -194,6 +215,7 @@ def measure(megabytes: float, transport: str, rounds: int, steps: int, output: O
         "mb_down": [round(event["bytes_down"] / 1e6, 2) for event in replies if event["node"] == NODES[0]],
         "mb_up": [round(event["bytes_up"] / 1e6, 2) for event in replies if event["node"] == NODES[0]],
         "seconds_besides_training": besides,
+        "processor_s": {kind: seconds / max(1, len(commits) - 1) for kind, seconds in processor_s.items()},
         "owners": owners,
         "rounds_s": rounds_s,
         **{f"train_share_{length:.0f}_s": max(0.0, 1 - besides / length) for length in ROUND_S},

@@ -25,7 +25,7 @@ from strategies.placement import Placement, place
 from trfmoe_core.blocks import TRUNK, BlockLayout, Blocks
 from trfmoe_core.config import Recipe
 from trfmoe_core.model.transformer import build_model
-from trfmoe_core.wire import decode, encode
+from trfmoe_core.wire import DTYPES, decode, encode
 
 VOCAB = 6656
 MODEL = {"layers": 4, "width": 256, "heads": 4, "experts": 24, "top_k": 2, "expert_width": 256, "context": 256}
@@ -38,6 +38,7 @@ WAYS: dict[str, tuple[str, dict[str, Any]]] = {
     "train bfloat16 down, int8 up": ("train", {"broadcast": "bfloat16", "updates": "int8"}),
     "train int8 differences, int8 up": ("train", {"broadcast": "bfloat16", "difference": "int8", "updates": "int8"}),
     "absent bfloat16 down, int8 up": ("absent", {"broadcast": "bfloat16", "updates": "int8"}),
+    "train int8 differences, int4 up": ("train", {"broadcast": "bfloat16", "difference": "int8", "updates": "int4"}),
     "absent int8 differences, int8 up": ("absent", {"broadcast": "bfloat16", "difference": "int8", "updates": "int8"}),
 }
 """Name -> what nodes do with experts that they do not hold, and how blocks travel."""
@@ -126,7 +127,7 @@ def codec(layout: BlockLayout, groups: int) -> dict[str, dict[str, float]]:
     size = 4 * sum(values.numel() for values in blocks.values())
     best: dict[str, tuple[float, float]] = {}
     for _ in range(groups):
-        for dtype in ("float32", "bfloat16", "int8"):
+        for dtype in DTYPES:
             start = time.process_time()
             parcel = encode(blocks, layout, dtype, 64 << 20)
             middle = time.process_time()

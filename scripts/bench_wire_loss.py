@@ -26,7 +26,11 @@ from trfmoe_core.data.sample import build_sample
 
 NODES = 3
 BASELINE = "train float32"
-COMPARED = ("train bfloat16 down, int8 up", "train int8 differences, int8 up")
+COMPARED = (
+    "train bfloat16 down, int8 up",
+    "train int8 differences, int8 up",
+    "train int8 differences, int4 up",
+)
 LIMIT = 1.01
 """Loss relative to float32 that is still as good."""
 

@@ -2,7 +2,7 @@
 
 What a vote costs is memory traffic, so every function reads each replica once, from its own memory, and needs no more
 than a chunk of scratch a replica. Sums and products are numpy's, the median of three is torch's: each is the faster.
-Replicas may be float32, bfloat16 or int8 with scales and are computed with in float32; results are float32.
+Replicas may be float32, bfloat16, int8 or int4 with scales and are computed with in float32; results are float32.
 """
 
 import math

@@ -75,7 +75,7 @@ def vote(
 
     Args:
         rule: How three or more replicas become one.
-        replicas: Node name -> update, all finite, flat float32, bfloat16 or int8, of one length.
+        replicas: Node name -> update, all finite, flat float32, bfloat16, int8 or int4, of one length.
         agreement: When two replicas agree.
         weights: Node name -> weight in a mean; equal when absent. Ignored by `median`.
         norm_cap: Largest norm that a lone replica's update may have before its step is shortened.

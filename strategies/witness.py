@@ -96,7 +96,7 @@ class Jury:
 
         Args:
             base: Global blocks that the round started from. Not changed.
-            replicas: Node -> block -> update, flat float32, bfloat16 or int8.
+            replicas: Node -> block -> update, flat float32, bfloat16, int8 or int4.
             holders: Block -> nodes whose replicas of it count.
             loss: Loss of each witness window for given global blocks.
             weights: Node -> weight in the trunk's mean; equal when absent.

@@ -1,6 +1,7 @@
-"""Int8 with one scale a row: a quarter of float32, and no loss that a run could show.
+"""Int8 and int4 with one scale a row: a quarter or an eighth of float32, and no loss that a run could show.
 
-Symmetric: a row's largest magnitude becomes 127, zero stays zero. A row is what lies along a tensor's last dimension.
+Symmetric: a row's largest magnitude becomes 127 or 7, zero stays zero. Two values of four bits share a byte, the first
+in its lower half, each with 8 added. A row is what lies along a tensor's last dimension.
 All steps are single IEEE operations in a fixed order, so every machine reads the same values out of the same bytes.
 """
 
@@ -12,7 +13,8 @@ from math import prod
 import torch
 from torch import Tensor
 
-LEVELS = 127
+LEVELS = {"int8": 127, "int4": 7}
+"""Type -> what a row's largest magnitude becomes."""
 
 LEAST = 1e-30
 """A row whose largest magnitude is below this is sent as zero: its scale's inverse would overflow."""
@@ -50,23 +52,27 @@ def num_rows(rows: Sequence[Rows]) -> int:
     return sum(part.count for part in rows)
 
 
+def num_bytes(numel: int, dtype: str) -> int:
+    """Returns the bytes of so many values, without their scales."""
+    return numel if dtype == "int8" else (numel + 1) // 2
+
+
 class Quantized:
-    """A flat vector in int8, widened piece by piece by whoever reads it. It may lie in a mapped file.
+    """A flat vector in int8 or int4, widened piece by piece by whoever reads it. It may lie in a mapped file.
 
     Args:
-        values: Flat int8.
+        values: Flat int8, or uint8 with two values each.
         scales: Float32, one a row.
         rows: Where the rows lie.
     """
 
-    dtype = torch.int8
-
     def __init__(self, values: Tensor, scales: Tensor, rows: tuple[Rows, ...]) -> None:
         self.values, self.scales, self.rows = values, scales, rows
+        self._numel = sum(part.count * part.width for part in rows)
 
     def numel(self) -> int:
         """Returns the number of values."""
-        return self.values.numel()
+        return self._numel
 
     def __getitem__(self, where: slice) -> Tensor:
         """Returns a piece as float32 values of its own."""
@@ -80,7 +86,12 @@ class Quantized:
     def widen(self, out: Tensor, begin: int = 0) -> Tensor:
         """Fills flat float32 memory with the values from `begin` on, and returns it."""
         end = begin + out.numel()
-        out.copy_(self.values[begin:end])
+        if self.values.dtype == torch.int8:
+            out.copy_(self.values[begin:end])
+        else:
+            pairs = self.values[begin // 2 : (end + 1) // 2]
+            both = torch.stack((pairs & 15, pairs >> 4), dim=1).view(-1)
+            out.copy_(both[begin % 2 : begin % 2 + len(out)]).sub_(8)
         for part in self.rows:
             low, high = max(begin, part.offset), min(end, part.offset + part.count * part.width)
             if low >= high:
@@ -102,21 +113,23 @@ class Quantized:
         return out
 
 
-def quantize(flat: Tensor, rows: tuple[Rows, ...], values: Tensor | None = None) -> Quantized:
-    """Returns a flat float32 vector in int8.
+def quantize(flat: Tensor, rows: tuple[Rows, ...], dtype: str = "int8", values: Tensor | None = None) -> Quantized:
+    """Returns a flat float32 vector in int8 or int4.
 
     A row with a value that is not finite gets a scale that is not either.
 
     Args:
         flat: The vector.
         rows: Where its rows lie.
-        values: Int8 memory to use, of the vector's length; new when absent.
+        dtype: One of `LEVELS`.
+        values: Memory to use, `num_bytes` long: int8, or uint8 for int4; new when absent.
     """
-    values = torch.empty(flat.numel(), dtype=torch.int8) if values is None else values
+    levels = LEVELS[dtype]
+    whole = torch.empty(flat.numel(), dtype=torch.int8) if values is None or dtype != "int8" else values
     scales = torch.empty(num_rows(rows))
     for part in rows:
         place = slice(part.offset, part.offset + part.count * part.width)
-        source, target = (vector[place].view(part.count, part.width) for vector in (flat, values))
+        source, target = (vector[place].view(part.count, part.width) for vector in (flat, whole))
         step = max(1, PIECE // max(1, part.width))
         scratch = torch.empty(min(step, part.count), part.width)
         for begin in range(0, part.count, step):
@@ -124,7 +137,13 @@ def quantize(flat: Tensor, rows: tuple[Rows, ...], values: Tensor | None = None)
             spare = scratch[: len(piece)]
             largest = torch.abs(piece, out=spare).amax(dim=1)
             largest[largest < LEAST] = 0.0
-            scales[part.first + begin : part.first + begin + len(piece)] = largest / LEVELS
-            inverse = torch.where(largest > 0, LEVELS / largest, 0.0)
+            scales[part.first + begin : part.first + begin + len(piece)] = largest / levels
+            inverse = torch.where(largest > 0, levels / largest, 0.0)
             target[begin : begin + step].copy_(torch.mul(piece, inverse[:, None], out=spare).round_())
-    return Quantized(values, scales, rows)
+    if dtype == "int8":
+        return Quantized(whole, scales, rows)
+    packed = torch.empty(num_bytes(flat.numel(), dtype), dtype=torch.uint8) if values is None else values
+    shifted = whole.view(torch.uint8).add_(8)
+    packed.copy_(shifted[::2])
+    packed[: flat.numel() // 2].bitwise_or_(shifted[1::2] << 4)
+    return Quantized(packed, scales, rows)

@@ -1,9 +1,9 @@
 """Parcels: blocks as raw little-endian bytes with an index of dtype, shapes, names and digests. No pickle.
 
 An index is JSON. The payload is a list of flat buffers; blocks follow each other without gaps and never span two
-buffers unless a block alone is larger than the limit. A block in int8 is its rows' float32 scales and then its values.
-Digests are over what is sent. `decode` checks everything that the index says against what the receiver expects before
-it makes a tensor, and its only exception is `WireError`.
+buffers unless a block alone is larger than the limit. A block in int8 or int4 is the float32 scales of its rows and
+then its values. Digests are over what is sent. `decode` checks everything that the index says against what the
+receiver expects before it makes a tensor, and its only exception is `WireError`.
 """
 
 import hashlib
@@ -19,11 +19,13 @@ from torch import Tensor
 
 from trfmoe_core.blocks import BlockLayout, Blocks, BlockSpec
 from trfmoe_core.errors import WireError
-from trfmoe_core.quantize import Quantized, num_rows, quantize, rows_of
+from trfmoe_core.quantize import LEVELS, Quantized, num_bytes, num_rows, quantize, rows_of
 
 WIRE_VERSION = 1
-ITEM_BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
-_TORCH = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_TORCH = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8, "int4": torch.uint8}
+DTYPES = tuple(_TORCH)
+"""Types that travel."""
+
 _ENTRY_KEYS = {"block", "dtype", "tensors", "buffer", "offset", "size", "sha256"}
 
 Replica = Tensor | Quantized
@@ -47,8 +49,9 @@ class Parcel:
 
 def encoded_size(spec: BlockSpec, dtype: str) -> int:
     """Returns how many bytes a block is on the wire."""
-    scales = 4 * num_rows(rows_of(_shapes(spec))) if dtype == "int8" else 0
-    return scales + spec.numel * ITEM_BYTES[dtype]
+    if dtype in LEVELS:
+        return 4 * num_rows(rows_of(_shapes(spec))) + num_bytes(spec.numel, dtype)
+    return spec.numel * _TORCH[dtype].itemsize
 
 
 def encode(
@@ -63,15 +66,15 @@ def encode(
     Args:
         blocks: Asked for each block once, in that order, so they may be made when they are asked for.
         layout: The model's blocks.
-        dtype: One of `ITEM_BYTES`.
+        dtype: One of `DTYPES`.
         max_buffer_bytes: Size of a buffer, unless one block is larger.
         sent: Told of every block what its receiver will read, float32.
 
     Raises:
         WireError: on an unknown dtype, or on a big-endian host.
     """
-    if dtype not in ITEM_BYTES:
-        raise WireError(f"dtype {dtype!r} does not travel; choose one of {', '.join(ITEM_BYTES)}")
+    if dtype not in DTYPES:
+        raise WireError(f"dtype {dtype!r} does not travel; choose one of {', '.join(DTYPES)}")
     if sys.byteorder != "little":
         raise WireError("parcels are little-endian and this host is big-endian; run the node on another one")
     entries: list[dict[str, Any]] = []
@@ -230,7 +233,7 @@ def _check_entry(
     placed: list[int],
 ) -> None:
     name = spec.name
-    if entry["dtype"] not in ITEM_BYTES or entry["dtype"] not in dtypes:
+    if entry["dtype"] not in DTYPES or entry["dtype"] not in dtypes:
         raise WireError(f"block {name!r}: dtype {entry['dtype'][:20]!r}; accepted: {', '.join(sorted(dtypes))}")
     if entry["tensors"] != _tensors(spec):
         raise WireError(f"block {name!r}: names or shapes differ from the model's: {str(entry['tensors'])[:120]!r}")
@@ -256,11 +259,11 @@ def _shapes(spec: BlockSpec) -> Shapes:
 
 def _to_bytes(values: Tensor, dtype: str, shapes: Shapes) -> bytes | bytearray:
     flat = values.detach().to(torch.float32).contiguous()
-    if dtype == "int8":
+    if dtype in LEVELS:
         rows = rows_of(shapes)
         begin = 4 * num_rows(rows)
-        data = bytearray(begin + flat.numel())
-        quantized = quantize(flat, rows, torch.frombuffer(data, dtype=torch.int8, offset=begin))
+        data = bytearray(begin + num_bytes(flat.numel(), dtype))
+        quantized = quantize(flat, rows, dtype, torch.frombuffer(data, dtype=_TORCH[dtype], offset=begin))
         data[:begin] = quantized.scales.numpy().tobytes()
         return data
     if dtype == "bfloat16":
@@ -272,10 +275,10 @@ def _view(data: memoryview, dtype: str, shapes: Shapes) -> Replica:
     with warnings.catch_warnings():
         # The bytes of a message are read-only; so is whoever asked for a view.
         warnings.filterwarnings("ignore", message="The given (buffer|NumPy array) is not writable")
-        if dtype != "int8":
+        if dtype not in LEVELS:
             return torch.frombuffer(data, dtype=_TORCH[dtype])
         rows = rows_of(shapes)
         begin = 4 * num_rows(rows)
         # Copied, for they need not lie at a multiple of four.
         scales = torch.frombuffer(bytearray(data[:begin]), dtype=torch.float32)
-        return Quantized(torch.frombuffer(data, dtype=torch.int8, offset=begin), scales, rows)
+        return Quantized(torch.frombuffer(data, dtype=_TORCH[dtype], offset=begin), scales, rows)

@@ -94,20 +94,20 @@ def test_identical_finds_the_one_value_that_differs() -> None:
 
 
 @pytest.mark.parametrize("rule", ["majority", "median", "mean"])
-@pytest.mark.parametrize("count", [1, 2, 3, 14])
-def test_a_vote_on_int8_is_the_vote_on_what_it_stands_for(rule: str, count: int) -> None:
+@pytest.mark.parametrize(("count", "dtype"), [(1, "int8"), (2, "int4"), (3, "int8"), (3, "int4"), (14, "int8")])
+def test_a_vote_on_rounded_replicas_is_the_vote_on_what_they_stand_for(rule: str, count: int, dtype: str) -> None:
     rows = rows_of(((3 * SIZE // 7, 7), (33, 257)))
     size = rows[-1].offset + 33 * 257
-    int8 = {f"n{i:02d}": quantize(update, rows) for i, update in enumerate(draw(4, count, size))}
+    few = {f"n{i:02d}": quantize(update, rows, dtype) for i, update in enumerate(draw(4, count, size))}
     if count > 2:
-        int8["n00"] = quantize(-5 * int8["n01"].dense(), rows)
-    wide = {name: replica.dense() for name, replica in int8.items()}
+        few["n00"] = quantize(-5 * few["n01"].dense(), rows, dtype)
+    wide = {name: replica.dense() for name, replica in few.items()}
     expected, named = vote(rule, wide, Agreement(cosine=-0.01))  # type: ignore[arg-type]
-    found, verdict = vote(rule, int8, Agreement(cosine=-0.01))  # type: ignore[arg-type]
+    found, verdict = vote(rule, few, Agreement(cosine=-0.01))  # type: ignore[arg-type]
     assert verdict == named
     assert (found is None) == (expected is None)
     assert found is None or torch.equal(found, expected)
-    assert identical(int8["n00"], wide["n00"])
+    assert identical(few["n00"], wide["n00"])
 
 
 @pytest.mark.parametrize(("count", "dtype", "chunks"), [(3, torch.float32, 4), (3, torch.bfloat16, 6), (30, None, 16)])

@@ -26,7 +26,7 @@ PARAMETERS = {
 }
 LAYOUT = BlockLayout.of(PARAMETERS)
 MODEL = {"layers": 1, "experts": 2, "top_k": 2, "width": 8, "heads": 2}
-PARCELS = {dtype: encode(LAYOUT.gather(PARAMETERS), LAYOUT, dtype, 100) for dtype in ("float32", "int8")}
+PARCELS = {dtype: encode(LAYOUT.gather(PARAMETERS), LAYOUT, dtype, 100) for dtype in ("float32", "int8", "int4")}
 RECIPES = {d: Recipe.model_validate({"model": MODEL, "transport": {"updates": d}}) for d in PARCELS}
 PARCEL, RECIPE = PARCELS["float32"], RECIPES["float32"]
 REQUEST = TrainRequest(

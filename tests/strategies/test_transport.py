@@ -18,7 +18,7 @@ from trfmoe_core.config import Recipe
 TRANSPORTS: dict[str, dict[str, Any]] = {
     "int8": {"broadcast": "bfloat16", "updates": "int8"},
     "differences": {"broadcast": "bfloat16", "difference": "int8", "updates": "int8"},
-    "exact": {"broadcast": "float32", "difference": "bfloat16", "updates": "int8"},
+    "exact": {"broadcast": "float32", "difference": "bfloat16", "updates": "int4"},
 }
 
 

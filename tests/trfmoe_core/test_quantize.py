@@ -1,4 +1,4 @@
-"""Int8 by rows: bounded error, exact zeros, and the same values whichever piece is asked for."""
+"""Int8 and int4 by rows: bounded error, exact zeros, and the same values whichever piece is asked for."""
 
 import pytest
 import torch
@@ -30,27 +30,31 @@ def test_rows_lie_along_the_last_dimension() -> None:
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.integers(0, 10_000), st.sampled_from([4, 15, 1 << 18]))
-def test_the_error_is_half_a_level_of_the_row(seed: int, piece: int) -> None:
+@given(st.integers(0, 10_000), st.sampled_from([4, 15, 1 << 18]), st.sampled_from(list(LEVELS)))
+def test_the_error_is_half_a_level_of_the_row(seed: int, piece: int, dtype: str) -> None:
     flat = draw(seed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "PIECE", piece)
-        back = quantize(flat, ROWS).dense()
+        back = quantize(flat, ROWS, dtype).dense()
     for part in ROWS:
         place = slice(part.offset, part.offset + part.count * part.width)
         before, after = flat[place].view(part.count, part.width), back[place].view(part.count, part.width)
         largest = before.abs().amax(1, keepdim=True)
-        assert bool(((before - after).abs() <= largest / LEVELS * 0.5001).all())
+        assert bool(((before - after).abs() <= largest / LEVELS[dtype] * 0.5001).all())
         assert torch.allclose(after.abs().amax(1, keepdim=True), largest, rtol=1e-6)
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.integers(0, NUMEL), st.integers(0, NUMEL), st.sampled_from([3, 8, 1 << 18]))
-def test_a_piece_is_the_same_as_in_the_whole(begin: int, end: int, piece: int) -> None:
-    quantized = quantize(draw(1), ROWS)
+@given(st.integers(0, NUMEL), st.integers(0, NUMEL), st.sampled_from([3, 8, 1 << 18]), st.sampled_from(list(LEVELS)))
+def test_a_piece_is_the_same_as_in_the_whole(begin: int, end: int, piece: int, dtype: str) -> None:
+    quantized = quantize(draw(1), ROWS, dtype)
+    values = quantized.values
+    if dtype == "int4":
+        values = torch.tensor([half for byte in values.tolist() for half in (byte % 16 - 8, byte // 16 - 8)])
+        assert NUMEL % 2 == 1 and len(values) == NUMEL + 1
     expected = torch.cat(
         [
-            (quantized.values[p.offset : p.offset + p.count * p.width].view(p.count, p.width).float()
+            (values[p.offset : p.offset + p.count * p.width].view(p.count, p.width).float()
              * quantized.scales[p.first : p.first + p.count, None]).flatten()
             for p in ROWS
         ]
@@ -61,10 +65,11 @@ def test_a_piece_is_the_same_as_in_the_whole(begin: int, end: int, piece: int) -
         assert torch.equal(quantized[begin:end], expected[begin:end])
 
 
-def test_zeros_and_what_is_almost_zero_are_zero() -> None:
+@pytest.mark.parametrize("dtype", LEVELS)
+def test_zeros_and_what_is_almost_zero_are_zero(dtype: str) -> None:
     flat = torch.full((NUMEL,), 1e-38)
     flat[:7] = 0.0
-    back = quantize(flat, ROWS).dense()
+    back = quantize(flat, ROWS, dtype).dense()
     assert bool((back == 0).all())
 
 
@@ -76,7 +81,8 @@ def test_what_is_not_finite_shows_in_its_row_alone(value: float) -> None:
     assert [number for number, scale in enumerate(scales.tolist()) if not 0 <= scale < float("inf")] == [1]
 
 
-def test_quantizing_again_changes_nothing() -> None:
-    once = quantize(draw(3), ROWS)
-    twice = quantize(once.dense(), ROWS)
+@pytest.mark.parametrize("dtype", LEVELS)
+def test_quantizing_again_changes_nothing(dtype: str) -> None:
+    once = quantize(draw(3), ROWS, dtype)
+    twice = quantize(once.dense(), ROWS, dtype)
     assert torch.equal(once.values, twice.values)

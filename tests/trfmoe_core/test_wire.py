@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from trfmoe_core.blocks import BlockLayout
 from trfmoe_core.errors import WireError
-from trfmoe_core.quantize import Quantized
+from trfmoe_core.quantize import LEVELS, Quantized
 from trfmoe_core.wire import Parcel, decode, encode, encoded_size, map_values, views
 
 PARAMETERS = {
@@ -40,21 +40,24 @@ def test_bfloat16_comes_back_rounded_once() -> None:
     assert sum(len(buffer) for buffer in parcel.buffers) == 2 * sum(flat.numel() for flat in BLOCKS.values())
 
 
-def test_int8_comes_back_within_half_a_level_and_in_a_quarter_of_the_bytes() -> None:
+@pytest.mark.parametrize(("dtype", "levels"), LEVELS.items())
+def test_rounded_blocks_come_back_within_half_a_level_and_in_few_bytes(dtype: str, levels: int) -> None:
     told: dict[str, torch.Tensor] = {}
-    parcel = encode(BLOCKS, LAYOUT, "int8", 10**6, told.__setitem__)
-    decoded = decode(parcel, LAYOUT, LAYOUT.names, ["int8"])
+    parcel = encode(BLOCKS, LAYOUT, dtype, 10**6, told.__setitem__)
+    decoded = decode(parcel, LAYOUT, LAYOUT.names, [dtype])
     for name, values in BLOCKS.items():
         assert torch.equal(decoded[name], told[name])
-        assert float((decoded[name] - values).abs().max()) <= float(values.abs().max()) / 254 * 1.001
+        assert float((decoded[name] - values).abs().max()) <= float(values.abs().max()) / levels / 2 * 1.001
     numel, rows = sum(flat.numel() for flat in BLOCKS.values()), 6 + 2 * (4 + 4)
-    assert sum(len(buffer) for buffer in parcel.buffers) == numel + 4 * rows
-    assert sum(encoded_size(spec, "int8") for spec in LAYOUT.specs.values()) == numel + 4 * rows
+    size = 4 * rows + (numel if dtype == "int8" else numel // 2)
+    assert sum(len(buffer) for buffer in parcel.buffers) == size
+    assert sum(encoded_size(spec, dtype) for spec in LAYOUT.specs.values()) == size
 
 
-def test_int8_is_read_piece_by_piece_where_it_lies() -> None:
-    parcel = encode(BLOCKS, LAYOUT, "int8", 10**6)
-    for name, view in views(parcel, LAYOUT, LAYOUT.names, ["int8"]).items():
+@pytest.mark.parametrize("dtype", LEVELS)
+def test_rounded_blocks_are_read_piece_by_piece_where_they_lie(dtype: str) -> None:
+    parcel = encode(BLOCKS, LAYOUT, dtype, 10**6)
+    for name, view in views(parcel, LAYOUT, LAYOUT.names, [dtype]).items():
         assert isinstance(view, Quantized)
         assert torch.equal(view[3:9], view.dense()[3:9])
         assert view.numel() == BLOCKS[name].numel()
@@ -71,10 +74,11 @@ def test_an_int8_scale_that_is_no_length_is_refused(value: float) -> None:
         decode(Parcel(json.dumps(tree), (data,)), LAYOUT, LAYOUT.names, ["int8"])
 
 
-def test_map_values_works_on_int8() -> None:
-    parcel = map_values(encode(BLOCKS, LAYOUT, "int8", 10**6), lambda values: -values)
-    expected = decode(encode(BLOCKS, LAYOUT, "int8", 10**6), LAYOUT, LAYOUT.names, ["int8"])
-    decoded = decode(parcel, LAYOUT, LAYOUT.names, ["int8"])
+@pytest.mark.parametrize("dtype", LEVELS)
+def test_map_values_works_on_rounded_blocks(dtype: str) -> None:
+    parcel = map_values(encode(BLOCKS, LAYOUT, dtype, 10**6), lambda values: -values)
+    expected = decode(encode(BLOCKS, LAYOUT, dtype, 10**6), LAYOUT, LAYOUT.names, [dtype])
+    decoded = decode(parcel, LAYOUT, LAYOUT.names, [dtype])
     assert all(torch.equal(decoded[name], -expected[name]) for name in LAYOUT.names)
 
 
@@ -139,7 +143,7 @@ def test_random_bytes_never_raise_anything_else(index: bytes, buffers: list[byte
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.sampled_from(["float32", "int8"]), st.floats(0, 1, exclude_max=True), st.characters(codec="ascii"))
+@given(st.sampled_from(["float32", "int8", "int4"]), st.floats(0, 1, exclude_max=True), st.characters(codec="ascii"))
 def test_one_changed_character_is_refused_or_means_the_same(dtype: str, where: float, character: str) -> None:
     good = encode(BLOCKS, LAYOUT, dtype, 200)
     expected = decode(good, LAYOUT, LAYOUT.names, [dtype])

@@ -204,8 +204,8 @@ class TransportConfig(Section):
     difference: Literal["bfloat16", "int8"] | None = Field(
         None, description="type of the difference to what a node has; null: every round the whole model"
     )
-    updates: Literal["float32", "bfloat16", "int8"] = Field(
-        "float32", description="int8: one scale a row; the node adds what got lost to its next update"
+    updates: Literal["float32", "bfloat16", "int8", "int4"] = Field(
+        "float32", description="int8, int4: one scale a row; the node adds what got lost to its next update"
     )
     parcel_mb: int = Field(64, ge=1, le=512, description="blocks travel in flat buffers of at most this size")
 

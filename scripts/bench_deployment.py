@@ -11,6 +11,7 @@ seconds are more than a real federation's.
 import argparse
 import os
 import random
+import sys
 import tempfile
 import threading
 import time
@@ -29,6 +30,7 @@ from server.run_folder import RunFolder
 from trfmoe_core.blocks import BlockLayout
 from trfmoe_core.config import Recipe
 from trfmoe_core.data.tokenizer import load_tokenizer
+from trfmoe_core.errors import RunError, TRFMoEError
 from trfmoe_core.model.transformer import parameter_shapes
 
 NODES = ("first", "second", "third")
@@ -185,7 +187,7 @@ def measure(megabytes: float, transport: str, rounds: int, steps: int, output: O
     """Returns what one run shows.
 
     Raises:
-        RunError: the deployment or the run does not start.
+        RunError: the deployment or the run does not start, or does not come to its end.
     """
     with tempfile.TemporaryDirectory(prefix="trfmoe-") as temporary:
         recipe = recipe_of(megabytes, transport, rounds, steps, Path(temporary))
@@ -199,11 +201,15 @@ def measure(megabytes: float, transport: str, rounds: int, steps: int, output: O
             status = deployment.status()
         events = read_events(folder.events_path)
     rounds_s = seconds_of(events)
-    owners = {owner: fmean(row.get(owner, 0.0) for row in rounds_s) for owner in rounds_s[0]} if rounds_s else {}
+    if status[0] != "finished:completed" or not rounds_s:
+        raise RunError(
+            f"the run did not come to its end ({status[0]} {status[1]}), so there is nothing to tell; run again"
+        )
+    owners = {owner: fmean(row.get(owner, 0.0) for row in rounds_s) for owner in rounds_s[0]}
     besides = sum(seconds for owner, seconds in owners.items() if owner != "node: train")
     replies = [event for event in events if event["event"] == "node_reply" and event.get("bytes_down")]
     commits = [event["time"] for event in events if event["event"] == "round_committed"]
-    processor_s = watch.between(commits[0], commits[-1]) if commits else {}
+    processor_s = watch.between(commits[0], commits[-1])
     layout = BlockLayout.of(parameter_shapes(recipe.model, load_tokenizer("byte").padded_vocab_size))
     return {
         "transport": transport,
@@ -215,7 +221,7 @@ def measure(megabytes: float, transport: str, rounds: int, steps: int, output: O
         "mb_down": [round(event["bytes_down"] / 1e6, 2) for event in replies if event["node"] == NODES[0]],
         "mb_up": [round(event["bytes_up"] / 1e6, 2) for event in replies if event["node"] == NODES[0]],
         "seconds_besides_training": besides,
-        "processor_s": {kind: seconds / max(1, len(commits) - 1) for kind, seconds in processor_s.items()},
+        "processor_s": {kind: seconds / (len(commits) - 1) for kind, seconds in processor_s.items()},
         "owners": owners,
         "rounds_s": rounds_s,
         **{f"train_share_{length:.0f}_s": max(0.0, 1 - besides / length) for length in ROUND_S},
@@ -251,7 +257,11 @@ def main() -> None:
     results = []
     for transport in options.transport.split(","):
         for size in options.megabytes.split(","):
-            results.append(measure(float(size), transport, options.rounds, options.steps, output))
+            try:
+                results.append(measure(float(size), transport, options.rounds, options.steps, output))
+            except TRFMoEError as error:
+                sys.stderr.write(f"error: {error}\n")
+                sys.exit(error.exit_code)
             show(results[-1], output)
     goal = results[0]["train_share_300_s"] >= GOAL
     output.line(f"\nshare of 300 s, first case: {results[0]['train_share_300_s']:.3f}, goal {GOAL}: {goal}")

@@ -1,42 +1,42 @@
 """Which files a node's data consists of, and what they are."""
 
-import hashlib
 import os
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from trfmoe_core.data.documents import FileReport, SourceFile, Stamp, Status, printable
-from trfmoe_core.data.formats.base import kind_of, known_suffixes, open_plain, stamp_of
+from trfmoe_core.data.digests import Digests
+from trfmoe_core.data.documents import FileReport, SourceFile, Status, printable
+from trfmoe_core.data.formats.base import kind_of, known_suffixes
 from trfmoe_core.errors import DataError
 
-_HASH_BYTES = 1 << 20
 
-
-def find_files(paths: Sequence[str]) -> list[SourceFile]:
+def find_files(paths: Sequence[str], digests: Digests | None = None) -> list[SourceFile]:
     """Returns every file below `paths` once, in the order given, folders walked in sorted order.
 
     Only regular files are opened. Links that lead out of a folder, other file types and other suffixes are reported as
-    `unsupported`; files with the bytes of an earlier one as `duplicate`.
+    `unsupported`; files with the bytes of an earlier one as `duplicate`. Files that `digests` remembers are not opened.
 
     Raises:
         DataError: no paths, or one that is missing, unreadable, or no file of a kind that can be read.
     """
     if not paths:
         raise DataError("no data: the list of files and folders is empty; name at least one")
+    digests = digests or Digests()
     found: list[SourceFile] = []
     seen: dict[tuple[str, str], Path] = {}
     for name in paths:
-        for file in _below(Path(name).expanduser()):
+        for file in _below(Path(name).expanduser(), digests):
             if file.report is None:
                 first = seen.setdefault((file.kind, file.sha256), file.path)
                 if first is not file.path:
                     file = _refused(file.path, file.kind, "duplicate", f"same bytes as {printable(first)}")
             found.append(file)
+    digests.save()
     return found
 
 
-def _below(root: Path) -> Iterator[SourceFile]:
+def _below(root: Path, digests: Digests) -> Iterator[SourceFile]:
     where = f"data path {printable(root)}"
     try:
         mode = root.stat().st_mode
@@ -45,9 +45,9 @@ def _below(root: Path) -> Iterator[SourceFile]:
     except (OSError, ValueError) as error:
         raise DataError(f"{where}: cannot be read: {_reason(error)}; check its permissions") from error
     if stat.S_ISDIR(mode):
-        yield from _walk(root)
+        yield from _walk(root, digests)
         return
-    file = _examine(root)
+    file = _examine(root, digests)
     if file.report is not None and file.report.status in ("unsupported", "unreadable"):
         raise DataError(
             f"{where}: {file.report.status}: {file.report.detail}; give a readable file ending in {known_suffixes()}"
@@ -55,7 +55,7 @@ def _below(root: Path) -> Iterator[SourceFile]:
     yield file
 
 
-def _walk(root: Path) -> Iterator[SourceFile]:
+def _walk(root: Path, digests: Digests) -> Iterator[SourceFile]:
     """All files of a folder; what cannot be listed inside is reported, the folder itself must be readable."""
     refused: list[SourceFile] = []
 
@@ -81,11 +81,11 @@ def _walk(root: Path) -> Iterator[SourceFile]:
             if target.is_dir():
                 yield _refused(path, "other", "unsupported", "a link to a folder that is read anyway")
                 continue
-        yield _examine(path)
+        yield _examine(path, digests)
     yield from refused
 
 
-def _examine(path: Path) -> SourceFile:
+def _examine(path: Path, digests: Digests) -> SourceFile:
     kind = kind_of(path)
     try:
         status = path.stat()
@@ -95,19 +95,10 @@ def _examine(path: Path) -> SourceFile:
             return _refused(path, kind, "unsupported", f"suffix {printable(path.suffix)!r}")
         if status.st_size == 0:
             return _refused(path, kind, "empty", "0 bytes")
-        sha256, stamp = _hashed(path)
+        sha256, stamp = digests.digest(path)
         return SourceFile(path, kind, sha256, stamp)
     except OSError as error:
         return _refused(path, kind, "unreadable", _reason(error))
-
-
-def _hashed(path: Path) -> tuple[str, Stamp]:
-    with open_plain(path) as file:
-        stamp = stamp_of(file.fileno())
-        state = hashlib.sha256()
-        while block := file.read(_HASH_BYTES):
-            state.update(block)
-    return state.hexdigest(), stamp
 
 
 def _refused(path: Path, kind: str, status: Status, detail: str) -> SourceFile:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from trfmoe_core.data import files
+from trfmoe_core.data.digests import Digests
 from trfmoe_core.data.documents import printable
 from trfmoe_core.data.files import find_files
 from trfmoe_core.errors import DataError
@@ -76,10 +76,10 @@ def test_unreadable_files_are_reported_in_folders_and_refused_when_named(
 ) -> None:
     (tmp_path / "a.txt").write_text("x")
 
-    def refuse(path: Path) -> str:
+    def refuse(self: Digests, path: Path) -> str:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(files, "_hashed", refuse)
+    monkeypatch.setattr(Digests, "digest", refuse)
     assert statuses(tmp_path) == {"a.txt": "unreadable"}
     with pytest.raises(DataError, match=r"a\.txt.*Permission denied"):
         find_files([str(tmp_path / "a.txt")])

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field
 
+from trfmoe_core.data.digests import Digests
 from trfmoe_core.data.documents import FileReport, ReadOptions, SourceFile, Unit, printable
 from trfmoe_core.data.files import find_files
 from trfmoe_core.data.formats.base import FORMATS
@@ -49,7 +50,7 @@ def open_paths(paths: Sequence[str], settings: FilesSettings, context: Context) 
         DataError: a path or the file of passwords cannot be read.
     """
     share = settings.my_part()
-    units, files = _dealt(find_files(paths), share, settings)
+    units, files = _dealt(find_files(paths, Digests.of(paths, context.cache_dir)), share, settings)
     texts = _pdf_texts([unit.file for unit in units if unit.file.kind == "pdf"], settings, context)
     refused: dict[Path, FileReport] = {}
     ready: list[Unit] = []

@@ -202,6 +202,7 @@ def _preface(recipe: "Recipe", seeds: int, rows: "Sequence[Row]") -> list[str]:
         "",
         f"Model: {model.layers} layers, width {model.width}, {model.experts} experts a layer, top {model.top_k}; "
         f"{rounds.num_rounds} rounds of {rounds.local_steps} steps of {recipe.training.batch_size} x {model.context} "
-        f"tokens; agreement.cosine {recipe.agreement.cosine:g}; recipe {recipe_hash(recipe)[:12]}.",
+        f"tokens; agreement.cosine {recipe.agreement.cosine:g}, margin {recipe.agreement.margin:g}; "
+        f"recipe {recipe_hash(recipe)[:12]}.",
         f"Cells: {sum(len(row.ratios) for row in rows)}.",
     ]

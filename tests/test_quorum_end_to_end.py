@@ -77,5 +77,5 @@ def test_a_slow_node_holds_no_round_and_its_late_reply_is_recorded(
         if event["round"] < seen:
             assert {tuple(verdict["accepted"]) for verdict in event["verdicts"]} == {("alice", "bob")}
             assert {tuple(verdict["missing"]) for verdict in event["verdicts"]} == {("carol",)}
-    # What the setting promises is a quarter of the round's own pace; a whole slow reply would be several times that.
-    assert all(end_s < DELAY_S for _, end_s in measured.values())
+    committed = next(event for event in of_kind(events, "round_committed") if event["round"] == 1)
+    assert committed["seq"] < arrived["seq"]

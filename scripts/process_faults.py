@@ -62,7 +62,7 @@ def kill_app(scene: Scene) -> Script:
     scene.mark("hurt")
     for app in scene.server_apps():
         app.kill()
-    yield from scene.until(lambda: not scene.clients())
+    yield from scene.until_free()
     scene.mark("free")
 
 
@@ -73,7 +73,7 @@ def kill_service(name: str) -> Callable[[Scene], Script]:
         yield from scene.until_training()
         scene.mark("hurt")
         scene.service(name).kill()
-        yield from scene.until(lambda: not scene.clients())
+        yield from scene.until_free()
         scene.mark("free")
 
     return script

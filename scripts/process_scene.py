@@ -62,7 +62,13 @@ class Scene:
     def until_training(self) -> Script:
         """Waits until round 2 has begun and the victim's client is at work on it."""
         yield from self.until_event("round_planned", round=2)
-        yield from self.until(self.clients)
+        planned = self.of_kind("round_planned", round=2)[-1]["time"]
+        yield from self.until(lambda: [client for client in self.clients() if _at_work(client, planned)])
+
+    def until_free(self) -> Script:
+        """Waits until the clients that run now have ended, on whatever node."""
+        clients = _called(self.deployment.processes(), "clientapp")
+        yield from self.until(lambda: not [client for client in clients if client.is_running() and not _ended(client)])
 
     def supernode(self) -> psutil.Process:
         """The victim's SuperNode."""
@@ -281,6 +287,21 @@ def _orphans(scratch: Path) -> list[psutil.Process]:
     while (left := processes_of(scratch)) and time.monotonic() < end:
         time.sleep(0.2)
     return left
+
+
+def _at_work(client: psutil.Process, since: float) -> bool:
+    """Whether a client was started after a moment and has come to the app's own code, which loads torch."""
+    try:
+        return client.create_time() > since and any("libtorch" in mapped.path for mapped in client.memory_maps())
+    except psutil.Error:
+        return False
+
+
+def _ended(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return True
 
 
 def _called(processes: list[psutil.Process], name: str) -> list[psutil.Process]:

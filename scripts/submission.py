@@ -19,7 +19,7 @@ from trfmoe_core.errors import RunError
 
 CONNECTION = "trfmoe"
 STATUS_DEADLINE_S = 60.0
-APP_DEADLINE_S = 180.0
+APP_DEADLINE_S = 600.0
 LOST_AFTER_S = 1.5
 ASK_EVERY_S = 5.0
 MAX_LOSSES = 3
@@ -132,7 +132,8 @@ class Submission:
         elif self._seen:
             self._lost("the server app was lost", tell)
         elif now - self._submitted_at > APP_DEADLINE_S:
-            self._status = self._ask()
+            told = " ".join(self._ask())
+            self._status = ("lost", f"no server app started within {APP_DEADLINE_S:g} s; Flower says {told}")
         elif now - self._asked_at > ASK_EVERY_S:
             self._asked_at = now
             status = self._ask()

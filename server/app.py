@@ -1,5 +1,6 @@
 """Flower's ServerApp: reads the recipe, opens or resumes the run folder, and lets the strategy run the rounds."""
 
+import contextlib
 import hashlib
 import platform
 from pathlib import Path
@@ -62,7 +63,8 @@ def run(grid: Grid, folder: RunFolder, clock: Clock | None = None) -> None:
             recorder.record("run_finished", outcome="failed", reason=str(error), rounds=None, digest=None)
             raise
         finally:
-            write_report(folder.path)
+            with contextlib.suppress(OSError):  # on a full disk; what ended the run is what has to be said
+                write_report(folder.path)
 
 
 def _run(

@@ -1,11 +1,20 @@
 """The whole way in one process: real ServerApp, strategy and ClientApp."""
 
+import errno
 from collections.abc import Callable
+from pathlib import Path
 
+import pytest
+
+from clients.app import app as client_app
+from server.app import run
 from server.checkpoint import checkpoint_rounds
+from server.in_process import InProcessGrid
 from server.recorder import best_round, last_checkpoint
+from server.run_folder import RunFolder
 from tests.federation import of_kind, run_recipe
 from trfmoe_core.config import Recipe
+from trfmoe_core.errors import RunError
 
 
 def test_three_nodes_learn_and_agree(tiny_recipe: Callable[..., Recipe]) -> None:
@@ -31,3 +40,16 @@ def test_the_same_seed_gives_the_same_weights(tiny_recipe: Callable[..., Recipe]
     assert digests[0] == digests[1]
     other = of_kind(run_recipe(tiny_recipe(seed=1))[1], "run_finished")[0]["digest"]
     assert other != digests[0]
+
+
+def test_a_disk_too_full_for_the_report_does_not_hide_what_ended_the_run(
+    tiny_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("server.app.write_report", full)
+    recipe = tiny_recipe(rounds={"nodes_deadline_s": 0.1, "reply_deadline_s": 0.1})
+    folder = RunFolder.create(Path(recipe.run_root), recipe)
+    with pytest.raises(RunError, match="0 of 3 nodes"):
+        run(InProcessGrid(client_app, [], {}), folder)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,12 @@ class HfTokenizer:
         # Ids may have holes; the embedding needs a row for the highest.
         self.vocab_size = max(backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
         self.padded_vocab_size = padded(self.vocab_size)
-        content = json.dumps([json.loads(backend.to_str()), self.bos_id], sort_keys=True, ensure_ascii=True)
-        self.fingerprint = hashlib.sha256(content.encode("ascii")).hexdigest()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hex SHA-256 of what the tokenizer does; found when it is asked for, because large ones take a while."""
+        content = json.dumps([json.loads(self.backend.to_str()), self.bos_id], sort_keys=True, ensure_ascii=True)
+        return hashlib.sha256(content.encode("ascii")).hexdigest()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process gets it whole; what the library does not carry over is set again."""

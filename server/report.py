@@ -247,7 +247,7 @@ def _expert_load(history: RunHistory) -> str:
                 f"<p>Share of each layer's token slots by expert in {history.unit} {number}, mean over the nodes.</p>"
             )
             if dead:
-                note += f"<p><strong>{len(dead)} experts received no token: {', '.join(dead)}.</strong></p>"
+                note += f"<p><strong>Dead experts, which received no token: {', '.join(dead)}.</strong></p>"
             return note + heat_table(mean, "layer", "expert")
     return ""
 

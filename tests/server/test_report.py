@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from server.charts import heat_table, line_chart, table
-from server.report import write_report
+from server.history import RunHistory
+from server.report import render, write_report
 from tests.scripts.journal import events, write_journal
 
 VOID = {"meta"}
@@ -62,6 +63,17 @@ def test_an_unfinished_run(tmp_path: Path) -> None:
         write_journal(tmp_path, made[:cut])
         text = checked(tmp_path)
     assert "not finished" in text
+
+
+def test_training_is_measured_and_dead_experts_are_named() -> None:
+    measured = {"tokens": 500, "balance_loss": 1.25, "grad_norm": 0.375, "learning_rate": 0.001, "train_seconds": 2.0}
+    measured |= {"data_wait_share": 0.25, "peak_memory_bytes": 123_000_000}
+    history = [event | measured if event["event"] == "node_reply" else event for event in events()]
+    assert RunHistory(history).dead_experts(3) == ["layers.1.experts.1"]
+    text = render(RunHistory(history), "t")
+    assert "Dead experts, which received no token: layers.1.experts.1." in text
+    for value in ("1.250", "0.3750", "0.001000", "250.0", "25.0 %", "123 MB"):
+        assert f">{value}</td>" in text, value
 
 
 def test_no_journal_yet(tmp_path: Path) -> None:

@@ -159,7 +159,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(recipe: Path, capfd: pytest.CaptureF
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_sigkill_at_any_instant_changes_nothing(recipe: Path, capfd: pytest.CaptureFixture[str]) -> None:
     settings = ("training.steps=120", "local.evaluate_every=6", "local.save_every=4", "data.evaluation_tokens=64")
     whole = train(capfd, *settings)
@@ -170,9 +170,9 @@ def test_sigkill_at_any_instant_changes_nothing(recipe: Path, capfd: pytest.Capt
         before = len(read_events(journal))
         process = child(*arguments, "--resume")
         if kills < 12:
-            end = time.monotonic() + 60
-            while len(read_events(journal)) <= before + draw.randrange(12) and process.poll() is None:
-                assert time.monotonic() < end
+            events = before + draw.randrange(12)
+            while len(read_events(journal)) <= events and process.poll() is None:
+                time.sleep(0.005)
             time.sleep(draw.random() * 0.05)
             process.kill()
             kills += 1

@@ -25,7 +25,7 @@ def vote(
 
 @bench.command()
 def model(
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer repetitions.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer repetitions, nothing compiled.")] = False,
     cuda_only: Annotated[bool, typer.Option("--cuda-only", help="Leave the CPU part out.")] = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -7,9 +7,11 @@ work. CUDA: the real trainer in bfloat16. Ratios are speeds: above 1 we are fast
 import argparse
 import gc
 import json
+import os
+import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -18,13 +20,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trfmoe_core.config.schema import ModelConfig
-from trfmoe_core.config.training import TrainingConfig
+from scripts.bench_held import bench_held, peak_mb
+from trfmoe_core.config import ModelConfig, TrainingConfig
 from trfmoe_core.model.attention import Attention, Projection
 from trfmoe_core.model.dispatch import Backend, from_experts, grouped_multiply, plan_dispatch, to_experts
 from trfmoe_core.model.experts import swiglu
 from trfmoe_core.model.moe import RoutingStats
 from trfmoe_core.model.norm import RMSNorm
+from trfmoe_core.model.products import ONEDNN
 from trfmoe_core.model.transformer import MoETransformer
 from trfmoe_core.training.trainer import Trainer
 
@@ -40,6 +43,13 @@ CUDA_CONFIG = ModelConfig.model_validate(
     {"layers": 12, "width": 1536, "heads": 12, "experts": 8, "top_k": 2, "expert_width": 2048, "context": 2048}
 )
 CUDA_VOCAB, CUDA_BATCH = 32768, 32
+
+CPU_TEXT = (
+    "process CPU time of one thread, float32, forward, backward and torch's fused AdamW, 1,024 tokens, taking turns, "
+    "best of all rounds; transformers: Mixtral with its default grouped experts, loss and load-balancing loss; dense: "
+    "this code with one SwiGLU network as wide as top_k experts in the place of the mixture"
+)
+KINDS = ("ours", "dense", "transformers")
 
 Step = Callable[[], None]
 
@@ -92,30 +102,50 @@ def training_step(model: nn.Module, loss: Callable[[], Tensor]) -> Step:
     return step
 
 
-def cpu_steps(tokens: Tensor) -> dict[str, Step]:
-    """Returns the training steps to compare: ours, ours dense, transformers with its default experts."""
-    # Here, because a machine that only measures CUDA needs neither.
-    from transformers import MixtralConfig, MixtralForCausalLM
-
-    from trfmoe_core.model.hf import mixtral_config
-
-    config, device = CPU_CONFIG, torch.device("cpu")
-    moe, dense = (make_model(config, CPU_VOCAB, device, dense) for dense in (False, True))
-    settings = mixtral_config(config, CPU_VOCAB) | {"output_router_logits": True, "use_cache": False}
-    mixtral = MixtralForCausalLM(MixtralConfig(**settings))
+def cpu_step(name: str, tokens: Tensor, *, compiled: bool) -> Step:
+    """Returns the training step of `ours`, `dense` (ours, dense) or `transformers` (its default grouped experts)."""
     inputs, targets = tokens[:, :-1], tokens[:, 1:]
-    return {
-        "ours": training_step(moe, lambda: moe(inputs, targets).loss),
-        "dense": training_step(dense, lambda: dense(inputs, targets).loss),
-        "transformers": training_step(mixtral, lambda: mixtral(input_ids=inputs, labels=inputs).loss),
-    }
+    if name == "transformers":
+        # Here, because a machine that only measures CUDA needs neither.
+        from transformers import MixtralConfig, MixtralForCausalLM
+
+        from trfmoe_core.model.hf import mixtral_config
+
+        settings = mixtral_config(CPU_CONFIG, CPU_VOCAB) | {"output_router_logits": True, "use_cache": False}
+        mixtral = MixtralForCausalLM(MixtralConfig(**settings))
+        if compiled:
+            mixtral.compile()
+        return training_step(mixtral, lambda: mixtral(input_ids=inputs, labels=inputs).loss)
+    model = make_model(CPU_CONFIG, CPU_VOCAB, torch.device("cpu"), name == "dense")
+    if compiled:
+        model.compile()
+    return training_step(model, lambda: model(inputs, targets).loss)
 
 
-def bench_cpu(rounds: int) -> dict[str, Any]:
-    """Returns the best process CPU time of each step, in milliseconds, and the ratios."""
+def bench_cpu(rounds: int, modes: Sequence[str]) -> dict[str, Any]:
+    """Returns the best process CPU time of each step in milliseconds, the ratios, and what lies in memory."""
     torch.set_num_threads(1)
-    shape = (CPU_BATCH, CPU_CONFIG.context + 1)
-    steps = cpu_steps(torch.randint(0, CPU_VOCAB, shape, generator=torch.Generator().manual_seed(0)))
+    tokens = torch.randint(
+        0, CPU_VOCAB, (CPU_BATCH, CPU_CONFIG.context + 1), generator=torch.Generator().manual_seed(0)
+    )
+    result: dict[str, Any] = {"compared": CPU_TEXT, "onednn": ONEDNN}
+    for mode in modes:
+        if mode == "compiled" and (missing := _missing_compiler()):
+            result["compiled"] = {"skipped": missing}
+            say(f"compiled: skipped: {missing}")
+            continue
+        best = _best_ms({name: cpu_step(name, tokens, compiled=mode == "compiled") for name in KINDS}, rounds)
+        result |= {f"{name}_{mode}_ms": round(value, 1) for name, value in best.items()}
+        for other in ("transformers", "dense"):
+            result[f"vs_{other}_{mode}"] = round(best[other] / best["ours"], 3)
+        say(f"{mode}: {json.dumps({key: value for key, value in result.items() if mode in key})}")
+    result["peak_mb"] = {name: peak_mb(name) for name in KINDS}
+    result["held"] = bench_held(CPU_CONFIG, CPU_VOCAB)
+    return result
+
+
+def _best_ms(steps: Mapping[str, Step], rounds: int) -> dict[str, float]:
+    """Returns the best process CPU time of each step after two that do not count, the steps taking turns."""
     best = dict.fromkeys(steps, float("inf"))
     for round_number in range(rounds + 2):
         for name, step in steps.items():
@@ -123,10 +153,15 @@ def bench_cpu(rounds: int) -> dict[str, Any]:
             step()
             if round_number >= 2:
                 best[name] = min(best[name], 1000 * (time.process_time() - started))
-    result: dict[str, Any] = {f"{name}_ms": round(value, 1) for name, value in best.items()}
-    result["vs_transformers_eager"] = round(best["transformers"] / best["ours"], 3)
-    result["vs_dense_eager"] = round(best["dense"] / best["ours"], 3)
-    return result
+    return best
+
+
+def _missing_compiler() -> str:
+    """Returns what torch.compile lacks on this machine, or nothing."""
+    wanted = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++"]
+    if any(shutil.which(name) for name in wanted):
+        return ""
+    return f"torch.compile needs a C++ compiler, and none of {', '.join(wanted)} is there; install g++ or set CXX"
 
 
 def bench_trainer(dense: bool, compiled: bool, steps: int) -> dict[str, Any]:
@@ -234,13 +269,17 @@ def main() -> None:
     """Runs the benchmarks that this machine can run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
-    parser.add_argument("--quick", action="store_true", help="fewer repetitions")
+    parser.add_argument("--quick", action="store_true", help="fewer repetitions, nothing compiled")
     parser.add_argument("--cuda-only", action="store_true", help="leave the CPU part out")
     options = parser.parse_args()
     result: dict[str, Any] = {"torch": torch.__version__}
     if not options.cuda_only:
-        result["cpu"] = bench_cpu(5 if options.quick else 12)
-        say(f"cpu: {json.dumps(result['cpu'])}")
+        modes = ["eager", *["compiled"] * (not options.quick)]
+        result["cpu"] = bench_cpu(5 if options.quick else 12, modes)
+        result |= {key: value for key, value in result["cpu"].items() if key.startswith("vs_")}
+        say(f"peak growth in MB: {json.dumps(result['cpu']['peak_mb'])}")
+        for row in result["cpu"]["held"]:
+            say(json.dumps(row))
     if torch.cuda.is_available():
         result["cuda"] = bench_cuda(options.quick)
     elif options.cuda_only:

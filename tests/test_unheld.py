@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from flwr.app import Message
 
 from server.recorder import last_checkpoint
@@ -14,6 +15,7 @@ from tests.conftest import words
 from tests.federation import of_kind, run_recipe
 from trfmoe_core.config import Recipe
 from trfmoe_core.errors import PlacementError
+from trfmoe_core.model.transformer import MoETransformer
 
 MODES: list[dict[str, Any]] = [
     {"unheld": "train"},
@@ -96,3 +98,26 @@ def test_what_a_node_holds_travels_as_differences(six_nodes: Callable[..., Recip
     first, *later = [event["bytes_down"] for event in of_kind(events, "round_committed")]
     assert max(later) < 0.8 * first
     assert 3 * max(later) < min(event["bytes_down"] for event in of_kind(plain, "round_committed"))
+
+
+@pytest.mark.parametrize("routing", ["restrict", "skip"])
+def test_the_balance_loss_keeps_experts_alive_where_others_are_absent(
+    routing: str, six_nodes: Callable[..., Recipe]
+) -> None:
+    def dead(balance_weight: float) -> int:
+        recipe = six_nodes(experts={"unheld": "absent", "absent_routing": routing}, name=f"balance-{balance_weight}")
+        changes = {
+            "model": recipe.model.model_copy(update={"balance_weight": balance_weight}),
+            "rounds": recipe.rounds.model_copy(update={"num_rounds": 8, "local_steps": 10}),
+        }
+        recipe = recipe.model_copy(update=changes)
+        checkpoint = last_checkpoint(run_recipe(recipe)[0])
+        assert checkpoint is not None
+        whole = MoETransformer(recipe.model, checkpoint.weights["embedding.weight"].shape[0])
+        whole.load_state_dict(checkpoint.weights)
+        tokens = torch.tensor(list(words(99, 4000).encode())[: 64 * 33]).view(64, 33)
+        counts_LE = whole(tokens[:, :-1]).expert_counts_LE
+        return int((counts_LE < 0.01 * counts_LE.sum(dim=1, keepdim=True)).sum())
+
+    assert dead(0.01) == 0
+    assert dead(0.0) >= 2

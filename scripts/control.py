@@ -5,6 +5,7 @@ The same calls as the `flwr` command's, without a new process for each, which ta
 
 import hashlib
 import os
+import time
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,12 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from scripts.flower import without_proxy
 from trfmoe_core.errors import RunError
 
+FAULT_PATIENCE_S = 60.0
+
+
+class SuperLinkError(RunError):
+    """The SuperLink met an error of its own, as while its programs, just started, share one database file."""
+
 
 class Control:
     """A SuperLink's control interface.
@@ -60,9 +67,17 @@ class Control:
             raise RunError(f"{name}: its public key cannot be read ({error})") from error
         if not isinstance(key, ec.EllipticCurvePublicKey):
             raise RunError(f"{name}: its public key is no EC key; `trfmoe deploy init` makes the right ones")
-        with self._client(f"register {name}", known=ApiErrorCode.PUBLIC_KEY_ALREADY_IN_USE) as (client, known):
-            client.RegisterNode(RegisterNodeRequest(public_key=public_key_to_bytes(key), name=name))
-        return not known
+        request = RegisterNodeRequest(public_key=public_key_to_bytes(key), name=name)
+        end = time.monotonic() + FAULT_PATIENCE_S
+        while True:
+            try:
+                with self._client(f"register {name}", known=ApiErrorCode.PUBLIC_KEY_ALREADY_IN_USE) as (client, known):
+                    client.RegisterNode(request)
+                return not known
+            except SuperLinkError:  # to register twice is as good as once, so it may be asked again
+                if time.monotonic() >= end:
+                    raise
+                time.sleep(0.5)
 
     def nodes(self) -> dict[str, str]:
         """Returns the registered nodes: name -> online, offline, registered or unregistered."""
@@ -114,7 +129,8 @@ class Control:
             told = FlowerError.from_json(error.response.text)
             if told is None or told.code != known:
                 text = told.message if told else error.response.text[:300] or str(error)
-                raise RunError(f"{self._address}: the SuperLink refuses to {what}: {text}") from error
+                kind = SuperLinkError if error.response.status_code >= 500 else RunError
+                raise kind(f"{self._address}: the SuperLink refuses to {what}: {text}") from error
             met.append(told.code)
         except (httpx.HTTPError, OSError) as error:
             raise RunError(f"{self._address}: the SuperLink does not answer ({error}); {what} failed") from error

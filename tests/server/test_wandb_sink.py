@@ -27,6 +27,7 @@ def test_metrics_of_events() -> None:
         "round": 0,
         "held_out/loss": 4.0,
         "held_out/bits_per_byte": 8.01,
+        "held_out/perplexity": 54.598,
         "held_out/alice/bits_per_byte": 8.0,
         "held_out/bob/bits_per_byte": 8.01,
         "held_out/carol/bits_per_byte": 8.02,

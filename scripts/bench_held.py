@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from trfmoe_core.config import ModelConfig, TrainingConfig
-from trfmoe_core.config.schema import ExpertsConfig
+from trfmoe_core.config.model import ExpertsConfig
 from trfmoe_core.model.local import local_experts
 from trfmoe_core.model.transformer import MoETransformer
 from trfmoe_core.training.optimizer import BlockAdamW

@@ -24,7 +24,7 @@ import yaml
 from scripts import flower_commands
 from scripts.control import app_hash
 from scripts.family import Family
-from scripts.flower import ANSI, app_folder, flower_environment, free_port
+from scripts.flower import ANSI, app_folder, flower_environment, free_port, install_programs
 from scripts.flower_commands import Isolation
 from scripts.kit import ALLOWED_FILE, NODE_FILE, Coordinator, KitNode, write_file, write_kit
 from scripts.submission import Submission
@@ -107,6 +107,7 @@ class Deployment:
         Raises:
             RunError: something does not start; the message ends with the last lines of its log.
         """
+        install_programs(self.scratch)
         nodes = self.folder.recipe.nodes
         if taken := {"superlink", "superexec"} & {node.name for node in nodes}:
             raise RunError(f"nodes: {taken.pop()} is the name of a process of the coordinator's; choose another")
@@ -177,7 +178,7 @@ class Deployment:
 
     def _environment(self, home: Path, first: Path | None = None) -> dict[str, str]:
         environment = flower_environment(home)
-        programs = [str(Path(sys.executable).parent), environment["PATH"]]
+        programs = [str(self.scratch / "bin"), str(Path(sys.executable).parent), environment["PATH"]]
         environment["PATH"] = os.pathsep.join([*([str(first)] if first else []), *programs])
         return environment
 

@@ -15,8 +15,7 @@ from scripts import kit_files
 from scripts.certificates import Pair, new_authority, node_key_pair, server_certificate
 from trfmoe_core.atomic import write_text
 from trfmoe_core.config.load import validate
-from trfmoe_core.config.schema import Name
-from trfmoe_core.config.section import Section
+from trfmoe_core.config.section import Name, Section
 from trfmoe_core.errors import ConfigError
 
 COORDINATOR_FILE = "coordinator.yaml"

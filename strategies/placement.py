@@ -18,7 +18,7 @@ from strategies.placement_search import Goal, SwapSearch
 from strategies.placement_start import level_start, steiner_start
 from strategies.zones import Zones, quotas
 from trfmoe_core.blocks import TRUNK
-from trfmoe_core.config.schema import replication_objection
+from trfmoe_core.config.model import replication_objection
 from trfmoe_core.errors import PlacementError
 
 REPLICATION = 3

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from trfmoe_core.config.schema import ModelConfig
+from trfmoe_core.config.model import ModelConfig
 from trfmoe_core.model.cache import LayerCache
 from trfmoe_core.model.parts import ATTENTIONS
 from trfmoe_core.model.products import linear

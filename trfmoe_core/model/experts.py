@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from trfmoe_core.config.schema import ModelConfig
+from trfmoe_core.config.model import ModelConfig
 from trfmoe_core.model.dispatch import Backend, Dispatch, grouped_multiply
 from trfmoe_core.model.local import LocalExperts, whole_layer
 from trfmoe_core.model.memory import reused

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from trfmoe_core.config.schema import ModelConfig
+from trfmoe_core.config.model import ModelConfig
 from trfmoe_core.errors import ConfigError, RunFolderError
 from trfmoe_core.model.transformer import MoETransformer, build_model
 

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from trfmoe_core.blocks import expert_block
-from trfmoe_core.config.schema import ExpertsConfig, ModelConfig
+from trfmoe_core.config.model import ExpertsConfig, ModelConfig
 from trfmoe_core.errors import ConfigError
 
 REMEDY = "raise model.experts, lower model.top_k, use fewer nodes, or choose experts.unheld: freeze"

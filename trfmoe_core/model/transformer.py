@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from trfmoe_core.blocks import EXPERT_STACK
-from trfmoe_core.config.schema import ModelConfig
+from trfmoe_core.config.model import ModelConfig
 from trfmoe_core.errors import ConfigError
 from trfmoe_core.model.attention import Projection, rotary_tables
 from trfmoe_core.model.cache import KeyValueCache, LayerCache

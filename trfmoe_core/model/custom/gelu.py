@@ -3,7 +3,7 @@
 import torch.nn.functional as nnf
 from torch import Tensor
 
-from trfmoe_core.config.schema import ModelConfig
+from trfmoe_core.config.model import ModelConfig
 from trfmoe_core.model.experts import Experts, Multiply
 from trfmoe_core.model.parts import EXPERTS
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from trfmoe_core.config.schema import ModelConfig
+from trfmoe_core.config.model import ModelConfig
 from trfmoe_core.model.attention import Attention
 from trfmoe_core.model.norm import RMSNorm
 from trfmoe_core.model.parts import ATTENTIONS

@@ -1,0 +1,92 @@
+"""The shape of the model, and who holds its experts."""
+
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from trfmoe_core.config.section import Name, Section
+
+
+class ModelConfig(Section):
+    """Shape of the decoder-only mixture-of-experts transformer (Mixtral's layout, arXiv 2401.04088)."""
+
+    layers: int = Field(4, ge=1, le=256)
+    width: int = Field(128, ge=8, le=65536)
+    heads: int = Field(4, ge=1, le=1024)
+    kv_heads: int | None = Field(None, ge=1, le=1024, description="null: as many as heads; fewer: grouped queries")
+    experts: int = Field(8, ge=1, le=4096, description="experts a layer")
+    top_k: int = Field(2, ge=1, le=64, description="experts a token")
+    expert_width: int = Field(176, ge=1, le=262144)
+    context: int = Field(128, ge=8, le=1048576, description="tokens a sequence")
+    vocab_size: int | None = Field(
+        None, ge=1, le=1 << 24, description="rows of the embedding; null: the tokenizer's, padded to a multiple of 64"
+    )
+    rope_theta: float = Field(10000.0, gt=0)
+    norm_eps: float = Field(1e-5, gt=0, lt=1)
+    tie_embeddings: bool = False
+    init_std: float = Field(0.02, gt=0, le=1)
+    balance: Literal["per_layer", "pooled"] = "per_layer"
+    balance_weight: float = Field(0.01, ge=0, le=10)
+    z_loss_weight: float = Field(0.0, ge=0, le=10, description="of the router's z-loss, arXiv 2202.08906; 0: without")
+    expert: Name = Field("swiglu", description="kind of expert: swiglu, gelu, or one of your own")
+    attention: Name = Field("rotary", description="kind of attention: rotary, normed, or one of your own")
+    document_mask: bool = Field(False, description="true: a token sees nothing before its own document's bos")
+
+    @property
+    def num_kv_heads(self) -> int:
+        """Number of key-value heads after the default is applied."""
+        return self.heads if self.kv_heads is None else self.kv_heads
+
+    @property
+    def head_width(self) -> int:
+        """Width of one attention head."""
+        return self.width // self.heads
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        problems = []
+        if self.width % self.heads:
+            problems.append(f"heads: {self.heads} does not divide width {self.width}; choose a divisor")
+        elif self.head_width % 2:
+            problems.append(f"heads: width/heads = {self.head_width} is odd; rotary embeddings need an even head width")
+        if self.heads % self.num_kv_heads:
+            problems.append(f"kv_heads: {self.num_kv_heads} does not divide heads {self.heads}; choose a divisor")
+        if self.top_k > self.experts:
+            problems.append(f"top_k: {self.top_k} is above experts {self.experts}; choose 1..{self.experts}")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+
+class ExpertsConfig(Section):
+    """Who holds experts, and what a node does with the others."""
+
+    replication: int = Field(3, description="nodes that train every expert: 3, or a larger odd number")
+    unheld: Literal["train", "freeze", "absent"] = Field(
+        "train",
+        description="train: they train along and are not sent; freeze: used, never changed; absent: not on the node",
+    )
+    absent_routing: Literal["restrict", "skip"] = Field(
+        "restrict",
+        description="restrict: tokens go to the best experts at hand; skip: to the best of all, and absent ones add "
+        "nothing (arXiv 2606.19025)",
+    )
+
+    @field_validator("replication")
+    @classmethod
+    def _odd(cls, replication: int) -> int:
+        if objection := replication_objection(replication):
+            raise ValueError(objection)
+        return replication
+
+
+def replication_objection(replication: int) -> str:
+    """Returns why a vote cannot have that many replicas, or an empty text."""
+    if replication < 3:
+        return f"{replication}: a vote needs at least 3 replicas to outvote one"
+    if replication % 2 == 0:
+        return (
+            f"{replication}: an even number of replicas can split in halves, which leaves no majority, and bears no "
+            f"more faults than {replication - 1}; choose {replication - 1} or {replication + 1}"
+        )
+    return ""

@@ -11,6 +11,7 @@ _LINE_ENDS = re.compile("\r\n?|[\v\x85\u2028\u2029]")
 _SOFT_HYPHENS = re.compile("\x02\n?|\u00ad\n?")
 # Controls without tab, newline and form feed; marks without width; direction marks; private use.
 _INVISIBLE = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\ue000-\uf8ff]")
+_ASCII_CONTROLS = bytes(code for code in range(128) if _INVISIBLE.match(chr(code)))
 _LINE_END_HYPHEN = re.compile(r"(\w)-[ \t]*\n[ \t]*(?=[a-zà-öø-ÿ])")
 # Looking back and not giving back keep this linear on long runs of blanks.
 _TRAILING_BLANKS = re.compile(r"(?<![^\S\n\f])[^\S\n\f]++(?=[\n\f]|\Z)")
@@ -37,9 +38,10 @@ def clean(text: str, *, join_hyphens: bool = False) -> str:
         text = _LINE_ENDS.sub("\n", text)
     if "\x02" in text or "\u00ad" in text:
         text = _SOFT_HYPHENS.sub("", text)
-    text = _INVISIBLE.sub("", text)
-    if not text.isascii():
-        text = unicodedata.normalize("NFKC", text)
+    if text.isascii():  # the same as below, ten times quicker
+        text = text.encode("ascii").translate(None, _ASCII_CONTROLS).decode("ascii")
+    else:
+        text = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text))
     if join_hyphens:
         text = _LINE_END_HYPHEN.sub(r"\1", text)
     text = _without_needless_blanks(text)
@@ -61,4 +63,5 @@ def _without_needless_blanks(text: str) -> str:
 
 def normal_form(piece: str) -> str:
     """Returns the form in which two pieces count as the same: NFKC, no case, single blanks."""
-    return " ".join(unicodedata.normalize("NFKC", piece).casefold().split())
+    folded = piece.lower() if piece.isascii() else unicodedata.normalize("NFKC", piece).casefold()
+    return " ".join(folded.split())

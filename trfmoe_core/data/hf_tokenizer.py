@@ -54,7 +54,7 @@ class HfTokenizer:
 
     def encode_batch(self, texts: list[str]) -> list[TokenIds]:
         """Returns the ids of each text, without any special token."""
-        clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+        clean = [text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8") for text in texts]
         encodings = self.backend.encode_batch_fast(clean, add_special_tokens=False)
         return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
 

@@ -32,7 +32,7 @@ from trfmoe_core.errors import DataError
 # Raise it whenever the same documents would give other shards.
 FORMAT = 1
 SHARD_BYTES = 1 << 21
-ALONE_BYTES = 1 << 23
+ALONE_BYTES = 1 << 21
 """Text up to this size is tokenized without further processes: starting them takes longer."""
 PLACE_BYTES = 40
 

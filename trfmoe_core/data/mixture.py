@@ -28,7 +28,8 @@ class Mixture:
         """Returns the source of the next window.
 
         The one that lags behind its share most (Webster's divisors: the least (given + 1/2) / weight, the first of
-        equals), so that any stretch of the stream holds the sources in proportion, to about a window each.
+        equals), so that what was given out holds the sources in proportion, each to half a window and its share of
+        S / 2 windows.
         """
         counts = self._this_time(given)
         going = [

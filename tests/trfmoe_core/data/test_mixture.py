@@ -21,7 +21,7 @@ def order(mixture: Mixture, windows: int, start: Sequence[int] = ()) -> list[int
 def test_every_stretch_from_the_start_holds_the_sources_in_proportion(weights: list[float], windows: int) -> None:
     drawn = order(Mixture(weights, [7] * len(weights), [False] * len(weights)), windows)
     for source, weight in enumerate(weights):
-        # There is a pace at which every count is at most 1/2 off; summed up, the pace is at most half a window a source off.
+        # Every count is within 1/2 of some common pace, which is itself within S / 2 windows of the number drawn.
         share = weight / sum(weights)
         assert abs(drawn.count(source) - windows * share) <= 0.5 + share * len(weights) / 2 + 1e-6
 

@@ -22,12 +22,12 @@ from trfmoe_core.errors import RunError
 CONNECTION = "trfmoe"
 PROGRAMS = ("flwr", "flower-superlink", "flower-superexec", "flower-supernode", "flwr-simulation")
 DATABASE_PROGRAMS = ("flower-superlink", "flower-supernode")
-_UNRESOLVED = """import runpy, sys
+_UNRESOLVED = """import runpy
 from pathlib import Path
 from flwr.supercore.state.alembic import utils
 utils.ALEMBIC_DIR = Path(utils.__file__).parent
-del sys.argv[0]
-runpy.run_path(sys.argv[0], run_name="__main__")"""
+runpy.run_path({program!r}, run_name="__main__")
+"""
 """Flower resolves the link to its tables' versions and then parts the list of paths at spaces: without this a database
 below a path with a space stays empty."""
 START_DEADLINE_S = 60.0
@@ -111,9 +111,12 @@ def install_programs(home: Path) -> None:
         if not (here / name).is_file():
             raise RunError(f"{name}: not found beside {python}; run `make install`")
         wrapper = home / "bin" / name
-        through = f"-P -c '{_UNRESOLVED}' " if name in DATABASE_PROGRAMS else ""
-        command = f'exec "{here / python.name}" {through}"{here / name}" "$@"'
-        wrapper.write_text(f"#!/bin/sh\n{command}\n", encoding="utf-8")
+        program = here / name
+        if name in DATABASE_PROGRAMS:
+            program = home / "unresolved" / name  # by this name others find the process
+            program.parent.mkdir(exist_ok=True)
+            program.write_text(_UNRESOLVED.format(program=str(here / name)), encoding="utf-8")
+        wrapper.write_text(f'#!/bin/sh\nexec "{here / python.name}" -P "{program}" "$@"\n', encoding="utf-8")
         wrapper.chmod(0o755)
 
 

@@ -68,8 +68,11 @@ all)
             sleep 5 & child=$!; wait "$child"
         done
     }}
-    keep superlink & keep superexec & trfmoe deploy register "$here" &
-    trap 'kill $(jobs -p) 2> /dev/null; wait' EXIT
+    # By number: a plain sh knows no jobs in a command substitution.
+    keep superlink & superlink=$!
+    keep superexec & superexec=$!
+    trfmoe deploy register "$here" & register=$!
+    trap 'kill "$superlink" "$superexec" "$register" 2> /dev/null; wait' EXIT
     trap 'exit 130' INT TERM
     wait
     ;;

@@ -49,8 +49,9 @@ class Scripts:
         return process
 
     def stop(self) -> list[psutil.Process]:
-        family = [child for process in self.started if process.is_running() for child in process.children(True)]
-        for process in self.started:
+        running = [process for process in self.started if lives(process)]
+        family = [child for process in running for child in process.children(True)]
+        for process in running:
             process.send_signal(signal.SIGTERM)
         psutil.wait_procs([*self.started, *family], timeout=30)
         left = [process for process in family if lives(process)]
@@ -71,9 +72,12 @@ def scripts(tmp_path: Path) -> Iterator[Scripts]:
     scripts = Scripts(tmp_path)
     yield scripts
     left = scripts.stop()
-    assert not left, [process.cmdline() for process in left]
+    assert not left, left
 
 
+@pytest.mark.skipif(
+    " " in str(BIN), reason="a kit's start scripts refuse a virtual environment below a path with a space"
+)
 @pytest.mark.skipif(NGINX is None, reason="nginx is not installed (apt-get install nginx)")
 def test_three_commands_a_node_and_a_run_through_the_proxy(tmp_path: Path, scripts: Scripts) -> None:
     port, superlink_port = free_port(), free_port()

@@ -1,13 +1,12 @@
 """Arithmetic over the replicas of one block, in chunks that stay in cache from the first operation to the last.
 
 What a vote costs is memory traffic, so every function reads each replica once, from its own memory, and needs no more
-than a chunk of scratch a replica. Sums and products are numpy's, the median of three is torch's: each is the faster.
-Replicas may be float32, bfloat16, int8 or int4 with scales and are computed with in float32; results are float32.
+than a chunk of scratch a replica. Three replicas, the usual case, go through the loops of `compiled`, others through
+numpy. Replicas may be float32, bfloat16, int8 or int4 with scales; arithmetic and results are float32.
 """
 
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
 from functools import cache
 
 import numpy as np
@@ -15,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from strategies.compiled import median_of_three, survey_of_three
 from trfmoe_core.quantize import Quantized
 from trfmoe_core.wire import Replica
 
@@ -54,10 +54,10 @@ class Chunks:
         """Returns the first values of the chunk at hand, one row for each replica that lies in scratch."""
         return self._scratch.numpy()[:, :length]
 
-    def rest(self, start: int = 0) -> Iterator[tuple[slice, list[Part]]]:
-        """Yields where a chunk lies, and its part of every replica, from value `start` on."""
+    def __iter__(self) -> Iterator[tuple[slice, list[Part]]]:
+        """Yields where a chunk lies, and its part of every replica."""
         scratch = self._scratch.numpy()
-        for begin in range(start, self.numel, self.size):
+        for begin in range(0, self.numel, self.size):
             where = slice(begin, min(begin + self.size, self.numel))
             length = where.stop - begin
             for row, i in enumerate(self._foreign):
@@ -72,55 +72,42 @@ class Chunks:
             yield where, parts
 
 
-@dataclass(frozen=True, kw_only=True)
-class Survey:
-    """What one pass over the replicas found: norms, inner products, and how many values of the mean are done."""
-
-    norms: list[float]
-    dots: Dots
-    averaged: int
-
-
 def survey(
-    updates: Sequence[Replica],
-    factors: Sequence[float],
-    result: Tensor,
-    promising: Callable[[list[float], Dots], bool],
-    norms: Sequence[float] | None = None,
-) -> Survey:
-    """Returns norms and inner products, and leaves the mean in `result` on the way, for as long as it looks useful.
+    updates: Sequence[Replica], factors: Sequence[float], result: Tensor | None = None
+) -> tuple[list[float], Dots]:
+    """Returns the replicas' norms and their inner products, `dots[i][j]` for i < j, and leaves their mean in `result`.
 
     Args:
         updates: Two or more replicas.
-        factors: What they are multiplied with in the mean.
-        result: Takes the leading `averaged` values of `mean(updates, factors)`.
-        promising: Told the norms and inner products so far, whether to go on with the mean; asked now and then.
-        norms: The replicas' norms by `norm`, when they are known.
+        factors: What they are multiplied with in the mean, as in `mean`.
+        result: Float32 memory for the mean, of the replicas' length; no mean is made when absent.
     """
-    count, wide = len(updates), len(updates) > _WIDE
+    count = len(updates)
+    wide, three = count > _WIDE, count == 3
     chunks = Chunks(updates, private=range(count if wide else 0))
-    sums = [[0.0] * count for _ in range(count)]
-    out, spare = result.numpy(), np.empty(chunks.size, np.float32)
-    speculating, averaged = True, 0
-    for index, (where, parts) in enumerate(chunks.rest()):
+    sums = np.zeros((count, count))
+    scales = np.array(factors, np.float32)
+    spare = np.empty(chunks.size, np.float32)
+    for where, parts in chunks:
+        out = spare[: len(parts[0])] if result is None else result.numpy()[where]
+        if three:
+            a, b, c = parts
+            survey_of_three(a, b, c, scales, out, sums)
+            continue
         if wide:
             _add_gram(sums, chunks.matrix(len(parts[0])))
         else:
-            _add_dots(sums, parts, diagonal=norms is None)
-        if speculating and index & (index - 1) == 0:
-            share = 1.0 if norms is None else math.sqrt(where.stop / chunks.numel)
-            speculating = promising([share * size for size in norms or _roots(sums)], sums)
-        if speculating:
-            _mean(parts, factors, out[where], spare)
-            averaged = where.stop
-    return Survey(norms=list(norms or _roots(sums)), dots=sums, averaged=averaged)
+            _add_dots(sums, parts)
+        if result is not None:
+            _mean(parts, factors, out, spare)
+    return np.sqrt(np.diag(sums)).tolist(), sums.tolist()
 
 
-def mean(updates: Sequence[Replica], factors: Sequence[float], result: Tensor, start: int = 0) -> None:
-    """Writes the sum of `factors[i] * updates[i]`, added in that order, by their number, from value `start` on."""
+def mean(updates: Sequence[Replica], factors: Sequence[float], result: Tensor) -> None:
+    """Writes the sum of `factors[i] * updates[i]`, added in that order, by their number."""
     chunks = Chunks(updates)
     out, spare = result.numpy(), np.empty(chunks.size, np.float32)
-    for where, parts in chunks.rest(start):
+    for where, parts in chunks:
         _mean(parts, factors, out[where], spare)
 
 
@@ -129,8 +116,7 @@ def median(updates: Sequence[Replica], scales: Sequence[float] | None = None, re
 
     Only the sign of a zero is kept, which numpy drops.
 
-    Of three replicas the third is clamped to the range of the first two; other counts go through a sorting network
-    without the exchanges that do not reach the middle.
+    Other counts than three go through a sorting network without the exchanges that do not reach the middle.
 
     Args:
         updates: One or more replicas.
@@ -138,24 +124,22 @@ def median(updates: Sequence[Replica], scales: Sequence[float] | None = None, re
         result: Float32 memory to use, of the replicas' length; new when absent.
     """
     result = empty(updates[0].numel()) if result is None else result
-    scaled = {i: scale for i, scale in enumerate(scales or []) if scale != 1}
-    chunks = Chunks(updates, private=scaled if len(updates) == 3 else range(len(updates)))
-    out, spare = result.numpy(), np.empty(chunks.size, np.float32)
-    middle_of = _median_of_three if len(updates) == 3 else _median_of_many
-    with torch.inference_mode():
-        for where, parts in chunks.rest():
-            for i, scale in scaled.items():
-                np.multiply(parts[i], scale, out=parts[i])
-            middle_of(parts, out[where], spare[: len(parts[0])])
+    count = len(updates)
+    factors = np.array(scales or [1.0] * count, np.float32)
+    chunks = Chunks(updates, private=range(0 if count == 3 else count))
+    out, spare = result.numpy(), np.empty(0 if count == 3 else chunks.size, np.float32)
+    for where, parts in chunks:
+        if count == 3:
+            a, b, c = parts
+            median_of_three(a, b, c, factors, out[where])
+        else:
+            _median_of_many(parts, factors, out[where], spare[: len(parts[0])])
     return result
 
 
 def norm(update: Replica) -> float:
     """Returns the Euclidean norm, added over chunks in double precision; not finite if any value is not."""
-    sums = [[0.0]]
-    for _, parts in Chunks([update]).rest():
-        _add_dots(sums, parts, diagonal=True)
-    return math.sqrt(sums[0][0])
+    return math.sqrt(sum(float(np.dot(part, part)) for _, (part,) in Chunks([update])))
 
 
 def identical(one: Replica, other: Replica) -> bool:
@@ -174,20 +158,14 @@ def _same(one: Tensor, other: Tensor) -> bool:
     return torch.equal(one, other) if one.dtype == other.dtype else torch.equal(one.float(), other.float())
 
 
-def _roots(sums: Dots) -> list[float]:
-    return [math.sqrt(row[i]) for i, row in enumerate(sums)]
-
-
-def _add_dots(sums: Dots, parts: Sequence[Part], *, diagonal: bool) -> None:
+def _add_dots(sums: NDArray[np.float64], parts: Sequence[Part]) -> None:
     for i, part in enumerate(parts):
-        for j in range(i if diagonal else i + 1, len(parts)):
-            sums[i][j] += float(np.dot(part, parts[j]))
+        for j in range(i, len(parts)):
+            sums[i, j] += float(np.dot(part, parts[j]))
 
 
-def _add_gram(sums: Dots, matrix: Part) -> None:
-    for i, row in enumerate(np.dot(matrix, matrix.T).tolist()):
-        for j in range(i, len(row)):
-            sums[i][j] += row[j]
+def _add_gram(sums: NDArray[np.float64], matrix: Part) -> None:
+    sums += np.triu(np.dot(matrix, matrix.T))
 
 
 def _mean(parts: Sequence[Part], factors: Sequence[float], out: Part, spare: Part) -> None:
@@ -202,15 +180,10 @@ def _mean(parts: Sequence[Part], factors: Sequence[float], out: Part, spare: Par
     np.divide(first, len(parts), out=out)
 
 
-def _median_of_three(parts: Sequence[Part], out: Part, spare: Part) -> None:
-    first, second, third, high, low = map(torch.from_numpy, (*parts, spare, out))
-    torch.minimum(first, second, out=low)
-    torch.maximum(first, second, out=high)
-    # One operation of torch for two of numpy: max(low, min(high, third)).
-    torch.clamp(third, low, high, out=low)
-
-
-def _median_of_many(parts: Sequence[Part], out: Part, spare: Part) -> None:
+def _median_of_many(parts: Sequence[Part], factors: Part, out: Part, spare: Part) -> None:
+    for part, factor in zip(parts, factors, strict=True):
+        if factor != 1:
+            np.multiply(part, factor, out=part)
     rows, low = list(parts), spare
     for i, j, keep_low, keep_high in _network(len(rows)):
         if keep_low and keep_high:

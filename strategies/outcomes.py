@@ -95,7 +95,7 @@ class Outcomes:
             for node in sorted(nodes):
                 share = factors[names.index(node)] / len(names)
                 whole = blocks[block]
-                for where, (part,) in Chunks([self.replicas[node][block]]).rest():
+                for where, (part,) in Chunks([self.replicas[node][block]]):
                     torch.sub(whole[where], torch.from_numpy(part), alpha=share, out=memory[where])
                 blocks[block] = memory
         return blocks

@@ -107,24 +107,20 @@ def vote(
         sizes = known or [norm(update) for update in updates]
         return median(updates, result=result), _named("median", classes, _within(sizes, agreement))
 
-    def all_agree(sizes: Sequence[float], dots: Dots) -> bool:
-        return len(_edges(sizes, dots, agreement, tiny)) == count * (count - 1) // 2
-
-    tiny = TINY_RMS * updates[0].numel() ** 0.5
-    found = survey(updates, factors, result, all_agree, known)
-    if all_agree(found.norms, found.dots):
-        mean(updates, factors, result, found.averaged)
+    sizes, dots = survey(updates, factors, result)
+    edges = _edges(sizes, dots, agreement, TINY_RMS * updates[0].numel() ** 0.5)
+    if len(edges) == count * (count - 1) // 2:
         return result, Verdict(outcome="majority" if count == 2 else "unanimous", accepted=tuple(names))
     if count == 2:
         return None, Verdict(outcome="kept")
-    kept = _majority(count, _edges(found.norms, found.dots, agreement, tiny))
+    kept = _majority(count, edges)
     if kept:
-        clip = _clip_scales([found.norms[i] for i in kept])
+        clip = _clip_scales([sizes[i] for i in kept])
         shares = _factors([factors[i] for i in kept])
         mean([updates[i] for i in kept], [share * scale for share, scale in zip(shares, clip, strict=True)], result)
         return result, _named("majority", classes, kept)
-    median(updates, _clip_scales(found.norms), result)
-    return result, _named("median", classes, _within(found.norms, agreement))
+    median(updates, _clip_scales(sizes), result)
+    return result, _named("median", classes, _within(sizes, agreement))
 
 
 def alike(replicas: Mapping[str, Replica]) -> list[list[str]]:

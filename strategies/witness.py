@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from math import isfinite, sqrt
 
 from strategies.harm import Harm, Loss, Losses, harm, mean, measure
-from strategies.kernels import empty, norm, survey
+from strategies.kernels import norm, survey
 from strategies.outcomes import Outcomes, Replicas
 from trfmoe_core.blocks import TRUNK, Blocks
 from trfmoe_core.config import WitnessConfig
@@ -191,7 +191,7 @@ def _odd(outcomes: Outcomes, norms: Mapping[str, Mapping[str, float]]) -> list[t
             continue
         sizes = [norms[name][block] for name in names]
         updates = [outcomes.replicas[name][block] for name in names]
-        dots = survey(updates, [1.0] * len(names), empty(0), lambda *_: False, sizes).dots
+        dots = survey(updates, [1.0] * len(names))[1]
         scales = [outcomes.scales.get(block, {}).get(name, 1.0) for name in names]
         middle = max(_middle(sizes), 1e-30)
         for i, name in enumerate(names):

@@ -63,25 +63,23 @@ def test_a_value_that_is_not_a_number_is_not_hidden() -> None:
 @pytest.mark.parametrize("count", [2, 3, 5, 14])
 def test_inner_products_are_those_of_double_precision(count: int) -> None:
     updates = draw(1, count, 5 * SIZE + 11)
-    found = survey(updates, [1.0] * count, torch.empty(updates[0].numel()), lambda sizes, dots: False)
+    norms, dots = survey(updates, [1.0] * count)
     stacked = np.stack([update.numpy() for update in updates]).astype(np.float64)
     expected = stacked @ stacked.T
-    assert found.averaged == 0
-    assert found.norms == pytest.approx(np.sqrt(np.diag(expected)), rel=1e-6)
+    assert norms == pytest.approx(np.sqrt(np.diag(expected)), rel=1e-6)
     for i in range(count):
         for j in range(i + 1, count):
-            assert found.dots[i][j] == pytest.approx(expected[i, j], abs=1e-6 * expected[0, 0])
+            assert dots[i][j] == pytest.approx(expected[i, j], abs=1e-6 * expected[0, 0])
 
 
-def test_the_mean_goes_on_where_the_survey_left_it() -> None:
-    updates, answers = draw(2, 3, 9 * SIZE), iter([True, True, False])
-    halfway, whole = torch.full((9 * SIZE,), -7.0), torch.empty(9 * SIZE)
-    found = survey(updates, [1.0, 0.5, 1.5], halfway, lambda sizes, dots: next(answers))
-    assert found.averaged == 2 * SIZE
-    assert bool((halfway[found.averaged :] == -7).all())
-    mean(updates, [1.0, 0.5, 1.5], halfway, found.averaged)
-    mean(updates, [1.0, 0.5, 1.5], whole)
-    assert torch.equal(halfway, whole)
+@pytest.mark.parametrize("count", [2, 3, 5, 14])
+def test_a_survey_leaves_the_mean_to_the_bit(count: int) -> None:
+    updates = draw(2, count, 9 * SIZE + 5)
+    factors = [1.0, 0.5, 1.7, *[1 / 3] * count][:count]
+    on_the_way, alone = torch.empty(9 * SIZE + 5), torch.empty(9 * SIZE + 5)
+    survey(updates, factors, on_the_way)
+    mean(updates, factors, alone)
+    assert torch.equal(on_the_way, alone)
 
 
 def test_identical_finds_the_one_value_that_differs() -> None:

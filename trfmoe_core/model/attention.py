@@ -85,9 +85,13 @@ class Projection(nn.Module):
 
 
 def rotary_tables(length: int, head_width: int, theta: float) -> tuple[Tensor, Tensor]:
-    """Returns the cosines and sines (length, head_width / 2) of rotary positions (arXiv 2104.09864) in float32."""
-    frequency_P = 1.0 / (theta ** (torch.arange(0, head_width, 2, dtype=torch.float32) / head_width))
-    angle_TP = torch.arange(length, dtype=torch.float32)[:, None] * frequency_P
+    """Returns the cosines and sines (length, head_width / 2) of rotary positions (arXiv 2104.09864) in float32.
+
+    They lie on the CPU until the model moves: made on the meta device they would import torch's compiler.
+    """
+    kind: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
+    frequency_P = 1.0 / (theta ** (torch.arange(0, head_width, 2, **kind) / head_width))
+    angle_TP = torch.arange(length, **kind)[:, None] * frequency_P
     return angle_TP.cos(), angle_TP.sin()
 
 

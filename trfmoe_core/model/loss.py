@@ -17,7 +17,6 @@ PART = 1024
 """Rows of the vocabulary in one product of oneDNN: its results are new memory each time, so they stay small."""
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def linear_cross_entropy(x_ND: Tensor, w_VD: Tensor, targets_N: Tensor, mask_N: Tensor | None = None) -> Tensor:
     """Returns the mean over unmasked tokens of `-log softmax(x @ w.T)[target]`, a float32 scalar in nats.
 

@@ -59,7 +59,10 @@ def prepare_process(config: TrainingConfig, threads: int | None = None) -> None:
     library, which multiplies matrices there, reads its variable at the first product: prepare the process before.
     """
     torch.set_num_threads(threads or config.threads)
-    torch.use_deterministic_algorithms(config.deterministic)
+    if config.compile:
+        torch.use_deterministic_algorithms(config.deterministic)
+    else:  # The same without torch's compiler, whose import takes a second of every round.
+        torch.set_deterministic_debug_mode("error" if config.deterministic else "default")
     if config.deterministic:
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         os.environ.setdefault("MKL_CBWR", "AVX2,STRICT")

@@ -9,24 +9,35 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 from trfmoe_core.blocks import BlockLayout, Slot, Values, slot_view
 from trfmoe_core.config.training import TrainingConfig
 from trfmoe_core.errors import RunError
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+_EPS = 1e-8
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Unit:
-    """One tensor of one block; `handle` shares the model's memory, so that torch's optimizer updates it in place."""
+    """One tensor of one block, in the model's memory, with its moments and its number of updates once it has some."""
 
     slot: Slot
-    handle: nn.Parameter
+    values: Tensor
+    weight_decay: float
+    moments: dict[str, Tensor] | None = None
 
     @property
     def key(self) -> str:
         return self.slot.tensor if self.slot.expert is None else f"{self.slot.tensor}.{self.slot.expert}"
+
+    def begin(self) -> dict[str, Tensor]:
+        """Returns the moments, zero before the first update."""
+        if self.moments is None:
+            self.moments = {name: torch.zeros_like(self.values) for name in _MOMENTS}
+            self.moments["step"] = torch.zeros((), device=self.values.device)
+        return self.moments
 
 
 class BlockAdamW:
@@ -47,35 +58,41 @@ class BlockAdamW:
     ) -> None:
         self._parameters = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
         self._by_expert = by_expert
-        values = by_expert(self._parameters)
-        self._units = {
-            block: [_Unit(slot, nn.Parameter(slot_view(values, slot))) for slot in spec.slots]
-            for block, spec in BlockLayout.of(values).specs.items()
-        }
-        handles = [unit.handle for units in self._units.values() for unit in units]
-        groups = [
-            {"params": [handle for handle in handles if handle.ndim >= 2], "weight_decay": config.weight_decay},
-            {"params": [handle for handle in handles if handle.ndim < 2], "weight_decay": 0.0},
-        ]
-        self._adamw = torch.optim.AdamW(
-            [group for group in groups if group["params"]],
-            lr=config.learning_rate,
-            betas=(config.beta1, config.beta2),
-            fused=True,
-        )
+        self._betas = (config.beta1, config.beta2)
+        values = by_expert({name: parameter.detach() for name, parameter in self._parameters.items()})
+        self._units: dict[str, list[_Unit]] = {}
+        for block, spec in BlockLayout.of(values).specs.items():
+            views = [(slot, slot_view(values, slot)) for slot in spec.slots]
+            self._units[block] = [_Unit(slot, view, config.weight_decay * (view.ndim >= 2)) for slot, view in views]
 
     @torch.no_grad()
     def step(self, learning_rate: float, idle: Collection[str] = ()) -> None:
         """Updates every block but the idle ones from the parameters' gradients, and drops the gradients."""
         grads = self._by_expert({name: p.grad for name, p in self._parameters.items() if p.grad is not None})
+        moving: dict[float, list[_Unit]] = {}
         for block, units in self._units.items():
             for unit in units:
                 if unit.slot.tensor in grads and block not in idle:
-                    unit.handle.grad = slot_view(grads, unit.slot)
-        for group in self._adamw.param_groups:
-            group["lr"] = learning_rate
-        self._adamw.step()
-        self._adamw.zero_grad(set_to_none=True)
+                    moving.setdefault(unit.weight_decay, []).append(unit)
+        for weight_decay, units in moving.items():
+            moments = [unit.begin() for unit in units]
+            # The function behind torch's AdamW; the class imports torch's compiler, a second for a node every round.
+            adamw(
+                [unit.values for unit in units],
+                [slot_view(grads, unit.slot) for unit in units],
+                exp_avgs=[entry["exp_avg"] for entry in moments],
+                exp_avg_sqs=[entry["exp_avg_sq"] for entry in moments],
+                max_exp_avg_sqs=[],
+                state_steps=[entry["step"] for entry in moments],
+                fused=True,
+                amsgrad=False,
+                beta1=self._betas[0],
+                beta2=self._betas[1],
+                lr=learning_rate,
+                weight_decay=weight_decay,
+                eps=_EPS,
+                maximize=False,
+            )
         for parameter in self._parameters.values():
             parameter.grad = None
 
@@ -88,9 +105,9 @@ class BlockAdamW:
         state: dict[str, Tensor] = {}
         for block, units in self._units.items():
             for unit in units:
-                if entry := self._adamw.state.get(unit.handle):
-                    state[f"updates.{block}"] = torch.tensor(int(entry["step"]))
-                    state |= {f"{moment}.{unit.key}": entry[moment] for moment in _MOMENTS}
+                if unit.moments is not None:
+                    state[f"updates.{block}"] = torch.tensor(int(unit.moments["step"]))
+                    state |= {f"{moment}.{unit.key}": unit.moments[moment] for moment in _MOMENTS}
         return state
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
@@ -101,21 +118,22 @@ class BlockAdamW:
         Raises:
             RunError: if the state belongs to another model.
         """
-        self._adamw.state.clear()
         for block, units in self._units.items():
-            if (updates := state.get(f"updates.{block}")) is None:
-                continue
+            updates = state.get(f"updates.{block}")
             for unit in units:
+                unit.moments = None
+                if updates is None:
+                    continue
                 entry: dict[str, Tensor] = {}
                 for moment in _MOMENTS:
                     value = state.get(f"{moment}.{unit.key}")
-                    if value is None or value.shape != unit.handle.shape:
+                    if value is None or value.shape != unit.values.shape:
                         found = "missing" if value is None else f"of shape {tuple(value.shape)}"
                         raise RunError(
                             f"optimizer state {moment}.{unit.key} is {found}, the model needs "
-                            f"{tuple(unit.handle.shape)}; the state belongs to another model: delete it to begin "
+                            f"{tuple(unit.values.shape)}; the state belongs to another model: delete it to begin "
                             "with fresh moments"
                         )
-                    entry[moment] = value.to(unit.handle.device, torch.float32, copy=True)
-                entry["step"] = torch.tensor(float(updates), device=unit.handle.device)
-                self._adamw.state[unit.handle] = entry
+                    entry[moment] = value.to(unit.values.device, torch.float32, copy=True)
+                entry["step"] = torch.tensor(float(updates), device=unit.values.device)
+                unit.moments = entry

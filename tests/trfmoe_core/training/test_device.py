@@ -69,6 +69,31 @@ print(state.hexdigest())
 """
 
 
+LAZY = """
+import sys
+import numpy as np
+import clients.app
+from tests.trfmoe_core.training.test_trainer import CPU, MODEL, build_model, make_config
+from trfmoe_core.model.transformer import parameter_shapes
+from trfmoe_core.training.device import prepare_process
+from trfmoe_core.training.trainer import Trainer
+config = make_config()
+prepare_process(config, 1)
+parameter_shapes(MODEL, 300)
+class Stream:
+    ignored_target = None
+    def next(self):
+        return np.zeros((config.batch_size, MODEL.context + 1), np.int64)
+Trainer(build_model(MODEL, 300, 0), config, 1, CPU).train(Stream(), 1)
+"""
+
+
+def test_a_node_imports_neither_torchs_compiler_nor_the_coordinators() -> None:
+    script = LAZY + 'print([name for name in sys.modules if name in ("torch._dynamo", "torch._inductor", "numba")])'
+    found = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert found.strip() == "[]"
+
+
 def digest(threads: int, deterministic: bool) -> str:
     arguments = [sys.executable, "-c", DIGEST, str(threads), str(deterministic).lower()]
     environment = {name: value for name, value in os.environ.items() if name != "MKL_CBWR"}

@@ -49,6 +49,10 @@ def app_folder() -> Path:
     return root
 
 
+EXECUTOR_POLL_S = "0.25"
+"""How often an executor asks its SuperLink or SuperNode for work; Flower's own second is time that a round loses."""
+
+
 def flower_environment(home: Path) -> dict[str, str]:
     """Returns the environment of every Flower process: own home, no telemetry, no update check, no installs."""
     environment = {
@@ -63,6 +67,7 @@ def flower_environment(home: Path) -> dict[str, str]:
         **without_proxy(environment),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": EXECUTOR_POLL_S,
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
         "RAY_TMPDIR": str(home),
         "RAY_USAGE_STATS_ENABLED": "0",

@@ -16,7 +16,7 @@ programs=${TRFMOE_VENV:-$(dirname "$(dirname "$(readlink -f "$(command -v trfmoe
 [ -x "$programs/trfmoe" ] || { echo "no trfmoe in $programs; put it on the PATH or set TRFMOE_VENV" >&2; exit 2; }
 case $programs in *" "*) echo "$programs: Flower's database needs a path without spaces; move it" >&2; exit 2 ;; esac
 export TRFMOE_PYTHON="$programs/python" FLWR_HOME="$here/flwr" FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1
-export PYTHONUNBUFFERED=1 NO_PROXY="${NO_PROXY:+$NO_PROXY,}127.0.0.1,localhost"
+export FLWR_SUPEREXEC_TASK_POLL_INTERVAL=0.25 PYTHONUNBUFFERED=1 NO_PROXY="${NO_PROXY:+$NO_PROXY,}127.0.0.1,localhost"
 """
 
 

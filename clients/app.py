@@ -23,10 +23,10 @@ from strategies.messages import (
     read_parcel,
 )
 from strategies.pings import PING
-from trfmoe_core.config.places import home
 from trfmoe_core.config.section import Section
 from trfmoe_core.errors import TRFMoEError
 from trfmoe_core.fingerprint import code_fingerprint
+from trfmoe_core.places import home
 
 log = logging.getLogger("trfmoe.node")
 app = ClientApp(mods=[drill_mod])

@@ -32,9 +32,9 @@ from clients.node import node_settings
 from clients.parcels import parcel_blocks, with_blocks
 from strategies.messages import TrainReply, TrainRequest, pack, pack_buffers, read_header, read_parcel
 from trfmoe_core.config import DrillConfig
-from trfmoe_core.config.places import find_recipe, home
 from trfmoe_core.errors import TRFMoEError
 from trfmoe_core.model.transformer import MoETransformer
+from trfmoe_core.places import find_recipe, home
 from trfmoe_core.seeds import seed_for
 from trfmoe_core.wire import Parcel
 

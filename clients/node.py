@@ -13,8 +13,8 @@ import platformdirs
 
 from trfmoe_core.config import NodeSettings, load_node_file, load_recipe
 from trfmoe_core.config.load import validate
-from trfmoe_core.config.places import cache_home, tokenizer_place
 from trfmoe_core.errors import ConfigError
+from trfmoe_core.places import cache_home, tokenizer_place
 
 _FLOWER_KEYS = {"partition-id", "num-partitions"}
 

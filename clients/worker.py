@@ -17,7 +17,6 @@ from strategies.messages import Description, Evaluation, TrainReply, TrainReques
 from trfmoe_core.blocks import BlockLayout, Blocks
 from trfmoe_core.config import NodeSettings, Recipe
 from trfmoe_core.config.load import validate
-from trfmoe_core.config.places import is_hub_name
 from trfmoe_core.data.corpus import Corpus, prepare_corpus
 from trfmoe_core.data.offline import keep_offline
 from trfmoe_core.data.tokenizer import Tokenizer, load_tokenizer
@@ -25,6 +24,7 @@ from trfmoe_core.errors import DataError, WireError
 from trfmoe_core.fingerprint import code_fingerprint
 from trfmoe_core.model.local import local_experts
 from trfmoe_core.model.transformer import MoETransformer, parameter_shapes
+from trfmoe_core.places import is_hub_name
 from trfmoe_core.quantize import LEVELS
 from trfmoe_core.training.device import count_devices, prepare_process, resolve_device, resolve_precision
 from trfmoe_core.training.evaluate import evaluate

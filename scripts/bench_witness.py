@@ -24,9 +24,9 @@ from scripts.output import Output
 from strategies.voting import Agreement
 from trfmoe_core.atomic import write_text
 from trfmoe_core.config import Recipe, WitnessConfig, apply_overrides
-from trfmoe_core.config.places import cache_home
 from trfmoe_core.data.sample import build_sample
 from trfmoe_core.errors import ConfigError, TRFMoEError
+from trfmoe_core.places import cache_home
 
 RULES = ("witness", "graph", "mean")
 ATTACKS = ("none", *LISTED, "late_sign", "one_expert")

@@ -151,8 +151,8 @@ def _store(recipe: "Recipe", counts: Sequence[int], *, fresh: bool) -> "Iterator
     from scripts.drill_cell import read_pieces
     from scripts.drill_store import Store
     from trfmoe_core.config import NodeSettings
-    from trfmoe_core.config.places import cache_home
     from trfmoe_core.data.sample import build_sample
+    from trfmoe_core.places import cache_home
 
     sample = SAMPLE.absolute()
     sources = sorted({path for node in recipe.nodes for path in node.data if isinstance(path, str)}) or [str(sample)]

@@ -21,7 +21,7 @@ from clients.states import earlier_state_path, state_path
 from strategies.messages import TrainReply, TrainRequest, pack, pack_buffers, read_header, read_parcel
 from trfmoe_core.atomic import write_bytes
 from trfmoe_core.config import NodeSettings
-from trfmoe_core.config.places import home
+from trfmoe_core.places import home
 from trfmoe_core.wire import Parcel
 
 ClientCall = Callable[[Message, Context], Message]

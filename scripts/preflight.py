@@ -9,12 +9,12 @@ from scripts.flower import app_folder
 from scripts.output import Output
 from scripts.progress import DataProgress
 from trfmoe_core.config import NodeSettings, Recipe
-from trfmoe_core.config.places import cache_home
 from trfmoe_core.data.corpus import Corpus, prepare_corpus
 from trfmoe_core.data.documents import FileReport
 from trfmoe_core.data.offline import keep_offline
 from trfmoe_core.data.tokenizer import Tokenizer, load_tokenizer
 from trfmoe_core.errors import ConfigError, DataError, RunFolderError
+from trfmoe_core.places import cache_home
 
 LISTED_FILES = 16
 

@@ -8,11 +8,11 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from trfmoe_core.config.model import ExpertsConfig, ModelConfig
-from trfmoe_core.config.places import is_hub_name, tokenizer_place
 from trfmoe_core.config.section import Name, Section
 from trfmoe_core.config.training import LocalConfig, TrainingConfig
 from trfmoe_core.data.sources import DataEntry, deal_parts, resolved_entry
 from trfmoe_core.errors import ConfigError
+from trfmoe_core.places import is_hub_name, tokenizer_place
 
 Dtype = Literal["float32", "bfloat16"]
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from trfmoe_core.config.places import home
 from trfmoe_core.data.hub import HubSet, RowStream, token
+from trfmoe_core.places import home
 
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from trfmoe_core.config.places import is_hub_name
 from trfmoe_core.errors import DataError
+from trfmoe_core.places import is_hub_name
 
 TokenIds = npt.NDArray[np.int32]
 

@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from trfmoe_core.config import ModelConfig, Recipe, apply_overrides, load_node_file, load_recipe, recipe_hash
-from trfmoe_core.config.places import tokenizer_place
 from trfmoe_core.errors import ConfigError
+from trfmoe_core.places import tokenizer_place
 
 ROOT = Path(__file__).resolve().parents[3]
 

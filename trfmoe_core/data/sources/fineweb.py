@@ -7,13 +7,13 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from trfmoe_core.config.places import is_hub_name
 from trfmoe_core.data.documents import ReadOptions, SourceFile, Unit
 from trfmoe_core.data.formats.base import FORMATS, stamp_of
 from trfmoe_core.data.hub import Download, Hub, HubSet, fetch
 from trfmoe_core.data.sources.base import SOURCES, Context, Source, SourceSettings
 from trfmoe_core.data.sources.files import Languages
 from trfmoe_core.data.sources.partition import row_ranges
+from trfmoe_core.places import is_hub_name
 
 REPO, CONFIG = "HuggingFaceFW/fineweb", "sample-10BT"
 

@@ -21,7 +21,7 @@ def cache_home() -> Path:
 def find_recipe(path: str) -> Path:
     """Returns a recipe's path: as given, or among the app's own files, where `configs/` travels with it."""
     given = home() / path
-    bundled = Path(__file__).resolve().parents[2] / path
+    bundled = Path(__file__).resolve().parents[1] / path
     return bundled if not given.exists() and bundled.exists() else given
 
 

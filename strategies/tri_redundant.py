@@ -5,13 +5,13 @@ mean replaced by a vote. Unlike Flower's own loop it resumes, has a deadline for
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from logging import INFO
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
@@ -19,24 +19,23 @@ from flwr.serverapp.strategy import Result, Strategy
 from strategies.accounts import reply_fields, round_summary, verdict_fields
 from strategies.arrays import from_arrays, to_arrays
 from strategies.ballots import Ballots, patience
-from strategies.broadcast import Broadcast
 from strategies.chain import Chain
-from strategies.exchange import Clock, Exchange
+from strategies.delivery import Delivery
+from strategies.exchange import Clock
 from strategies.federation import Federation
 from strategies.harm import Loss, mean
-from strategies.messages import DescribeRequest, TrainReply, TrainRequest, pack
+from strategies.messages import DescribeRequest, TrainReply
 from strategies.outer import OuterOptimizer
-from strategies.pings import Pings
 from strategies.recording import Recorder
 from strategies.replay import ReplayGuard
-from strategies.replies import CheckedReply, check_reply, lacks_base
+from strategies.replies import CheckedReply, check_reply
 from strategies.seating import Seating
 from strategies.spill import Spill
 from strategies.voting import Agreement, Verdict, norm
 from strategies.witness import Jury
 from trfmoe_core.blocks import BlockLayout, Blocks, blocks_digest
 from trfmoe_core.config import Recipe
-from trfmoe_core.errors import RunError, WireError
+from trfmoe_core.errors import WireError
 from trfmoe_core.fingerprint import code_fingerprint
 from trfmoe_core.heap import trim
 
@@ -82,22 +81,22 @@ class TriRedundant(Strategy):
         self.outer = OuterOptimizer(recipe.outer, {k: v for k, v in tensors.items() if not k.startswith(_SENT)})
         sent = {name.removeprefix(_SENT): values for name, values in tensors.items() if name.startswith(_SENT)}
         self.chain = Chain(recipe.transport.broadcast, sent) if recipe.transport.difference else None
-        self._has: dict[str, str] = {}
         self.agreement = Agreement(**recipe.agreement.model_dump())
-        self._recipe_for_nodes = recipe.for_nodes().model_dump(mode="json")
         request = DescribeRequest(
             run_id=run_id,
-            recipe=self._recipe_for_nodes,
+            recipe=recipe.for_nodes().model_dump(mode="json"),
             code_fingerprint=code_fingerprint(),
             tokenizer_fingerprint=tokenizer_fingerprint,
         )
         self.federation = Federation(request, recorder.record, self.clock)
-        self.pings = Pings(recorder.record, self.clock)
         seating = state["seating"] if state else None
         self._partial = recipe.experts.unheld == "absent"
         floor = recipe.model.top_k if self._partial else 0
         self.seating = Seating(
             layout.experts, recipe.reputation, recorder.record, seating, floor, recipe.experts.replication
+        )
+        self.delivery = Delivery(
+            request, recipe, layout, self.federation, self.seating, self.chain, recorder, self.clock
         )
         self.spill = Spill(spill_folder)
         state = state or {}
@@ -109,9 +108,6 @@ class TriRedundant(Strategy):
         self._norms: dict[str, float] = state.get("norms", {})
         self._unverified: dict[str, bool] = state.get("unverified", {})
         self.blocks: Blocks = {}
-        self._phase = ("train", 0)
-        self._broadcast: Broadcast | None = None
-        self._exchange: Exchange | None = None
         self._ballots = Ballots(None, recipe.vote, self.agreement)
 
     def start(
@@ -159,16 +155,18 @@ class TriRedundant(Strategy):
         for number in range(self.round + 1, num_rounds + 1):
             self.federation.await_seated(grid, self.seating.placement.nodes, rounds.nodes_deadline_s)
             self.seating.update(number, self.federation.online)
-            messages = self.configure_train(number, self._encode().arrays, config, grid)
-            _, metrics = self.aggregate_train(number, self._collect(grid, messages, number, timeout))
+            messages = self.configure_train(number, self.delivery.encode(self.blocks), config, grid)
+            replies = self.delivery.collect(grid, messages, number, timeout, self._patience())
+            _, metrics = self.aggregate_train(number, replies)
             if metrics is not None:
                 result.train_metrics_clientapp[number] = metrics
             if evaluate_fn and (measured := evaluate_fn(number, to_arrays(self.blocks))) is not None:
                 result.evaluate_metrics_serverapp[number] = measured
         self.federation.refresh(grid)
-        messages = self.configure_evaluate(self.round, self._encode().arrays, config, grid)
+        messages = self.configure_evaluate(self.round, self.delivery.encode(self.blocks), config, grid)
         # No round has this number, so a reply to the last round's training that comes now is late.
-        final = self.aggregate_evaluate(self.round, self._collect(grid, messages, self.round + 1, timeout))
+        replies = self.delivery.collect(grid, messages, self.round + 1, timeout, self._patience())
+        final = self.aggregate_evaluate(self.round, replies)
         if final is not None:
             result.evaluate_metrics_clientapp[self.round] = final
         result.arrays = to_arrays(self.blocks)
@@ -184,13 +182,11 @@ class TriRedundant(Strategy):
     ) -> list[Message]:
         """Returns one message a node that is online and free; `arrays` are the broadcast's buffers, shared by all."""
         placement = self.seating.placement
-        self._phase = ("train", server_round)
         self.spill.clear()
         self._ballots = Ballots(placement, self.recipe.vote, self.agreement, self.recipe.rule_of_trunk)
-        self.recorder.record(
-            "round_planned", round=server_round, epoch=placement.epoch, base_digest=self._sent().base_digest
-        )
-        return self._messages(grid, server_round, self.recipe.rounds.local_steps, MessageType.TRAIN, arrays)
+        digest = self.delivery.sent.base_digest
+        self.recorder.record("round_planned", round=server_round, epoch=placement.epoch, base_digest=digest)
+        return self.delivery.messages(grid, "train", server_round, arrays)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -201,9 +197,9 @@ class TriRedundant(Strategy):
         bytes_up = 0
         for message in replies:
             trim()  # what the reply before has left
-            name = self._name_of(message)
+            name = self.delivery.sender(message)
             try:
-                checked = self._check(message, name, server_round)
+                checked = self._check(message, name)
                 self._ballots.add(name, checked.updates, checked.training.tokens)
                 self.replays.remember(name, checked.reply, checked.updates)
             except WireError as error:
@@ -211,9 +207,9 @@ class TriRedundant(Strategy):
                 self.recorder.record("node_reply", round=server_round, node=name, status="dropped", reason=str(error))
                 continue
             good[name] = checked.reply
-            self._has[name] = checked.reply.base_digest
+            self.delivery.has(name, checked.reply.base_digest)
             bytes_up += checked.num_bytes
-            fields = reply_fields(checked.reply, self._sent().of(name).num_bytes, checked.num_bytes)
+            fields = reply_fields(checked.reply, self.delivery.sent.of(name).num_bytes, checked.num_bytes)
             self.recorder.record("node_reply", round=server_round, node=name, **fields)
         self._evaluated(server_round - 1, good)
         convicted = self._judge(server_round)
@@ -225,7 +221,7 @@ class TriRedundant(Strategy):
         self.seating.observe(verdicts, list(good), convicted)
         self.round = server_round
         trained = [reply.training for _, reply in sorted(good.items()) if reply.training]
-        bytes_down = sum(self._sent().of(name).num_bytes for name in self.federation.online)
+        bytes_down = sum(self.delivery.sent.of(name).num_bytes for name in self.federation.online)
         summary = round_summary(verdicts, trained, self.clock.now() - started, bytes_down, bytes_up)
         self.recorder.record("verdicts", round=server_round, verdicts=verdict_fields(verdicts))
         sent = {_SENT + block: values for block, values in self.chain.blocks.items()} if self.chain else {}
@@ -239,120 +235,28 @@ class TriRedundant(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> list[Message]:
         """Returns one message a node that is online and free: evaluate, do not train."""
-        self._phase = ("evaluate", server_round)
-        return self._messages(grid, server_round, 0, MessageType.EVALUATE, arrays)
+        return self.delivery.messages(grid, "evaluate", server_round, arrays)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Records the nodes' measurements of the model of `server_round`."""
         good = {}
         for message in replies:
-            name = self._name_of(message)
+            name = self.delivery.sender(message)
             try:
-                good[name] = check_reply(message, self._request(server_round, 0, name), name, self.layout, self.recipe)
+                good[name] = check_reply(message, self.delivery.request(name), name, self.layout, self.recipe)
             except WireError as error:
                 self.recorder.record("node_reply", round=server_round, node=name, status="dropped", reason=str(error))
         return self._evaluated(server_round, {name: checked.reply for name, checked in good.items()})
 
-    def _encode(self) -> Broadcast:
-        self._broadcast = None  # frees the last one before the next is made
-        placement = self.seating.placement
-        wanted = {name: placement.held_by(name) if self._partial else self.layout.names for name in placement.nodes}
-        known = {name: [*m.description.bases, self._has.get(name, "")] for name, m in self.federation.members.items()}
-        self._broadcast = Broadcast(self.blocks, self.layout, self.recipe.transport, wanted, self.chain, known)
-        return self._broadcast
-
-    def _sent(self) -> Broadcast:
-        if self._broadcast is None:
-            raise RunError("nothing was broadcast yet; call start")
-        return self._broadcast
-
-    def _request(self, round_number: int, steps: int, name: str) -> TrainRequest:
-        placement, sent = self.seating.placement, self._sent().of(name)
-        return TrainRequest(
-            run_id=self.run_id,
-            round=round_number,
-            epoch=placement.epoch,
-            base_digest=sent.base_digest,
-            steps=steps,
-            held=placement.held_by(name),
-            recipe=self._recipe_for_nodes,
-            index=sent.index,
-            against=sent.against,
-        )
-
-    def _messages(self, grid: Grid, round_number: int, steps: int, kind: str, arrays: ArrayRecord) -> list[Message]:
-        exchange = self._exchange = self._exchange or Exchange(grid=grid, clock=self.clock)
-        seated = self.seating.placement.nodes
-        online = self.federation.online
-        waiting = {name: pending for name in seated if name in online and (pending := exchange.busy(name))}
-        freed = self.pings.freed(grid, waiting)
-        for name in seated:
-            if name not in online:
-                self._missing(name, "not online when the round began")
-                continue
-            pending = exchange.busy(name)
-            if pending is not None and (name in freed or pending.node_id != online[name].node_id):
-                exchange.forget(name)
-            elif pending is not None:
-                self._missing(name, f"still at work on round {pending.round}")
-        return [
-            Message(
-                pack(self._request(round_number, steps, name), self._sent().arrays_of(name, arrays)),
-                dst_node_id=online[name].node_id,
-                message_type=kind,
-            )
-            for name in seated
-            if name in online and exchange.busy(name) is None
-        ]
-
-    def _collect(self, grid: Grid, messages: list[Message], label: int, timeout: float) -> Iterator[Message]:
-        exchange = self._exchange = self._exchange or Exchange(grid=grid, clock=self.clock)
-        names = self._names()
-        for message in messages:
-            name = names[message.metadata.dst_node_id]
-            if refusal := exchange.send(name, message, label):
-                self._missing(name, refusal)
-        messages.clear()
-        self._sent().drop_arrays()
+    def _patience(self) -> Callable[[float], bool] | None:
         rounds = self.recipe.rounds
-        enough = patience(self._ballots, self.recipe.quorum, rounds.grace) if rounds.wait == "quorum" else None
-        for arrival in exchange.receive(label, timeout, "rounds.reply_deadline_s", enough):
-            if arrival.reply is not None and self._sent().of(arrival.node).against and lacks_base(arrival.reply):
-                self._send_whole(exchange, arrival.node, label)
-            elif arrival.reply is not None:
-                yield arrival.reply
-            elif arrival.kind == "late":
-                self.recorder.record(
-                    "node_reply", round=arrival.round, node=arrival.node, status="late", reason=arrival.reason
-                )
-            else:
-                self._missing(arrival.node, arrival.reason)
+        return patience(self._ballots, self.recipe.quorum, rounds.grace) if rounds.wait == "quorum" else None
 
-    def _send_whole(self, exchange: Exchange, name: str, label: int) -> None:
-        phase, number = self._phase
-        arrays = self._sent().whole(name)
-        request = self._request(number, self.recipe.rounds.local_steps if phase == "train" else 0, name)
-        kind = MessageType.TRAIN if phase == "train" else MessageType.EVALUATE
-        message = Message(pack(request, arrays), dst_node_id=self.federation.members[name].node_id, message_type=kind)
-        self.recorder.record("warning", text=f"{name} lost the model of the last round; it gets the whole in {number}")
-        if refusal := exchange.send(name, message, label):
-            self._missing(name, refusal)
-
-    def _check(self, message: Message, name: str, round_number: int) -> CheckedReply:
-        request = self._request(round_number, self.recipe.rounds.local_steps, name)
+    def _check(self, message: Message, name: str) -> CheckedReply:
+        request = self.delivery.request(name)
         checked = check_reply(message, request, name, self.layout, self.recipe, lambda p: self.spill.keep(name, p))
         self.replays.check(name, checked.reply, checked.updates)
         return checked
-
-    def _missing(self, name: str, reason: str) -> None:
-        phase, number = self._phase
-        self.recorder.record("node_reply", round=number, node=name, phase=phase, status="missing", reason=reason)
-
-    def _names(self) -> dict[int, str]:
-        return {member.node_id: name for name, member in self.federation.members.items()}
-
-    def _name_of(self, message: Message) -> str:
-        return self._names()[message.metadata.src_node_id]
 
     def _judge(self, round_number: int) -> tuple[str, ...]:
         if self.jury is None or self.witness is None or not self._ballots.voters:

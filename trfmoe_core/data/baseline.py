@@ -1,12 +1,12 @@
 """The yardstick of a corpus: how well an add-one byte bigram of the training text predicts the held-out text."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 START = 256
-_CHUNK_BYTES = 1 << 20
+_RUN_BYTES = 1 << 20
 
 
 class ByteBigram:
@@ -18,35 +18,42 @@ class ByteBigram:
 
     def fit(self, pieces: Iterable[bytes]) -> None:
         """Adds the byte pairs of `pieces`."""
-        waiting: list[npt.NDArray[np.int64]] = []
-        size = 0
-        for piece in pieces:
-            waiting.append(_pairs(piece))
-            size += len(piece)
-            if size >= _CHUNK_BYTES:
-                self._count(waiting)
-                waiting, size = [], 0
-        self._count(waiting)
+        for run in _runs(pieces):
+            self.counts_PB += np.bincount(_pairs(run), minlength=257 * 256).reshape(257, 256)
 
     def bits_per_byte(self, pieces: Iterable[bytes]) -> float:
         """Returns the mean cost of a byte of `pieces` in bits; 0.0 where there are none."""
         totals_P1 = self.counts_PB.sum(axis=1, keepdims=True)
         bits = -(np.log2(self.counts_PB + 1.0) - np.log2(totals_P1 + 256.0)).reshape(-1)
         cost, num_bytes = 0.0, 0
-        for piece in pieces:
-            cost += float(bits[_pairs(piece)].sum())
-            num_bytes += len(piece)
+        for run in _runs(pieces):
+            pairs = _pairs(run)
+            cost += float(bits[pairs].sum())
+            num_bytes += pairs.size
         return cost / num_bytes if num_bytes else 0.0
 
-    def _count(self, pairs: list[npt.NDArray[np.int64]]) -> None:
-        if pairs:
-            self.counts_PB += np.bincount(np.concatenate(pairs), minlength=257 * 256).reshape(257, 256)
+
+def _runs(pieces: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """Yields the pieces in runs of about `_RUN_BYTES`, so that numpy has something to do."""
+    run: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        run.append(piece)
+        size += len(piece)
+        if size >= _RUN_BYTES:
+            yield run
+            run, size = [], 0
+    yield run
 
 
-def _pairs(piece: bytes) -> npt.NDArray[np.int64]:
-    """Returns previous * 256 + byte for every byte of the piece."""
-    values = np.frombuffer(piece, dtype=np.uint8).astype(np.int64)
-    previous = np.empty_like(values)
-    previous[:1] = START
-    previous[1:] = values[:-1]
-    return previous * 256 + values
+def _pairs(pieces: Sequence[bytes]) -> npt.NDArray[np.int64]:
+    """Returns previous * 256 + byte for every byte of the pieces."""
+    values = np.frombuffer(b"".join(pieces), dtype=np.uint8)
+    pairs = np.empty(values.size, dtype=np.int64)
+    pairs[1:] = values[:-1]
+    ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
+    starts = np.concatenate([[0], ends[:-1]])
+    pairs[starts[starts < ends]] = START
+    pairs *= 256
+    pairs += values
+    return pairs

@@ -32,7 +32,7 @@ def clean(text: str, *, join_hyphens: bool = False) -> str:
         text: any string, lone surrogates included (they become U+FFFD).
         join_hyphens: also join words that a line end tore apart, as typeset pages have them.
     """
-    if not text.isascii():
+    if not text.isascii() and not _is_encodable(text):
         text = _SURROGATES.sub("\ufffd", text)
     if any(end in text for end in "\r\v\x85\u2028\u2029"):
         text = _LINE_ENDS.sub("\n", text)
@@ -50,6 +50,15 @@ def clean(text: str, *, join_hyphens: bool = False) -> str:
     if "\n\n\n" in text:
         text = _BLANK_LINES.sub("\n\n", text)
     return text.strip("\n\f")
+
+
+def _is_encodable(text: str) -> bool:
+    """Tells whether `text` has no lone surrogates, several times quicker than looking for one."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _without_needless_blanks(text: str) -> str:

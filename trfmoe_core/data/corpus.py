@@ -1,19 +1,17 @@
 """A node's text as tokens: read, cut, dealt and tokenized once per content, and kept where it is found again."""
 
-import contextlib
-import fcntl
 import hashlib
 import json
-import os
 import shutil
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from trfmoe_core.atomic import locked
 from trfmoe_core.config.schema import DataConfig
 from trfmoe_core.data import shards as shard_files
 from trfmoe_core.data.baseline import ByteBigram
@@ -123,7 +121,7 @@ def prepare_corpus(
             key = corpus_key(sources, config, tokenizer)
             folder = home / key
             home.mkdir(parents=True, exist_ok=True)
-            with _locked(home / f"{key}.lock"):
+            with locked(home / f"{key}.lock"):
                 meta = _read_meta(folder, len(sources))
                 changed = {} if meta else build(folder, sources, config, tokenizer, progress, lenient=attempt > 0)
                 if changed and (folder / META).exists():
@@ -234,14 +232,3 @@ def _read_meta(folder: Path, num_sources: int) -> dict[str, Any] | None:
     except (OSError, ValueError, TypeError, EOFError, DataError):
         return None
     return meta
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Holds an exclusive lock on `path`; it ends with the process, however that ends."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -50,19 +50,19 @@ def launch(module: str, arguments: Sequence[str], device: torch.device, size: in
         RunError: if a rank raised or died; the others are stopped then.
         KeyboardInterrupt: if this process was interrupted; so were the ranks, and they have ended.
     """
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=size,
-        run_id=uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint="127.0.0.1:0",
-        local_addr="127.0.0.1",
-        max_restarts=0,
-        monitor_interval=0.1,
-    )
     with _emptied(scratch), _environment(), _signals_restored():
-        config.logs_specs = DefaultLogsSpecs(log_dir=str(scratch), redirects=Std.ALL)
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=size,
+            run_id=uuid4().hex,
+            rdzv_backend="c10d",
+            rdzv_endpoint="127.0.0.1:0",
+            local_addr="127.0.0.1",
+            max_restarts=0,
+            monitor_interval=0.1,
+            logs_specs=DefaultLogsSpecs(log_dir=str(scratch), redirects=Std.ALL),
+        )
         try:
             elastic_launch(config, sys.executable)("-m", module, str(os.getpid()), device.type, *arguments)
         except ChildFailedError as error:

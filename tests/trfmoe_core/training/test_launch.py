@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -37,12 +38,14 @@ def gone(folder: Path, patience_s: float = 10.0) -> bool:
     return True
 
 
-def test_two_ranks_train_like_one_with_the_doubled_batch(tmp_path: Path) -> None:
+def test_two_ranks_train_like_one_with_the_doubled_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also with idle experts, whose place in the balance loss is that of the whole batch: the order of sums is left."""
-    together, alone = tmp_path / "two", tmp_path / "one"
-    together.mkdir()
-    alone.mkdir()
+    together, alone, temporary = tmp_path / "two", tmp_path / "one", tmp_path / "temporary"
+    for folder in (together, alone, temporary):
+        folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     run("train", together)
+    assert not list(temporary.iterdir()), "torch's launcher leaves a folder of its own"
     both_models(ALONE, CPU, alone, batch_size=4)
     for name in ("busy", "sparse", "padded"):
         ours, shares = json.loads((together / f"{name}.json").read_text())

@@ -61,11 +61,17 @@ def resolve(config: Path, overrides: list[str], pdfs: list[Path]) -> "Recipe":
 
 
 def show_recipe(recipe: "Recipe", output: "Output") -> None:
-    """Writes the resolved recipe as YAML and its hash, and with `--json` as the result."""
+    """Writes the resolved recipe as YAML and its hash, and with `--json` as the result.
+
+    Raises:
+        ConfigError: no such model can be built.
+    """
     import yaml
 
     from trfmoe_core.config import recipe_hash
+    from trfmoe_core.model.transformer import parameter_shapes
 
+    parameter_shapes(recipe.model, 256)
     values = recipe.model_dump(mode="json")
     output.line(yaml.safe_dump(values, sort_keys=False).rstrip())
     output.line(f"# recipe hash {recipe_hash(recipe)}")

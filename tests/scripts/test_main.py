@@ -143,6 +143,14 @@ def test_usage_errors_are_code_2(capfd: pytest.CaptureFixture[str]) -> None:
     assert call("generate", "/nowhere", "--prompt", "x") == 2
 
 
+def test_dry_run_refuses_a_part_that_nobody_registered(
+    recipe: dict[str, Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    Path("r.yaml").write_text(yaml.safe_dump(recipe))
+    assert call("simulate", "r.yaml", "--set", "model.expert=lost", "--dry-run") == 2
+    assert "model.expert: 'lost' is not known; choose one of" in capfd.readouterr().err
+
+
 def test_dry_run_prints_the_resolved_recipe(recipe: dict[str, Any], capfd: pytest.CaptureFixture[str]) -> None:
     Path("r.yaml").write_text(yaml.safe_dump(recipe))
     assert call("simulate", "r.yaml", "--set", "rounds.num_rounds=7", "--dry-run") == 0

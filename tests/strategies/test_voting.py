@@ -302,3 +302,15 @@ def test_unanimity_is_the_mean_bit_for_bit(seed: int, count: int, size: int) -> 
     for other in updates[1:]:
         total = total + other.numpy()
     assert np.array_equal(update.numpy(), total / np.float32(count))
+
+
+@pytest.mark.parametrize("count", [3, 5, 7])
+def test_median_and_mean_are_those_of_byzfl(count: int) -> None:
+    """An independent reference, not among the dependencies: it brings torchvision and matplotlib along."""
+    byzfl = pytest.importorskip("byzfl", reason="byzfl is not installed", exc_type=ImportError)
+    updates = torch.stack(random(count, count, 1000))
+    sent = {f"n{i}": update for i, update in enumerate(updates)}
+    middle, mean = (vote(rule, sent, AGREE)[0] for rule in ("median", "mean"))
+    assert middle is not None
+    assert torch.equal(middle, byzfl.Median()(updates))
+    torch.testing.assert_close(mean, byzfl.Average()(updates))

@@ -26,9 +26,13 @@ def _from_honest(make: Callable[[list[Tensor]], Tensor]) -> Lie:
     return lie
 
 
-def _noisy_stale(own: Blocks, honest: dict[str, Blocks], first: Blocks) -> Blocks:
-    generator = torch.Generator().manual_seed(int(torch.stack([u.sum() for u in own.values()]).sum().abs() * 1e6))
-    return {block: update + attacks.gaussian(update, attacks.APART, generator) for block, update in first.items()}
+def _stale(noise: float) -> Lie:
+    def lie(own: Blocks, honest: dict[str, Blocks], first: Blocks) -> Blocks:
+        seed = int(torch.stack([update.sum() for update in own.values()]).sum().abs() * 1e6)
+        generator = torch.Generator().manual_seed(seed)
+        return {block: update + attacks.gaussian(update, noise, generator) for block, update in first.items()}
+
+    return lie
 
 
 def _one_expert(own: Blocks, honest: dict[str, Blocks], first: Blocks) -> Blocks:
@@ -45,10 +49,15 @@ LIES: dict[str, Lie] = {
     "x100": _scaled(100.0),
     "nan": _scaled(float("nan")),
     "replay": lambda own, honest, first: first,
-    "stale": _noisy_stale,
+    "stale": _stale(attacks.APART),
+    "stale_noisy": _stale(0.3),
     "inner_product": _from_honest(lambda updates: attacks.inner_product(updates, 2.0)),
     "a_little": _from_honest(lambda updates: attacks.little_enough(updates, 1.5)),
     "late_sign": _scaled(-1.0),
     "one_expert": _one_expert,
 }
-"""`late_sign` is honest for the first half of the run. `ascent` is none of these: it trains, uphill."""
+"""`late_sign` is honest for the first half of the run. `ascent` is none of these: it trains, uphill.
+
+`replay` and `stale` repeat the first update, exactly and with so little noise that the guard against replays knows it;
+`stale_noisy` passes the guard.
+"""

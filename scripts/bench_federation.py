@@ -4,6 +4,7 @@ Local training is remembered by what it started from, so runs in which the votes
 """
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,11 +18,13 @@ from torch import Tensor
 from scripts.bench_attacks import LIES
 from server.witness import Witness
 from strategies.ballots import Ballots
+from strategies.messages import TrainReply
 from strategies.placement import place
+from strategies.replay import ReplayGuard
 from strategies.seating import standings_of
 from strategies.voting import Agreement
 from strategies.witness import Jury
-from trfmoe_core.blocks import BlockLayout, Blocks, blocks_digest
+from trfmoe_core.blocks import BlockLayout, Blocks, block_digest, blocks_digest
 from trfmoe_core.config import Recipe, WitnessConfig
 from trfmoe_core.data.batches import BatchStream, stream_over
 from trfmoe_core.data.corpus import prepare_corpus
@@ -121,7 +124,7 @@ class Federation:
     def run(self, trial: Trial, config: WitnessConfig, agreement: Agreement) -> Trial:
         """Runs all rounds, and fills in losses and what happened in each round."""
         blocks = {name: flat.clone() for name, flat in self.start.items()}
-        jury = Jury(config)
+        jury, replays = Jury(config), ReplayGuard()
         nodes: dict[str, Trained] = {}
         first: dict[str, Blocks] = {}
         for number in range(1, self.recipe.rounds.num_rounds + 1):
@@ -132,15 +135,13 @@ class Federation:
             honest = {name: updates for name, updates in replicas.items() if name not in trial.liars}
             for liar in trial.liars:
                 first.setdefault(liar, replicas[liar])
-                if trial.attack == "replay" and number > 1:
-                    del replicas[liar]  # as `ReplayGuard` does
-                    continue
                 if trial.attack == "late_sign" and 2 * number <= self.recipe.rounds.num_rounds:
                     continue
                 if trial.attack == "ascent":
                     replicas[liar] = self._ascent(liar, number, blocks, replicas[liar])
                 else:
                     replicas[liar] = LIES[trial.attack](replicas[liar], honest, first[liar])
+            replicas = {name: updates for name, updates in replicas.items() if _is_new(replays, name, number, updates)}
             blocks, notes = self._vote(trial.rule, number, blocks, replicas, jury, agreement)
             trial.rounds.append(notes)
         trial.losses = self.measure(blocks)
@@ -219,6 +220,21 @@ class Federation:
         if seed is None:
             seed = seed_for(recipe.seed, name)
         return stream_over(train, recipe.model.context, recipe.training.batch_size, seed, place)
+
+
+def _is_new(replays: ReplayGuard, name: str, number: int, updates: Blocks) -> bool:
+    """Returns whether the run would take a node's reply, or drop it as a replay."""
+    if not all(bool(update.isfinite().all()) for update in updates.values()):
+        return True  # the vote says so
+    entries = [{"block": block, "sha256": block_digest(update)} for block, update in updates.items()]
+    index = json.dumps({"entries": entries})
+    reply = TrainReply(run_id="bench", round=number, epoch=0, base_digest="0" * 64, name=name, index=index)
+    try:
+        replays.check(name, reply, updates)
+    except WireError:
+        return False
+    replays.remember(name, reply, updates)
+    return True
 
 
 _NOTED = ("convicted", "gain", "scores", "t", "struck", "asked")

@@ -29,7 +29,7 @@ from trfmoe_core.errors import ConfigError, TRFMoEError
 from trfmoe_core.places import cache_home
 
 RULES = ("witness", "graph", "mean")
-ATTACKS = ("none", *LISTED, "late_sign", "one_expert")
+ATTACKS = ("none", *LISTED, "stale_noisy", "late_sign", "one_expert")
 PAIRED = ("sign", "stale", "ascent", "a_little")
 """What a pair of liars plays."""
 

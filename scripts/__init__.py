@@ -1,1 +1,1 @@
-"""The `trfmoe` command, one file a subcommand."""
+"""The `trfmoe` command, one file or folder a subcommand."""

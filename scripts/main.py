@@ -5,12 +5,12 @@ import sys
 
 import typer
 
-from scripts.bench import bench
+from scripts.bench.commands import bench
 from scripts.data import data
 from scripts.demo import demo
 from scripts.deploy import deploy
 from scripts.doctor import doctor
-from scripts.drill import drill
+from scripts.drill.commands import drill
 from scripts.export import export
 from scripts.generate import generate
 from scripts.import_model import import_model

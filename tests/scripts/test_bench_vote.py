@@ -4,7 +4,7 @@ from math import isfinite
 
 import pytest
 
-from scripts.bench_vote import flower_cases, make_replicas, measure, our_cases
+from scripts.bench.vote import flower_cases, make_replicas, measure, our_cases
 from scripts.main import app
 
 KEYS = ["median", "majority", "majority_outvoted", "majority_split", "fedavg", "fedmedian", "fedtrimmedavg", "krum"]

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from scripts import bench_wire, bench_wire_loss
-from scripts.bench_deployment import seconds_of
+from scripts.bench import wire as bench_wire
+from scripts.bench import wire_loss as bench_wire_loss
+from scripts.bench.federation import seconds_of
 from scripts.output import Output
 from tests.conftest import words
 from trfmoe_core.blocks import TRUNK, BlockLayout

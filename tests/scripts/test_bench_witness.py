@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.bench_witness import main
-from scripts.bench_witness_table import Cell, promises, rows
+from scripts.bench.witness import main
+from scripts.bench.witness_table import Cell, promises, rows
 from scripts.main import app
 from tests.conftest import words
 from trfmoe_core.errors import ConfigError

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import yaml
 
-from scripts import drill as drill_module
-from scripts.drill import plan
-from scripts.drill_cell import Cell, CellResult, cell_recipe, deal_text, liars_of, read_pieces, run_cell
-from scripts.drill_faults import FAULTS, faults_for
-from scripts.drill_store import Store
-from scripts.drill_table import markdown, payload, promises, reference, table
+from scripts.drill import commands as drill_module
+from scripts.drill.cell import Cell, CellResult, cell_recipe, deal_text, liars_of, read_pieces, run_cell
+from scripts.drill.commands import plan
+from scripts.drill.faults import FAULTS, faults_for
+from scripts.drill.store import Store
+from scripts.drill.table import markdown, payload, promises, reference, table
 from scripts.main import main
 from strategies.voting import Rule
 from tests.conftest import TINY, words

@@ -146,8 +146,8 @@ def test_transformers_serves_a_run(run: Path) -> None:
     with subprocess.Popen(command, cwd=ROOT) as server:
         try:
             wait_for(f"http://127.0.0.1:{port}/health", server)
-            model = str(run.absolute() / "export" / "round-000002")
-            body = json.dumps({"model": model, "prompt": "the ", "max_tokens": 5, "temperature": 0}).encode()
+            (model,) = (run.absolute() / "export").glob("round-*")
+            body = json.dumps({"model": str(model), "prompt": "the ", "max_tokens": 5, "temperature": 0}).encode()
             url, header = f"http://127.0.0.1:{port}/v1/completions", {"Content-Type": "application/json"}
             with urllib.request.urlopen(urllib.request.Request(url, body, header), timeout=60) as answer:
                 assert json.load(answer)["choices"][0]["text"]

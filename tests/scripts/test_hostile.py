@@ -1,8 +1,8 @@
 from collections import Counter
 from pathlib import Path
 
-from scripts.bench_hostile import walk
-from scripts.hostile import write_hostile
+from scripts.bench.hostile import walk
+from scripts.bench.hostile_files import write_hostile
 from trfmoe_core.config import DataConfig
 from trfmoe_core.data.corpus import prepare_corpus
 from trfmoe_core.data.tokenizer import ByteTokenizer

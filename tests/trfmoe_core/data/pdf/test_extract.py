@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.hostile import page, pdf
+from scripts.bench.hostile_files import page, pdf
 from trfmoe_core.config import DataConfig, NodeSettings
 from trfmoe_core.data.documents import SourceFile
 from trfmoe_core.data.files import find_files

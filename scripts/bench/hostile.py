@@ -1,6 +1,6 @@
-"""A hostile folder, read to the end: `python -m scripts.bench_hostile [--files 2000] [--json]`.
+"""A hostile folder, read to the end: `python -m scripts.bench.hostile [--files 2000] [--json]`.
 
-Makes the folder (`scripts/hostile.py`), prepares it as a node would, and counts what became of every file, the
+Makes the folder (`hostile_files.py`), prepares it as a node would, and counts what became of every file, the
 seconds, and the most memory that this process and the largest of its children held. Then the same for a folder that is
 changed all the while it is read, and for an empty one.
 """
@@ -18,7 +18,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from scripts.hostile import GIGABYTE, page, pdf
+from scripts.bench.hostile_files import GIGABYTE, page, pdf
 from scripts.output import Output
 from trfmoe_core.config import DataConfig
 from trfmoe_core.data.corpus import prepare_corpus
@@ -39,7 +39,7 @@ def walk(folder: Path) -> int:
 
 def measure_folder(files: int, config: DataConfig, scratch: Path, bomb_bytes: int) -> dict[str, Any]:
     """Returns what became of a hostile folder."""
-    making = [sys.executable, "-m", "scripts.hostile", str(scratch / "in"), str(files), str(bomb_bytes)]
+    making = [sys.executable, "-m", "scripts.bench.hostile_files", str(scratch / "in"), str(files), str(bomb_bytes)]
     traps = int(subprocess.run(making, check=True, capture_output=True, text=True).stdout)
     started = time.monotonic()
     reports = read(scratch / "in", scratch / "cache", config)

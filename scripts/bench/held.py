@@ -63,14 +63,14 @@ def peak_mb(name: str) -> float | None:
     if not Path("/proc/self/clear_refs").exists():
         return None
     done = subprocess.run(
-        [sys.executable, "-m", "scripts.bench_held", name], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "scripts.bench.held", name], capture_output=True, text=True, check=True
     )
     return float(json.loads(done.stdout))
 
 
 def main() -> None:
     """Prints the growth of this process over three steps."""
-    from scripts.bench_model import CPU_BATCH, CPU_CONFIG, CPU_VOCAB, cpu_step
+    from scripts.bench.model import CPU_BATCH, CPU_CONFIG, CPU_VOCAB, cpu_step
 
     torch.set_num_threads(1)
     tokens = torch.randint(0, CPU_VOCAB, (CPU_BATCH, CPU_CONFIG.context + 1))

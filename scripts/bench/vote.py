@@ -1,4 +1,4 @@
-"""Measures votes on three replicas: `python -m scripts.bench_vote [--megabytes 100] [--groups 10] [--json]`.
+"""Measures votes on three replicas: `python -m scripts.bench.vote [--megabytes 100] [--groups 10] [--json]`.
 
 Results are multiples of a floor: a vote reads three arrays and writes one, a copy reads one and writes one, so the
 floor is twice the time of a copy. Everything runs on one thread, interleaved in groups and in turning order, by

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from clients.app import app as client_app
-from scripts.bench_wire import WAYS
-from scripts.drill_cell import deal_text, node_names, read_pieces
+from scripts.bench.wire import WAYS
+from scripts.drill.cell import deal_text, node_names, read_pieces
 from scripts.output import Output
 from server.app import run
 from server.events import read_events

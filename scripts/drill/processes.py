@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from scripts.drill.process_faults import SCENARIOS
+from scripts.drill.process_scene import Played, Scenario, play, prepared, temporary_runs
 from scripts.output import Output
-from scripts.process_faults import SCENARIOS
-from scripts.process_scene import Played, Scenario, play, prepared, temporary_runs
 from trfmoe_core.config import Recipe, load_recipe
 from trfmoe_core.errors import ConfigError, TRFMoEError
 

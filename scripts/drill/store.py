@@ -8,7 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from scripts.drill_cell import Cell, CellResult, deal_text
+from scripts.drill.cell import Cell, CellResult, deal_text
 from trfmoe_core.atomic import write_text
 from trfmoe_core.config import Recipe
 from trfmoe_core.fingerprint import code_fingerprint
@@ -58,7 +58,7 @@ class Store:
 
 def _key(recipe: Recipe, pieces: Sequence[str]) -> str:
     found = sha256(code_fingerprint().encode())
-    for path in sorted(Path(__file__).parent.glob("drill_*.py")):
+    for path in sorted(Path(__file__).parent.glob("*.py")):
         found.update(path.read_bytes())
     # The cells have nodes and folders of their own.
     found.update(recipe.model_copy(update={"nodes": [], "run_root": ""}).model_dump_json().encode())

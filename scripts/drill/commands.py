@@ -12,9 +12,9 @@ import typer
 from scripts.simulate import JsonOption, SetOption
 
 if TYPE_CHECKING:
-    from scripts.drill_cell import Cell, CellResult
-    from scripts.drill_store import Store
-    from scripts.drill_table import Row
+    from scripts.drill.cell import Cell, CellResult
+    from scripts.drill.store import Store
+    from scripts.drill.table import Row
     from scripts.output import Output
     from trfmoe_core.config import Recipe
 
@@ -38,8 +38,8 @@ def drill(
     as_json: JsonOption = False,
 ) -> None:
     """Train a small model with every fault and every vote, and show what is lost. Writes docs/results/drill.md."""
-    from scripts.drill_faults import QUICK
-    from scripts.drill_table import markdown, payload, table
+    from scripts.drill.faults import QUICK
+    from scripts.drill.table import markdown, payload, table
     from scripts.output import Output
     from scripts.preflight import find_recipe
     from trfmoe_core.atomic import write_text
@@ -47,7 +47,7 @@ def drill(
 
     output = Output(as_json)
     if processes:
-        from scripts.process_drill import run_process_drill
+        from scripts.drill.processes import run_process_drill
 
         chosen = [part.strip() for part in attacks.split(",") if part.strip()]
         raise typer.Exit(run_process_drill(find_recipe(config), overrides, chosen, quick, output))
@@ -87,9 +87,9 @@ def plan(counts: Sequence[int], names: Sequence[str], seeds: int, rules: int = 3
         seeds: Of `majority`. The other rules are there to show what is lost, and have one.
         rules: 3, or 2 to leave out the median.
     """
-    from scripts.drill_cell import Cell
-    from scripts.drill_faults import CLEAN, faults_for
-    from scripts.drill_table import RULES, reference
+    from scripts.drill.cell import Cell
+    from scripts.drill.faults import CLEAN, faults_for
+    from scripts.drill.table import RULES, reference
 
     wanted: dict[Cell, None] = {}
     for count in sorted(counts, reverse=True):
@@ -109,7 +109,7 @@ def run_cells(recipe: "Recipe", cells: "Sequence[Cell]", store: "Store", jobs: i
     from concurrent.futures import ProcessPoolExecutor, as_completed
     from multiprocessing import get_context
 
-    from scripts.drill_cell import run_cell
+    from scripts.drill.cell import run_cell
 
     if not cells:
         return
@@ -148,8 +148,8 @@ def _quiet() -> None:
 def _store(recipe: "Recipe", counts: Sequence[int], *, fresh: bool) -> "Iterator[Store]":
     """Yields the drill's folder in the cache; a new one that vanishes again when `fresh`."""
     from clients.node import cache_folder
-    from scripts.drill_cell import read_pieces
-    from scripts.drill_store import Store
+    from scripts.drill.cell import read_pieces
+    from scripts.drill.store import Store
     from trfmoe_core.config import NodeSettings
     from trfmoe_core.data.sample import build_sample
     from trfmoe_core.places import cache_home
@@ -176,7 +176,7 @@ def _counts(text: str) -> list[int]:
 
 
 def _names(text: str) -> list[str]:
-    from scripts.drill_faults import FAULTS
+    from scripts.drill.faults import FAULTS
     from trfmoe_core.errors import ConfigError
 
     names = [part.strip().replace("_", " ") for part in text.split(",") if part.strip()]

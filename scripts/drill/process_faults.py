@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from scripts.process_scene import Check, Scenario, Scene, Script, Stage
+from scripts.drill.process_scene import Check, Scenario, Scene, Script, Stage
 from trfmoe_core.config import Recipe
 from trfmoe_core.errors import ConfigError
 

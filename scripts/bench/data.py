@@ -1,4 +1,4 @@
-"""What the way from files to tokens manages: `python -m scripts.bench_data [--quick] [--json]`.
+"""What the way from files to tokens manages: `python -m scripts.bench.data [--quick] [--json]`.
 
 PDFs: books of set text are made on the spot and extracted into an empty cache with one worker process and with two,
 in turn; the best of the repetitions counts, workers' start included. Wall time, so it wants a quiet machine: the
@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
-from scripts.bench_tokens import measure_loader, measure_tokens
+from scripts.bench.tokens import measure_loader, measure_tokens
 from scripts.output import Output
 from trfmoe_core.data.documents import SourceFile
 from trfmoe_core.data.files import find_files

@@ -1,4 +1,4 @@
-"""Measures training steps of the model: `python -m scripts.bench_model [--json] [--quick] [--cuda-only]`.
+"""Measures training steps of the model: `python -m scripts.bench.model [--json] [--quick] [--cuda-only]`.
 
 CPU: process CPU time of one thread in float32, against transformers' Mixtral and against a dense model of equal active
 work. CUDA: the real trainer in bfloat16. Ratios are speeds: above 1 we are faster. Nothing here needs Flower.
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from scripts.bench_held import bench_held, peak_mb
+from scripts.bench.held import bench_held, peak_mb
 from trfmoe_core.config import ModelConfig, TrainingConfig
 from trfmoe_core.model.attention import Attention, Projection
 from trfmoe_core.model.dispatch import Backend, from_experts, grouped_multiply, plan_dispatch, to_experts

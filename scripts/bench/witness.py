@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 
-from scripts.bench_attacks import LIES
-from scripts.bench_federation import Domain, Federation, Trial
-from scripts.bench_witness_table import LISTED, Cell, line, markdown, payload
+from scripts.bench.attacks import LIES
+from scripts.bench.trials import Domain, Federation, Trial
+from scripts.bench.witness_table import LISTED, Cell, line, markdown, payload
 from scripts.output import Output
 from strategies.voting import Agreement
 from trfmoe_core.atomic import write_text

@@ -1,4 +1,4 @@
-"""What turning text into tokens and batches manages; `scripts.bench_data` prints it.
+"""What turning text into tokens and batches manages; `scripts.bench.data` prints it.
 
 Tokens: a parquet file of English text is prepared into an empty cache by one process and by one a core, and the
 tokenizer alone encodes the same text on all cores, in turn, each in a process of its own; the best of the repetitions
@@ -117,7 +117,7 @@ def measure_loader(quick: bool) -> dict[str, Any]:
 def _child(what: str, data: Path, tokenizer: str, cache: Path, cores: int) -> dict[str, float]:
     """Does one measurement in a process of its own, so that thread pools and peak memory are its own."""
     threads = {"TOKENIZERS_PARALLELISM": "false" if what == "one" else "true", "RAYON_NUM_THREADS": str(cores)}
-    command = [sys.executable, "-m", "scripts.bench_tokens", what]
+    command = [sys.executable, "-m", "scripts.bench.tokens", what]
     command += [str(data), tokenizer, str(cache), str(cores)]
     done = subprocess.run(command, env={**os.environ, **threads}, stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])

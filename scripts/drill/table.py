@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
-from scripts.drill_cell import Cell, CellResult, liars_of
-from scripts.drill_faults import ABSENT, CLEAN, FAULTS, Kind
+from scripts.drill.cell import Cell, CellResult, liars_of
+from scripts.drill.faults import ABSENT, CLEAN, FAULTS, Kind
 from strategies.voting import Rule
 
 RULES: tuple[Rule, ...] = ("majority", "median", "mean")

@@ -20,7 +20,7 @@ def vote(
     as_json: JsonOption = False,
 ) -> None:
     """Time votes on three replicas, ours and Flower's, as multiples of what copying memory takes."""
-    _run("scripts.bench_vote", ["--megabytes", str(megabytes), "--groups", str(groups)], as_json)
+    _run("scripts.bench.vote", ["--megabytes", str(megabytes), "--groups", str(groups)], as_json)
 
 
 @bench.command()
@@ -30,7 +30,7 @@ def model(
     as_json: JsonOption = False,
 ) -> None:
     """Time training steps, ours, of a dense model and of transformers' Mixtral."""
-    _run("scripts.bench_model", ["--quick"] * quick + ["--cuda-only"] * cuda_only, as_json)
+    _run("scripts.bench.model", ["--quick"] * quick + ["--cuda-only"] * cuda_only, as_json)
 
 
 @bench.command()
@@ -42,7 +42,7 @@ def memory(
     for transport in ("float32", "int8"):
         for count in nodes.split(","):
             options = ["--nodes", count.strip(), "--width", str(width), "--transport", transport]
-            _run("scripts.bench_memory", options, False)
+            _run("scripts.bench.memory", options, False)
 
 
 @bench.command()
@@ -55,10 +55,10 @@ def wire(
 ) -> None:
     """Count the bytes of a round by every way to travel, time the codec, or compare the losses of whole runs."""
     if not loss:
-        _run("scripts.bench_wire", [], as_json)
+        _run("scripts.bench.wire", [], as_json)
         return
     chosen = [part for path in text or [] for part in ("--text", path)]
-    _run("scripts.bench_wire_loss", [*chosen, "--seeds", str(seeds), "--rounds", str(rounds)], as_json)
+    _run("scripts.bench.wire_loss", [*chosen, "--seeds", str(seeds), "--rounds", str(rounds)], as_json)
 
 
 @bench.command()
@@ -71,7 +71,7 @@ def federation(
 ) -> None:
     """Run three nodes as real processes: memory of each kind, and the owner of every second of a round."""
     options = ["--megabytes", megabytes, "--transport", transport, "--rounds", str(rounds), "--steps", str(steps)]
-    _run("scripts.bench_deployment", options, as_json)
+    _run("scripts.bench.federation", options, as_json)
 
 
 @bench.command()
@@ -88,10 +88,10 @@ def data(
 ) -> None:
     """Time the way from files to batches: PDF pages and tokens a second on one core and on all, waits for batches."""
     if hostile:
-        _run("scripts.bench_hostile", [], as_json)
+        _run("scripts.bench.hostile", [], as_json)
         return
     own = ["--tokenizer", tokenizer] if tokenizer else []
-    _run("scripts.bench_data", ["--quick"] * quick + ["--engine", engine, *own], as_json)
+    _run("scripts.bench.data", ["--quick"] * quick + ["--engine", engine, *own], as_json)
 
 
 @bench.command()
@@ -120,13 +120,13 @@ def witness(
     usual = {"nodes": "3,4,9", "rules": "witness,graph,mean", "liars": "n0,n0+n1", "seeds": "2", "jobs": "1"}
     for name, value in plain.items():
         options += [f"--{name}", value] if value and value != usual.get(name) else []
-    _run("scripts.bench_witness", [*options, *["--quick"] * quick], as_json)
+    _run("scripts.bench.witness", [*options, *["--quick"] * quick], as_json)
 
 
 def _run(module: str, options: list[str], as_json: bool) -> None:
     # The libraries read the number of their threads when they are loaded, so it must be set before.
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    path = [str(Path(__file__).resolve().parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    path = [str(Path(__file__).resolve().parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, **threads, "PYTHONPATH": os.pathsep.join(path)}
     command = [sys.executable, "-m", module, *options, *["--json"] * as_json]
     done = subprocess.run(command, env=environment, check=False)

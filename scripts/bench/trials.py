@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scripts.bench_attacks import LIES
+from scripts.bench.attacks import LIES
 from server.witness import Witness
 from strategies.ballots import Ballots
 from strategies.messages import TrainReply

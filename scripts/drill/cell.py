@@ -11,8 +11,8 @@ from typing import Any
 from flwr.app import Message, MessageType
 
 from clients.conspiracy import Conspiracy
-from scripts.drill_faults import FAULTS
-from scripts.drill_memory import remembering_app
+from scripts.drill.faults import FAULTS
+from scripts.drill.memory import remembering_app
 from server.app import run
 from server.events import read_events
 from server.in_process import InProcessGrid

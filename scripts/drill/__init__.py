@@ -1,0 +1,1 @@
+"""`trfmoe drill`: faults and attacks, played in process and on real processes."""

@@ -24,6 +24,7 @@ from scripts.output import Output
 from strategies.voting import Agreement
 from trfmoe_core.atomic import write_text
 from trfmoe_core.config import Recipe, WitnessConfig, apply_overrides
+from trfmoe_core.config.load import validate
 from trfmoe_core.data.sample import build_sample
 from trfmoe_core.errors import ConfigError, TRFMoEError
 from trfmoe_core.places import cache_home
@@ -136,7 +137,7 @@ def _sample() -> list[str]:
 
 def _recipe(seed: int, settings: Sequence[str]) -> Recipe:
     raw = RECIPE | {"seed": seed, "witness": {"data": ["-"]}}
-    return Recipe.model_validate(apply_overrides(raw, list(settings)))
+    return validate(Recipe, apply_overrides(raw, list(settings)), "--set")
 
 
 Job = tuple[Recipe, list[str], int, argparse.Namespace]

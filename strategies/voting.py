@@ -38,7 +38,7 @@ class Agreement:
     than `margin` below the closest one's; 2 and more is never.
     """
 
-    cosine: float = -0.2
+    cosine: float = -0.1
     norm_ratio: float = 3.0
     margin: float = 2.0
 

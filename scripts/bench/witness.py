@@ -39,7 +39,6 @@ RECIPE = {
     "data": {"held_out": 0.2, "piece_bytes": 1024, "evaluation_tokens": 24576},
     "training": {"batch_size": 12, "learning_rate": 2e-3, "min_learning_rate": 2e-4, "device": "cpu"},
     "rounds": {"num_rounds": 8, "local_steps": 25},
-    "agreement": {"cosine": -0.2},
 }
 QUICK = ["rounds.num_rounds=4", "data.evaluation_tokens=8192"]
 SAMPLE = Path("data/sample")

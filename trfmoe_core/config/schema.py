@@ -76,7 +76,7 @@ class ReputationConfig(Section):
 class AgreementConfig(Section):
     """When two replicas of one block agree."""
 
-    cosine: float = Field(-0.2, ge=-1, le=1, description="0 where the nodes' data are alike, -0.2 otherwise")
+    cosine: float = Field(-0.1, ge=-1, le=1, description="0 where the nodes' data are alike, -0.1 otherwise")
     norm_ratio: float = Field(3.0, ge=1)
     margin: float = Field(
         2.0,

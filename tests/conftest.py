@@ -1,6 +1,7 @@
 """Small recipes, small texts, and a federation in one process."""
 
 import random
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,9 @@ import pytest
 import torch
 
 from trfmoe_core.config import Recipe
+
+# A shell that starts the tests in the background ignores Ctrl-C in them, and what they start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 WORDS = [
     "the",

@@ -64,9 +64,9 @@ class Promise:
 
 
 def rows(cells: Sequence[Cell]) -> list[Row]:
-    """Returns one row for every rule, attack, number of nodes and of liars, in the order of the cells."""
+    """Returns one row for every rule, attack, number of nodes and of liars, whatever came first."""
     groups: dict[tuple[int, int, str, str], list[Cell]] = {}
-    for cell in sorted(cells, key=lambda cell: (cell.nodes, len(cell.liars))):
+    for cell in sorted(cells, key=lambda cell: (cell.nodes, len(cell.liars), cell.seed, cell.liars)):
         if not cell.absent and (cell.rule, cell.attack) != ("mean", "none"):
             groups.setdefault((cell.nodes, len(cell.liars), cell.rule, cell.attack), []).append(cell)
     return [_row(group, cells) for group in groups.values()]

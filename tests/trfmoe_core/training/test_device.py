@@ -104,5 +104,4 @@ def digest(threads: int, deterministic: bool) -> str:
 def test_deterministic_training_gives_the_same_bits_for_every_number_of_threads() -> None:
     if not torch.backends.mkl.is_available():
         pytest.skip("needs a torch that multiplies with Intel's MKL")
-    assert digest(1, True) == digest(2, True)
-    assert digest(1, False) != digest(2, False), "if this fails, the setting has become needless here"
+    assert digest(1, True) == digest(2, True)  # without the setting it is so on some processors only

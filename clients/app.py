@@ -52,8 +52,8 @@ def answered(refusal: Callable[[str], Section]) -> Callable[[Handler], Handler]:
     return decorate
 
 
-def _no_part(reason: str) -> Description:
-    return Description(name="unknown", code_fingerprint=code_fingerprint(), versions={}, refusal=reason)
+def _no_part(reason: str, name: str = "unknown") -> Description:
+    return Description(name=name, code_fingerprint=code_fingerprint(), versions={}, refusal=reason)
 
 
 def _no_training(reason: str) -> TrainReply:
@@ -66,7 +66,10 @@ def describe(message: Message, context: Context) -> Message:
     """Answers who this node is, after preparing its data, and whether it agrees to the run."""
     request = read_header(message, DescribeRequest)
     settings = node_settings(context.node_config, recipe_path(context), home())
-    description = Worker(settings, request.recipe).describe(request.run_id)
+    try:
+        description = Worker(settings, request.recipe).describe(request.run_id)
+    except TRFMoEError as error:
+        description = _no_part(f"{type(error).__name__}: {error}"[:2000], settings.name)
     reason = description.refusal or disagreement(request, description)
     if reason:
         log.error("refused: %s", reason)

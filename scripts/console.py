@@ -16,6 +16,7 @@ class RunLines:
 
     def __init__(self, history: RunHistory | None = None) -> None:
         self.history = history or RunHistory()
+        self._told = set(self.history.committed)
 
     def feed(self, event: Event) -> list[str]:
         """Takes in the next event and returns the lines that it gives, often none."""
@@ -32,12 +33,24 @@ class RunLines:
         if kind == "node_reply" and event["status"] != "accepted":
             return [f"{self.history.unit} {event['round']}: {event['node']} {event['status']}: {event['reason']}"]
         if kind == "evaluated":
+            self._told.add(event["round"])
             return [self.round_line(event["round"])]
+        if kind == "round_committed":
+            return self._unmeasured(event["round"])
         if kind == "warning":
             return [f"warning: {event['text']}"]
         if kind == "run_finished":
-            return [f"run {event['outcome']}" + (f": {event['reason']}" if event.get("reason") else "")]
+            outcome = f"run {event['outcome']}" + (f": {event['reason']}" if event.get("reason") else "")
+            return [*self._unmeasured(), outcome]
         return []
+
+    def _unmeasured(self, before: int | None = None) -> list[str]:
+        """Returns the lines of committed rounds that nobody has measured, and nobody will."""
+        if self.history.unit == "step":
+            return []
+        late = [n for n in sorted(self.history.committed) if n not in self._told and (before is None or n < before)]
+        self._told |= set(late)
+        return [self.round_line(number) for number in late]
 
     def round_line(self, number: int) -> str:
         """Returns the line of one round or step, from its evaluation and its commit as far as they are known."""
@@ -50,7 +63,7 @@ class RunLines:
             parts[-1] += f" (perplexity {perplexity:.4g})"
         committed = self.history.committed.get(number) or self._trained_alone(number)
         if committed is None:
-            return "  ".join([*parts, "untrained" if number == 0 else ""]).rstrip()
+            return "  ".join([*parts, "before training" if number == 0 else ""]).rstrip()
         if committed.get("train_loss") is not None:
             parts.insert(1, f"loss {committed['train_loss']:.4f}")
         if verdicts := verdict_summary(committed):

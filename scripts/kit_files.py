@@ -93,7 +93,7 @@ exec {command}
 def checking_clientapp() -> str:
     """Returns the program that stands before Flower's own of the same name on a SuperNode's PATH."""
     return """#!/bin/sh
-# Runs an app's code only when the owner has allowed its hash (node.yaml: apps), within the owner's limits.
+# Runs an app's code only when the owner has allowed its hash (allowed_apps.txt), within the owner's limits.
 exec "$TRFMOE_PYTHON" -P -m scripts.node_clientapp "$@"
 """
 
@@ -181,7 +181,7 @@ def node_readme(name: str, host: str, port: int) -> str:
     trfmoe deploy check .     # after naming your data in node.yaml
     ./start.sh                # or trfmoe-node.service for systemd, which starts it again
 
-`node.key` is this node's identity: keep it at mode 600 and never send it on. Your data, your limits and the hashes of
-the code that you allow stand in `node.yaml`; nobody else can change them. Nothing needs to reach this machine: it calls
-the coordinator.
+`node.key` is this node's identity: keep it at mode 600 and never send it on. Your data and limits stand in `node.yaml`,
+the hashes of the code that you allow in `allowed_apps.txt`; nobody else can change them. Nothing needs to reach this
+machine: it calls the coordinator.
 """

@@ -120,7 +120,7 @@ class LocalRun:
 
     def _run(self, recorder: RunRecorder | None) -> None:
         """Does this rank's part; `recorder` is rank 0's."""
-        checkpoint = last_checkpoint(self.folder, self.layout)
+        checkpoint = last_checkpoint(self.folder)
         self._restore(checkpoint)
         self.ranks.wait()
         measured = RunHistory(read_events(self.folder.events_path)).evaluated

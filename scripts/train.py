@@ -86,7 +86,8 @@ def run_local(
     from trfmoe_core.training.device import count_devices, resolve_device
 
     if not data:
-        raise ConfigError("nodes: the recipe lists none, so there is no data; add them, or give --pdfs DIR")
+        same = " as when the run began" if run_dir else ""
+        raise ConfigError(f"nodes: the recipe lists none, so there is no data; add them, or give --pdfs DIR{same}")
     check_run_root(Path(recipe.run_root))
     device = resolve_device(recipe.training.device)
     size = count_devices(device, recipe.training.devices)

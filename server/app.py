@@ -80,7 +80,7 @@ def _run(
     recipe = folder.recipe
     if not folder.tokenizer_path.exists():
         tokenizer.save(folder.tokenizer_path)
-    checkpoint = last_checkpoint(folder, layout)
+    checkpoint = last_checkpoint(folder)
     if checkpoint is not None:
         arrays[0] = to_arrays(layout.gather(checkpoint.weights))
         checkpoint.weights.clear()

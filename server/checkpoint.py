@@ -1,5 +1,6 @@
 """Checkpoints: one folder a round, whole or not there. The journal's `round_committed` line is what commits it."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -15,6 +16,7 @@ from torch import Tensor
 from trfmoe_core.atomic import new_folder
 from trfmoe_core.errors import RunFolderError
 
+OPTIMIZER, STATE = "outer.safetensors", "state.json"
 _NAME = re.compile(r"round-(\d{6,})$")
 
 
@@ -34,8 +36,10 @@ def save_checkpoint(
     weights: Mapping[str, Tensor],
     optimizer: Mapping[str, Tensor],
     state: Mapping[str, Any],
-) -> Path:
-    """Writes `<root>/round-000007`, replacing an uncommitted one of that round, and returns it.
+) -> dict[str, str]:
+    """Writes `<root>/round-000007`, replacing an uncommitted one of that round.
+
+    Returns the SHA-256 of its files but the weights, whose digest the state has.
 
     Raises:
         RunFolderError: when it cannot be written; the earlier checkpoints stay.
@@ -44,13 +48,23 @@ def save_checkpoint(
     try:
         with new_folder(path) as folder:
             save_file(_contiguous(weights), folder / "weights.safetensors")
-            save_file(_contiguous(optimizer), folder / "outer.safetensors")
-            (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
+            save_file(_contiguous(optimizer), folder / OPTIMIZER)
+            (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
+            files = file_digests(folder)
     except (OSError, SafetensorError) as error:
         raise RunFolderError(
             f"{path}: cannot be written ({error}); free space and go on with --resume, the last round is safe"
         ) from error
-    return path
+    return files
+
+
+def file_digests(folder: Path) -> dict[str, str]:
+    """Returns the SHA-256 of a checkpoint's files but the weights."""
+    found = {}
+    for name in (OPTIMIZER, STATE):
+        with (folder / name).open("rb") as file:
+            found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
 
 
 def load_checkpoint(root: Path, round_number: int) -> Checkpoint:
@@ -64,8 +78,8 @@ def load_checkpoint(root: Path, round_number: int) -> Checkpoint:
         return Checkpoint(
             round=round_number,
             weights=load_file(path / "weights.safetensors"),
-            optimizer=load_file(path / "outer.safetensors"),
-            state=json.loads((path / "state.json").read_text(encoding="utf-8")),
+            optimizer=load_file(path / OPTIMIZER),
+            state=json.loads((path / STATE).read_text(encoding="utf-8")),
         )
     except (OSError, SafetensorError, ValueError) as error:
         raise RunFolderError(f"{path}: the checkpoint cannot be read ({error})") from error

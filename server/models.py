@@ -7,8 +7,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from server.checkpoint import checkpoint_rounds, load_checkpoint
-from server.recorder import best_round, committed_rounds
+from server.checkpoint import checkpoint_rounds
+from server.recorder import best_round, committed_checkpoint, committed_rounds
 from server.run_folder import RunFolder
 from trfmoe_core.data.tokenizer import Tokenizer, load_tokenizer
 from trfmoe_core.errors import RunFolderError
@@ -65,13 +65,13 @@ def load_model(folder: RunFolder, number: int) -> tuple[MoETransformer, Tokenize
     """Returns the model after a round and the run's tokenizer.
 
     Raises:
-        RunFolderError: the checkpoint is missing or broken.
+        RunFolderError: the checkpoint is missing, broken, or not what was committed.
     """
     tokenizer = run_tokenizer(folder)
     if number == 0:
         return initial_model(folder, tokenizer), tokenizer
     model = build_model(folder.recipe.model, tokenizer.padded_vocab_size, folder.recipe.seed, tokenizer.bos_id)
-    _set_weights(model, load_checkpoint(folder.checkpoints_path, number).weights)
+    _set_weights(model, committed_checkpoint(folder, number).weights)
     return model, tokenizer
 
 

@@ -3,7 +3,15 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from server.checkpoint import Checkpoint, checkpoint_rounds, keep_only, load_checkpoint, save_checkpoint
+from server.checkpoint import (
+    Checkpoint,
+    checkpoint_path,
+    checkpoint_rounds,
+    file_digests,
+    keep_only,
+    load_checkpoint,
+    save_checkpoint,
+)
 from server.events import Event, Journal, read_events
 from server.run_folder import RunFolder
 from trfmoe_core.blocks import BlockLayout, Blocks, blocks_digest
@@ -38,8 +46,8 @@ class RunRecorder:
     def commit(self, round_number: int, blocks: Blocks, tensors: Blocks, state: dict[str, Any]) -> None:
         """Writes the round's checkpoint, then the line that makes it count, then removes what is too old."""
         root = self.folder.checkpoints_path
-        save_checkpoint(root, round_number, self.named(blocks), tensors, state)
-        self.record("round_committed", round=round_number, digest=state["digest"], **state["summary"])
+        files = save_checkpoint(root, round_number, self.named(blocks), tensors, state)
+        self.record("round_committed", round=round_number, digest=state["digest"], files=files, **state["summary"])
         best = state["best"]["round"] if state.get("best") else round_number
         keep_only(
             root, {best, *[number for number in checkpoint_rounds(root) if number <= round_number][-self.keep_last :]}
@@ -62,20 +70,45 @@ def committed_rounds(folder: RunFolder) -> list[int]:
     return [event["round"] for event in read_events(folder.events_path) if event["event"] == "round_committed"]
 
 
-def last_checkpoint(folder: RunFolder, layout: BlockLayout | None = None) -> Checkpoint | None:
+def last_checkpoint(folder: RunFolder) -> Checkpoint | None:
     """Returns the newest committed checkpoint, or None when no round is committed.
 
     Raises:
-        RunFolderError: when it is missing, or its weights do not have the digest that was committed.
+        RunFolderError: it is missing, or is not what was committed.
     """
     rounds = committed_rounds(folder)
-    if not rounds:
-        return None
-    checkpoint = load_checkpoint(folder.checkpoints_path, rounds[-1])
-    if layout is not None and blocks_digest(layout.gather(checkpoint.weights)) != checkpoint.state["digest"]:
+    return committed_checkpoint(folder, rounds[-1]) if rounds else None
+
+
+def committed_checkpoint(folder: RunFolder, number: int) -> Checkpoint:
+    """Returns the checkpoint of a committed round.
+
+    Raises:
+        RunFolderError: it is missing, or is not what was committed.
+    """
+    for event in read_events(folder.events_path):
+        if event["event"] == "round_committed" and event["round"] == number:
+            return checked_checkpoint(folder, event)
+    raise RunFolderError(f"{folder.path}: round {number} was not committed")
+
+
+def checked_checkpoint(folder: RunFolder, committed: Event) -> Checkpoint:
+    """Returns the checkpoint of a `round_committed` event.
+
+    Raises:
+        RunFolderError: it is missing, or is not what was committed.
+    """
+    number = committed["round"]
+    path = checkpoint_path(folder.checkpoints_path, number)
+    checkpoint = load_checkpoint(folder.checkpoints_path, number)
+    digests = committed.get("files", {})  # runs of earlier releases have none
+    changed = [name for name, digest in file_digests(path).items() if digests.get(name, digest) != digest]
+    if blocks_digest(BlockLayout.of(checkpoint.weights).gather(checkpoint.weights)) != committed["digest"]:
+        changed.append("the weights")
+    if changed:
         raise RunFolderError(
-            f"{folder.path}: the weights of round {rounds[-1]} changed after they were committed; "
-            f"remove {folder.checkpoints_path} and the later lines of the journal only if you know why"
+            f"{path}: {' and '.join(changed)} of round {number} do not have the digest that was committed; put the "
+            "folder back from a copy, or export an earlier round and begin again with `trfmoe import`"
         )
     return checkpoint
 

@@ -44,7 +44,7 @@ class Federation:
         self.record = record
         self.clock = clock
         self.members: dict[str, Member] = {}
-        self._refused: set[int] = set()
+        self._refused: dict[int, str] = {}
         self._online: set[int] = set()
         self._asked: set[int] = set()
         self._exchange: Exchange | None = None
@@ -66,19 +66,21 @@ class Federation:
             elapsed = self.clock.now() - start
             if len(self.online) >= expected:
                 return
+            if len(self._refused) > expected - replication and not self._asked:
+                break  # those that are refused will not be enough by waiting
             if elapsed >= (reply_deadline_s if self._asked else nodes_deadline_s):
                 break
             self.clock.sleep(0.5)
         if len(self.online) >= expected:
             return
         present = ", ".join(self.online) or "none"
-        found = f"{len(self.online)} of {expected} nodes can take part ({present})"
+        waited = self.clock.now() - start
+        found = f"{len(self.online)} of {expected} nodes can take part ({present}) after {waited:.0f} s"
         if len(self.online) < replication:
-            raise RunError(
-                f"{found} after {nodes_deadline_s:g} s (rounds.nodes_deadline_s), and every expert needs "
-                f"{replication}; start the missing nodes, or look for node_refused in the run's events"
-            )
-        self.record("warning", text=f"{found} after {nodes_deadline_s:g} s; the run starts without the others")
+            refused = "; ".join(sorted(self._refused.values()))
+            remedy = f"refused: {refused}" if refused else "start the missing nodes (rounds.nodes_deadline_s)"
+            raise RunError(f"{found}, and every expert needs {replication}; {remedy}")
+        self.record("warning", text=f"{found}; the run starts without the others")
 
     def await_seated(self, grid: Grid, seated: Iterable[str], deadline_s: float) -> None:
         """Waits until at least two of the seated nodes are there: with fewer no vote can decide anything.
@@ -111,10 +113,10 @@ class Federation:
         Nodes that went offline stay members, and are recognised by name when they come back.
         """
         self._online = set(grid.get_node_ids())
-        self._refused &= self._online
+        self._refused = {node_id: why for node_id, why in self._refused.items() if node_id in self._online}
         self._asked &= self._online
         exchange = self._exchange = self._exchange or Exchange(grid=grid, clock=self.clock)
-        known = {member.node_id for member in self.members.values()} | self._refused | self._asked
+        known = {member.node_id for member in self.members.values()} | set(self._refused) | self._asked
         for node_id in sorted(self._online - known):
             message = Message(pack(self.request), dst_node_id=node_id, message_type=MessageType.QUERY)
             refusal = exchange.send(str(node_id), message, _DESCRIBE)
@@ -178,5 +180,5 @@ class Federation:
             self._registered_names[node.node_id] = getattr(node, "name", "") or ""
 
     def _refuse(self, node_id: int, node: str, reason: str) -> None:
-        self._refused.add(node_id)
+        self._refused[node_id] = f"{node}: {reason}"
         self.record("node_refused", node=node, reason=reason)

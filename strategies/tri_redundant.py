@@ -35,11 +35,14 @@ from strategies.voting import Agreement, Verdict, norm
 from strategies.witness import Jury
 from trfmoe_core.blocks import BlockLayout, Blocks, blocks_digest
 from trfmoe_core.config import Recipe
-from trfmoe_core.errors import WireError
+from trfmoe_core.errors import RunError, WireError
 from trfmoe_core.fingerprint import code_fingerprint
 from trfmoe_core.heap import trim
 
 _SENT = "sent."
+
+BARREN_ROUNDS = 3
+"""Rounds in a row from which nothing came at all, after which a run ends."""
 
 
 class TriRedundant(Strategy):
@@ -108,6 +111,7 @@ class TriRedundant(Strategy):
         self._norms: dict[str, float] = state.get("norms", {})
         self._unverified: dict[str, bool] = state.get("unverified", {})
         self.blocks: Blocks = {}
+        self._barren = 0
         self._ballots = Ballots(None, recipe.vote, self.agreement)
 
     def start(
@@ -132,7 +136,7 @@ class TriRedundant(Strategy):
             evaluate_fn: Called with the round and its blocks after each commit, if given.
 
         Raises:
-            RunError: when too few nodes can take part.
+            RunError: too few nodes can take part, or none delivers anything that counts.
         """
         result = Result()
         self.blocks = from_arrays(initial_arrays, self.layout)
@@ -160,6 +164,8 @@ class TriRedundant(Strategy):
             _, metrics = self.aggregate_train(number, replies)
             if metrics is not None:
                 result.train_metrics_clientapp[number] = metrics
+            if self._barren >= BARREN_ROUNDS:
+                raise RunError(self._why_barren())
             if evaluate_fn and (measured := evaluate_fn(number, to_arrays(self.blocks))) is not None:
                 result.evaluate_metrics_serverapp[number] = measured
         self.federation.refresh(grid)
@@ -169,6 +175,8 @@ class TriRedundant(Strategy):
         final = self.aggregate_evaluate(self.round, replies)
         if final is not None:
             result.evaluate_metrics_clientapp[self.round] = final
+        if self._barren:
+            raise RunError(self._why_barren())
         result.arrays = to_arrays(self.blocks)
         return result
 
@@ -220,6 +228,7 @@ class TriRedundant(Strategy):
             self.recorder.record("witnessed", round=server_round, loss=mean(losses), windows=windows)
         self.seating.observe(verdicts, list(good), convicted)
         self.round = server_round
+        self._barren = 0 if good else self._barren + 1
         trained = [reply.training for _, reply in sorted(good.items()) if reply.training]
         bytes_down = sum(self.delivery.sent.of(name).num_bytes for name in self.federation.online)
         summary = round_summary(verdicts, trained, self.clock.now() - started, bytes_down, bytes_up)
@@ -257,6 +266,14 @@ class TriRedundant(Strategy):
         checked = check_reply(message, request, name, self.layout, self.recipe, lambda p: self.spill.keep(name, p))
         self.replays.check(name, checked.reply, checked.updates)
         return checked
+
+    def _why_barren(self) -> str:
+        first = self.round - self._barren + 1
+        rounds = f"round {first}" if first == self.round else f"rounds {first} to {self.round}"
+        return (
+            f"no node delivered an update that counts in {rounds}, so the model stayed as it was; every node_reply in "
+            "the run's events says why; mend that and go on with --resume"
+        )
 
     def _judge(self, round_number: int) -> tuple[str, ...]:
         if self.jury is None or self.witness is None or not self._ballots.voters:

@@ -15,7 +15,7 @@ def test_every_round_is_one_line() -> None:
     rounds = [line for line in written if line.startswith("round")]
     rest = "4.5k tokens/s  down 3 MB up 2 MB  dead experts (1): layers.1.experts.1  2.0 s"
     assert rounds == [
-        "round 0/3  bits/byte 8.0100 (perplexity 54.6)  untrained",
+        "round 0/3  bits/byte 8.0100 (perplexity 54.6)  before training",
         f"round 1/3  loss 4.0000  bits/byte 6.0100 (perplexity 54.6)  3 unanimous  {rest}",
         f"round 2/3  loss 3.0000  bits/byte 4.0100 (perplexity 54.6)  3 majority; outvoted: carol(3)  {rest}",
         f"round 3/3  loss 2.0000  bits/byte 2.0100 (perplexity 54.6)  3 majority; outvoted: carol(3)  {rest}",
@@ -23,6 +23,13 @@ def test_every_round_is_one_line() -> None:
     assert written[0] == "run demo: 3 rounds, vote majority"
     assert written[-1] == "run completed"
     assert lines.doing == "completed"
+
+
+def test_a_round_that_nobody_measured_has_its_line_too() -> None:
+    lines = RunLines()
+    written = [line for event in events() if event["event"] != "evaluated" for line in lines.feed(event)]
+    rounds = [line.split("  ")[:3] for line in written if line.startswith("round")]
+    assert rounds == [[f"round {n}/3", f"loss {5 - n}.0000", "bits/byte not measured"] for n in (1, 2, 3)]
 
 
 def test_lost_replies_refusals_and_warnings_are_shown() -> None:

@@ -166,6 +166,17 @@ def wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
     raise AssertionError(f"{url} does not answer")
 
 
+def test_weights_that_changed_after_the_commit_are_not_used(run: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for path in (run / "checkpoints").glob("*/weights.safetensors"):
+        data = bytearray(path.read_bytes())
+        data[-1] ^= 1
+        path.write_bytes(data)
+    for command in (("generate", run, "--prompt", "the "), ("export", run, "out")):
+        assert call(*command) != 0
+        assert "do not have the digest that was committed" in capfd.readouterr().err
+    assert not Path("out").exists()
+
+
 def test_prompts_come_from_files_and_standard_input(
     run: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,10 +6,12 @@ from collections.abc import Callable
 import pytest
 from safetensors.torch import load_file, save_file
 
+from server.recorder import last_checkpoint
 from server.run_folder import RunFolder
 from server.verify import verify_run
 from tests.federation import run_recipe
 from trfmoe_core.config import Recipe
+from trfmoe_core.errors import RunFolderError
 
 
 @pytest.fixture
@@ -45,4 +47,17 @@ def test_changed_weights_and_recipes_are_found(folder: RunFolder) -> None:
     folder.recipe = folder.recipe.model_copy(update={"seed": 99})
     problems = verify_run(folder).problems
     assert problems[0] == "recipe.yaml is not the recipe that entry 0 started with"
-    assert problems[1] == "the weights of round 2 do not have the digest that was committed"
+    assert "round-000002: the weights of round 2 do not have the digest that was committed" in problems[1]
+
+
+@pytest.mark.parametrize("name", ["outer.safetensors", "state.json"])
+def test_a_single_bit_of_a_checkpoint_is_missed(folder: RunFolder, name: str) -> None:
+    path = folder.checkpoints_path / "round-000002" / name
+    data = bytearray(path.read_bytes())
+    data[-2] ^= 1
+    path.write_bytes(data)
+    found = [*verify_run(folder).problems]
+    assert len(found) == 1
+    assert "round-000002" in found[0]
+    with pytest.raises(RunFolderError, match="round-000002"):
+        last_checkpoint(folder)

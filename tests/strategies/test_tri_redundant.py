@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MessageType, RecordDict
 
 from server.app import run
@@ -15,7 +16,7 @@ from strategies.messages import TrainReply, pack, pack_buffers, read_header, rea
 from tests.conftest import words
 from tests.federation import grid_of, of_kind, run_recipe
 from trfmoe_core.config import DrillConfig, Recipe
-from trfmoe_core.errors import RunFolderError
+from trfmoe_core.errors import RunError, RunFolderError
 from trfmoe_core.wire import Parcel
 
 LIAR = 3
@@ -56,6 +57,25 @@ def test_nan_crash_and_zero(tiny_recipe: Callable[..., Recipe], attack: str, sta
     column = {"nan": "invalid", "crash": "missing", "zero": "outvoted"}[attack]
     assert all(verdict[column] == ["cyd"] and verdict["accepted"] == ["ada", "bob"] for verdict in last)
     assert of_kind(events, "run_finished")[0]["outcome"] == "completed"
+
+
+@pytest.mark.parametrize(("num_rounds", "last"), [(3, 3), (9, 4)])
+def test_a_run_to_which_nobody_contributes_fails(
+    tiny_recipe: Callable[..., Recipe], num_rounds: int, last: int
+) -> None:
+    recipe = tiny_recipe(rounds={"num_rounds": num_rounds, "local_steps": 1, "nodes_deadline_s": 5.0})
+    drill = DrillConfig(attack="nan", from_round=2)
+    recipe = recipe.model_copy(update={"nodes": [n.model_copy(update={"drill": drill}) for n in recipe.nodes]})
+    with pytest.raises(RunError, match=rf"no node delivered an update that counts in rounds 2 to {last}"):
+        run_recipe(recipe)
+
+
+def test_nodes_that_all_refuse_are_not_waited_for(tiny_recipe: Callable[..., Recipe]) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("needs a machine without a CUDA device")
+    recipe = tiny_recipe(rounds={"num_rounds": 1, "nodes_deadline_s": 1000.0}, training={"device": "cuda"})
+    with pytest.raises(RunError, match=r"0 of 3 nodes .* refused: ada: ConfigError: training\.device: cuda is not on"):
+        run_recipe(recipe)
 
 
 def test_a_witness_convicts_the_liar_and_nobody_else(tiny_recipe: Callable[..., Recipe], tmp_path: Path) -> None:

@@ -132,6 +132,8 @@ def export_mixtral(model: MoETransformer, config: ModelConfig, tokenizer: "Token
         tokenizer.save(folder)
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
         (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        # Safetensors writes for the owner alone; the server of a model often runs under another account.
+        (folder / "model.safetensors").chmod((folder / "config.json").stat().st_mode)
     except (OSError, SafetensorError) as error:
         raise RunFolderError(f"cannot export to {folder}: {error}; choose a writable folder") from error
 

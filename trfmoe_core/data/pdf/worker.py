@@ -35,8 +35,9 @@ def extract(request: dict[str, Any]) -> dict[str, Any]:
         pages = Pages(name, data, request["passwords"])
         num_pages = len(pages)
     except LockedError:
-        tried = f"none of {len(request['passwords'])} passwords" if request["passwords"] else "no password is given"
-        return _result("needs-password", detail=f"encrypted; {tried} opens it")
+        count = len(request["passwords"])
+        tried = f"none of {count} passwords opens it" if count else "no password is given"
+        return _result("needs-password", detail=f"encrypted; {tried}")
     except errors as error:
         return _result("broken", detail=_describe(error))
     del data

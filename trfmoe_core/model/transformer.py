@@ -6,6 +6,7 @@ B = sequences, T = positions, N = B * T tokens, D = width, V = vocabulary, L = l
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as nnf
@@ -113,6 +114,13 @@ class MoETransformer(nn.Module):
         """Whether training keeps only each layer's input and computes the rest again for the backward pass."""
         self.sum_counts: Callable[[Tensor], Tensor] | None = None
         """Adds up the experts' slots over all devices that train on one batch together; called in training only."""
+        self._cross_entropy = linear_cross_entropy
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compiles the model but for its loss, which is made of chunks and of products that torch's compiler lacks."""
+        # Here and not above the function: the decorator imports the compiler, a second of every process.
+        self._cross_entropy = torch.compiler.disable(linear_cross_entropy)  # type: ignore[no-untyped-call]
+        super().compile(*args, **kwargs)
 
     def forward(
         self,
@@ -147,7 +155,7 @@ class MoETransformer(nn.Module):
             else:
                 mask_N = None if mask_BT is None else mask_BT.reshape(-1)
                 x_ND = x_BTD.view(-1, x_BTD.shape[-1])
-                cross_entropy = linear_cross_entropy(x_ND, self.head.weight, targets_BT.reshape(-1), mask_N)
+                cross_entropy = self._cross_entropy(x_ND, self.head.weight, targets_BT.reshape(-1), mask_N)
         weights = (self.config.balance_weight, self.config.z_loss_weight)
         return ModelOutput(logits_BTV, cross_entropy, balance, stats.z_loss.mean(), counts_LE, *weights)
 

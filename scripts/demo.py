@@ -28,8 +28,6 @@ def demo(overrides: SetOption = [], as_json: JsonOption = False) -> None:  # noq
     recipe = resolve(Path("configs/demo.yaml"), overrides, [])
     output.line(f"sample data of three owners in {SAMPLE.absolute()}")
     build_sample(SAMPLE.absolute())
-    for line in announce(recipe):
-        output.line(line)
     outcome = run_federation(recipe, output)
     folder = RunFolder.open(outcome.run_dir)
     text = _sample(folder) if outcome.history.committed else ""
@@ -42,25 +40,10 @@ def demo(overrides: SetOption = [], as_json: JsonOption = False) -> None:  # noq
     for promise, kept, detail in checks:
         mark, style = ("ok    ", None) if kept else ("FAILED", "bold red")
         output.line(f"{mark} {promise}{': ' if detail else ''}{detail}", style=style)
-    output.line(f"run folder {outcome.run_dir}")
-    output.line(f"report     {outcome.run_dir / 'report.html'}")
     code = 0 if all(kept for _, kept, _ in checks) else 1
     told = [{"check": promise, "ok": kept, "detail": detail} for promise, kept, detail in checks]
     output.result({**outcome.payload(), "checks": told, "text": PROMPT + text, "exit_code": code})
     raise typer.Exit(code)
-
-
-def announce(recipe: "Recipe") -> list[str]:
-    """Returns one line for every node that is told to misbehave."""
-    lines = []
-    for node in recipe.nodes:
-        if node.drill is not None:
-            lie = node.drill.attack.replace("_", " ")
-            if node.drill.attack == "scale":
-                lie = f"it multiplies its updates by {node.drill.factor:g}"
-            until = f" to {node.drill.to_round}" if node.drill.to_round else " on"
-            lines.append(f"drill: {node.name} is told to lie ({lie}) from round {node.drill.from_round}{until}")
-    return lines
 
 
 def judge_demo(recipe: "Recipe", history: "RunHistory", text: str) -> list[Check]:

@@ -92,7 +92,8 @@ def file_line(report: FileReport) -> str:
 def counts(files: list[FileReport]) -> str:
     """Returns, for instance, `12 files: 10 ok, 2 broken`."""
     statuses = sorted(Counter(report.status for report in files).items())
-    return f"{len(files)} files: {', '.join(f'{number} {status}' for status, number in statuses)}"
+    kinds = ", ".join(f"{number} {status}" for status, number in statuses)
+    return f"{len(files)} {'file' if len(files) == 1 else 'files'}: {kinds}"
 
 
 def _prepare(node: NodeSettings, recipe: Recipe, output: Output) -> Corpus:

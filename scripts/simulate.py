@@ -120,6 +120,8 @@ def run_federation(
     if folder is None:
         folder = new_run(recipe)
     output.line(f"run folder {folder.path}")
+    for line in announce(recipe):
+        output.line(line)
     try:
         outcome = (engine or _run)(folder, output)
     except KeyboardInterrupt:
@@ -127,6 +129,19 @@ def run_federation(
         raise
     conclude(outcome, output, command)
     return outcome
+
+
+def announce(recipe: "Recipe") -> list[str]:
+    """Returns one line for every node that is told to misbehave."""
+    lines = []
+    for node in recipe.nodes:
+        if node.drill is not None:
+            lie = node.drill.attack.replace("_", " ")
+            if node.drill.attack == "scale":
+                lie = f"it multiplies its updates by {node.drill.factor:g}"
+            until = f" to {node.drill.to_round}" if node.drill.to_round else " on"
+            lines.append(f"drill: {node.name} is told to lie ({lie}) from round {node.drill.from_round}{until}")
+    return lines
 
 
 def conclude(outcome: "Outcome", output: "Output", command: str = "simulate") -> None:

@@ -37,7 +37,7 @@ def drill(
     overrides: SetOption = [],  # noqa: B006
     as_json: JsonOption = False,
 ) -> None:
-    """Train a small model with every fault and every vote, and show what is lost. Writes docs/results/drill.md."""
+    """Train a small model with every fault and every vote, and write what is lost into docs/results/drill.md."""
     from scripts.drill.faults import QUICK
     from scripts.drill.table import markdown, payload, table
     from scripts.output import Output

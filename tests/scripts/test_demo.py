@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from scripts.demo import announce, judge_demo
+from scripts.demo import judge_demo
+from scripts.simulate import announce
 from server.history import RunHistory
 from tests.scripts.journal import events
 from trfmoe_core.config import Recipe

@@ -112,6 +112,8 @@ class LocalRun:
             recorder = RunRecorder(self.folder, self.layout, shown, self.recipe.local.keep_last)
             try:
                 self._run(recorder)
+            except ConfigError:
+                raise  # a wrong request, which says nothing about the run
             except TRFMoEError as error:
                 recorder.record("run_finished", outcome="failed", reason=str(error), rounds=None, digest=None)
                 raise

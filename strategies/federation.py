@@ -66,8 +66,8 @@ class Federation:
             elapsed = self.clock.now() - start
             if len(self.online) >= expected:
                 return
-            if len(self._refused) > expected - replication and not self._asked:
-                break  # those that are refused will not be enough by waiting
+            if len(self._refused) >= expected and not self.members and not self._asked:
+                break  # all are there and none can take part; one of them alone must not end the wait for the others
             if elapsed >= (reply_deadline_s if self._asked else nodes_deadline_s):
                 break
             self.clock.sleep(0.5)

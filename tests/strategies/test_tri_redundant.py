@@ -78,6 +78,13 @@ def test_nodes_that_all_refuse_are_not_waited_for(tiny_recipe: Callable[..., Rec
         run_recipe(recipe)
 
 
+def test_one_node_that_refuses_does_not_end_the_wait_for_the_others(tiny_recipe: Callable[..., Recipe]) -> None:
+    recipe = tiny_recipe(rounds={"num_rounds": 1, "nodes_deadline_s": 1.5})
+    nodes = [node.model_copy(update={"device": "cuda:9"}) if node.name == "ada" else node for node in recipe.nodes]
+    with pytest.raises(RunError, match=r"2 of 3 nodes can take part \(bob, cyd\) after [1-9].* refused: ada: Config"):
+        run_recipe(recipe.model_copy(update={"nodes": nodes}))
+
+
 def test_a_witness_convicts_the_liar_and_nobody_else(tiny_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
     text = tmp_path / "witness.txt"
     text.write_text(words(99, 3000))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from clients.bases import KEEP, Bases, receive
+from clients.heads import note_head
 from clients.laps import Laps
 from clients.limits import OverLimitsError, check_memory, within_limits
 from clients.node import cache_folder, state_folder
@@ -106,6 +107,7 @@ class Worker:
             WireError: when what arrived is not what was announced.
         """
         recipe, folder = self.recipe, state_folder(self.settings, request.run_id)
+        note_head(folder, request)
         if request.steps and (kept := kept_reply(folder, request, recipe)):
             self.laps.lap("state")
             return self._told(kept[0]), kept[1]

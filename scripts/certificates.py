@@ -10,6 +10,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from server.signatures import new_key
+
 AUTHORITY_DAYS = 3650
 SERVER_DAYS = 730
 LOOPBACK = ("localhost", "127.0.0.1")
@@ -70,6 +72,12 @@ def node_key_pair() -> Pair:
     )
     public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
     return Pair(private=private, public=public + b"\n")
+
+
+def signing_key_pair() -> Pair:
+    """Returns the Ed25519 key pair by which a coordinator signs its journals, PEM."""
+    private, public = new_key()
+    return Pair(private=private, public=public)
 
 
 def public_half(private: bytes) -> bytes:

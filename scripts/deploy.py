@@ -73,16 +73,15 @@ def follow(folder: "RunFolder", output: "Output", engine: "Engine") -> "Outcome"
     """
     from scripts.console import RunDisplay, RunLines
     from scripts.outcome import judge
-    from server.events import follow_events, read_events
+    from server.events import JournalReader
     from server.history import RunHistory
 
-    earlier = read_events(folder.events_path)
-    lines = RunLines(RunHistory(earlier))
+    reader = JournalReader(folder.events_path)
+    lines = RunLines(RunHistory(reader.read()))
     engine.submit()
     with RunDisplay(output, lines) as display:
-        for number, event in enumerate(follow_events(folder.events_path, engine.finished)):
-            if number >= len(earlier):
-                display.show(event)
+        for event in reader.follow(engine.finished):
+            display.show(event)
     status, details = engine.status()
     return judge(lines.history, folder.path, status, details)
 
@@ -114,9 +113,31 @@ def run(
     output.line(f"run folder {folder.path}")
     with Family() as family:
         outcome = follow(folder, output, KitRun(folder, family, kit, coordinator.superlink_port, output.line))
+    sign_ended(folder, kit, output)
     conclude(outcome, output, f"deploy run {directory}")
     output.result(outcome.payload())
     raise typer.Exit(outcome.exit_code)
+
+
+def sign_ended(folder: "RunFolder", kit: Path, output: "Output") -> None:
+    """Signs the journal of a run that has ended with the kit's key, and says so; a kit of an earlier release has none.
+
+    What hinders it is said and no more: the run itself is what it is.
+    """
+    from scripts.kit import SIGNING_KEY
+    from scripts.sign import sign_run
+    from trfmoe_core.errors import TRFMoEError
+
+    key = kit / SIGNING_KEY
+    if not key.exists():
+        output.line(f"the journal is not signed: {key} is missing")
+        return
+    try:
+        said = sign_run(folder, key).statement
+    except TRFMoEError as error:
+        output.line(f"the journal is not signed: {error}", style="bold red")
+        return
+    output.line(f"signed by {key} at entry {said.entries}, head {said.head}")
 
 
 @deploy.command()

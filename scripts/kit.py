@@ -12,7 +12,7 @@ import yaml
 from pydantic import Field
 
 from scripts import kit_files
-from scripts.certificates import Pair, new_authority, node_key_pair, server_certificate
+from scripts.certificates import Pair, new_authority, node_key_pair, server_certificate, signing_key_pair
 from trfmoe_core.atomic import write_text
 from trfmoe_core.config.load import validate
 from trfmoe_core.config.section import Name, Section
@@ -22,6 +22,7 @@ COORDINATOR_FILE = "coordinator.yaml"
 NODE_FILE = "node.yaml"
 CONNECTION_FILE = "connection.yaml"
 ALLOWED_FILE = "allowed_apps.txt"
+SIGNING_KEY, SIGNING_PUBLIC = "sign.key", "sign.pub"
 PRIVATE, PUBLIC, PROGRAM = 0o600, 0o644, 0o755
 
 
@@ -76,9 +77,14 @@ def write_kit(folder: Path, coordinator: Coordinator, prefix: str | None = None)
     write_file(folder / "authority" / "ca.crt", authority.public, PUBLIC)
     place = f"{prefix}/coordinator" if prefix else str((folder / "coordinator").absolute())
     write_coordinator(folder / "coordinator", coordinator, authority, place)
+    signing = signing_key_pair()
+    write_file(folder / "coordinator" / SIGNING_KEY, signing.private, PRIVATE)
+    write_file(folder / "coordinator" / SIGNING_PUBLIC, signing.public, PUBLIC)
+    write_file(folder / "authority" / SIGNING_PUBLIC, signing.public, PUBLIC)
     for node in coordinator.nodes:
         own = folder / "nodes" / node.name
         pair = write_node(own, node, coordinator, authority.public, f"{prefix}/node" if prefix else str(own.absolute()))
+        write_file(own / SIGNING_PUBLIC, signing.public, PUBLIC)
         write_file(folder / "coordinator" / "keys" / f"{node.name}.pub", pair.public, PUBLIC)
 
 

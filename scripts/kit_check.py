@@ -16,12 +16,14 @@ from scripts.kit import (
     CONNECTION_FILE,
     COORDINATOR_FILE,
     NODE_FILE,
+    SIGNING_KEY,
     Connection,
     Coordinator,
     allowed_apps,
     read_connection,
     read_coordinator,
 )
+from server.signatures import load_private_key
 from trfmoe_core.config import NodeSettings, load_node_file
 from trfmoe_core.errors import ConfigError, TRFMoEError
 
@@ -64,6 +66,7 @@ def _check_coordinator(folder: Path) -> Iterator[Finding]:
         return
     yield from _private(folder / "server.key")
     yield from _private(folder / "superexec.secret")
+    yield from _signing_key(folder)
     yield from _server_certificate(folder, coordinator)
     yield from _no_node_keys(folder)
     yield from _public_keys(folder, coordinator)
@@ -117,9 +120,23 @@ def _private(path: Path) -> Iterator[Finding]:
         yield well("keys", f"{path}: only its owner may read it")
 
 
+def _signing_key(folder: Path) -> Iterator[Finding]:
+    key = folder / SIGNING_KEY
+    if not key.exists():
+        remedy = f"make one: trfmoe sign RUN --new-key {key}, and give {key}.pub to the nodes' owners"
+        yield warning("keys", f"{key}: is missing, so journals are not signed", remedy)
+        return
+    yield from _private(key)
+    try:
+        load_private_key(key)
+    except ConfigError as error:
+        yield trouble("keys", str(error), "put the coordinator's own key back")
+
+
 def _no_node_keys(folder: Path) -> Iterator[Finding]:
+    own = {folder / "server.key", folder / SIGNING_KEY}
     for path in folder.rglob("*"):
-        if path.name != "server.key" and path.is_file() and path.stat().st_size < 1 << 16 and _holds_private_key(path):
+        if path not in own and path.is_file() and path.stat().st_size < 1 << 16 and _holds_private_key(path):
             remedy = "delete it here, and give its node a new key pair: a node's identity is the node's alone"
             yield trouble("keys", f"{path}: a private key in the coordinator's folder", remedy)
 

@@ -169,7 +169,9 @@ def coordinator_readme(host: str, port: int, names: list[str]) -> str:
     trfmoe deploy run . RECIPE.yaml   # one run, on whatever nodes are there
 
 Open port {port} to the nodes, and nothing else: the SuperLink listens on loopback. `*.service` are for systemd.
-Back up `server.key`, `superexec.secret` and `state.db`. `trfmoe deploy check .` and `trfmoe doctor .` find faults.
+`deploy run` signs the journal with `sign.key` when it ends; `trfmoe verify RUN --key sign.pub` checks it, here or
+at a node's owner. Back up `server.key`, `sign.key`, `superexec.secret` and `state.db`. `trfmoe deploy check .` and
+`trfmoe doctor .` find faults.
 """
 
 
@@ -182,6 +184,8 @@ def node_readme(name: str, host: str, port: int) -> str:
     ./start.sh                # or trfmoe-node.service for systemd, which starts it again
 
 `node.key` is this node's identity: keep it at mode 600 and never send it on. Your data and limits stand in `node.yaml`,
-the hashes of the code that you allow in `allowed_apps.txt`; nobody else can change them. Nothing needs to reach this
+the hashes of the code that you allow in `allowed_apps.txt`; nobody else can change them. `sign.pub` is the key by which
+the coordinator signs its journals, and `heads.jsonl` in `state` notes what it showed this node in each round:
+`trfmoe verify RUN --key sign.pub --heads FILE` compares a journal with both. Nothing needs to reach this
 machine: it calls the coordinator.
 """

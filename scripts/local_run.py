@@ -1,6 +1,6 @@
 """Training on one machine without a federation: the same trainer, journal and checkpoints, all data in one place."""
 
-import platform
+import contextlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,15 +11,14 @@ import torch
 
 from clients.node import cache_folder
 from server.checkpoint import Checkpoint
-from server.events import read_events
-from server.history import RunHistory
 from server.models import initial_model
+from server.provenance import changes, check_resumed, provenance
 from server.recorder import RunRecorder, Sink, best_round, last_checkpoint
 from server.report import write_report
 from server.run_folder import RunFolder
 from server.wandb_sink import WandbSink
 from trfmoe_core.blocks import BlockLayout, blocks_digest
-from trfmoe_core.config import NodeSettings, Recipe, recipe_hash
+from trfmoe_core.config import NodeSettings, Recipe
 from trfmoe_core.data.build import Progress
 from trfmoe_core.data.corpus import Corpus, prepare_corpus
 from trfmoe_core.data.evaluation import EvaluationSet
@@ -27,8 +26,7 @@ from trfmoe_core.data.loader import place_of, training_stream
 from trfmoe_core.data.offline import keep_offline
 from trfmoe_core.data.sources import DataEntry
 from trfmoe_core.data.tokenizer import Tokenizer, load_tokenizer
-from trfmoe_core.errors import ConfigError, TRFMoEError
-from trfmoe_core.fingerprint import code_fingerprint
+from trfmoe_core.errors import ConfigError, RunFolderError, TRFMoEError
 from trfmoe_core.model.transformer import MoETransformer
 from trfmoe_core.seeds import seed_for
 from trfmoe_core.training.device import prepare_process, resolve_precision
@@ -115,20 +113,20 @@ class LocalRun:
             except ConfigError:
                 raise  # a wrong request, which says nothing about the run
             except TRFMoEError as error:
-                recorder.record("run_finished", outcome="failed", reason=str(error), rounds=None, digest=None)
+                with contextlib.suppress(RunFolderError):  # on a full disk; what ended the run is what has to be said
+                    recorder.record("run_finished", outcome="failed", reason=str(error), rounds=None, digest=None)
                 raise
             finally:
-                write_report(self.folder.path)
+                with contextlib.suppress(OSError, RunFolderError):  # as above
+                    write_report(self.folder.path)
 
     def _run(self, recorder: RunRecorder | None) -> None:
         """Does this rank's part; `recorder` is rank 0's."""
         checkpoint = last_checkpoint(self.folder)
         self._restore(checkpoint)
         self.ranks.wait()
-        measured = RunHistory(read_events(self.folder.events_path)).evaluated
+        measured = self.folder.facts().measured
         if recorder:
-            if not self.folder.tokenizer_path.exists():
-                self.tokenizer.save(self.folder.tokenizer_path)
             self._record_start(recorder, checkpoint)
         with Interrupt() as interrupted:
             if self._due(self._evaluate_every) and self.trainer.step not in measured:
@@ -241,19 +239,22 @@ class LocalRun:
         )
 
     def _record_start(self, recorder: RunRecorder, checkpoint: Checkpoint | None) -> None:
-        started = RunHistory(read_events(self.folder.events_path)).started
+        facts = self.folder.facts()
+        first, last = facts.first, facts.started
+        origin = provenance(self.folder, self.tokenizer)
+        check_resumed(self.folder, first, origin)
         recorder.record(
             "run_started",
-            run_id=started.get("run_id") or uuid4().hex,
+            run_id=first.get("run_id") or uuid4().hex,
             name=self.recipe.name,
             mode="local",
-            recipe_hash=recipe_hash(self.recipe),
-            code_fingerprint=code_fingerprint(),
             num_rounds=self.total_steps,
             resumed_from=checkpoint and checkpoint.round,
-            versions={"python": platform.python_version(), "torch": torch.__version__},
             parameters=sum(parameter.numel() for parameter in self.parameters.values()),
+            **origin,
         )
+        for text in changes(last, origin):
+            recorder.record("warning", text=text)
         count = f" x {self.ranks.size}" if self.ranks.size > 1 else ""
         recorder.record(
             "node_joined",

@@ -18,6 +18,7 @@ from scripts.output import Output
 from scripts.plan import plan
 from scripts.report import report
 from scripts.serve import serve
+from scripts.sign import sign
 from scripts.simulate import simulate
 from scripts.train import train
 from scripts.verify import verify
@@ -43,6 +44,7 @@ app.command()(report)
 app.command()(plan)
 app.command()(drill)
 app.command()(verify)
+app.command()(sign)
 app.command()(doctor)
 app.add_typer(data, name="data")
 app.add_typer(bench, name="bench")

@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from scripts.output import Output
-from server.events import read_events
-from server.history import RunHistory
 from server.run_folder import RunFolder
 from trfmoe_core.config import Recipe
 from trfmoe_core.errors import ConfigError, RunFolderError
@@ -32,7 +30,7 @@ def resumed_run(
     if folder is None:
         output.line(f"no run of {recipe.name} below {recipe.run_root} to go on with; starting a new one")
         return None
-    started = RunHistory(read_events(folder.events_path)).started.get("mode", mode)
+    started = folder.facts().started.get("mode", mode)
     if started != mode:
         command = "train" if started == "local" else "simulate"
         raise ConfigError(f"{folder.path}: was started as a {started} run; go on with it by trfmoe {command}")

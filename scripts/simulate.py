@@ -168,11 +168,12 @@ def _run(folder: "RunFolder", output: "Output") -> "Outcome":
     from scripts.flower import FlowerSimulation, app_folder
     from scripts.outcome import judge
     from scripts.resources import simulation_resources
-    from server.events import follow_events, read_events
+    from server.events import JournalReader
     from server.history import RunHistory
 
-    earlier = read_events(folder.events_path)
-    lines = RunLines(RunHistory(earlier))
+    reader = JournalReader(folder.events_path)
+    lines = RunLines(RunHistory(reader.read()))
+    earlier = reader.head.entries
     with FlowerSimulation(folder.path / "flower.log") as flower:
         flower.submit(
             app_folder(),
@@ -181,11 +182,10 @@ def _run(folder: "RunFolder", output: "Output") -> "Outcome":
             simulation_resources(folder.recipe),
         )
         with RunDisplay(output, lines) as display:
-            for number, event in enumerate(follow_events(folder.events_path, flower.finished)):
-                if number >= len(earlier):
-                    display.show(event)
+            for event in reader.follow(flower.finished):
+                display.show(event)
         status, details = flower.status()
-        started = lines.history.started.get("seq", -1) >= len(earlier)
+        started = lines.history.started.get("seq", -1) >= earlier
     if lines.history.finished is None and not started and not details.strip("N/A"):
         details = f"the server app did not start; see {folder.path / 'flower.log'}"
     return judge(lines.history, folder.path, status, details)

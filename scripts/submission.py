@@ -1,9 +1,7 @@
 """One run on a SuperLink: registers nodes, submits the app, notices when its server app is lost, and submits again."""
 
 import contextlib
-import fcntl
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +11,6 @@ from scripts.control import Control
 from scripts.family import Family
 from scripts.flower import app_folder, flower_environment
 from scripts.kit import KitNode
-from server.events import read_events
 from server.run_folder import RunFolder
 from trfmoe_core.errors import RunError
 
@@ -98,9 +95,8 @@ class Submission:
             RunError: Flower does not take it.
         """
         settings = {"recipe": str(self.folder.path / "recipe.yaml"), "run-dir": str(self.folder.path)}
-        events = read_events(self.folder.events_path)
-        self._events_before = len(events)
-        self._committed_before = _committed(events)
+        facts = self.folder.facts()
+        self._events_before, self._committed_before = facts.entries, len(facts.committed)
         self.run_id = self.control.start(app_folder(), settings)
         self._seen, self._free_since, self._submitted_at = False, None, time.monotonic()
         self._asked_at = self._submitted_at
@@ -120,7 +116,7 @@ class Submission:
         """
         if self._status is not None:
             return True
-        if self._app_lives():
+        if self.folder.is_locked():
             self._seen, self._free_since = True, None
             return False
         now = time.monotonic()
@@ -154,7 +150,7 @@ class Submission:
             self._told_away = True
             return
         self._told_away = False
-        committed = _committed(read_events(self.folder.events_path))
+        committed = len(self.folder.facts().committed)
         self.losses = 1 if committed > self._committed_before else self.losses + 1
         if self.losses > MAX_LOSSES:
             self._status = ("lost", f"{what} {self.losses} times without a round committed; see {self._log}")
@@ -168,21 +164,8 @@ class Submission:
             self._status = ("lost", f"{what}, and no new run was taken: {error}")
 
     def _ended_in_journal(self) -> bool:
-        events = read_events(self.folder.events_path)[self._events_before :]
-        return any(event["event"] == "run_finished" for event in events)
-
-    def _app_lives(self) -> bool:
-        try:
-            descriptor = os.open(self.folder.path / "lock", os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return False
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(descriptor)
-        return False
+        finished = self.folder.facts().finished
+        return finished is not None and finished["seq"] >= self._events_before
 
     def _ask(self, until_finished: bool = False) -> tuple[str, str]:
         end = time.monotonic() + STATUS_DEADLINE_S
@@ -237,7 +220,3 @@ class KitRun:
     def status(self) -> tuple[str, str]:
         """Returns Flower's status of the finished run and details."""
         return self._submission.status()
-
-
-def _committed(events: list[dict[str, object]]) -> int:
-    return sum(event["event"] == "round_committed" for event in events)

@@ -108,7 +108,7 @@ def run_local(
             else:
                 _train_in_ranks(folder, data, device, size, history, output)
         except KeyboardInterrupt:
-            step = max(RunHistory(read_events(folder.events_path)).committed, default=0)
+            step = max(folder.facts().committed, default=0)
             output.line(f"stopped; everything up to step {step} is saved")
             output.line(resume_hint(folder.path, "train") + ("" if recipe.nodes else " and the same --pdfs"))
             raise
@@ -146,17 +146,18 @@ def _train_in_ranks(
     from scripts.console import RunDisplay, RunLines
     from scripts.simulate import resume_hint
     from scripts.train_rank import DATA
-    from server.events import follow_events, read_events
+    from server.events import JournalReader
     from trfmoe_core.errors import RunError
     from trfmoe_core.training.launch import launch
 
-    earlier, ended = len(read_events(folder.events_path)), Event()
+    reader, ended = JournalReader(folder.events_path), Event()
+    for _ in reader.read():
+        pass  # what `history` has
     with RunDisplay(output, RunLines(history)) as display:
 
         def show() -> None:
-            for number, event in enumerate(follow_events(folder.events_path, ended.is_set)):
-                if number >= earlier:
-                    display.show(event)
+            for event in reader.follow(ended.is_set):
+                display.show(event)
 
         viewer = Thread(target=show, daemon=True)
         viewer.start()

@@ -1,8 +1,6 @@
 """Flower's ServerApp: reads the recipe, opens or resumes the run folder, and lets the strategy run the rounds."""
 
 import contextlib
-import hashlib
-import platform
 from pathlib import Path
 from uuid import uuid4
 
@@ -11,8 +9,8 @@ import torch
 from flwr.app import ArrayRecord, Context
 from flwr.serverapp import Grid, ServerApp
 
-from server.events import read_events
 from server.models import initial_model
+from server.provenance import changes, check_resumed, provenance
 from server.recorder import RunRecorder, Sink, best_round, last_checkpoint
 from server.report import write_report
 from server.run_folder import RunFolder
@@ -22,11 +20,10 @@ from strategies.arrays import to_arrays
 from strategies.exchange import Clock
 from strategies.tri_redundant import TriRedundant
 from trfmoe_core.blocks import BlockLayout, Blocks, blocks_digest
-from trfmoe_core.config import load_recipe, recipe_hash
+from trfmoe_core.config import load_recipe
 from trfmoe_core.data.offline import keep_offline
 from trfmoe_core.data.tokenizer import Tokenizer, load_tokenizer
 from trfmoe_core.errors import RunFolderError, TRFMoEError
-from trfmoe_core.fingerprint import code_fingerprint
 from trfmoe_core.places import cache_home, find_recipe, home
 
 app = ServerApp()
@@ -60,10 +57,11 @@ def run(grid: Grid, folder: RunFolder, clock: Clock | None = None) -> None:
         try:
             _run(grid, folder, recorder, layout, tokenizer, arrays, clock)
         except TRFMoEError as error:
-            recorder.record("run_finished", outcome="failed", reason=str(error), rounds=None, digest=None)
+            with contextlib.suppress(RunFolderError):  # on a full disk; what ended the run is what has to be said
+                recorder.record("run_finished", outcome="failed", reason=str(error), rounds=None, digest=None)
             raise
         finally:
-            with contextlib.suppress(OSError):  # on a full disk; what ended the run is what has to be said
+            with contextlib.suppress(OSError, RunFolderError):  # as above
                 write_report(folder.path)
 
 
@@ -78,21 +76,16 @@ def _run(
 ) -> None:
     """Runs the rounds. `arrays` holds the untrained model; it is taken out, so that nobody keeps it besides."""
     recipe = folder.recipe
-    if not folder.tokenizer_path.exists():
-        tokenizer.save(folder.tokenizer_path)
+    salt = folder.witness_salt() if recipe.witness else ""
+    facts = folder.facts()
+    first, last = facts.first, facts.started
+    origin = provenance(folder, tokenizer, salt, flwr=flwr.__version__)
+    check_resumed(folder, first, origin)
     checkpoint = last_checkpoint(folder)
     if checkpoint is not None:
         arrays[0] = to_arrays(layout.gather(checkpoint.weights))
         checkpoint.weights.clear()
-    first = next((e for e in read_events(folder.events_path) if e["event"] == "run_started"), {})
     run_id = first.get("run_id") or uuid4().hex
-    salt = folder.witness_salt() if recipe.witness else ""
-    salt_digest = hashlib.sha256(salt.encode()).hexdigest() if salt else None
-    if first and first.get("witness_salt") != salt_digest:
-        raise RunFolderError(
-            f"{folder.path / 'witness.salt'}: not the secret that this run began with, so a witness would now judge "
-            "by other text; put the run's own file (or witness.salt of the recipe) back, or start a new run"
-        )
     recorder.record(
         "run_started",
         run_id=run_id,
@@ -100,14 +93,13 @@ def _run(
         mode="federated",
         vote=recipe.vote,
         vote_trunk=recipe.rule_of_trunk,
-        recipe_hash=recipe_hash(recipe),
-        code_fingerprint=code_fingerprint(),
-        witness_salt=salt_digest,
         num_rounds=recipe.rounds.num_rounds,
         resumed_from=checkpoint.round if checkpoint else None,
-        versions={"python": platform.python_version(), "torch": torch.__version__, "flwr": flwr.__version__},
         parameters=sum(spec.numel for spec in layout.specs.values()),
+        **origin,
     )
+    for text in changes(last, origin):
+        recorder.record("warning", text=text)
     witness = Witness.prepare(recipe, tokenizer, cache_home(), salt)
     strategy = TriRedundant(
         recipe=recipe,

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from trfmoe_core.atomic import new_folder
+from trfmoe_core.atomic import new_folder, remove_folder, sweep
 from trfmoe_core.errors import RunFolderError
 
 OPTIMIZER, STATE = "outer.safetensors", "state.json"
@@ -98,10 +97,35 @@ def checkpoint_rounds(root: Path) -> list[int]:
 
 
 def keep_only(root: Path, rounds: Collection[int]) -> None:
-    """Removes the checkpoints of all other rounds."""
+    """Removes the checkpoints of all other rounds; each loses its name before its first file.
+
+    Raises:
+        RunFolderError: one cannot be removed.
+    """
     for number in checkpoint_rounds(root):
         if number not in rounds:
-            shutil.rmtree(checkpoint_path(root, number))
+            path = checkpoint_path(root, number)
+            try:
+                remove_folder(path)
+            except OSError as error:
+                raise RunFolderError(
+                    f"{path}: the old checkpoint cannot be removed ({error.strerror or error}); "
+                    "mend that and go on with --resume, the last round is safe"
+                ) from error
+
+
+def sweep_checkpoints(root: Path) -> None:
+    """Removes what killed commits have left; hold the run folder's lock.
+
+    Raises:
+        RunFolderError: something cannot be removed.
+    """
+    try:
+        sweep(root)
+    except OSError as error:
+        raise RunFolderError(
+            f"{root}: what a killed commit has left cannot be removed ({error}); remove it by hand"
+        ) from error
 
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -67,7 +67,7 @@ class RunHistory:
     @property
     def best_round(self) -> int | None:
         """The round of the lowest median bits per byte."""
-        measured = {number: event["bits_per_byte"] for number, event in self.evaluated.items()}
+        measured = {n: bits for n, event in self.evaluated.items() if (bits := event["bits_per_byte"]) is not None}
         return min(measured, key=lambda number: measured[number], default=None)
 
     def dead_experts(self, round_number: int) -> list[str]:

@@ -11,8 +11,9 @@ from server.checkpoint import (
     keep_only,
     load_checkpoint,
     save_checkpoint,
+    sweep_checkpoints,
 )
-from server.events import Event, Journal, read_events
+from server.events import Event, Journal
 from server.run_folder import RunFolder
 from trfmoe_core.blocks import BlockLayout, Blocks, blocks_digest
 from trfmoe_core.errors import RunFolderError
@@ -36,6 +37,12 @@ class RunRecorder:
         self.keep_last = keep_last
         self.sinks = list(sinks)
         self.journal = Journal(folder.events_path)
+        sweep_checkpoints(folder.checkpoints_path)
+
+    def head(self) -> tuple[int, str]:
+        """Returns the number of entries in the journal and the hash of the last one."""
+        head = self.journal.head
+        return head.entries, head.hash
 
     def record(self, kind: str, **fields: Any) -> None:
         """Appends one event and shows it to the sinks."""
@@ -44,14 +51,27 @@ class RunRecorder:
             sink(event)
 
     def commit(self, round_number: int, blocks: Blocks, tensors: Blocks, state: dict[str, Any]) -> None:
-        """Writes the round's checkpoint, then the line that makes it count, then removes what is too old."""
+        """Writes the round's checkpoint, then the line that makes it count, then removes what is too old.
+
+        Raises:
+            RunFolderError: it cannot be written, or the round is committed already.
+        """
+        if round_number in self.folder.facts().committed:
+            raise RunFolderError(f"{self.folder.path}: round {round_number} is committed already")
         root = self.folder.checkpoints_path
         files = save_checkpoint(root, round_number, self.named(blocks), tensors, state)
-        self.record("round_committed", round=round_number, digest=state["digest"], files=files, **state["summary"])
+        kept = self._kept(round_number, state)
+        fields = {"round": round_number, "digest": state["digest"], "files": files, "kept": kept}
+        self.record("round_committed", **fields, **state["summary"])
+        keep_only(root, kept)
+
+    def _kept(self, round_number: int, state: dict[str, Any]) -> list[int]:
+        """Returns the rounds whose checkpoints stay: the last few, and the best if it has one."""
+        committed = self.folder.facts().committed
+        found = checkpoint_rounds(self.folder.checkpoints_path)
+        there = [number for number in found if number in committed or number == round_number]
         best = state["best"]["round"] if state.get("best") else round_number
-        keep_only(
-            root, {best, *[number for number in checkpoint_rounds(root) if number <= round_number][-self.keep_last :]}
-        )
+        return [number for number in there if number == best or number in there[-self.keep_last :]]
 
     def named(self, blocks: Blocks) -> dict[str, Any]:
         """Returns blocks as the model's named parameters."""
@@ -67,7 +87,7 @@ class RunRecorder:
 
 def committed_rounds(folder: RunFolder) -> list[int]:
     """Returns the rounds that the journal has committed, in order."""
-    return [event["round"] for event in read_events(folder.events_path) if event["event"] == "round_committed"]
+    return list(folder.facts().committed)
 
 
 def last_checkpoint(folder: RunFolder) -> Checkpoint | None:
@@ -86,10 +106,10 @@ def committed_checkpoint(folder: RunFolder, number: int) -> Checkpoint:
     Raises:
         RunFolderError: it is missing, or is not what was committed.
     """
-    for event in read_events(folder.events_path):
-        if event["event"] == "round_committed" and event["round"] == number:
-            return checked_checkpoint(folder, event)
-    raise RunFolderError(f"{folder.path}: round {number} was not committed")
+    event = folder.facts().committed.get(number)
+    if event is None:
+        raise RunFolderError(f"{folder.path}: round {number} was not committed")
+    return checked_checkpoint(folder, event)
 
 
 def checked_checkpoint(folder: RunFolder, committed: Event) -> Checkpoint:
@@ -115,9 +135,7 @@ def checked_checkpoint(folder: RunFolder, committed: Event) -> Checkpoint:
 
 def best_round(folder: RunFolder) -> int | None:
     """Returns the round of the best checkpoint that is kept: lowest median bits per byte, else the newest."""
-    kept = set(checkpoint_rounds(folder.checkpoints_path)) & set(committed_rounds(folder))
-    measured = {e["round"]: e["bits_per_byte"] for e in read_events(folder.events_path) if e["event"] == "evaluated"}
-    known = [number for number in kept if number in measured]
-    if known:
-        return min(known, key=lambda number: measured[number])
-    return max(kept, default=None)
+    facts = folder.facts()
+    kept = set(checkpoint_rounds(folder.checkpoints_path)) & set(facts.committed)
+    known = {number: bits for number in kept if (bits := facts.measured.get(number)) is not None}
+    return min(known, key=lambda number: known[number]) if known else max(kept, default=None)

@@ -12,6 +12,7 @@ from typing import Self
 
 import yaml
 
+from server.facts import RunFacts
 from trfmoe_core.atomic import write_bytes, write_text
 from trfmoe_core.config import Recipe, load_recipe, recipe_hash
 from trfmoe_core.errors import RunFolderError
@@ -25,6 +26,17 @@ class RunFolder:
     def __init__(self, path: Path, recipe: Recipe) -> None:
         self.path = path
         self.recipe = recipe
+        self._facts: RunFacts | None = None
+
+    def facts(self) -> RunFacts:
+        """Returns what the journal says by now; only what was added since the last call is read.
+
+        Raises:
+            RunFolderError: the journal cannot be read.
+        """
+        if self._facts is None:
+            self._facts = RunFacts(self.events_path)
+        return self._facts.follow()
 
     @classmethod
     def create(cls, root: Path, recipe: Recipe) -> Self:
@@ -154,6 +166,20 @@ class RunFolder:
             yield
         finally:
             os.close(descriptor)
+
+    def is_locked(self) -> bool:
+        """Whether a process holds the folder now. Changes nothing."""
+        try:
+            descriptor = os.open(self.path / "lock", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
 
 
 def _numbers(root: Path, name: str) -> list[int]:

@@ -1,67 +1,323 @@
-"""Checks a run folder offline: the journal's chain, the recipe's hash, and the digests of the checkpoints."""
+"""Checks a run folder offline: the journal's chain, and that all it names is there with the digest it was given.
+
+The chain shows what was changed in its middle. That the last line was edited, that lines were cut from the end, or that
+all of it was written anew shows only by something kept elsewhere: a head that somebody noted, or a signature.
+"""
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import yaml
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from server.checkpoint import checkpoint_rounds
-from server.events import GENESIS, Event
+from server.entries import GENESIS, Event, plain
+from server.events import JournalReader
+from server.models import run_tokenizer
+from server.noted_heads import NotedHead
+from server.provenance import file_digest
 from server.recorder import checked_checkpoint
 from server.run_folder import RunFolder
-from trfmoe_core.config import recipe_hash
-from trfmoe_core.errors import RunFolderError
+from server.signatures import key_text, read_signatures
+from trfmoe_core.errors import RunFolderError, TRFMoEError
+
+_LOOKS = 3
+"""Looks at a run that goes on meanwhile, before what does not fit counts as a problem."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Verification:
-    """What was found. `problems` is empty when everything fits; the first is the first broken entry."""
+    """What was found.
 
-    events: int
-    checkpoints: list[int]
-    problems: list[str]
-
-
-def verify_run(folder: RunFolder) -> Verification:
-    """Returns whether journal and checkpoints of a run are as they were written.
-
-    The chain shows changed, removed and inserted entries; a cut at the end shows only by a missing `run_finished`.
+    Attributes:
+        events: Entries in the chain.
+        head: Hash of the last of them; zeros where there is none.
+        finished: Whether a `run_finished` follows the last `run_started`.
+        checkpoints: Rounds whose checkpoints are as committed.
+        problems: What does not fit; the first is the first broken entry. Empty when everything fits.
+        notes: What could not be checked, and what was found besides.
     """
-    events, problems = _check_chain(folder)
-    committed = {event["round"]: event for event in events if event.get("event") == "round_committed"}
-    for event in events:
-        if event.get("event") == "run_started" and event.get("recipe_hash") != recipe_hash(folder.recipe):
-            problems.append(f"recipe.yaml is not the recipe that entry {event['seq']} started with")
+
+    events: int = 0
+    head: str = GENESIS
+    finished: bool = False
+    checkpoints: list[int] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def verify_run(
+    folder: RunFolder,
+    *,
+    head: str | None = None,
+    noted: Sequence[NotedHead] = (),
+    key: Ed25519PublicKey | None = None,
+) -> Verification:
+    """Returns whether journal, checkpoints and other files of a run are as they were written.
+
+    Args:
+        folder: The run.
+        head: A head of this journal that was noted earlier.
+        noted: Heads that nodes noted.
+        key: Whose signature must be there and fit.
+    """
+    for _ in range(_LOOKS):
+        found, events, hashes = _look(folder)
+        if not found.problems or _look_at_chain(folder)[2] == hashes:
             break
-    checked = []
-    for number in checkpoint_rounds(folder.checkpoints_path):
-        if number not in committed:
-            problems.append(f"round {number} has a checkpoint and no round_committed entry")
-            continue
-        try:
-            checked_checkpoint(folder, committed[number])
-        except RunFolderError as error:
-            problems.append(str(error))
-            continue
-        checked.append(number)
-    return Verification(events=len(events), checkpoints=checked, problems=problems)
+    if events:
+        _check_heads(found, hashes, head, noted, events)
+        _check_signatures(found, folder, hashes, events, key)
+    return found
 
 
-def _check_chain(folder: RunFolder) -> tuple[list[Event], list[str]]:
-    try:
-        lines = folder.events_path.read_bytes().splitlines()
-    except OSError as error:
-        return [], [f"{folder.events_path}: cannot be read ({error.strerror})"]
+def _look(folder: RunFolder) -> tuple[Verification, list[Event], list[str]]:
+    """Checks what needs no knowledge from elsewhere; returns also the chain's events and their hashes."""
+    events, broken, hashes = _look_at_chain(folder)
+    found = Verification(events=len(events), head=hashes[-1] if hashes else GENESIS)
+    found.problems += [broken] if broken else []
+    if not events:
+        found.problems = found.problems or [f"{folder.events_path}: holds no entry, so there is nothing to verify"]
+        return found, events, hashes
+    started, finished = _of_kind(events, "run_started"), _of_kind(events, "run_finished")
+    found.finished = bool(finished) and (not started or finished[-1]["seq"] > started[-1]["seq"])
+    if not broken and not folder.is_locked():
+        _check_rest(found, folder)
+    _check_starts(found, folder, started)
+    _check_rounds(found, folder, _of_kind(events, "round_committed"))
+    if found.finished:
+        _check_end(found, finished[-1], _of_kind(events, "round_committed"))
+    return found, events, hashes
+
+
+def _look_at_chain(folder: RunFolder) -> tuple[list[Event], str, list[str]]:
+    """Returns the events of the unbroken part, what breaks it, and the hash of every line."""
     events: list[Event] = []
-    previous = GENESIS
-    for number, line in enumerate(lines):
+    hashes: list[str] = []
+    reader = JournalReader(folder.events_path, chained=True)
+    try:
+        for event in reader.read():
+            events.append(event)
+            hashes.append(reader.head.hash)
+    except RunFolderError as error:
+        return events, str(error).removeprefix(f"{folder.events_path}: "), hashes
+    return events, "", hashes
+
+
+def _check_rest(found: Verification, folder: RunFolder) -> None:
+    """A crash leaves a last line that is no entry; the journal of a run that ended has none."""
+    data = folder.events_path.read_bytes()
+    if data.count(b"\n") == found.events and data.endswith(b"\n"):
+        return
+    text = f"entry {found.events} is cut short or no JSON"
+    if found.finished:
+        found.problems.append(f"{text}, and follows the end of the run")
+    else:
+        found.notes.append(f"{text}: a crash leaves that, and going on removes it")
+
+
+def _check_starts(found: Verification, folder: RunFolder, started: list[Event]) -> None:
+    if not started:
+        found.problems.append("the journal has no run_started entry")
+        return
+    recipe = _recipe_hash(folder)
+    for event in started:
+        if event.get("recipe_hash") != recipe:
+            found.problems.append(f"recipe.yaml is not the recipe that entry {event['seq']} started with")
+            break
+    if len({str(event.get("run_id")) for event in started}) > 1:
+        found.problems.append("the run_started entries are of different runs")
+    last = started[-1]
+    for name, label, digest in (
+        ("tokenizer_fingerprint", "tokenizer", _tokenizer_digest),
+        ("imported_weights", "imported.safetensors", _imported_digest),
+        ("witness_salt", "witness.salt", _salt_digest),
+    ):
+        if name not in last:
+            found.notes.append(f"{label}: not checked, the run's release did not record a digest")
+            continue
+        if any(event[name] != last[name] for event in started if name in event):
+            found.problems.append(f"{label}: the run_started entries name different digests")
         try:
-            event = json.loads(line)
-        except ValueError:
-            return events, [f"entry {number} is no JSON"]
-        if not isinstance(event, dict) or event.get("seq") != number:
-            return events, [f"entry {number} has the number {event.get('seq') if isinstance(event, dict) else None}"]
-        if event.get("prev") != previous:
-            return events, [f"entry {number} does not follow from the one before: either of the two was changed"]
-        previous = hashlib.sha256(line).hexdigest()
-        events.append(event)
-    return events, []
+            fits = digest(folder, last[name]) == last[name]
+        except (TRFMoEError, OSError, ValueError) as error:
+            found.problems.append(f"{label}: {error}")
+            continue
+        if not fits:
+            found.problems.append(f"{label}: is not what entry {last['seq']} started with")
+
+
+def _check_rounds(found: Verification, folder: RunFolder, commits: list[Event]) -> None:
+    committed: dict[int, Event] = {}
+    for event in commits:
+        number = event.get("round")
+        if not isinstance(number, int) or not isinstance(event.get("digest"), str):
+            found.problems.append(f"entry {event['seq']} commits no round")
+            continue
+        if number <= max(committed, default=0):
+            found.problems.append(f"entry {event['seq']} commits round {number} after round {max(committed)}")
+        committed[number] = event
+    last = max(committed, default=0)
+    there = checkpoint_rounds(folder.checkpoints_path)
+    for number in there:
+        if number in committed:
+            _check_checkpoint(found, folder, committed[number])
+        elif number > last and not found.finished and number == max(there) and sum(n > last for n in there) == 1:
+            found.notes.append(f"round {number} has a checkpoint and no round_committed entry yet: it did not end")
+        else:
+            found.problems.append(f"round {number} has a checkpoint and no round_committed entry")
+    if not committed:
+        return
+    kept = commits[-1].get("kept")
+    if isinstance(kept, list):
+        missing = [number for number in kept if number not in there]
+    else:
+        found.notes.append(
+            "which checkpoints are kept was not recorded by the run's release: only the last is required"
+        )
+        missing = [number for number in [last] if number not in there]
+    found.problems += [
+        f"round {number} has no checkpoint, and entry {commits[-1]['seq']} keeps it" for number in missing
+    ]
+
+
+def _check_checkpoint(found: Verification, folder: RunFolder, committed: Event) -> None:
+    number = committed["round"]
+    try:
+        state = checked_checkpoint(folder, committed).state
+    except TRFMoEError as error:
+        found.problems.append(str(error))
+        return
+    summary = plain(state.get("summary") or {})
+    changed = [name for name, value in summary.items() if committed.get(name) != value]
+    if changed or state.get("digest") != committed["digest"]:
+        what = ", ".join(changed) or "digest"
+        found.problems.append(f"entry {committed['seq']} and the checkpoint of round {number} differ in {what}")
+        return
+    found.checkpoints.append(number)
+
+
+def _check_end(found: Verification, finished: Event, commits: list[Event]) -> None:
+    if finished.get("outcome") != "completed":
+        return
+    last = commits[-1] if commits else {}
+    for name, value in (("rounds", last.get("round")), ("digest", last.get("digest"))):
+        if last and finished.get(name) != value:
+            found.problems.append(f"entry {finished['seq']} ends the run with another {name} than was committed last")
+
+
+def _check_heads(
+    found: Verification, hashes: list[str], head: str | None, noted: Sequence[NotedHead], events: list[Event]
+) -> None:
+    if head is not None:
+        if head not in hashes:
+            found.problems.append(f"--head {head[:16]}...: no entry has this hash: rewritten, edited or cut since")
+        else:
+            found.notes.append(f"--head: is entry {hashes.index(head)}; {_follow(hashes.index(head) + 1, hashes)}")
+    run_id = str(events[0].get("run_id"))
+    for source in dict.fromkeys(note.source for note in noted):
+        ours = [note for note in noted if note.source == source and note.run_id == run_id]
+        wrong = [note for note in ours if not _in_chain(note.entries, note.head, hashes)]
+        if wrong:
+            first = wrong[0]
+            found.problems.append(
+                f"{source}: {len(wrong)} of {len(ours)} noted heads are not in this journal, the first in round "
+                f"{first.round} after {first.entries} entries: rewritten, or cut since"
+            )
+        elif ours:
+            last = max(ours, key=lambda note: note.entries)
+            found.notes.append(f"{source}: {len(ours)} noted heads fit; {_follow(last.entries, hashes)}")
+        else:
+            found.problems.append(f"{source}: notes no head of this run ({run_id}), so nothing was compared")
+
+
+def _check_signatures(
+    found: Verification, folder: RunFolder, hashes: list[str], events: list[Event], key: Ed25519PublicKey | None
+) -> None:
+    try:
+        signatures = read_signatures(folder.path)
+    except RunFolderError as error:
+        (found.notes if key is None else found.problems).append(str(error))
+        return
+    if key is None:
+        if signatures:
+            found.notes.append(f"{len(signatures)} signatures are there and were not checked; give --key PUBLIC")
+        return
+    mine = [signature for signature in signatures if signature.public_key == key_text(key)]
+    if not mine:
+        found.problems.append(
+            f"none of the {len(signatures)} signatures is by this key" if signatures else "the journal is not signed"
+        )
+        return
+    start = _of_kind(events, "run_started")
+    about = (start[0].get("run_id"), start[0].get("recipe_hash")) if start else (None, None)
+    for signature in mine:
+        said = signature.statement
+        if not signature.verifies(key):
+            found.problems.append(f"the signature at entry {said.entries} is broken: it or what it says was changed")
+        elif (said.run_id, said.recipe_hash) != about:
+            found.problems.append(f"the signature at entry {said.entries} is of another run ({said.run_id})")
+        elif not _in_chain(said.entries, said.head, hashes):
+            found.problems.append(
+                f"the journal that was signed at entry {said.entries} is not this one: rewritten, or cut since"
+            )
+    last = max(mine, key=lambda signature: signature.statement.entries).statement
+    when = datetime.fromtimestamp(last.time, UTC).isoformat(timespec="seconds") if 0 <= last.time < 1e11 else "?"
+    if not found.problems:
+        found.notes.append(f"signed at entry {last.entries} on {when}; {_follow(last.entries, hashes)}")
+    others = len(signatures) - len(mine)
+    if others:
+        found.notes.append(f"{others} signatures are by other keys and were not checked")
+
+
+def _follow(entries: int, hashes: list[str]) -> str:
+    count = len(hashes) - entries
+    return f"{count} {'entry follows' if count == 1 else 'entries follow'}" if count else "nothing follows"
+
+
+def _in_chain(entries: int, head: str, hashes: list[str]) -> bool:
+    return (hashes[entries - 1] if 0 < entries <= len(hashes) else GENESIS if entries == 0 else None) == head
+
+
+def _of_kind(events: list[Event], kind: str) -> list[Event]:
+    return [event for event in events if event["event"] == kind]
+
+
+def _recipe_hash(folder: RunFolder) -> str:
+    """Returns the hash of the file's own keys: a later release may know more, and would give another."""
+    try:
+        raw = yaml.safe_load((folder.path / "recipe.yaml").read_text(encoding="utf-8"))
+        text = json.dumps(raw, sort_keys=True, separators=(",", ":"))
+    except (OSError, ValueError, TypeError, yaml.YAMLError, RecursionError):
+        return ""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _tokenizer_digest(folder: RunFolder, recorded: object) -> str | None:
+    if not folder.tokenizer_path.is_dir():
+        raise RunFolderError("the run's own copy is missing")
+    return run_tokenizer(folder).fingerprint
+
+
+def _imported_digest(folder: RunFolder, recorded: object) -> str | None:
+    if not folder.imported_path.exists():
+        if recorded is not None:
+            raise RunFolderError("is missing")
+        return None
+    return file_digest(folder.imported_path)
+
+
+def _salt_digest(folder: RunFolder, recorded: object) -> str | None:
+    witness = folder.recipe.witness
+    if witness is None:
+        return None
+    salt = witness.salt
+    if not salt:
+        path = folder.path / "witness.salt"
+        if not path.is_file():
+            raise RunFolderError("is missing")
+        salt = path.read_text(encoding="ascii").strip()
+    return hashlib.sha256(salt.encode()).hexdigest()

@@ -54,6 +54,7 @@ class Delivery:
         self._has: dict[str, str] = {}
         self._phase: Phase = "train"
         self._round = 0
+        self._head: tuple[int, str] | None = None
         self._broadcast: Broadcast | None = None
         self._exchange: Exchange | None = None
 
@@ -91,11 +92,13 @@ class Delivery:
             recipe=self._described.recipe,
             index=sent.index,
             against=sent.against,
+            journal_entries=self._head[0] if self._head else 0,
+            journal_head=self._head[1] if self._head else None,
         )
 
     def messages(self, grid: Grid, phase: Phase, round_number: int, arrays: ArrayRecord) -> list[Message]:
         """Begins a phase of a round: one message a node that is online and free; the others are recorded as missing."""
-        self._phase, self._round = phase, round_number
+        self._phase, self._round, self._head = phase, round_number, self._recorder.head()
         exchange = self._exchange_of(grid)
         seated = self._seating.placement.nodes
         online = self._federation.online

@@ -72,6 +72,8 @@ class TrainRequest(Section):
     recipe: dict[str, Any]
     index: str
     against: Digest | None = Field(None, description="base digest of what the parcel is the difference to")
+    journal_entries: Count = Field(0, description="entries in the coordinator's journal when the round began")
+    journal_head: Digest | None = Field(None, description="hash of the last of them; nodes note it for comparison")
 
 
 class Evaluation(Section):

@@ -13,3 +13,6 @@ class Recorder(Protocol):
 
     def commit(self, round_number: int, blocks: Blocks, tensors: Blocks, state: dict[str, Any]) -> None:
         """Makes the result of a round, and all else that the next one starts from, durable."""
+
+    def head(self) -> tuple[int, str]:
+        """Returns the number of events so far and the hash that they end in, 64 hexadecimal digits."""

@@ -18,6 +18,11 @@ def cache_home() -> Path:
     return Path(os.environ.get("TRFMOE_CACHE") or platformdirs.user_cache_dir("trfmoe"))
 
 
+def config_home() -> Path:
+    """Returns the user's folder for what stays: `TRFMOE_CONFIG`, else the platform's."""
+    return Path(os.environ.get("TRFMOE_CONFIG") or platformdirs.user_config_dir("trfmoe"))
+
+
 def find_recipe(path: str) -> Path:
     """Returns a recipe's path: as given, or among the app's own files, where `configs/` travels with it."""
     given = home() / path

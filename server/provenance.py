@@ -10,7 +10,6 @@ import torch
 from server.events import Event
 from server.models import run_tokenizer
 from server.run_folder import RunFolder
-from trfmoe_core.config import recipe_hash
 from trfmoe_core.data.tokenizer import Tokenizer
 from trfmoe_core.errors import RunFolderError
 from trfmoe_core.fingerprint import code_fingerprint
@@ -47,9 +46,10 @@ def provenance(folder: RunFolder, tokenizer: Tokenizer, salt: str = "", **versio
     if run_tokenizer(folder).fingerprint != tokenizer.fingerprint:
         raise RunFolderError(f"{folder.tokenizer_path}: not the same as the recipe's data.tokenizer; put it back")
     return {
-        "recipe_hash": recipe_hash(folder.recipe),
+        "recipe_hash": folder.recipe_digest(),
         "code_fingerprint": code_fingerprint(),
         "tokenizer_fingerprint": tokenizer.fingerprint,
+        "tokenizer_files": tokenizer_files(folder),
         "imported_weights": file_digest(folder.imported_path) if folder.imported_path.exists() else None,
         "witness_salt": hashlib.sha256(salt.encode()).hexdigest() if salt else None,
         "versions": {"python": platform.python_version(), "torch": torch.__version__, **versions},
@@ -78,6 +78,16 @@ def changes(last: Event, now: dict[str, Any]) -> list[str]:
         if before.get(name, version) != version:
             found.append(f"the run goes on with another version of {name}: {before[name]} then, {version} now")
     return found
+
+
+def tokenizer_files(folder: RunFolder) -> dict[str, str]:
+    """Returns the SHA-256 of every file of the run's own copy of its tokenizer.
+
+    Raises:
+        RunFolderError: one cannot be read.
+    """
+    paths = [path for path in sorted(folder.tokenizer_path.rglob("*")) if not path.is_dir()]
+    return {path.relative_to(folder.tokenizer_path).as_posix(): file_digest(path) for path in paths}
 
 
 def file_digest(path: Path) -> str:

@@ -37,7 +37,7 @@ class RunRecorder:
         self.keep_last = keep_last
         self.sinks = list(sinks)
         self.journal = Journal(folder.events_path)
-        sweep_checkpoints(folder.checkpoints_path)
+        self._tidy()
 
     def head(self) -> tuple[int, str]:
         """Returns the number of entries in the journal and the hash of the last one."""
@@ -64,6 +64,13 @@ class RunRecorder:
         fields = {"round": round_number, "digest": state["digest"], "files": files, "kept": kept}
         self.record("round_committed", **fields, **state["summary"])
         keep_only(root, kept)
+
+    def _tidy(self) -> None:
+        """Removes what a killed commit has left: its temporary folders, and checkpoints that its line does not keep."""
+        root, committed = self.folder.checkpoints_path, self.folder.facts().committed
+        sweep_checkpoints(root)
+        kept = committed[max(committed)].get("kept", committed) if committed else ()
+        keep_only(root, [number for number in checkpoint_rounds(root) if number in kept or number not in committed])
 
     def _kept(self, round_number: int, state: dict[str, Any]) -> list[int]:
         """Returns the rounds whose checkpoints stay: the last few, and the best if it has one."""

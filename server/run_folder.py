@@ -1,6 +1,8 @@
 """One folder a run: recipe, journal, checkpoints, tokenizer, report. One coordinator at a time writes it."""
 
 import fcntl
+import hashlib
+import json
 import os
 import re
 import secrets
@@ -131,6 +133,22 @@ class RunFolder:
         text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
         write_text(self.path / "recipe.sha256", recipe_hash(recipe) + "\n")
         write_text(self.path / "recipe.yaml", text)
+
+    def recipe_digest(self) -> str:
+        """Returns the hash of the saved recipe, as `recipe_hash` gives it in the release that saved it.
+
+        A later release may know more keys, and its hash of the same recipe would be another.
+
+        Raises:
+            RunFolderError: the file cannot be read.
+        """
+        path = self.path / "recipe.yaml"
+        try:
+            raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+            text = json.dumps(raw, sort_keys=True, separators=(",", ":"))
+        except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
+            raise RunFolderError(f"{path}: cannot be read ({error})") from error
+        return hashlib.sha256(text.encode()).hexdigest()
 
     @contextmanager
     def lock(self, patience_s: float = _LOCK_PATIENCE_S) -> Iterator[None]:

@@ -5,12 +5,10 @@ all of it was written anew shows only by something kept elsewhere: a head that s
 """
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from server.checkpoint import checkpoint_rounds
@@ -18,7 +16,7 @@ from server.entries import GENESIS, Event, plain
 from server.events import JournalReader
 from server.models import run_tokenizer
 from server.noted_heads import NotedHead
-from server.provenance import file_digest
+from server.provenance import file_digest, tokenizer_files
 from server.recorder import checked_checkpoint
 from server.run_folder import RunFolder
 from server.signatures import key_text, read_signatures
@@ -123,7 +121,7 @@ def _check_starts(found: Verification, folder: RunFolder, started: list[Event]) 
     if not started:
         found.problems.append("the journal has no run_started entry")
         return
-    recipe = _recipe_hash(folder)
+    recipe = folder.recipe_digest()
     for event in started:
         if event.get("recipe_hash") != recipe:
             found.problems.append(f"recipe.yaml is not the recipe that entry {event['seq']} started with")
@@ -133,6 +131,7 @@ def _check_starts(found: Verification, folder: RunFolder, started: list[Event]) 
     last = started[-1]
     for name, label, digest in (
         ("tokenizer_fingerprint", "tokenizer", _tokenizer_digest),
+        ("tokenizer_files", "tokenizer's files", _tokenizer_files),
         ("imported_weights", "imported.safetensors", _imported_digest),
         ("witness_salt", "witness.salt", _salt_digest),
     ):
@@ -286,20 +285,14 @@ def _of_kind(events: list[Event], kind: str) -> list[Event]:
     return [event for event in events if event["event"] == kind]
 
 
-def _recipe_hash(folder: RunFolder) -> str:
-    """Returns the hash of the file's own keys: a later release may know more, and would give another."""
-    try:
-        raw = yaml.safe_load((folder.path / "recipe.yaml").read_text(encoding="utf-8"))
-        text = json.dumps(raw, sort_keys=True, separators=(",", ":"))
-    except (OSError, ValueError, TypeError, yaml.YAMLError, RecursionError):
-        return ""
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def _tokenizer_digest(folder: RunFolder, recorded: object) -> str | None:
     if not folder.tokenizer_path.is_dir():
         raise RunFolderError("the run's own copy is missing")
     return run_tokenizer(folder).fingerprint
+
+
+def _tokenizer_files(folder: RunFolder, recorded: object) -> dict[str, str]:
+    return tokenizer_files(folder)
 
 
 def _imported_digest(folder: RunFolder, recorded: object) -> str | None:

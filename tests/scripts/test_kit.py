@@ -33,7 +33,7 @@ def private_files(folder: Path) -> list[Path]:
 def test_private_keys_are_the_owners_alone(kit: Path) -> None:
     files = {str(path.relative_to(kit)) for path in private_files(kit)}
     nodes = {f"nodes/{node.name}/node.key" for node in NODES}
-    assert files == {"authority/ca.key", "coordinator/server.key", *nodes}
+    assert files == {"authority/ca.key", "coordinator/server.key", "coordinator/sign.key", *nodes}
     assert all(path.stat().st_mode & 0o777 == 0o600 for path in private_files(kit))
     assert (kit / "coordinator" / "superexec.secret").stat().st_mode & 0o777 == 0o600
 

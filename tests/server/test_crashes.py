@@ -1,6 +1,7 @@
 """A coordinator that dies between any two operations on files leaves a run that opens, goes on and verifies."""
 
 import os
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,26 @@ def test_dying_between_any_two_operations(tmp_path: Path, can_exchange: bool, la
         assert {entry.name[0] for entry in (path / "checkpoints").iterdir()} == {"r"}
         length += 1
     assert length > 15 * last
+
+
+def test_files_that_may_not_grow_end_a_run_clearly_and_it_goes_on_later(tmp_path: Path) -> None:
+    """RLIMIT_FSIZE stands for a full disk: real writes fail, in the journal and in every file of a checkpoint."""
+    refused = 0
+    for limit in range(1, 3000, 59):
+        path = RunFolder.create(tmp_path / "runs", RECIPE).path
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        try:
+            go_on(path)
+        except RunFolderError as error:
+            assert "free space" in str(error)
+            refused += 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        go_on(path)
+        found = verify_run(RunFolder(path, RECIPE))
+        assert (found.problems, found.finished, found.checkpoints) == ([], True, [2, 3]), limit
+    assert refused > 20
 
 
 def test_a_committed_round_is_never_written_again(tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ def _parse(line: bytes, number: int, path: Path) -> Signature:
         raise RunFolderError(f"{path}: line {number} is no signature; put the run's own file back") from error
     texts = (statement.run_id, statement.head, statement.recipe_hash, signature.public_key, signature.signature)
     counts = isinstance(statement.entries, int) and isinstance(statement.time, (int, float))
-    if not counts or not all(isinstance(text, str) and text.isascii() for text in texts):
+    if not counts or not all(isinstance(text, str) for text in texts):
         raise RunFolderError(f"{path}: line {number} is no signature; put the run's own file back")
     return signature
 

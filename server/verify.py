@@ -7,19 +7,18 @@ all of it was written anew shows only by something kept elsewhere: a head that s
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from server.checkpoint import checkpoint_rounds
 from server.entries import GENESIS, Event, plain
 from server.events import JournalReader
+from server.evidence import Chain, check_heads, check_signatures
 from server.models import run_tokenizer
 from server.noted_heads import NotedHead
 from server.provenance import file_digest, tokenizer_files
 from server.recorder import checked_checkpoint
 from server.run_folder import RunFolder
-from server.signatures import key_text, read_signatures
 from trfmoe_core.errors import RunFolderError, TRFMoEError
 
 _LOOKS = 3
@@ -67,8 +66,11 @@ def verify_run(
         if not found.problems or _look_at_chain(folder)[2] == hashes:
             break
     if events:
-        _check_heads(found, hashes, head, noted, events)
-        _check_signatures(found, folder, hashes, events, key)
+        first = next(iter(_of_kind(events, "run_started")), {})
+        chain = Chain(hashes=hashes, run_id=first.get("run_id"), recipe_hash=first.get("recipe_hash"))
+        for problems, notes in (check_heads(chain, head, noted), check_signatures(folder.path, chain, key)):
+            found.problems += problems
+            found.notes += notes
     return found
 
 
@@ -85,7 +87,7 @@ def _look(folder: RunFolder) -> tuple[Verification, list[Event], list[str]]:
     if not broken and not folder.is_locked():
         _check_rest(found, folder)
     _check_starts(found, folder, started)
-    _check_rounds(found, folder, _of_kind(events, "round_committed"))
+    _check_rounds(found, folder, events)
     if found.finished:
         _check_end(found, finished[-1], _of_kind(events, "round_committed"))
     return found, events, hashes
@@ -119,7 +121,7 @@ def _check_rest(found: Verification, folder: RunFolder) -> None:
 
 def _check_starts(found: Verification, folder: RunFolder, started: list[Event]) -> None:
     if not started:
-        found.problems.append("the journal has no run_started entry")
+        found.notes.append("the run has not begun: the journal has no run_started entry")
         return
     recipe = folder.recipe_digest()
     for event in started:
@@ -149,8 +151,9 @@ def _check_starts(found: Verification, folder: RunFolder, started: list[Event]) 
             found.problems.append(f"{label}: is not what entry {last['seq']} started with")
 
 
-def _check_rounds(found: Verification, folder: RunFolder, commits: list[Event]) -> None:
+def _check_rounds(found: Verification, folder: RunFolder, events: list[Event]) -> None:
     committed: dict[int, Event] = {}
+    commits = _of_kind(events, "round_committed")
     for event in commits:
         number = event.get("round")
         if not isinstance(number, int) or not isinstance(event.get("digest"), str):
@@ -170,6 +173,8 @@ def _check_rounds(found: Verification, folder: RunFolder, commits: list[Event]) 
             found.problems.append(f"round {number} has a checkpoint and no round_committed entry")
     if not committed:
         return
+    if not any(event["event"] == "run_started" for event in events):
+        found.problems.append("the journal commits rounds and has no run_started entry")
     kept = commits[-1].get("kept")
     if isinstance(kept, list):
         missing = [number for number in kept if number not in there]
@@ -206,79 +211,6 @@ def _check_end(found: Verification, finished: Event, commits: list[Event]) -> No
     for name, value in (("rounds", last.get("round")), ("digest", last.get("digest"))):
         if last and finished.get(name) != value:
             found.problems.append(f"entry {finished['seq']} ends the run with another {name} than was committed last")
-
-
-def _check_heads(
-    found: Verification, hashes: list[str], head: str | None, noted: Sequence[NotedHead], events: list[Event]
-) -> None:
-    if head is not None:
-        if head not in hashes:
-            found.problems.append(f"--head {head[:16]}...: no entry has this hash: rewritten, edited or cut since")
-        else:
-            found.notes.append(f"--head: is entry {hashes.index(head)}; {_follow(hashes.index(head) + 1, hashes)}")
-    run_id = str(events[0].get("run_id"))
-    for source in dict.fromkeys(note.source for note in noted):
-        ours = [note for note in noted if note.source == source and note.run_id == run_id]
-        wrong = [note for note in ours if not _in_chain(note.entries, note.head, hashes)]
-        if wrong:
-            first = wrong[0]
-            found.problems.append(
-                f"{source}: {len(wrong)} of {len(ours)} noted heads are not in this journal, the first in round "
-                f"{first.round} after {first.entries} entries: rewritten, or cut since"
-            )
-        elif ours:
-            last = max(ours, key=lambda note: note.entries)
-            found.notes.append(f"{source}: {len(ours)} noted heads fit; {_follow(last.entries, hashes)}")
-        else:
-            found.problems.append(f"{source}: notes no head of this run ({run_id}), so nothing was compared")
-
-
-def _check_signatures(
-    found: Verification, folder: RunFolder, hashes: list[str], events: list[Event], key: Ed25519PublicKey | None
-) -> None:
-    try:
-        signatures = read_signatures(folder.path)
-    except RunFolderError as error:
-        (found.notes if key is None else found.problems).append(str(error))
-        return
-    if key is None:
-        if signatures:
-            found.notes.append(f"{len(signatures)} signatures are there and were not checked; give --key PUBLIC")
-        return
-    mine = [signature for signature in signatures if signature.public_key == key_text(key)]
-    if not mine:
-        found.problems.append(
-            f"none of the {len(signatures)} signatures is by this key" if signatures else "the journal is not signed"
-        )
-        return
-    start = _of_kind(events, "run_started")
-    about = (start[0].get("run_id"), start[0].get("recipe_hash")) if start else (None, None)
-    for signature in mine:
-        said = signature.statement
-        if not signature.verifies(key):
-            found.problems.append(f"the signature at entry {said.entries} is broken: it or what it says was changed")
-        elif (said.run_id, said.recipe_hash) != about:
-            found.problems.append(f"the signature at entry {said.entries} is of another run ({said.run_id})")
-        elif not _in_chain(said.entries, said.head, hashes):
-            found.problems.append(
-                f"the journal that was signed at entry {said.entries} is not this one: rewritten, or cut since"
-            )
-    last = max(mine, key=lambda signature: signature.statement.entries).statement
-    when = datetime.fromtimestamp(last.time, UTC).isoformat(timespec="seconds") if 0 <= last.time < 1e11 else "?"
-    if not found.problems:
-        found.notes.append(f"signed at entry {last.entries} on {when}; {_follow(last.entries, hashes)}")
-    others = len(signatures) - len(mine)
-    if others:
-        found.notes.append(f"{others} signatures are by other keys and were not checked")
-
-
-def _follow(entries: int, hashes: list[str]) -> str:
-    count = len(hashes) - entries
-    return f"{count} {'entry follows' if count == 1 else 'entries follow'}" if count else "nothing follows"
-
-
-def _in_chain(entries: int, head: str, hashes: list[str]) -> bool:
-    return (hashes[entries - 1] if 0 < entries <= len(hashes) else GENESIS if entries == 0 else None) == head
 
 
 def _of_kind(events: list[Event], kind: str) -> list[Event]:

@@ -81,8 +81,7 @@ def test_dying_between_any_two_operations(tmp_path: Path, can_exchange: bool, la
                 pass
         folder = RunFolder(path, RECIPE)
         found = verify_run(folder)
-        allowed = {"holds no entry", "no run_started"}
-        assert all(any(text in problem for text in allowed) for problem in found.problems), (length, found)
+        assert found.problems == [] or "holds no entry" in found.problems[0], length
         rounds = committed_rounds(folder)
         checkpoint = last_checkpoint(folder)
         assert (checkpoint.round if checkpoint else 0) == max(rounds, default=0)

@@ -104,7 +104,7 @@ def test_a_signature_of_another_run_by_the_same_key_does_not_count(
     Journal(other.events_path).append("run_started", run_id="s", recipe_hash=other.recipe_digest())
     sign_run(other, key)
     (folder.path / SIGNATURES_FILE).write_bytes((other.path / SIGNATURES_FILE).read_bytes())
-    assert "is of another run (s)" in verify(folder, key)[0]
+    assert "is of another run ('s')" in verify(folder, key)[0]
 
 
 def test_broken_signature_files_are_one_line(folder: RunFolder, key: Path) -> None:

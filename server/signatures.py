@@ -154,6 +154,8 @@ def read_signatures(folder: Path) -> list[Signature]:
         RunFolderError: the file cannot be read, or a line of it is no signature.
     """
     path = folder / SIGNATURES_FILE
+    if path.exists() and not path.is_file():
+        raise RunFolderError(f"{path}: cannot be read (it is no plain file); put the run's own file back")
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_FILE + 1)

@@ -1,6 +1,7 @@
 """A signed journal cannot be written anew unseen, and every broken key or signature is one clear line."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,9 @@ def test_broken_signature_files_are_one_line(folder: RunFolder, key: Path) -> No
             sign_run(folder, key)
     path.write_bytes(b"")
     assert verify(folder, key) == ["the journal is not signed"]
+    path.unlink()
+    os.mkfifo(path)
+    assert "cannot be read" in verify(folder, key)[0]
     path.unlink()
     path.mkdir()
     assert "cannot be read" in verify(folder, key)[0]

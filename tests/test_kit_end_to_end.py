@@ -115,6 +115,11 @@ def test_three_commands_a_node_and_a_run_through_the_proxy(tmp_path: Path, scrip
         assert "has not allowed the app" in (tmp_path / "dan.log").read_text()
         assert not list((tmp_path / "hosts" / "dan").glob("flwr/apps/*")), "the refused code was unpacked"
         assert port_open("127.0.0.1", superlink_port)
+        bob = tmp_path / "hosts" / "bob"
+        (heads,) = bob.glob("state/*/bob/heads.jsonl")
+        told = trfmoe("verify", outcome["run_dir"], "--key", bob / "sign.pub", "--heads", heads, cwd=tmp_path)
+        assert any("3 noted heads fit" in note for note in told["notes"])
+        assert any(note.startswith(f"signed at entry {len(events)} on ") for note in told["notes"])
     finally:
         nginx.terminate()
         nginx.wait(10)

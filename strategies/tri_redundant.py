@@ -208,7 +208,7 @@ class TriRedundant(Strategy):
             name = self.delivery.sender(message)
             try:
                 checked = self._check(message, name)
-                self._ballots.add(name, checked.updates, checked.training.tokens)
+                self._ballots.add(name, checked.updates)
                 self.replays.remember(name, checked.reply, checked.updates)
             except WireError as error:
                 self._ballots.reject(name)

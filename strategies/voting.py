@@ -63,7 +63,6 @@ def vote(
     replicas: Mapping[str, Replica],
     agreement: Agreement,
     *,
-    weights: Mapping[str, float] | None = None,
     norm_cap: float | None = None,
     may_be_unverified: bool = True,
     norms: Mapping[str, float] | None = None,
@@ -77,7 +76,6 @@ def vote(
         rule: How three or more replicas become one.
         replicas: Node name -> update, all finite, flat float32, bfloat16, int8 or int4, of one length.
         agreement: When two replicas agree.
-        weights: Node name -> weight in a mean; equal when absent. Ignored by `median`.
         norm_cap: Largest norm that a lone replica's update may have before its step is shortened.
         may_be_unverified: Whether a lone replica may be accepted; False when it was the round before.
         norms: Node name -> norm of its replica by `norm`, for whoever has them already.
@@ -92,9 +90,9 @@ def vote(
     count = len(heads)
     known = None if norms is None else [norms[head] for head in heads]
     result = empty(updates[0].numel()) if result is None else result
-    factors = _factors([1.0 if weights is None else weights[head] for head in heads])
+    equal = [1.0] * count
     if rule == "mean":
-        mean(updates, factors, result)
+        mean(updates, equal, result)
         return result, Verdict(outcome="mean", accepted=tuple(names))
     if count == 1:
         if not may_be_unverified:
@@ -107,7 +105,7 @@ def vote(
         sizes = known or [norm(update) for update in updates]
         return median(updates, result=result), _named("median", classes, _within(sizes, agreement))
 
-    sizes, dots = survey(updates, factors, result)
+    sizes, dots = survey(updates, equal, result)
     edges = _edges(sizes, dots, agreement, TINY_RMS * updates[0].numel() ** 0.5)
     if len(edges) == count * (count - 1) // 2:
         return result, Verdict(outcome="majority" if count == 2 else "unanimous", accepted=tuple(names))
@@ -115,9 +113,7 @@ def vote(
         return None, Verdict(outcome="kept")
     kept = _majority(count, edges)
     if kept:
-        clip = _clip_scales([sizes[i] for i in kept])
-        shares = _factors([factors[i] for i in kept])
-        mean([updates[i] for i in kept], [share * scale for share, scale in zip(shares, clip, strict=True)], result)
+        mean([updates[i] for i in kept], _clip_scales([sizes[i] for i in kept]), result)
         return result, _named("majority", classes, kept)
     median(updates, _clip_scales(sizes), result)
     return result, _named("median", classes, _within(sizes, agreement))
@@ -137,14 +133,6 @@ def alike(replicas: Mapping[str, Replica]) -> list[list[str]]:
         else:
             classes.append([name])
     return classes
-
-
-def _factors(shares: Sequence[float]) -> list[float]:
-    """Multipliers of the terms of a plain mean that make it a weighted one; exactly 1 when the shares are equal."""
-    if len(set(shares)) == 1:
-        return [1.0] * len(shares)
-    total = sum(shares)
-    return [share * len(shares) / total for share in shares]
 
 
 def _edges(norms: Sequence[float], dots: Dots, agreement: Agreement, tiny: float) -> set[tuple[int, int]]:

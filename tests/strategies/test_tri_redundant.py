@@ -42,6 +42,17 @@ def test_a_liar_is_outvoted_in_every_round_in_which_it_lies(tiny_recipe: Callabl
     assert of_kind(worse, "evaluated")[-1]["bits_per_byte"] > bits[-1] + 0.5
 
 
+@pytest.mark.parametrize("factor", [3.0, 1000.0])
+def test_a_claim_of_more_tokens_weighs_nothing(tiny_recipe: Callable[..., Recipe], factor: float) -> None:
+    rounds = {"num_rounds": 2, "local_steps": 2, "nodes_deadline_s": 5.0, "reply_deadline_s": 60.0}
+    honest = of_kind(run_recipe(tiny_recipe(rounds=rounds))[1], "run_finished")[0]["digest"]
+    lie = {"attack": "token_lie", "factor": factor}
+    _, events = run_recipe(with_drill(tiny_recipe(rounds=rounds), lie))
+    tokens = {e["node"]: e["tokens"] for e in of_kind(events, "node_reply") if e["status"] == "accepted"}
+    assert tokens["cyd"] == factor * tokens["ada"], "the claim arrived"
+    assert of_kind(events, "run_finished")[0]["digest"] == honest
+
+
 @pytest.mark.parametrize(
     ("attack", "status", "reason"),
     [("nan", "dropped", "not finite"), ("crash", "missing", "crashes in round"), ("zero", "accepted", None)],

@@ -141,11 +141,6 @@ def test_zero_updates_agree_with_each_other() -> None:
     assert verdict.outvoted == ()
 
 
-def test_weights_shift_the_mean() -> None:
-    update, _ = vote("mean", replicas([0.0], [4.0]), AGREE, weights={"a": 3.0, "b": 1.0})
-    assert float(update) == pytest.approx(1.0)
-
-
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.floats(-1024, 1024, width=32), min_size=2, max_size=2), st.floats(width=32, allow_nan=False))
 def test_one_bad_replica_moves_the_median_only_within_the_honest_range(honest: list[float], bad: float) -> None:

@@ -106,7 +106,7 @@ class Ballots:
         All updates use the same memory: one is valid until the next is asked for.
 
         Args:
-            norm_cap: Block -> largest norm that a lone replica may have; None: no bound is known yet.
+            norm_cap: Block -> largest norm that a lone replica may have; None: none is known yet, so it does not count.
             was_unverified: Blocks whose last vote had a lone replica.
         """
         memory = empty(

@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Iterable
 from logging import INFO
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -19,6 +18,7 @@ from flwr.serverapp.strategy import Result, Strategy
 from strategies.accounts import reply_fields, round_summary, verdict_fields
 from strategies.arrays import from_arrays, to_arrays
 from strategies.ballots import Ballots, patience
+from strategies.best import BestRound, robust
 from strategies.chain import Chain
 from strategies.delivery import Delivery
 from strategies.exchange import Clock
@@ -107,7 +107,7 @@ class TriRedundant(Strategy):
         self.witness = witness
         self.jury = Jury(recipe.witness) if recipe.witness and witness else None
         self.round: int = state.get("round", 0)
-        self.best: dict[str, Any] | None = state.get("best")
+        self.best = BestRound(state=state.get("best"))
         self._norms: dict[str, float] = state.get("norms", {})
         self._unverified: dict[str, bool] = state.get("unverified", {})
         self.blocks: Blocks = {}
@@ -307,11 +307,11 @@ class TriRedundant(Strategy):
         measured = {name: reply.evaluation for name, reply in sorted(replies.items()) if reply.evaluation}
         if not measured:
             return None
-        loss = median(evaluation.loss for evaluation in measured.values())
-        bits = median(evaluation.bits_per_byte for evaluation in measured.values())
-        best = self.best is None or bits < self.best["bits_per_byte"]
-        if best:
-            self.best = {"round": round_number, "bits_per_byte": bits}
+        loss = robust(evaluation.loss for evaluation in measured.values())
+        by_node = {name: evaluation.bits_per_byte for name, evaluation in measured.items()}
+        bits = robust(by_node.values())
+        # Of the untrained model there is no checkpoint that could be exported.
+        best = self.best.tell(round_number, by_node, candidate=round_number > 0)
         self.recorder.record(
             "evaluated",
             round=round_number,
@@ -330,7 +330,7 @@ class TriRedundant(Strategy):
             "digest": blocks_digest(self.blocks),
             "seating": self.seating.state(),
             "replays": self.replays.state(),
-            "best": self.best,
+            "best": self.best.state(),
             "norms": self._norms,
             "unverified": self._unverified,
             "summary": summary,

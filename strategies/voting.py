@@ -76,7 +76,8 @@ def vote(
         rule: How three or more replicas become one.
         replicas: Node name -> update, all finite, flat float32, bfloat16, int8 or int4, of one length.
         agreement: When two replicas agree.
-        norm_cap: Largest norm that a lone replica's update may have before its step is shortened.
+        norm_cap: Largest norm that a lone replica's update may have before its step is shortened; None: none is known
+            yet, so there is nothing to tell a step from a wreck, and a lone replica leaves the block as it is.
         may_be_unverified: Whether a lone replica may be accepted; False when it was the round before.
         norms: Node name -> norm of its replica by `norm`, for whoever has them already.
         result: Float32 memory for the update, of the replicas' length; new when absent. Overwritten in any case.
@@ -91,14 +92,14 @@ def vote(
     known = None if norms is None else [norms[head] for head in heads]
     result = empty(updates[0].numel()) if result is None else result
     equal = [1.0] * count
-    if rule == "mean":
+    if rule == "mean" and len(names) > 1:
         mean(updates, equal, result)
         return result, Verdict(outcome="mean", accepted=tuple(names))
     if count == 1:
-        if not may_be_unverified:
+        if not may_be_unverified or norm_cap is None:
             return None, Verdict(outcome="kept")
         size = known[0] if known else norm(updates[0])
-        scale = 1.0 if norm_cap is None or size <= norm_cap else norm_cap / size
+        scale = 1.0 if size <= norm_cap else norm_cap / size
         mean(updates, [UNVERIFIED_STEP * scale], result)
         return result, Verdict(outcome="unverified", accepted=tuple(names))
     if rule == "median" and count > 2:

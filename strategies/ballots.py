@@ -151,23 +151,3 @@ def _witnessed(replicas: Mapping[str, Replica], believed: list[list[str]]) -> Ve
     accepted = tuple(sorted(name for members in believed for name in members))
     outvoted = tuple(sorted(set(replicas) - set(accepted)))
     return Verdict(outcome="majority" if outvoted else "unanimous", accepted=accepted, outvoted=outvoted)
-
-
-def patience(ballots: Ballots, quorum: int, grace: float) -> Callable[[float], bool]:
-    """Returns a test whether a round may close: the quorum is there, agrees, and the grace time has passed.
-
-    Args:
-        ballots: The round's.
-        quorum: Replicas of an expert that are enough.
-        grace: Part of the time until the quorum that is waited besides.
-    """
-    reached: list[float] = []
-
-    def enough(elapsed_s: float) -> bool:
-        if not ballots.has_quorum(quorum):
-            return False
-        if not reached:
-            reached.append(elapsed_s)
-        return elapsed_s >= reached[0] * (1 + grace) and ballots.settled()
-
-    return enough

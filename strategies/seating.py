@@ -17,13 +17,25 @@ ALONE_SHARE = 0.5
 
 
 def standings_of(
-    names: Iterable[str], verdicts: Mapping[str, Verdict], replied: Collection[str], convicted: Collection[str] = ()
+    names: Iterable[str],
+    verdicts: Mapping[str, Verdict],
+    replied: Collection[str],
+    convicted: Collection[str] = (),
+    late: Collection[str] = (),
 ) -> dict[str, Standing]:
-    """Returns what a round showed of the nodes that were asked to work."""
+    """Returns what a round showed of the seated nodes.
+
+    Args:
+        names: The nodes.
+        verdicts: Of the round's votes.
+        replied: Who sent a usable reply.
+        convicted: By the witness.
+        late: Who sent none, and still is, or was, within the time that the others' pace gives it.
+    """
     standings: dict[str, Standing] = {}
     for name in names:
         if name not in replied:
-            standings[name] = "silent"
+            standings[name] = "late" if name in late else "silent"
             continue
         if name in convicted:
             standings[name] = "convicted"
@@ -120,9 +132,15 @@ class Seating:
             if name not in self.placement.nodes and self.reputation.may_sit(name, round_number):
                 self._join(name, member.description.zone)
 
-    def observe(self, verdicts: Mapping[str, Verdict], replied: Sequence[str], convicted: Collection[str] = ()) -> None:
-        """Takes in a round's verdicts, who sent a usable reply, and whom the witness convicted."""
-        self.reputation.observe(standings_of(self.placement.nodes, verdicts, replied, convicted))
+    def observe(
+        self,
+        verdicts: Mapping[str, Verdict],
+        replied: Sequence[str],
+        convicted: Collection[str] = (),
+        late: Collection[str] = (),
+    ) -> None:
+        """Takes in what a round showed; see `standings_of`."""
+        self.reputation.observe(standings_of(self.placement.nodes, verdicts, replied, convicted, late))
 
     def _join(self, name: str, zone: str | None) -> None:
         try:

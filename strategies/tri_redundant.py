@@ -17,7 +17,7 @@ from flwr.serverapp.strategy import Result, Strategy
 
 from strategies.accounts import reply_fields, round_summary, verdict_fields
 from strategies.arrays import from_arrays, to_arrays
-from strategies.ballots import Ballots, patience
+from strategies.ballots import Ballots
 from strategies.best import BestRound, robust
 from strategies.chain import Chain
 from strategies.delivery import Delivery
@@ -26,6 +26,7 @@ from strategies.federation import Federation
 from strategies.harm import Loss, mean
 from strategies.messages import DescribeRequest, TrainReply
 from strategies.outer import OuterOptimizer
+from strategies.pace import Pace, patience
 from strategies.recording import Recorder
 from strategies.replay import ReplayGuard
 from strategies.replies import CheckedReply, check_reply
@@ -98,8 +99,9 @@ class TriRedundant(Strategy):
         self.seating = Seating(
             layout.experts, recipe.reputation, recorder.record, seating, floor, recipe.experts.replication
         )
+        self.pace = Pace(recipe.rounds.patience, self.clock)
         self.delivery = Delivery(
-            request, recipe, layout, self.federation, self.seating, self.chain, recorder, self.clock
+            request, recipe, layout, self.federation, self.seating, self.chain, recorder, self.clock, self.pace
         )
         self.spill = Spill(spill_folder)
         state = state or {}
@@ -160,7 +162,8 @@ class TriRedundant(Strategy):
             self.federation.await_seated(grid, self.seating.placement.nodes, rounds.nodes_deadline_s)
             self.seating.update(number, self.federation.online)
             messages = self.configure_train(number, self.delivery.encode(self.blocks), config, grid)
-            replies = self.delivery.collect(grid, messages, number, timeout, self._patience())
+            enough = patience(self.pace, rounds, self._ballots, self.recipe.quorum)
+            replies = self.delivery.collect(grid, messages, number, timeout, enough)
             _, metrics = self.aggregate_train(number, replies)
             if metrics is not None:
                 result.train_metrics_clientapp[number] = metrics
@@ -171,7 +174,7 @@ class TriRedundant(Strategy):
         self.federation.refresh(grid)
         messages = self.configure_evaluate(self.round, self.delivery.encode(self.blocks), config, grid)
         # No round has this number, so a reply to the last round's training that comes now is late.
-        replies = self.delivery.collect(grid, messages, self.round + 1, timeout, self._patience())
+        replies = self.delivery.collect(grid, messages, self.round + 1, timeout, patience(self.pace, rounds))
         final = self.aggregate_evaluate(self.round, replies)
         if final is not None:
             result.evaluate_metrics_clientapp[self.round] = final
@@ -226,7 +229,7 @@ class TriRedundant(Strategy):
             losses = self.witness(server_round)(self.blocks)
             windows = sum(part.numel() for part in losses)
             self.recorder.record("witnessed", round=server_round, loss=mean(losses), windows=windows)
-        self.seating.observe(verdicts, list(good), convicted)
+        self.seating.observe(verdicts, list(good), convicted, self.pace.late(self.seating.placement.nodes))
         self.round = server_round
         self._barren = 0 if good else self._barren + 1
         trained = [reply.training for _, reply in sorted(good.items()) if reply.training]
@@ -256,10 +259,6 @@ class TriRedundant(Strategy):
             except WireError as error:
                 self.recorder.record("node_reply", round=server_round, node=name, status="dropped", reason=str(error))
         return self._evaluated(server_round, {name: checked.reply for name, checked in good.items()})
-
-    def _patience(self) -> Callable[[float], bool] | None:
-        rounds = self.recipe.rounds
-        return patience(self._ballots, self.recipe.quorum, rounds.grace) if rounds.wait == "quorum" else None
 
     def _check(self, message: Message, name: str) -> CheckedReply:
         request = self.delivery.request(name)

@@ -69,7 +69,8 @@ def test_a_slow_node_does_not_hold_a_quorum_and_its_late_reply_is_recorded(
     events, _ = play(recipe_for(tiny_recipe, num_rounds=12, wait="quorum"), one_slow)
     committed = of_kind(events, "round_committed")
     assert len(committed) == 12
-    assert all(event["seconds"] <= 1.3 * 10.2 for event in committed)
+    assert committed[0]["seconds"] <= 3.1 * 10.2, "nobody knows yet that it is so slow"
+    assert all(event["seconds"] <= 1.3 * 10.2 for event in committed[1:])
     assert all(event["outcomes"] == {"majority": 9} for event in committed)
     replies = [event for event in of_kind(events, "node_reply") if event["node"] == "cyd"]
     late = [event for event in replies if event["status"] == "late"]
@@ -80,7 +81,7 @@ def test_a_slow_node_does_not_hold_a_quorum_and_its_late_reply_is_recorded(
 
 
 def test_waiting_for_all_waits_for_the_slow_one(tiny_recipe: Callable[..., Recipe]) -> None:
-    events, _ = play(recipe_for(tiny_recipe, num_rounds=2), one_slow)
+    events, _ = play(recipe_for(tiny_recipe, num_rounds=2, reply_deadline_s=200.0), one_slow)
     assert all(100 <= event["seconds"] <= 101 for event in of_kind(events, "round_committed"))
     assert all(event["outcomes"] == {"unanimous": 9} for event in of_kind(events, "round_committed"))
 

@@ -23,7 +23,10 @@ MEMORY = 5
 """Answers of a node that its pace is taken from."""
 
 STEADY = 2
-"""Last answers of a node that must all have come in time for a quorum to wait for it."""
+"""A quorum waits for a node whose last answers, so many of them, all came in time."""
+
+SLACK = 1.5
+"""It waits so many times as long as the node took before: who is not back by then is most often gone."""
 
 GLANCE_S = 1.0
 """A late answer that is there so soon after a phase has begun came in while nobody looked."""
@@ -45,10 +48,10 @@ class Pace:
         self._asked: set[str] = set()
         self._took: dict[str, float] = {}
         self._asked_at: dict[str, float] = {}
-        self._limit_then: dict[str, float] = {}
+        self._others_then: dict[str, float] = {}
         self._late: set[str] = set()
         self._recent: dict[str, deque[float]] = {}
-        self._in_time: dict[str, deque[bool]] = {}
+        self._ratios: dict[str, deque[float]] = {}
 
     def begin(self, names: Iterable[str], training: bool) -> None:
         """Begins a phase in which these nodes are asked; only training tells the pace of later phases."""
@@ -56,9 +59,9 @@ class Pace:
         self._asked, self._took, self._late = set(names), {}, set()
         for name in self._asked:
             if name in self._asked_at:  # its last answer was lost, or is not waited for any more
-                self._note(name, in_time=False)
+                self._note(name, float("inf"))
             self._asked_at[name] = self._began
-            self._limit_then.pop(name, None)
+            self._others_then.pop(name, None)
 
     def heard(self, name: str) -> None:
         """Takes in that a node has answered, in time or to an earlier phase."""
@@ -72,10 +75,10 @@ class Pace:
                 self._recent.setdefault(name, deque(maxlen=MEMORY)).append(now - asked_at)
             return
         took = (self._ended if now - self._began < GLANCE_S else now) - asked_at
-        in_time = took <= self._limit_then.pop(name, float("inf"))
         self._recent.setdefault(name, deque(maxlen=MEMORY)).append(took)
-        self._note(name, in_time)
-        if in_time:
+        ratio = _ratio(took, self._others_then.pop(name, float("inf")))
+        self._note(name, ratio)
+        if ratio <= self.factor:
             self._late.add(name)
 
     def lost(self, name: str) -> None:
@@ -87,19 +90,19 @@ class Pace:
         """Ends the phase: nobody is waited for any more."""
         self._ended = self._clock.now()
         for name in self._asked:
-            limit = self.limit_s(name)
+            others = self.others_s(name)
             if name not in self._took:
-                self._limit_then[name] = limit
+                self._others_then[name] = others
             elif self._training:
-                self._note(name, self._took[name] <= limit)
+                self._note(name, _ratio(self._took[name], others))
 
     @property
     def waiting(self) -> list[str]:
         """Nodes of the phase at hand that have not answered."""
         return sorted(self._asked - set(self._took))
 
-    def limit_s(self, name: str) -> float:
-        """Returns the seconds up to which a node's answer is in time; infinite until most of the others have answered.
+    def others_s(self, name: str) -> float:
+        """Returns the seconds that the others take; infinite until most of them have answered.
 
         What they took in this phase counts, or a machine that is busy for once would cut everybody off; and what they
         usually take, so that of two that are asked one that answers at once does not cut the other off.
@@ -110,11 +113,17 @@ class Pace:
             return float("inf")
         before = [median_high(times) for other, times in self._recent.items() if other != name]
         usual = median_high(before) if before and self._training else 0.0
-        return self.factor * max(median_high(here), usual)
+        return max(median_high(here), usual)
 
-    def is_steady(self, name: str) -> bool:
-        """Whether a node's last answers came in time, as far as there were any."""
-        return all(list(self._in_time.get(name, ()))[-STEADY:])
+    def is_beyond(self, name: str, elapsed_s: float) -> bool:
+        """Whether an answer of a node would not be in time any more."""
+        return elapsed_s > self.factor * self.others_s(name)
+
+    def is_expected(self, name: str, elapsed_s: float) -> bool:
+        """Whether an answer may come soon, by when the node answered before; of a new one, while it is in time."""
+        ratios = self._ratios.get(name, (self.factor,))
+        worst = max(ratios)
+        return worst <= self.factor and elapsed_s <= min(self.factor, SLACK * worst) * self.others_s(name)
 
     def late(self, names: Iterable[str]) -> set[str]:
         """Returns those of the nodes without an answer in this phase that are late, no more: within their time."""
@@ -122,10 +131,15 @@ class Pace:
 
     def _within(self, name: str) -> bool:
         asked_at = self._asked_at.get(name)
-        return asked_at is not None and self._ended - asked_at <= self._limit_then.get(name, 0.0)
+        others = self._others_then.get(name)
+        return asked_at is not None and others is not None and self._ended - asked_at <= self.factor * others
 
-    def _note(self, name: str, in_time: bool) -> None:
-        self._in_time.setdefault(name, deque(maxlen=STEADY)).append(in_time)
+    def _note(self, name: str, ratio: float) -> None:
+        self._ratios.setdefault(name, deque(maxlen=STEADY)).append(ratio)
+
+
+def _ratio(took: float, others: float) -> float:
+    return took / others if others else float("inf") if took else 0.0
 
 
 def patience(
@@ -134,8 +148,7 @@ def patience(
     """Returns a test whether a phase may end though nodes have not answered; None: it waits up to its deadline.
 
     Without a deadline in the recipe a phase ends when whoever has not answered is beyond its time. With `wait: quorum`
-    training also ends when a quorum is there and agrees, the grace time has passed, and whoever has not answered is
-    beyond its time or was so lately.
+    training also ends when a quorum is there and agrees, the grace time has passed, and nobody else is expected soon.
 
     Args:
         pace: Of the nodes.
@@ -150,7 +163,7 @@ def patience(
     reached: list[float] = []
 
     def enough(elapsed_s: float) -> bool:
-        if by_pace and all(elapsed_s > max(SHORTEST_S, pace.limit_s(name)) for name in pace.waiting):
+        if by_pace and elapsed_s > SHORTEST_S and all(pace.is_beyond(name, elapsed_s) for name in pace.waiting):
             return True
         if not by_quorum or ballots is None or not ballots.has_quorum(quorum):
             return False
@@ -158,7 +171,6 @@ def patience(
             reached.append(elapsed_s)
         if elapsed_s < reached[0] * (1 + rounds.grace):
             return False
-        expected = (name for name in pace.waiting if elapsed_s <= pace.limit_s(name) and pace.is_steady(name))
-        return not any(expected) and ballots.settled()
+        return not any(pace.is_expected(name, elapsed_s) for name in pace.waiting) and ballots.settled()
 
     return enough

@@ -155,6 +155,14 @@ def test_simulated_nodes_that_take_turns_are_all_waited_for(way: str, count: int
     assert all(len(counted) == 3 for counted in played.counted.values())
 
 
+def test_a_node_that_is_gone_holds_one_round_no_longer_than_it_used_to_take() -> None:
+    for pace in (0.5, 1.0, 1.5):
+        played = rounds_of(names(3), pace_of(lambda n, p=pace: p if n < 4 else math.inf), WAYS["quorum"])  # type: ignore[misc]
+        assert played.counted[LIAR] == [1, 2, 3]
+        assert played.seconds[3] <= max(1.25, 1.5 * pace) * 10.6 + 3 * POLL_S
+        assert played.standings[LIAR][3:6] == ["late", "late", "silent"] or pace > 1
+
+
 def test_one_that_answers_at_once_cuts_nobody_off_beside_one_that_is_away() -> None:
     def takes(name: str, number: int) -> float:
         return {LIAR: 60.0 if number == 1 else 0.0, "n1": 60.0, "n2": 60.0 if number == 1 else math.inf}[name]

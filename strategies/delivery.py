@@ -160,6 +160,10 @@ class Delivery:
                 self._missing(arrival.node, arrival.reason)
         self._pace.end()
 
+    def owes(self, name: str) -> bool:
+        """Whether a node has not answered what it was asked."""
+        return self._exchange is not None and self._exchange.busy(name) is not None
+
     def sender(self, message: Message) -> str:
         """Returns the name of the node that sent a reply."""
         return self._names()[message.metadata.src_node_id]

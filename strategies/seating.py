@@ -1,6 +1,7 @@
 """Who holds which experts from round to round: nodes join, troublemakers sit out, every change has its reason."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from strategies.federation import Member, Record
@@ -114,9 +115,11 @@ class Seating:
             self._change(place(self.experts, list(members), zones=zones, replication=self.replication), "start")
         else:
             self._change(self._placement, "resumed")
+            self._correct_zones(members)
 
     def update(self, round_number: int, online: Mapping[str, Member]) -> None:
         """Moves experts away from persistent troublemakers, and gives new and returning nodes their share."""
+        self._correct_zones(online)
         placement = self.placement
         for name in self.reputation.to_leave(placement.nodes, self.replication):
             record = self.reputation.records[name]
@@ -141,6 +144,19 @@ class Seating:
     ) -> None:
         """Takes in what a round showed; see `standings_of`."""
         self.reputation.observe(standings_of(self.placement.nodes, verdicts, replied, convicted, late))
+
+    def _correct_zones(self, members: Mapping[str, Member]) -> None:
+        """Gives seated nodes the zones that the operator has registered since, and moves what shares a zone then."""
+        for name, member in members.items():
+            placement, zone = self.placement, member.description.zone
+            if not member.registered or name not in placement.nodes or placement.zones.get(name) == zone:
+                continue
+            others = {other: its for other, its in placement.zones.items() if other != name}
+            corrected = replace(placement, zones=others if zone is None else {**others, name: zone})
+            crowded = any(name in placement.holders[block] for block in corrected.zone_violations())
+            if crowded and len(placement.nodes) > self.replication:
+                corrected = join(leave(placement, name), name, zone)
+            self._change(corrected, f"{name} is registered with {f'zone {zone}' if zone else 'no zone'}")
 
     def _join(self, name: str, zone: str | None) -> None:
         try:

@@ -92,8 +92,10 @@ class TriRedundant(Strategy):
             code_fingerprint=code_fingerprint(),
             tokenizer_fingerprint=tokenizer_fingerprint,
         )
-        self.federation = Federation(request, recorder.record, self.clock)
-        seating = state["seating"] if state else None
+        state = state or {}
+        seating = state.get("seating")
+        names = seating["nodes"] if seating else ()
+        self.federation = Federation(request, recorder.record, self.clock, names, state.get("registered", ()))
         self._partial = recipe.experts.unheld == "absent"
         floor = recipe.model.top_k if self._partial else 0
         self.seating = Seating(
@@ -103,8 +105,8 @@ class TriRedundant(Strategy):
         self.delivery = Delivery(
             request, recipe, layout, self.federation, self.seating, self.chain, recorder, self.clock, self.pace
         )
+        self.federation.owes = self.delivery.owes
         self.spill = Spill(spill_folder)
-        state = state or {}
         self.replays = ReplayGuard(state.get("replays"))
         self.witness = witness
         self.jury = Jury(recipe.witness) if recipe.witness and witness else None
@@ -328,6 +330,7 @@ class TriRedundant(Strategy):
             "round": self.round,
             "digest": blocks_digest(self.blocks),
             "seating": self.seating.state(),
+            "registered": self.federation.registered,
             "replays": self.replays.state(),
             "best": self.best.state(),
             "norms": self._norms,

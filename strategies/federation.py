@@ -34,6 +34,9 @@ ANSWER_S = 60.0
 PING_AGAIN_S = 300.0
 """Until a node that prepares its data, or lost the question and the ping, is pinged again."""
 
+LOOK_S = 5.0
+"""How often newcomers are looked for while a round is under way."""
+
 _DESCRIBE = _PING = 0
 
 
@@ -77,6 +80,8 @@ class Federation:
         self._names = set(names)
         self._online: set[int] = set()
         self._asked: dict[int, float] = {}
+        self._described: dict[int, Description] = {}
+        self._look_s = 0.0
         self._pinged: dict[int, float] = {}
         self._exchange: Exchange | None = None
         self._pings: Exchange | None = None
@@ -154,29 +159,40 @@ class Federation:
         self._refusals.keep(self._online)
         self._asked = {node_id: since for node_id, since in self._asked.items() if node_id in self._online}
         self._pinged = {node_id: since for node_id, since in self._pinged.items() if node_id in self._online}
-        exchange = self._exchange = self._exchange or Exchange(grid=grid, clock=self.clock)
-        known = {member.node_id for member in self.members.values()} | set(self._asked)
-        for node_id in sorted(self._online - known):
-            if self._refusals.may_ask(node_id):
-                self._ask(exchange, node_id)
-        described = []
-        for arrival in exchange.receive(_DESCRIBE, math.inf, "", enough=lambda _: True):
-            node_id = int(arrival.node)
-            if arrival.reply is not None:
-                self._asked.pop(node_id, None)
-                try:
-                    described.append((node_id, read_header(arrival.reply, Description)))
-                except WireError as error:
-                    self._refuse(grid, node_id, str(error))
-            elif arrival.kind == "failed":
-                self._asked.pop(node_id, None)
-                self._refuse(grid, node_id, arrival.reason)
+        exchange = self._listen(grid, self._online)
         self._hear_pings(grid, exchange)
+        described = [item for item in self._described.items() if item[0] in self._online]
+        self._described.clear()
         if described:
             self._registry.look_up(grid)
         # Who has a key comes first, and takes its name from whoever has none.
         for node_id, description in sorted(described, key=lambda d: (not self._registry.of(d[0]).text, d[1].name)):
             self._admit(grid, node_id, description)
+
+    def look(self, grid: Grid) -> None:
+        """Asks newcomers who they are while a round is under way; `refresh` decides about them. Never waits."""
+        if self.clock.now() >= self._look_s:
+            self._look_s = self.clock.now() + LOOK_S
+            self._listen(grid, set(grid.get_node_ids()))
+
+    def _listen(self, grid: Grid, online: set[int]) -> Exchange:
+        exchange = self._exchange = self._exchange or Exchange(grid=grid, clock=self.clock)
+        known = {member.node_id for member in self.members.values()} | set(self._asked) | set(self._described)
+        for node_id in sorted(online - known):
+            if self._refusals.may_ask(node_id):
+                self._ask(exchange, node_id)
+        for arrival in exchange.receive(_DESCRIBE, math.inf, "", enough=lambda _: True):
+            node_id = int(arrival.node)
+            if arrival.reply is not None:
+                self._asked.pop(node_id, None)
+                try:
+                    self._described[node_id] = read_header(arrival.reply, Description)
+                except WireError as error:
+                    self._refuse(grid, node_id, str(error))
+            elif arrival.kind == "failed":
+                self._asked.pop(node_id, None)
+                self._refuse(grid, node_id, arrival.reason)
+        return exchange
 
     @property
     def online(self) -> dict[str, Member]:

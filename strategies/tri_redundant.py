@@ -165,7 +165,7 @@ class TriRedundant(Strategy):
             self.seating.update(number, self.federation.online)
             messages = self.configure_train(number, self.delivery.encode(self.blocks), config, grid)
             enough = patience(self.pace, rounds, self._ballots, self.recipe.quorum)
-            replies = self.delivery.collect(grid, messages, number, timeout, enough)
+            replies = self.delivery.collect(grid, messages, number, timeout, self._meanwhile(grid, enough))
             _, metrics = self.aggregate_train(number, replies)
             if metrics is not None:
                 result.train_metrics_clientapp[number] = metrics
@@ -261,6 +261,15 @@ class TriRedundant(Strategy):
             except WireError as error:
                 self.recorder.record("node_reply", round=server_round, node=name, status="dropped", reason=str(error))
         return self._evaluated(server_round, {name: checked.reply for name, checked in good.items()})
+
+    def _meanwhile(self, grid: Grid, enough: Callable[[float], bool] | None) -> Callable[[float], bool]:
+        """Looks for newcomers while a round is under way, so that they can begin with the next one."""
+
+        def test(elapsed_s: float) -> bool:
+            self.federation.look(grid)
+            return enough is not None and enough(elapsed_s)
+
+        return test
 
     def _check(self, message: Message, name: str) -> CheckedReply:
         request = self.delivery.request(name)

@@ -232,6 +232,24 @@ def test_two_that_want_one_name_do_not_take_turns() -> None:
     assert len([event for event in world.events if event["event"] == "node_joined"]) == 3
 
 
+def test_newcomers_are_asked_while_a_round_is_under_way_and_decided_about_after_it() -> None:
+    world = World(*three())
+    world.watch(2)
+    world.nodes[3].online = False
+    world.come(Node("dan", takes_s=20.0), Node("ada"), Node("eve", tokenizer=OTHER), Node("fay"))
+    before = dict(world.federation.members)
+    for _ in range(600):
+        world.federation.look(world)
+        world.pass_time(0.5)
+    assert world.federation.members == before
+    assert list(world.seats) == ["ada", "bob", "cyd"], "as it was when the round began"
+    assert [node.asked for node in world.nodes.values()] == [1] * 7
+    world.leave(7)
+    world.federation.refresh(world)
+    assert world.seats == {"ada": 1, "bob": 2, "dan": 4}
+    assert sorted(node for node, _ in world.told()) == ["eve", "node 5 (ada)"]
+
+
 def test_a_key_takes_its_name_from_who_has_none() -> None:
     world = World(*three(), keys=True)
     world.watch(2)

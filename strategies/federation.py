@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from flwr.app import Message, MessageType, RecordDict
+from flwr.app import Message, MessageType
 from flwr.serverapp import Grid
 
 from strategies.agreement import disagreement
 from strategies.exchange import Clock, Exchange
 from strategies.messages import DescribeRequest, Description, pack, read_header
-from strategies.pings import PING
+from strategies.presence import Presence
 from strategies.refusals import Refusals
 from strategies.registry import Registry
 from trfmoe_core.errors import RunError, WireError
@@ -28,16 +28,10 @@ Record = Callable[..., None]
 FEWEST = 2
 """Nodes without which a round is not begun."""
 
-ANSWER_S = 60.0
-"""A node that works on nothing answers a ping within this time, or it is gone. Flower needs as long to notice."""
-
-PING_AGAIN_S = 300.0
-"""Until a node that prepares its data, or lost the question and the ping, is pinged again."""
-
 LOOK_S = 5.0
 """How often newcomers are looked for while a round is under way."""
 
-_DESCRIBE = _PING = 0
+_DESCRIBE = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,9 +76,8 @@ class Federation:
         self._asked: dict[int, float] = {}
         self._described: dict[int, Description] = {}
         self._look_s = 0.0
-        self._pinged: dict[int, float] = {}
+        self._presence = Presence(clock)
         self._exchange: Exchange | None = None
-        self._pings: Exchange | None = None
         self._warned: set[str] = set()
 
     @property
@@ -158,9 +151,11 @@ class Federation:
         self._online = set(grid.get_node_ids())
         self._refusals.keep(self._online)
         self._asked = {node_id: since for node_id, since in self._asked.items() if node_id in self._online}
-        self._pinged = {node_id: since for node_id, since in self._pinged.items() if node_id in self._online}
+        self._presence.keep(self._online)
         exchange = self._listen(grid, self._online)
-        self._hear_pings(grid, exchange)
+        for node_id in self._presence.lost(grid, self._asked):
+            exchange.forget(str(node_id))
+            del self._asked[node_id]
         described = [item for item in self._described.items() if item[0] in self._online]
         self._described.clear()
         if described:
@@ -168,6 +163,15 @@ class Federation:
         # Who has a key comes first, and takes its name from whoever has none.
         for node_id, description in sorted(described, key=lambda d: (not self._registry.of(d[0]).text, d[1].name)):
             self._admit(grid, node_id, description)
+
+    def meanwhile(self, grid: Grid, enough: Callable[[float], bool] | None) -> Callable[[float], bool]:
+        """Returns `enough` as it is, but that newcomers are looked for whenever it is asked."""
+
+        def test(elapsed_s: float) -> bool:
+            self.look(grid)
+            return enough is not None and enough(elapsed_s)
+
+        return test
 
     def look(self, grid: Grid) -> None:
         """Asks newcomers who they are while a round is under way; `refresh` decides about them. Never waits."""
@@ -242,50 +246,14 @@ class Federation:
         if alike and not has_key:
             return f"its name {name!r} differs from {alike[0]!r} in letter case only; give every node a name of its own"
         holder = self.members.get(name)
-        if holder is None or holder.node_id not in self._online or self._is_gone(grid, holder):
+        if holder is None or holder.node_id not in self._online or (has_key and not holder.registered):
             return ""
-        if has_key and not holder.registered:
+        if self._presence.is_gone(grid, holder.node_id, works=self.owes(name)):
             return ""
         return (
             f"another node called {name!r} takes part already; give every node a name of its own, or, if this one was "
             "started again, wait until Flower has noticed that it was gone: it is asked again"
         )
-
-    def _is_gone(self, grid: Grid, member: Member) -> bool:
-        """Whether a member works on nothing and still has not answered a ping; sends the ping."""
-        since = self._pinged.get(member.node_id)
-        if since is not None:
-            return self.clock.now() - since >= ANSWER_S
-        if not self.owes(member.name):
-            self._ping(grid, member.node_id)
-        return False
-
-    def _hear_pings(self, grid: Grid, exchange: Exchange) -> None:
-        """Takes in who answers pings. A node answers in order: a question before the ping is lost then."""
-        pings = self._pings_of(grid)
-        for arrival in pings.receive(_PING, math.inf, "", enough=lambda _: True):
-            if arrival.kind == "silent":
-                continue
-            node_id = int(arrival.node)
-            since = self._pinged.pop(node_id, None) if arrival.reply is not None else None
-            if since is not None and self._asked.get(node_id, math.inf) < since:
-                exchange.forget(arrival.node)
-                del self._asked[node_id]
-        for node_id, asked_at in self._asked.items():
-            since = self._pinged.get(node_id, asked_at + ANSWER_S - PING_AGAIN_S)
-            if self.clock.now() - since >= PING_AGAIN_S:
-                self._ping(grid, node_id)
-
-    def _ping(self, grid: Grid, node_id: int) -> None:
-        pings = self._pings_of(grid)
-        pings.forget(str(node_id))
-        message = Message(RecordDict(), dst_node_id=node_id, message_type=f"{MessageType.QUERY}.{PING}")
-        if not pings.send(str(node_id), message, _PING):
-            self._pinged[node_id] = self.clock.now()
-
-    def _pings_of(self, grid: Grid) -> Exchange:
-        self._pings = self._pings or Exchange(grid=grid, clock=self.clock)
-        return self._pings
 
     def _refuse(self, grid: Grid, node_id: int, reason: str, name: str = "") -> None:
         """Refuses a node by the name of its key, else by the name that it gives itself while that is nobody else's."""

@@ -4,7 +4,6 @@ DiLoCo's round (arXiv 2311.08105: broadcast, local steps, outer step) over the b
 mean replaced by a vote. Unlike Flower's own loop it resumes, has a deadline for everything, and no reply can end it.
 """
 
-import math
 from collections.abc import Callable, Iterable
 from logging import INFO
 from pathlib import Path
@@ -18,9 +17,9 @@ from flwr.serverapp.strategy import Result, Strategy
 from strategies.accounts import reply_fields, round_summary, verdict_fields
 from strategies.arrays import from_arrays, to_arrays
 from strategies.ballots import Ballots
-from strategies.best import BestRound, robust
 from strategies.chain import Chain
 from strategies.delivery import Delivery
+from strategies.evaluations import Evaluations
 from strategies.exchange import Clock
 from strategies.federation import Federation
 from strategies.harm import Loss, mean
@@ -111,7 +110,7 @@ class TriRedundant(Strategy):
         self.witness = witness
         self.jury = Jury(recipe.witness) if recipe.witness and witness else None
         self.round: int = state.get("round", 0)
-        self.best = BestRound(state=state.get("best"))
+        self.evaluations = Evaluations(recorder.record, self._partial, state.get("best"))
         self._norms: dict[str, float] = state.get("norms", {})
         self._unverified: dict[str, bool] = state.get("unverified", {})
         self.blocks: Blocks = {}
@@ -165,7 +164,7 @@ class TriRedundant(Strategy):
             self.seating.update(number, self.federation.online)
             messages = self.configure_train(number, self.delivery.encode(self.blocks), config, grid)
             enough = patience(self.pace, rounds, self._ballots, self.recipe.quorum)
-            replies = self.delivery.collect(grid, messages, number, timeout, self._meanwhile(grid, enough))
+            replies = self.delivery.collect(grid, messages, number, timeout, self.federation.meanwhile(grid, enough))
             _, metrics = self.aggregate_train(number, replies)
             if metrics is not None:
                 result.train_metrics_clientapp[number] = metrics
@@ -224,7 +223,7 @@ class TriRedundant(Strategy):
             bytes_up += checked.num_bytes
             fields = reply_fields(checked.reply, self.delivery.sent.of(name).num_bytes, checked.num_bytes)
             self.recorder.record("node_reply", round=server_round, node=name, **fields)
-        self._evaluated(server_round - 1, good)
+        self.evaluations.take(server_round - 1, good)
         convicted = self._judge(server_round)
         verdicts = self._decide()
         if self._partial and self.witness is not None:
@@ -260,16 +259,7 @@ class TriRedundant(Strategy):
                 good[name] = check_reply(message, self.delivery.request(name), name, self.layout, self.recipe)
             except WireError as error:
                 self.recorder.record("node_reply", round=server_round, node=name, status="dropped", reason=str(error))
-        return self._evaluated(server_round, {name: checked.reply for name, checked in good.items()})
-
-    def _meanwhile(self, grid: Grid, enough: Callable[[float], bool] | None) -> Callable[[float], bool]:
-        """Looks for newcomers while a round is under way, so that they can begin with the next one."""
-
-        def test(elapsed_s: float) -> bool:
-            self.federation.look(grid)
-            return enough is not None and enough(elapsed_s)
-
-        return test
+        return self.evaluations.take(server_round, {name: checked.reply for name, checked in good.items()})
 
     def _check(self, message: Message, name: str) -> CheckedReply:
         request = self.delivery.request(name)
@@ -313,27 +303,6 @@ class TriRedundant(Strategy):
             verdicts[block] = verdict
         return verdicts
 
-    def _evaluated(self, round_number: int, replies: dict[str, TrainReply]) -> MetricRecord | None:
-        measured = {name: reply.evaluation for name, reply in sorted(replies.items()) if reply.evaluation}
-        if not measured:
-            return None
-        loss = robust(evaluation.loss for evaluation in measured.values())
-        by_node = {name: evaluation.bits_per_byte for name, evaluation in measured.items()}
-        bits = robust(by_node.values())
-        # Of the untrained model there is no checkpoint that could be exported.
-        best = self.best.tell(round_number, by_node, candidate=round_number > 0)
-        self.recorder.record(
-            "evaluated",
-            round=round_number,
-            loss=loss,
-            bits_per_byte=bits,
-            perplexity=math.exp(min(loss, 700.0)),
-            nodes={name: evaluation.model_dump(mode="json") for name, evaluation in measured.items()},
-            experts="held" if self._partial else "all",
-            best=best,
-        )
-        return MetricRecord({"loss": loss, "bits_per_byte": bits})
-
     def _state(self, summary: dict[str, Any]) -> dict[str, Any]:
         return {
             "round": self.round,
@@ -341,7 +310,7 @@ class TriRedundant(Strategy):
             "seating": self.seating.state(),
             "registered": self.federation.registered,
             "replays": self.replays.state(),
-            "best": self.best.state(),
+            "best": self.evaluations.best,
             "norms": self._norms,
             "unverified": self._unverified,
             "summary": summary,

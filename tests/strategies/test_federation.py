@@ -11,9 +11,10 @@ from flwr.app import Context, Message, MessageType, RecordDict
 
 from server.in_process import InProcessGrid
 from strategies.exchange import Clock
-from strategies.federation import ANSWER_S, PING_AGAIN_S, Federation
+from strategies.federation import Federation
 from strategies.messages import DescribeRequest, Description, pack
 from strategies.placement import place
+from strategies.presence import AGAIN_S, ANSWER_S
 from strategies.seating import Seating
 from trfmoe_core.config import ReputationConfig
 from trfmoe_core.errors import RunError
@@ -369,7 +370,7 @@ def test_a_question_that_was_lost_is_asked_again_and_a_slow_answer_is_waited_for
     world.watch(ANSWER_S)
     assert world.seats["dan"] == 4
     away[1].answers = True
-    world.watch(PING_AGAIN_S)
+    world.watch(AGAIN_S)
     assert world.seats["eve"] == 5
     world.watch(400)
     assert world.seats["fay"] == 6

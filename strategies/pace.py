@@ -7,6 +7,7 @@ Simulated nodes take turns on a few cores: of replies that come one after the ot
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from statistics import median_high
 
 from strategies.ballots import Ballots
@@ -48,10 +49,10 @@ class Pace:
         self._asked: set[str] = set()
         self._took: dict[str, float] = {}
         self._asked_at: dict[str, float] = {}
-        self._others_then: dict[str, float] = {}
+        self._then: dict[str, _Others] = {}
         self._late: set[str] = set()
         self._recent: dict[str, deque[float]] = {}
-        self._ratios: dict[str, deque[float]] = {}
+        self._answers: dict[str, deque[_Answer]] = {}
 
     def begin(self, names: Iterable[str], training: bool) -> None:
         """Begins a phase in which these nodes are asked; only training tells the pace of later phases."""
@@ -59,9 +60,9 @@ class Pace:
         self._asked, self._took, self._late = set(names), {}, set()
         for name in self._asked:
             if name in self._asked_at:  # its last answer was lost, or is not waited for any more
-                self._note(name, float("inf"))
+                self._note(name, _Answer(in_time=False, ratio=self.factor))
             self._asked_at[name] = self._began
-            self._others_then.pop(name, None)
+            self._then.pop(name, None)
 
     def heard(self, name: str) -> None:
         """Takes in that a node has answered, in time or to an earlier phase."""
@@ -76,9 +77,9 @@ class Pace:
             return
         took = (self._ended if now - self._began < GLANCE_S else now) - asked_at
         self._recent.setdefault(name, deque(maxlen=MEMORY)).append(took)
-        ratio = _ratio(took, self._others_then.pop(name, float("inf")))
-        self._note(name, ratio)
-        if ratio <= self.factor:
+        answer = self._answer(took, self._then.pop(name, _Others()))
+        self._note(name, answer)
+        if answer.in_time:
             self._late.add(name)
 
     def lost(self, name: str) -> None:
@@ -90,56 +91,74 @@ class Pace:
         """Ends the phase: nobody is waited for any more."""
         self._ended = self._clock.now()
         for name in self._asked:
-            others = self.others_s(name)
+            others = self._others(name)
             if name not in self._took:
-                self._others_then[name] = others
+                self._then[name] = others
             elif self._training:
-                self._note(name, _ratio(self._took[name], others))
+                self._note(name, self._answer(self._took[name], others))
 
     @property
     def waiting(self) -> list[str]:
         """Nodes of the phase at hand that have not answered."""
         return sorted(self._asked - set(self._took))
 
-    def others_s(self, name: str) -> float:
-        """Returns the seconds that the others take; infinite until most of them have answered.
-
-        What they took in this phase counts, or a machine that is busy for once would cut everybody off; and what they
-        usually take, so that of two that are asked one that answers at once does not cut the other off.
-        """
-        others = self._asked - {name}
-        here = [self._took[other] for other in others if other in self._took]
-        if not others or len(here) <= len(others) / 2:
-            return float("inf")
-        before = [median_high(times) for other, times in self._recent.items() if other != name]
-        usual = median_high(before) if before and self._training else 0.0
-        return max(median_high(here), usual)
-
     def is_beyond(self, name: str, elapsed_s: float) -> bool:
         """Whether an answer of a node would not be in time any more."""
-        return elapsed_s > self.factor * self.others_s(name)
+        return elapsed_s > self.factor * self._others(name).usual
 
     def is_expected(self, name: str, elapsed_s: float) -> bool:
         """Whether an answer may come soon, by when the node answered before; of a new one, while it is in time."""
-        ratios = self._ratios.get(name, (self.factor,))
-        worst = max(ratios)
-        return worst <= self.factor and elapsed_s <= min(self.factor, SLACK * worst) * self.others_s(name)
+        answers = self._answers.get(name, ())
+        slowest = max((answer.ratio for answer in answers), default=self.factor)
+        patience = min(self.factor, SLACK * slowest)
+        return all(answer.in_time for answer in answers) and elapsed_s <= patience * self._others(name).usual
 
     def late(self, names: Iterable[str]) -> set[str]:
         """Returns those of the nodes without an answer in this phase that are late, no more: within their time."""
         return {name for name in names if name in self._late or self._within(name)}
 
     def _within(self, name: str) -> bool:
-        asked_at = self._asked_at.get(name)
-        others = self._others_then.get(name)
-        return asked_at is not None and others is not None and self._ended - asked_at <= self.factor * others
+        asked_at, others = self._asked_at.get(name), self._then.get(name)
+        return asked_at is not None and others is not None and self._ended - asked_at <= self.factor * others.usual
 
-    def _note(self, name: str, ratio: float) -> None:
-        self._ratios.setdefault(name, deque(maxlen=STEADY)).append(ratio)
+    def _others(self, name: str) -> "_Others":
+        """The pace of the others; unknown until most of them have answered."""
+        others = self._asked - {name}
+        here = [self._took[other] for other in others if other in self._took]
+        if not others or len(here) <= len(others) / 2:
+            return _Others()
+        before = [median_high(times) for other, times in self._recent.items() if other != name]
+        now = median_high(here)
+        return _Others(now=now, usual=max(now, median_high(before)) if before and self._training else now)
+
+    def _answer(self, took: float, others: "_Others") -> "_Answer":
+        ratio = took / others.now if others.now else self.factor
+        return _Answer(in_time=took <= self.factor * others.usual, ratio=ratio)
+
+    def _note(self, name: str, answer: "_Answer") -> None:
+        self._answers.setdefault(name, deque(maxlen=STEADY)).append(answer)
 
 
-def _ratio(took: float, others: float) -> float:
-    return took / others if others else float("inf") if took else 0.0
+@dataclass(frozen=True, kw_only=True)
+class _Others:
+    """What the others of a node take, in seconds; infinite while it is not known.
+
+    Attributes:
+        now: In this phase.
+        usual: The same, or more when they took more before: of two that are asked, one that answers at once must not
+            cut the other off, and a machine that is busy for once nobody.
+    """
+
+    now: float = float("inf")
+    usual: float = float("inf")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Answer:
+    """How a node answered. `ratio` is to what the others took in the same phase."""
+
+    in_time: bool
+    ratio: float
 
 
 def patience(

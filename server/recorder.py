@@ -13,6 +13,7 @@ from server.checkpoint import (
     save_checkpoint,
 )
 from server.events import Event, Journal, read_events
+from server.history import RunHistory
 from server.run_folder import RunFolder
 from trfmoe_core.blocks import BlockLayout, Blocks, blocks_digest
 from trfmoe_core.errors import RunFolderError
@@ -48,7 +49,7 @@ class RunRecorder:
         root = self.folder.checkpoints_path
         files = save_checkpoint(root, round_number, self.named(blocks), tensors, state)
         self.record("round_committed", round=round_number, digest=state["digest"], files=files, **state["summary"])
-        best = state["best"]["round"] if state.get("best") else round_number
+        best: int = (state.get("best") or {}).get("round") or round_number
         keep_only(
             root, {best, *[number for number in checkpoint_rounds(root) if number <= round_number][-self.keep_last :]}
         )
@@ -114,10 +115,8 @@ def checked_checkpoint(folder: RunFolder, committed: Event) -> Checkpoint:
 
 
 def best_round(folder: RunFolder) -> int | None:
-    """Returns the round of the best checkpoint that is kept: lowest median bits per byte, else the newest."""
+    """Returns the round of the best checkpoint that is kept, else the newest that is."""
     kept = set(checkpoint_rounds(folder.checkpoints_path)) & set(committed_rounds(folder))
-    measured = {e["round"]: e["bits_per_byte"] for e in read_events(folder.events_path) if e["event"] == "evaluated"}
-    known = [number for number in kept if number in measured]
-    if known:
-        return min(known, key=lambda number: measured[number])
-    return max(kept, default=None)
+    history = RunHistory(read_events(folder.events_path))
+    best = history.best_round
+    return best if best in kept else history.best_among(kept)

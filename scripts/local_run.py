@@ -125,7 +125,7 @@ class LocalRun:
         checkpoint = last_checkpoint(self.folder)
         self._restore(checkpoint)
         self.ranks.wait()
-        measured = self.folder.facts().measured
+        measured = self.folder.facts().evaluated
         if recorder:
             self._record_start(recorder, checkpoint)
         with Interrupt() as interrupted:

@@ -18,6 +18,7 @@ from server.wandb_sink import WandbSink
 from server.witness import Witness
 from strategies.arrays import to_arrays
 from strategies.exchange import Clock
+from strategies.pace import LONGEST_S
 from strategies.tri_redundant import TriRedundant
 from trfmoe_core.blocks import BlockLayout, Blocks, blocks_digest
 from trfmoe_core.config import load_recipe
@@ -114,7 +115,7 @@ def _run(
         clock=clock,
     )
     rounds = recipe.rounds
-    strategy.start(grid, arrays.pop(), num_rounds=rounds.num_rounds, timeout=rounds.reply_deadline_s)
+    strategy.start(grid, arrays.pop(), num_rounds=rounds.num_rounds, timeout=rounds.reply_deadline_s or LONGEST_S)
     strategy.spill.clear()
     recorder.record(
         "run_finished",

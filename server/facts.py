@@ -19,7 +19,7 @@ class RunFacts:
         started: The last `run_started`, or an empty dictionary.
         finished: The last `run_finished`, of whatever start.
         committed: Round -> its `round_committed`, in order.
-        measured: Round -> bits per byte of its model; None where the measurement gave no number.
+        evaluated: Round -> its `evaluated`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -27,7 +27,7 @@ class RunFacts:
         self.started: Event = {}
         self.finished: Event | None = None
         self.committed: dict[int, Event] = {}
-        self.measured: dict[int, float | None] = {}
+        self.evaluated: dict[int, Event] = {}
         self._reader = JournalReader(path)
 
     @property
@@ -67,4 +67,4 @@ class RunFacts:
         elif kind == "round_committed":
             self.committed[int(event["round"])] = event
         elif kind == "evaluated":
-            self.measured[int(event["round"])] = event["bits_per_byte"]
+            self.evaluated[int(event["round"])] = event

@@ -1,9 +1,11 @@
 """What a journal says, arranged by node and round. The console, the report and the outcome are made from it."""
 
 from collections.abc import Callable, Iterable
+from math import inf
 from typing import Any
 
 from server.events import Event
+from strategies.best import FEWEST, BestRound
 
 
 class RunHistory:
@@ -55,9 +57,9 @@ class RunHistory:
 
     @property
     def bits_per_byte(self) -> list[float | None]:
-        """Median held-out bits per byte after every round from 0 (the untrained model) on; None where not measured.
+        """Held-out bits per byte after every round from 0 (the untrained model) on; None where not measured.
 
-        Where steps are counted, those after the steps that were measured.
+        Of several nodes by `strategies.best.robust`. Where steps are counted, those after the steps that were measured.
         """
         if self.unit == "step":
             return [self.evaluated[number]["bits_per_byte"] for number in sorted(self.evaluated)]
@@ -66,9 +68,23 @@ class RunHistory:
 
     @property
     def best_round(self) -> int | None:
-        """The round of the lowest median bits per byte."""
-        measured = {n: bits for n, event in self.evaluated.items() if (bits := event["bits_per_byte"]) is not None}
-        return min(measured, key=lambda number: measured[number], default=None)
+        """The best round by `strategies.best`, else the newest; of a federation, only rounds that have trained."""
+        steps = self.unit == "step"
+        return self.best_among(self.evaluated if steps else [n for n in {*self.evaluated, *self.committed} if n > 0])
+
+    def best_among(self, rounds: Iterable[int]) -> int | None:
+        """Returns the best of some rounds, else the newest of them; None when there are none."""
+        rounds = set(rounds)
+        # Where one machine trains alone, what it measures itself is all there is, and can be trusted.
+        best = BestRound(fewest=1 if self.unit == "step" else FEWEST)
+        for number in sorted(self.evaluated):
+            nodes = self.evaluated[number].get("nodes", {})
+            best.tell(
+                number,
+                {n: bits for n, node in nodes.items() if (bits := node["bits_per_byte"]) is not None},
+                number in rounds,
+            )
+        return max(rounds, default=None) if best.round is None else best.round
 
     def dead_experts(self, round_number: int) -> list[str]:
         """Returns the experts that received no token on any node in a round's training."""

@@ -14,6 +14,7 @@ from server.checkpoint import (
     sweep_checkpoints,
 )
 from server.events import Event, Journal
+from server.history import RunHistory
 from server.run_folder import RunFolder
 from trfmoe_core.blocks import BlockLayout, Blocks, blocks_digest
 from trfmoe_core.errors import RunFolderError
@@ -77,7 +78,7 @@ class RunRecorder:
         committed = self.folder.facts().committed
         found = checkpoint_rounds(self.folder.checkpoints_path)
         there = [number for number in found if number in committed or number == round_number]
-        best = state["best"]["round"] if state.get("best") else round_number
+        best: int = (state.get("best") or {}).get("round") or round_number
         return [number for number in there if number == best or number in there[-self.keep_last :]]
 
     def named(self, blocks: Blocks) -> dict[str, Any]:
@@ -141,8 +142,9 @@ def checked_checkpoint(folder: RunFolder, committed: Event) -> Checkpoint:
 
 
 def best_round(folder: RunFolder) -> int | None:
-    """Returns the round of the best checkpoint that is kept: lowest median bits per byte, else the newest."""
+    """Returns the round of the best checkpoint that is kept, else the newest that is."""
     facts = folder.facts()
     kept = set(checkpoint_rounds(folder.checkpoints_path)) & set(facts.committed)
-    known = {number: bits for number in kept if (bits := facts.measured.get(number)) is not None}
-    return min(known, key=lambda number: known[number]) if known else max(kept, default=None)
+    history = RunHistory([facts.started, *facts.evaluated.values(), *facts.committed.values()] if facts.started else ())
+    best = history.best_round
+    return best if best in kept else history.best_among(kept)

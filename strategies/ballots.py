@@ -15,9 +15,6 @@ from trfmoe_core.blocks import TRUNK, Blocks
 from trfmoe_core.errors import WireError
 from trfmoe_core.wire import Replica
 
-WEIGHT_CAP = 3.0
-"""A node's token count weighs at most this many times the median in a mean of the trunk."""
-
 ABSURD_RMS = 1e3
 """An update that changes weights by more than this in root mean square has no vote."""
 
@@ -40,13 +37,12 @@ class Ballots:
         self.agreement = agreement
         self._replicas: dict[str, dict[str, Replica]] = {}
         self._norms: dict[str, dict[str, float]] = {}
-        self._tokens: dict[str, int] = {}
         self._invalid: set[str] = set()
         self._settled: tuple[tuple[str, ...], bool] | None = None
         self._judgement: Judgement | None = None
 
-    def add(self, node: str, updates: dict[str, Replica], tokens: int) -> None:
-        """Takes a node's checked updates and its token count.
+    def add(self, node: str, updates: dict[str, Replica]) -> None:
+        """Takes a node's checked updates. All nodes weigh the same: how much one has trained is only its claim.
 
         Raises:
             WireError: when the node has voted already, or an update is not finite; nothing of it counts then.
@@ -61,7 +57,6 @@ class Ballots:
                 raise WireError(f"block {block!r}: the update's norm is {size:.3g}; no training goes so far in a round")
         self._replicas[node] = updates
         self._norms[node] = norms
-        self._tokens[node] = tokens
 
     def reject(self, node: str) -> None:
         """Records that a node's reply was dropped."""
@@ -100,9 +95,7 @@ class Ballots:
 
     def judge(self, jury: Jury, base: Blocks, loss: Loss) -> Judgement:
         """Lets the witness decide whose replicas count, in the place of their agreement; see `Jury.judge`."""
-        self._judgement = jury.judge(
-            base, self._replicas, self.placement.holders, loss, weights=self._weights(), norms=self._norms
-        )
+        self._judgement = jury.judge(base, self._replicas, self.placement.holders, loss, norms=self._norms)
         return self._judgement
 
     def decide(
@@ -113,21 +106,19 @@ class Ballots:
         All updates use the same memory: one is valid until the next is asked for.
 
         Args:
-            norm_cap: Block -> largest norm that a lone replica may have; None: no bound is known yet.
+            norm_cap: Block -> largest norm that a lone replica may have; None: none is known yet, so it does not count.
             was_unverified: Blocks whose last vote had a lone replica.
         """
-        weights = self._weights()
         memory = empty(
             max((update.numel() for updates in self._replicas.values() for update in updates.values()), default=0)
         )
         for block, holders in self.placement.holders.items():
             replicas = {name: self._replicas[name][block] for name in holders if block in self._replicas.get(name, {})}
             result = memory[: next((replica.numel() for replica in replicas.values()), 0)]
-            shares = weights if block == TRUNK else None
             believed = self._believed(block, replicas)
             if self._judgement is not None and believed and believed[0][0] in self._judgement.scores:
                 heads = {members[0]: replicas[members[0]] for members in believed}
-                update: Tensor | None = witnessed_mean(heads, self._judgement.scales.get(block), shares, result)
+                update: Tensor | None = witnessed_mean(heads, self._judgement.scales.get(block), result)
                 verdict = _witnessed(replicas, believed)
             else:
                 rest = {name: replicas[name] for members in believed for name in members}
@@ -135,7 +126,6 @@ class Ballots:
                     self._rule(block),
                     rest,
                     self.agreement,
-                    weights=shares,
                     norm_cap=norm_cap(block),
                     may_be_unverified=not was_unverified.get(block, False),
                     norms={name: self._norms[name][block] for name in rest},
@@ -156,35 +146,8 @@ class Ballots:
     def _rule(self, block: str) -> Rule:
         return self.trunk_rule if block == TRUNK else self.rule
 
-    def _weights(self) -> dict[str, float]:
-        counts = sorted(self._tokens.values())
-        if not counts:
-            return {}
-        cap = WEIGHT_CAP * counts[(len(counts) - 1) // 2]
-        return {name: min(count, cap) for name, count in self._tokens.items()}
-
 
 def _witnessed(replicas: Mapping[str, Replica], believed: list[list[str]]) -> Verdict:
     accepted = tuple(sorted(name for members in believed for name in members))
     outvoted = tuple(sorted(set(replicas) - set(accepted)))
     return Verdict(outcome="majority" if outvoted else "unanimous", accepted=accepted, outvoted=outvoted)
-
-
-def patience(ballots: Ballots, quorum: int, grace: float) -> Callable[[float], bool]:
-    """Returns a test whether a round may close: the quorum is there, agrees, and the grace time has passed.
-
-    Args:
-        ballots: The round's.
-        quorum: Replicas of an expert that are enough.
-        grace: Part of the time until the quorum that is waited besides.
-    """
-    reached: list[float] = []
-
-    def enough(elapsed_s: float) -> bool:
-        if not ballots.has_quorum(quorum):
-            return False
-        if not reached:
-            reached.append(elapsed_s)
-        return elapsed_s >= reached[0] * (1 + grace) and ballots.settled()
-
-    return enough

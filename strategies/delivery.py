@@ -11,6 +11,7 @@ from strategies.chain import Chain
 from strategies.exchange import Clock, Exchange
 from strategies.federation import Federation
 from strategies.messages import DescribeRequest, TrainRequest, pack
+from strategies.pace import Pace
 from strategies.pings import Pings
 from strategies.recording import Recorder
 from strategies.replies import lacks_base
@@ -34,6 +35,7 @@ class Delivery:
         chain: What was sent last, when differences are sent.
         recorder: Takes events.
         clock: Time; tests put in their own.
+        pace: Is told who was asked and who has answered.
     """
 
     def __init__(
@@ -46,10 +48,11 @@ class Delivery:
         chain: Chain | None,
         recorder: Recorder,
         clock: Clock,
+        pace: Pace,
     ) -> None:
         self._described, self._recipe, self._layout = described, recipe, layout
         self._federation, self._seating, self._chain = federation, seating, chain
-        self._recorder, self._clock = recorder, clock
+        self._recorder, self._clock, self._pace = recorder, clock, pace
         self._pings = Pings(recorder.record, clock)
         self._has: dict[str, str] = {}
         self._phase: Phase = "train"
@@ -135,23 +138,34 @@ class Delivery:
         """
         exchange = self._exchange_of(grid)
         names = self._names()
+        self._pace.begin((names[m.metadata.dst_node_id] for m in messages), training=self._phase == "train")
         for message in messages:
             name = names[message.metadata.dst_node_id]
             if refusal := exchange.send(name, message, label):
                 self._missing(name, refusal)
+                self._pace.lost(name)
         messages.clear()
         self.sent.drop_arrays()
         for arrival in exchange.receive(label, timeout, "rounds.reply_deadline_s", enough):
             if arrival.reply is not None and self.sent.of(arrival.node).against and lacks_base(arrival.reply):
                 self._send_whole(exchange, arrival.node, label)
             elif arrival.reply is not None:
+                self._pace.heard(arrival.node)
                 yield arrival.reply
             elif arrival.kind == "late":
+                self._pace.heard(arrival.node)
                 self._recorder.record(
                     "node_reply", round=arrival.round, node=arrival.node, status="late", reason=arrival.reason
                 )
             else:
+                if arrival.kind == "failed":
+                    self._pace.lost(arrival.node)
                 self._missing(arrival.node, arrival.reason)
+        self._pace.end()
+
+    def owes(self, name: str) -> bool:
+        """Whether a node has not answered what it was asked."""
+        return self._exchange is not None and self._exchange.busy(name) is not None
 
     def sender(self, message: Message) -> str:
         """Returns the name of the node that sent a reply."""
@@ -163,6 +177,7 @@ class Delivery:
         self._recorder.record("warning", text=text)
         if refusal := exchange.send(name, message, label):
             self._missing(name, refusal)
+            self._pace.lost(name)
 
     def _message(self, name: str, node_id: int, arrays: ArrayRecord) -> Message:
         kind = MessageType.TRAIN if self._phase == "train" else MessageType.EVALUATE

@@ -106,7 +106,8 @@ class Exchange:
                 yield from self._silent(round_number, f"no reply within {deadline_s:g} s ({setting})")
                 return
             if enough is not None and self._waiting(round_number) and enough(elapsed):
-                yield from self._silent(round_number, f"no reply within {elapsed:.3g} s, when the others were enough")
+                reason = f"no reply within {elapsed:.3g} s, when the others were enough (rounds.patience)"
+                yield from self._silent(round_number, reason)
                 return
             if not progress and self._waiting(round_number):
                 self.clock.sleep(self.poll_s)

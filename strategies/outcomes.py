@@ -7,7 +7,7 @@ from torch import Tensor
 
 from strategies.kernels import Chunks, empty, mean
 from strategies.voting import alike
-from trfmoe_core.blocks import TRUNK, Blocks
+from trfmoe_core.blocks import Blocks
 from trfmoe_core.wire import Replica
 
 Replicas = Mapping[str, Mapping[str, Replica]]
@@ -20,7 +20,6 @@ Terms = Iterable[tuple[str, str]]
 def witnessed_mean(
     replicas: Mapping[str, Replica],
     scales: Mapping[str, float] | None = None,
-    weights: Mapping[str, float] | None = None,
     result: Tensor | None = None,
 ) -> Tensor:
     """Returns the mean of one block's replicas, in the order of the nodes' names; the plain mean when nothing is set.
@@ -28,12 +27,11 @@ def witnessed_mean(
     Args:
         replicas: Node -> update of those who count, no two alike; at least one.
         scales: Node -> multiplier of its replica, `Judgement.scales` of the block; 1 when absent.
-        weights: Node -> weight in the mean; equal when absent.
         result: Float32 memory for the mean; new when absent.
     """
     names = sorted(replicas)
     result = empty(replicas[names[0]].numel()) if result is None else result
-    mean([replicas[name] for name in names], _factors(names, scales or {}, weights), result)
+    mean([replicas[name] for name in names], _factors(names, scales or {}), result)
     return result
 
 
@@ -48,7 +46,6 @@ class Outcomes:
         replicas: Updates of all nodes, read where they lie.
         voters: Block -> nodes whose replicas of it count.
         scales: Block -> node -> multiplier of its replica; 1 when absent.
-        weights: Node -> weight in the trunk's mean; equal when absent.
     """
 
     def __init__(
@@ -57,9 +54,8 @@ class Outcomes:
         replicas: Replicas,
         voters: Mapping[str, Sequence[str]],
         scales: Mapping[str, Mapping[str, float]],
-        weights: Mapping[str, float] | None,
     ) -> None:
-        self.base, self.replicas, self.scales, self.weights = base, replicas, scales, weights
+        self.base, self.replicas, self.scales = base, replicas, scales
         self.whole: Blocks = dict(base)
         self._scratch: Blocks = {}
         self.classes = {block: alike({name: replicas[name][block] for name in who}) for block, who in voters.items()}
@@ -88,7 +84,7 @@ class Outcomes:
             gone.setdefault(block, set()).update(members[0] for members in self.classes[block] if node in members)
         for block, nodes in gone.items():
             names = self.heads(block)
-            factors = _factors(names, self.scales.get(block, {}), self._weights(block))
+            factors = _factors(names, self.scales.get(block, {}))
             if block not in self._scratch:
                 self._scratch[block] = empty(self.base[block].numel())
             memory = self._scratch[block]
@@ -107,18 +103,9 @@ class Outcomes:
             return
         memory = self.whole[block] if self.whole[block] is not self.base[block] else empty(self.base[block].numel())
         replicas = {name: self.replicas[name][block] for name in names}
-        witnessed_mean(replicas, self.scales.get(block), self._weights(block), memory)
+        witnessed_mean(replicas, self.scales.get(block), memory)
         self.whole[block] = memory.add_(self.base[block])
 
-    def _weights(self, block: str) -> Mapping[str, float] | None:
-        return self.weights if block == TRUNK else None
 
-
-def _factors(names: Sequence[str], scales: Mapping[str, float], weights: Mapping[str, float] | None) -> list[float]:
-    shares = [1.0 if weights is None else weights[name] for name in names]
-    even = len(set(shares)) == 1
-    total = sum(shares)
-    return [
-        (1.0 if even else share * len(names) / total) * scales.get(name, 1.0)
-        for name, share in zip(names, shares, strict=True)
-    ]
+def _factors(names: Sequence[str], scales: Mapping[str, float]) -> list[float]:
+    return [scales.get(name, 1.0) for name in names]

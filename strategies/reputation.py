@@ -1,7 +1,7 @@
 """Who stands alone, is convicted or is silent again and again, and for how long such a node sits out.
 
 Only lone losers and those whom the witness convicts count, never a split vote: honest nodes whose data differ lose
-splits too.
+splits too. Late is not silent: a late round neither counts nor clears what was before.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from trfmoe_core.config import ReputationConfig
 
-Standing = Literal["good", "alone", "convicted", "silent"]
+Standing = Literal["good", "late", "alone", "convicted", "silent"]
 
 
 @dataclass(kw_only=True)
@@ -38,6 +38,8 @@ class Reputation:
         """Takes in what a round showed of every node that was asked to work."""
         for name, standing in standings.items():
             record = self.records.setdefault(name, Record())
+            if standing == "late":
+                continue
             record.strikes = 0 if standing == "good" else record.strikes + 1
             record.last = standing
             if standing == "good":

@@ -1,6 +1,7 @@
 """Who holds which experts from round to round: nodes join, troublemakers sit out, every change has its reason."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from strategies.federation import Member, Record
@@ -17,13 +18,25 @@ ALONE_SHARE = 0.5
 
 
 def standings_of(
-    names: Iterable[str], verdicts: Mapping[str, Verdict], replied: Collection[str], convicted: Collection[str] = ()
+    names: Iterable[str],
+    verdicts: Mapping[str, Verdict],
+    replied: Collection[str],
+    convicted: Collection[str] = (),
+    late: Collection[str] = (),
 ) -> dict[str, Standing]:
-    """Returns what a round showed of the nodes that were asked to work."""
+    """Returns what a round showed of the seated nodes.
+
+    Args:
+        names: The nodes.
+        verdicts: Of the round's votes.
+        replied: Who sent a usable reply.
+        convicted: By the witness.
+        late: Who sent none, and still is, or was, within the time that the others' pace gives it.
+    """
     standings: dict[str, Standing] = {}
     for name in names:
         if name not in replied:
-            standings[name] = "silent"
+            standings[name] = "late" if name in late else "silent"
             continue
         if name in convicted:
             standings[name] = "convicted"
@@ -102,9 +115,11 @@ class Seating:
             self._change(place(self.experts, list(members), zones=zones, replication=self.replication), "start")
         else:
             self._change(self._placement, "resumed")
+            self._correct_zones(members)
 
     def update(self, round_number: int, online: Mapping[str, Member]) -> None:
         """Moves experts away from persistent troublemakers, and gives new and returning nodes their share."""
+        self._correct_zones(online)
         placement = self.placement
         for name in self.reputation.to_leave(placement.nodes, self.replication):
             record = self.reputation.records[name]
@@ -120,9 +135,28 @@ class Seating:
             if name not in self.placement.nodes and self.reputation.may_sit(name, round_number):
                 self._join(name, member.description.zone)
 
-    def observe(self, verdicts: Mapping[str, Verdict], replied: Sequence[str], convicted: Collection[str] = ()) -> None:
-        """Takes in a round's verdicts, who sent a usable reply, and whom the witness convicted."""
-        self.reputation.observe(standings_of(self.placement.nodes, verdicts, replied, convicted))
+    def observe(
+        self,
+        verdicts: Mapping[str, Verdict],
+        replied: Sequence[str],
+        convicted: Collection[str] = (),
+        late: Collection[str] = (),
+    ) -> None:
+        """Takes in what a round showed; see `standings_of`."""
+        self.reputation.observe(standings_of(self.placement.nodes, verdicts, replied, convicted, late))
+
+    def _correct_zones(self, members: Mapping[str, Member]) -> None:
+        """Gives seated nodes the zones that the operator has registered since, and moves what shares a zone then."""
+        for name, member in members.items():
+            placement, zone = self.placement, member.description.zone
+            if not member.registered or name not in placement.nodes or placement.zones.get(name) == zone:
+                continue
+            others = {other: its for other, its in placement.zones.items() if other != name}
+            corrected = replace(placement, zones=others if zone is None else {**others, name: zone})
+            crowded = any(name in placement.holders[block] for block in corrected.zone_violations())
+            if crowded and len(placement.nodes) > self.replication:
+                corrected = join(leave(placement, name), name, zone)
+            self._change(corrected, f"{name} is registered with {f'zone {zone}' if zone else 'no zone'}")
 
     def _join(self, name: str, zone: str | None) -> None:
         try:

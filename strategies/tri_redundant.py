@@ -4,11 +4,9 @@ DiLoCo's round (arXiv 2311.08105: broadcast, local steps, outer step) over the b
 mean replaced by a vote. Unlike Flower's own loop it resumes, has a deadline for everything, and no reply can end it.
 """
 
-import math
 from collections.abc import Callable, Iterable
 from logging import INFO
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -18,14 +16,16 @@ from flwr.serverapp.strategy import Result, Strategy
 
 from strategies.accounts import reply_fields, round_summary, verdict_fields
 from strategies.arrays import from_arrays, to_arrays
-from strategies.ballots import Ballots, patience
+from strategies.ballots import Ballots
 from strategies.chain import Chain
 from strategies.delivery import Delivery
+from strategies.evaluations import Evaluations
 from strategies.exchange import Clock
 from strategies.federation import Federation
 from strategies.harm import Loss, mean
 from strategies.messages import DescribeRequest, TrainReply
 from strategies.outer import OuterOptimizer
+from strategies.pace import Pace, patience
 from strategies.recording import Recorder
 from strategies.replay import ReplayGuard
 from strategies.replies import CheckedReply, check_reply
@@ -91,23 +91,26 @@ class TriRedundant(Strategy):
             code_fingerprint=code_fingerprint(),
             tokenizer_fingerprint=tokenizer_fingerprint,
         )
-        self.federation = Federation(request, recorder.record, self.clock)
-        seating = state["seating"] if state else None
+        state = state or {}
+        seating = state.get("seating")
+        names = seating["nodes"] if seating else ()
+        self.federation = Federation(request, recorder.record, self.clock, names, state.get("registered", ()))
         self._partial = recipe.experts.unheld == "absent"
         floor = recipe.model.top_k if self._partial else 0
         self.seating = Seating(
             layout.experts, recipe.reputation, recorder.record, seating, floor, recipe.experts.replication
         )
+        self.pace = Pace(recipe.rounds.patience, self.clock)
         self.delivery = Delivery(
-            request, recipe, layout, self.federation, self.seating, self.chain, recorder, self.clock
+            request, recipe, layout, self.federation, self.seating, self.chain, recorder, self.clock, self.pace
         )
+        self.federation.owes = self.delivery.owes
         self.spill = Spill(spill_folder)
-        state = state or {}
         self.replays = ReplayGuard(state.get("replays"))
         self.witness = witness
         self.jury = Jury(recipe.witness) if recipe.witness and witness else None
         self.round: int = state.get("round", 0)
-        self.best: dict[str, Any] | None = state.get("best")
+        self.evaluations = Evaluations(recorder.record, self._partial, state.get("best"))
         self._norms: dict[str, float] = state.get("norms", {})
         self._unverified: dict[str, bool] = state.get("unverified", {})
         self.blocks: Blocks = {}
@@ -160,7 +163,8 @@ class TriRedundant(Strategy):
             self.federation.await_seated(grid, self.seating.placement.nodes, rounds.nodes_deadline_s)
             self.seating.update(number, self.federation.online)
             messages = self.configure_train(number, self.delivery.encode(self.blocks), config, grid)
-            replies = self.delivery.collect(grid, messages, number, timeout, self._patience())
+            enough = patience(self.pace, rounds, self._ballots, self.recipe.quorum)
+            replies = self.delivery.collect(grid, messages, number, timeout, self.federation.meanwhile(grid, enough))
             _, metrics = self.aggregate_train(number, replies)
             if metrics is not None:
                 result.train_metrics_clientapp[number] = metrics
@@ -171,7 +175,7 @@ class TriRedundant(Strategy):
         self.federation.refresh(grid)
         messages = self.configure_evaluate(self.round, self.delivery.encode(self.blocks), config, grid)
         # No round has this number, so a reply to the last round's training that comes now is late.
-        replies = self.delivery.collect(grid, messages, self.round + 1, timeout, self._patience())
+        replies = self.delivery.collect(grid, messages, self.round + 1, timeout, patience(self.pace, rounds))
         final = self.aggregate_evaluate(self.round, replies)
         if final is not None:
             result.evaluate_metrics_clientapp[self.round] = final
@@ -208,7 +212,7 @@ class TriRedundant(Strategy):
             name = self.delivery.sender(message)
             try:
                 checked = self._check(message, name)
-                self._ballots.add(name, checked.updates, checked.training.tokens)
+                self._ballots.add(name, checked.updates)
                 self.replays.remember(name, checked.reply, checked.updates)
             except WireError as error:
                 self._ballots.reject(name)
@@ -219,14 +223,14 @@ class TriRedundant(Strategy):
             bytes_up += checked.num_bytes
             fields = reply_fields(checked.reply, self.delivery.sent.of(name).num_bytes, checked.num_bytes)
             self.recorder.record("node_reply", round=server_round, node=name, **fields)
-        self._evaluated(server_round - 1, good)
+        self.evaluations.take(server_round - 1, good)
         convicted = self._judge(server_round)
         verdicts = self._decide()
         if self._partial and self.witness is not None:
             losses = self.witness(server_round)(self.blocks)
             windows = sum(part.numel() for part in losses)
             self.recorder.record("witnessed", round=server_round, loss=mean(losses), windows=windows)
-        self.seating.observe(verdicts, list(good), convicted)
+        self.seating.observe(verdicts, list(good), convicted, self.pace.late(self.seating.placement.nodes))
         self.round = server_round
         self._barren = 0 if good else self._barren + 1
         trained = [reply.training for _, reply in sorted(good.items()) if reply.training]
@@ -255,11 +259,7 @@ class TriRedundant(Strategy):
                 good[name] = check_reply(message, self.delivery.request(name), name, self.layout, self.recipe)
             except WireError as error:
                 self.recorder.record("node_reply", round=server_round, node=name, status="dropped", reason=str(error))
-        return self._evaluated(server_round, {name: checked.reply for name, checked in good.items()})
-
-    def _patience(self) -> Callable[[float], bool] | None:
-        rounds = self.recipe.rounds
-        return patience(self._ballots, self.recipe.quorum, rounds.grace) if rounds.wait == "quorum" else None
+        return self.evaluations.take(server_round, {name: checked.reply for name, checked in good.items()})
 
     def _check(self, message: Message, name: str) -> CheckedReply:
         request = self.delivery.request(name)
@@ -303,34 +303,14 @@ class TriRedundant(Strategy):
             verdicts[block] = verdict
         return verdicts
 
-    def _evaluated(self, round_number: int, replies: dict[str, TrainReply]) -> MetricRecord | None:
-        measured = {name: reply.evaluation for name, reply in sorted(replies.items()) if reply.evaluation}
-        if not measured:
-            return None
-        loss = median(evaluation.loss for evaluation in measured.values())
-        bits = median(evaluation.bits_per_byte for evaluation in measured.values())
-        best = self.best is None or bits < self.best["bits_per_byte"]
-        if best:
-            self.best = {"round": round_number, "bits_per_byte": bits}
-        self.recorder.record(
-            "evaluated",
-            round=round_number,
-            loss=loss,
-            bits_per_byte=bits,
-            perplexity=math.exp(min(loss, 700.0)),
-            nodes={name: evaluation.model_dump(mode="json") for name, evaluation in measured.items()},
-            experts="held" if self._partial else "all",
-            best=best,
-        )
-        return MetricRecord({"loss": loss, "bits_per_byte": bits})
-
     def _state(self, summary: dict[str, Any]) -> dict[str, Any]:
         return {
             "round": self.round,
             "digest": blocks_digest(self.blocks),
             "seating": self.seating.state(),
+            "registered": self.federation.registered,
             "replays": self.replays.state(),
-            "best": self.best,
+            "best": self.evaluations.best,
             "norms": self._norms,
             "unverified": self._unverified,
             "summary": summary,

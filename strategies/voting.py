@@ -63,7 +63,6 @@ def vote(
     replicas: Mapping[str, Replica],
     agreement: Agreement,
     *,
-    weights: Mapping[str, float] | None = None,
     norm_cap: float | None = None,
     may_be_unverified: bool = True,
     norms: Mapping[str, float] | None = None,
@@ -77,8 +76,8 @@ def vote(
         rule: How three or more replicas become one.
         replicas: Node name -> update, all finite, flat float32, bfloat16, int8 or int4, of one length.
         agreement: When two replicas agree.
-        weights: Node name -> weight in a mean; equal when absent. Ignored by `median`.
-        norm_cap: Largest norm that a lone replica's update may have before its step is shortened.
+        norm_cap: Largest norm that a lone replica's update may have before its step is shortened; None: none is known
+            yet, so there is nothing to tell a step from a wreck, and a lone replica leaves the block as it is.
         may_be_unverified: Whether a lone replica may be accepted; False when it was the round before.
         norms: Node name -> norm of its replica by `norm`, for whoever has them already.
         result: Float32 memory for the update, of the replicas' length; new when absent. Overwritten in any case.
@@ -92,22 +91,22 @@ def vote(
     count = len(heads)
     known = None if norms is None else [norms[head] for head in heads]
     result = empty(updates[0].numel()) if result is None else result
-    factors = _factors([1.0 if weights is None else weights[head] for head in heads])
-    if rule == "mean":
-        mean(updates, factors, result)
+    equal = [1.0] * count
+    if rule == "mean" and len(names) > 1:
+        mean(updates, equal, result)
         return result, Verdict(outcome="mean", accepted=tuple(names))
     if count == 1:
-        if not may_be_unverified:
+        if not may_be_unverified or norm_cap is None:
             return None, Verdict(outcome="kept")
         size = known[0] if known else norm(updates[0])
-        scale = 1.0 if norm_cap is None or size <= norm_cap else norm_cap / size
+        scale = 1.0 if size <= norm_cap else norm_cap / size
         mean(updates, [UNVERIFIED_STEP * scale], result)
         return result, Verdict(outcome="unverified", accepted=tuple(names))
     if rule == "median" and count > 2:
         sizes = known or [norm(update) for update in updates]
         return median(updates, result=result), _named("median", classes, _within(sizes, agreement))
 
-    sizes, dots = survey(updates, factors, result)
+    sizes, dots = survey(updates, equal, result)
     edges = _edges(sizes, dots, agreement, TINY_RMS * updates[0].numel() ** 0.5)
     if len(edges) == count * (count - 1) // 2:
         return result, Verdict(outcome="majority" if count == 2 else "unanimous", accepted=tuple(names))
@@ -115,9 +114,7 @@ def vote(
         return None, Verdict(outcome="kept")
     kept = _majority(count, edges)
     if kept:
-        clip = _clip_scales([sizes[i] for i in kept])
-        shares = _factors([factors[i] for i in kept])
-        mean([updates[i] for i in kept], [share * scale for share, scale in zip(shares, clip, strict=True)], result)
+        mean([updates[i] for i in kept], _clip_scales([sizes[i] for i in kept]), result)
         return result, _named("majority", classes, kept)
     median(updates, _clip_scales(sizes), result)
     return result, _named("median", classes, _within(sizes, agreement))
@@ -137,14 +134,6 @@ def alike(replicas: Mapping[str, Replica]) -> list[list[str]]:
         else:
             classes.append([name])
     return classes
-
-
-def _factors(shares: Sequence[float]) -> list[float]:
-    """Multipliers of the terms of a plain mean that make it a weighted one; exactly 1 when the shares are equal."""
-    if len(set(shares)) == 1:
-        return [1.0] * len(shares)
-    total = sum(shares)
-    return [share * len(shares) / total for share in shares]
 
 
 def _edges(norms: Sequence[float], dots: Dots, agreement: Agreement, tiny: float) -> set[tuple[int, int]]:

@@ -87,7 +87,6 @@ class Jury:
         holders: Mapping[str, Sequence[str]],
         loss: Loss,
         *,
-        weights: Mapping[str, float] | None = None,
         norms: Mapping[str, Mapping[str, float]] | None = None,
     ) -> Judgement:
         """Returns who harms.
@@ -99,7 +98,6 @@ class Jury:
             replicas: Node -> block -> update, flat float32, bfloat16, int8 or int4.
             holders: Block -> nodes whose replicas of it count.
             loss: Loss of each witness window for given global blocks.
-            weights: Node -> weight in the trunk's mean; equal when absent.
             norms: Node -> block -> norm of the replica, for whoever has them already.
         """
         names = sorted(replicas)
@@ -115,7 +113,7 @@ class Jury:
         gain = 0.0
         asked: dict[str, dict[str, Harm]] = {}
         if len(names) > 1:
-            outcomes = Outcomes(base, replicas, voters, scales, weights)
+            outcomes = Outcomes(base, replicas, voters, scales)
             before = measure(loss, base)
             most = len(names) // 2
             for number in range(most + 1):

@@ -37,7 +37,7 @@ def test_a_slow_node_holds_no_round_and_its_late_reply_is_recorded(
 ) -> None:
     raw = yaml.safe_load(TINY.read_text())
     raw["nodes"][2]["drill"] = {"attack": "slow", "delay_s": DELAY_S}
-    raw["rounds"] |= {"num_rounds": 400, "wait": "quorum"}
+    raw["rounds"] |= {"num_rounds": 400, "wait": "quorum", "patience": 1.5}
     raw |= {"name": "quorum", "run_root": str(tmp_path), "reputation": {"strikes": 400}}
     recipe = tmp_path / "quorum.yaml"
     recipe.write_text(yaml.safe_dump(raw))

@@ -166,7 +166,7 @@ class Federation:
         ballots = Ballots(self.placement, "mean" if rule == "mean" else "majority", agreement)
         for name, updates in replicas.items():
             try:
-                ballots.add(name, dict(updates), 1)
+                ballots.add(name, dict(updates))
             except WireError:
                 ballots.reject(name)
         notes: dict[str, Any] = {}

@@ -96,7 +96,7 @@ def test_the_facts_of_a_journal(tmp_path: Path) -> None:
     journal.append("run_started", run_id="a")
     journal.append("evaluated", round=0, bits_per_byte=float("nan"))
     assert not facts.follow().ended
-    assert (facts.first["seq"], facts.started["seq"], facts.measured) == (0, 2, {0: None})
+    assert (facts.first["seq"], facts.started["seq"], facts.evaluated[0]["bits_per_byte"]) == (0, 2, None)
     journal.append("round_committed", number=1)
     with pytest.raises(RunFolderError, match="entry 4 lacks what its kind has"):
         facts.follow()

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from flwr.app import MessageType
 
 from clients.app import app as client_app
@@ -69,7 +70,8 @@ def test_a_slow_node_does_not_hold_a_quorum_and_its_late_reply_is_recorded(
     events, _ = play(recipe_for(tiny_recipe, num_rounds=12, wait="quorum"), one_slow)
     committed = of_kind(events, "round_committed")
     assert len(committed) == 12
-    assert all(event["seconds"] <= 1.3 * 10.2 for event in committed)
+    assert committed[0]["seconds"] <= 3.1 * 10.2, "nobody knows yet that it is so slow"
+    assert all(event["seconds"] <= 1.3 * 10.2 for event in committed[1:])
     assert all(event["outcomes"] == {"majority": 9} for event in committed)
     replies = [event for event in of_kind(events, "node_reply") if event["node"] == "cyd"]
     late = [event for event in replies if event["status"] == "late"]
@@ -80,9 +82,34 @@ def test_a_slow_node_does_not_hold_a_quorum_and_its_late_reply_is_recorded(
 
 
 def test_waiting_for_all_waits_for_the_slow_one(tiny_recipe: Callable[..., Recipe]) -> None:
-    events, _ = play(recipe_for(tiny_recipe, num_rounds=2), one_slow)
+    events, _ = play(recipe_for(tiny_recipe, num_rounds=2, reply_deadline_s=200.0), one_slow)
     assert all(100 <= event["seconds"] <= 101 for event in of_kind(events, "round_committed"))
     assert all(event["outcomes"] == {"unanimous": 9} for event in of_kind(events, "round_committed"))
+
+
+@pytest.mark.parametrize("wait", ["all", "quorum"])
+def test_a_steadily_slow_node_is_counted_and_the_last_model_is_measured_by_all(
+    tiny_recipe: Callable[..., Recipe], wait: str
+) -> None:
+    def slower(node: int, kind: str) -> float:
+        return 0.0 if kind == MessageType.QUERY else 15.0 if node == 3 else 10.0
+
+    events, _ = play(recipe_for(tiny_recipe, num_rounds=8, wait=wait), slower)
+    assert [event["outcomes"] for event in of_kind(events, "round_committed")] == [{"unanimous": 9}] * 8
+    assert not of_kind(events, "node_suspect")
+    assert [len(event["nodes"]) for event in of_kind(events, "evaluated")] == [3] * 9
+
+
+def test_a_node_that_takes_an_hour_costs_no_hour(tiny_recipe: Callable[..., Recipe]) -> None:
+    def hour(node: int, kind: str) -> float:
+        return 0.0 if kind == MessageType.QUERY else 3590.0 if node == 3 else 10.0
+
+    events, grid = play(recipe_for(tiny_recipe, num_rounds=5), hour)
+    assert [round(event["seconds"] / 10.2, 1) for event in of_kind(events, "round_committed")] == [3.0, 1, 1, 1, 1]
+    assert grid.time < 100
+    missing = [e["reason"] for e in of_kind(events, "node_reply") if e["node"] == "cyd" and e["status"] == "missing"]
+    assert "rounds.patience" in missing[0]
+    assert [event["node"] for event in of_kind(events, "node_suspect")] == ["cyd"]
 
 
 def test_a_deadline_ends_every_wait_and_names_its_setting(tiny_recipe: Callable[..., Recipe]) -> None:

@@ -11,6 +11,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MessageTy
 
 from server.app import run
 from server.events import read_events
+from server.history import RunHistory
+from server.recorder import best_round
 from server.run_folder import RunFolder
 from strategies.messages import TrainReply, pack, pack_buffers, read_header, read_parcel
 from tests.conftest import words
@@ -40,6 +42,81 @@ def test_a_liar_is_outvoted_in_every_round_in_which_it_lies(tiny_recipe: Callabl
     assert bits[3] < bits[1] < bits[0]
     _, worse = run_recipe(with_drill(tiny_recipe(vote="mean"), {"factor": -10.0, "from_round": 2}))
     assert of_kind(worse, "evaluated")[-1]["bits_per_byte"] > bits[-1] + 0.5
+
+
+def base_digests(events: list[dict[str, Any]]) -> list[str]:
+    """Returns the digests of the models that the rounds started from."""
+    return [event["base_digest"] for event in of_kind(events, "round_planned")]
+
+
+@pytest.mark.parametrize(
+    ("vote", "unheld"), [("majority", "train"), ("median", "train"), ("mean", "train"), ("majority", "absent")]
+)
+def test_a_lone_liar_in_the_first_rounds_moves_nothing(
+    tiny_recipe: Callable[..., Recipe], vote: str, unheld: str
+) -> None:
+    rounds = {"num_rounds": 4, "local_steps": 2, "nodes_deadline_s": 5.0, "reply_deadline_s": 60.0}
+    recipe = with_drill(tiny_recipe(vote=vote, rounds=rounds, experts={"unheld": unheld}), {"factor": -300.0})
+    crash = DrillConfig(attack="crash", to_round=2)
+    nodes = [node.model_copy(update={"drill": crash}) if node.name != "cyd" else node for node in recipe.nodes]
+    liar = recipe.nodes[LIAR - 1].drill.model_copy(update={"to_round": 2})
+    nodes[LIAR - 1] = nodes[LIAR - 1].model_copy(update={"drill": liar})
+    _, events = run_recipe(recipe.model_copy(update={"nodes": nodes}))
+    assert [event["outcomes"] for event in of_kind(events, "round_committed")[:2]] == [{"kept": BLOCKS}] * 2
+    first, second, third, fourth = base_digests(events)
+    assert first == second == third != fourth
+    bits = {event["round"]: event["bits_per_byte"] for event in of_kind(events, "evaluated")}
+    assert bits[4] < bits[0]
+
+
+def test_a_lone_liar_after_a_resume_is_held_by_the_norm_of_before(tiny_recipe: Callable[..., Recipe]) -> None:
+    rounds = {"num_rounds": 3, "local_steps": 2, "nodes_deadline_s": 5.0, "reply_deadline_s": 60.0}
+    recipe = with_drill(tiny_recipe(rounds=rounds), {"factor": -300.0, "from_round": 2, "to_round": 2})
+    crash = DrillConfig(attack="crash", from_round=2, to_round=2)
+    nodes = [node.model_copy(update={"drill": crash}) if node.name != "cyd" else node for node in recipe.nodes]
+    folder = RunFolder.create(Path(recipe.run_root), recipe.model_copy(update={"nodes": nodes}))
+    with pytest.raises(KilledError):
+        run(grid_of(folder, die_at(4)), folder)
+    run(grid_of(folder), folder)
+    events = read_events(folder.events_path)
+    assert of_kind(events, "run_started")[1]["resumed_from"] == 1
+    outcomes = [event["outcomes"] for event in of_kind(events, "round_committed")]
+    assert outcomes == [{"unanimous": BLOCKS}, {"unverified": BLOCKS}, {"unanimous": BLOCKS}]
+    bits = {event["round"]: event["bits_per_byte"] for event in of_kind(events, "evaluated")}
+    assert bits[2] < bits[1] + 0.5
+    assert bits[3] < bits[0]
+
+
+@pytest.mark.parametrize("away", ["", "ada", "bob"])
+def test_a_liar_does_not_choose_the_best_round(tiny_recipe: Callable[..., Recipe], away: str) -> None:
+    claims = {0: 1e6, 1: 0.0, 2: 1e6, 3: 1e6}
+
+    def tamper(node_id: int, message: Message) -> Message:
+        if node_id != LIAR or message.metadata.message_type == MessageType.QUERY:
+            return message
+        reply = read_header(message, TrainReply)
+        assert reply.evaluation
+        claim = claims[reply.round - 1 if reply.training else reply.round]
+        return edit_header(message, evaluation=reply.evaluation.model_copy(update={"bits_per_byte": claim}))
+
+    recipe = tiny_recipe(rounds={"num_rounds": 3, "local_steps": 4, "nodes_deadline_s": 5.0})
+    crash = DrillConfig(attack="crash", from_round=2, to_round=2)  # so round 1 is measured without it
+    nodes = [node.model_copy(update={"drill": crash}) if node.name == away else node for node in recipe.nodes]
+    folder, events = run_recipe(recipe.model_copy(update={"nodes": nodes}), tamper)
+    told = [(e["round"], e["best"]) for e in of_kind(events, "evaluated")]
+    assert told == [(0, False), (1, True), (2, True), (3, True)]
+    assert best_round(folder) == of_kind(events, "run_finished")[0]["best_round"] == RunHistory(events).best_round == 3
+
+
+@pytest.mark.parametrize("factor", [3.0, 1000.0])
+def test_a_claim_of_more_tokens_weighs_nothing(tiny_recipe: Callable[..., Recipe], factor: float) -> None:
+    rounds = {"num_rounds": 2, "local_steps": 2, "nodes_deadline_s": 5.0, "reply_deadline_s": 60.0}
+    honest = of_kind(run_recipe(tiny_recipe(rounds=rounds))[1], "run_finished")[0]["digest"]
+    lie = {"attack": "token_lie", "factor": factor}
+    _, events = run_recipe(with_drill(tiny_recipe(rounds=rounds), lie))
+    tokens = {e["node"]: e["tokens"] for e in of_kind(events, "node_reply") if e["status"] == "accepted"}
+    assert tokens["cyd"] == factor * tokens["ada"], "the claim arrived"
+    assert of_kind(events, "run_finished")[0]["digest"] == honest
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from strategies.kernels import CHUNK
-from strategies.voting import Agreement, Rule, median, norm, vote
+from strategies.voting import Agreement, Rule, Verdict, median, norm, vote
 
 AGREE = Agreement(cosine=-0.2, norm_ratio=3.0)
 
@@ -111,8 +111,21 @@ def test_one_left_takes_a_third_of_a_capped_step_and_never_twice_running() -> No
     update, verdict = vote("majority", replicas([30.0, 40.0]), AGREE, norm_cap=5.0)
     assert verdict.outcome == "unverified"
     assert norm(update) == pytest.approx(5 / 3)
-    update, verdict = vote("majority", replicas([30.0, 40.0]), AGREE, may_be_unverified=False)
+    update, verdict = vote("majority", replicas([30.0, 40.0]), AGREE, norm_cap=5.0, may_be_unverified=False)
     assert (update, verdict.outcome) == (None, "kept")
+
+
+@pytest.mark.parametrize("rule", ["majority", "median", "mean"])
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e6])
+def test_one_left_counts_for_nothing_while_no_norm_is_known(rule: Rule, size: float) -> None:
+    alone = replicas([size] * 50)
+    copies = {**alone, "b": alone["a"].clone()}
+    assert vote(rule, alone, AGREE)[1] == Verdict(outcome="kept")
+    if rule != "mean":
+        assert vote(rule, copies, AGREE)[1] == Verdict(outcome="kept"), "a copy is no second witness"
+    update, verdict = vote(rule, alone, AGREE, norm_cap=0.7)
+    assert verdict.outcome == "unverified"
+    assert norm(update) <= 0.7 / 3 * 1.0001
 
 
 def test_none_left_keeps_the_block() -> None:
@@ -139,11 +152,6 @@ def test_zero_updates_agree_with_each_other() -> None:
     zeros = {name: torch.zeros(4) for name in "ab"}
     _, verdict = vote("majority", {**zeros, "c": torch.full((4,), 1e-12)}, AGREE)
     assert verdict.outvoted == ()
-
-
-def test_weights_shift_the_mean() -> None:
-    update, _ = vote("mean", replicas([0.0], [4.0]), AGREE, weights={"a": 3.0, "b": 1.0})
-    assert float(update) == pytest.approx(1.0)
 
 
 @settings(max_examples=200, deadline=None)

@@ -272,20 +272,18 @@ def test_a_replica_that_is_too_long_is_cut_in_the_score_and_in_the_mean() -> Non
 
 def test_without_a_fault_the_mean_is_the_vote_bit_for_bit() -> None:
     block = {name: updates[TRUNK] for name, updates in nodes(4).items()}
-    for weights in (None, {"n0": 5.0, "n1": 1.0, "n2": 2.0, "n3": 2.0}):
-        expected, _ = vote("mean", block, Agreement(), weights=weights)
-        assert expected is not None
-        assert torch.equal(witnessed_mean(block, None, weights), expected)
+    expected, _ = vote("mean", block, Agreement())
+    assert expected is not None
+    assert torch.equal(witnessed_mean(block), expected)
 
 
-def test_nodes_may_hold_different_blocks_and_types_and_weights() -> None:
+def test_nodes_may_hold_different_blocks_and_types() -> None:
     replicas = nodes(4)
     del replicas["n3"][EXPERT]
     replicas["n1"] = {block: update.bfloat16() for block, update in scaled(replicas["n1"], -1.0).items()}
     held = {EXPERT: ("gone", "n0", "n1", "n2"), TRUNK: ("gone", "n0", "n1", "n2", "n3")}
     start = base()
-    weights = {"n0": 1.0, "n1": 3.0, "n2": 1.0, "n3": 2.0}
-    found = Jury(CONFIG).judge(start, replicas, held, loss_on(0, 1, 2), weights=weights)
+    found = Jury(CONFIG).judge(start, replicas, held, loss_on(0, 1, 2))
     assert found.convicted == ("n1",)
     assert all(torch.equal(start[block], flat) for block, flat in base().items()), "the base is not touched"
 

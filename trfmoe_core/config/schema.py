@@ -57,13 +57,21 @@ class RoundsConfig(Section):
 
     num_rounds: int = Field(12, ge=1, le=1_000_000, description="left out: enough for training.steps or .tokens")
     local_steps: int = Field(25, ge=1, le=1_000_000, description="H, optimizer steps a node and round")
-    wait: Literal["all", "quorum"] = Field("all", description="quorum: a slow node does not hold a round")
+    wait: Literal["all", "quorum"] = Field("all", description="quorum: whoever is beyond its time holds no round")
     quorum: int | None = Field(
         None, ge=2, description="replicas of an expert that are enough, once they agree; null: a majority, 2 of 3"
     )
     grace: float = Field(0.25, ge=0, le=10, description="waits on for this part of the time until the quorum")
     nodes_deadline_s: float = Field(120.0, gt=0, description="how long to wait for the nodes to appear")
-    reply_deadline_s: float = Field(3600.0, gt=0, description="how long to wait for the replies of a round")
+    patience: float = Field(
+        3.0, ge=1, le=100, description="a node's answer is in time up to this many times as long as the others take"
+    )
+    reply_deadline_s: float | None = Field(
+        None,
+        gt=0,
+        description="how long to wait for the replies of a round; null: until all that are missing are beyond their "
+        "time, an hour at most",
+    )
 
 
 class ReputationConfig(Section):

@@ -79,11 +79,9 @@ class RunHistory:
         best = BestRound(fewest=1 if self.unit == "step" else FEWEST)
         for number in sorted(self.evaluated):
             nodes = self.evaluated[number].get("nodes", {})
-            best.tell(
-                number,
-                {n: bits for n, node in nodes.items() if (bits := node["bits_per_byte"]) is not None},
-                number in rounds,
-            )
+            # The journal has null for what was not finite.
+            bits = {name: inf if (found := node["bits_per_byte"]) is None else found for name, node in nodes.items()}
+            best.tell(number, bits, number in rounds)
         return max(rounds, default=None) if best.round is None else best.round
 
     def dead_experts(self, round_number: int) -> list[str]:

@@ -17,6 +17,7 @@ from typing import Self
 import psutil
 
 from scripts.family import Family
+from scripts.proxies import mend_environment
 from trfmoe_core.errors import RunError
 
 CONNECTION = "trfmoe"
@@ -53,8 +54,16 @@ EXECUTOR_POLL_S = "0.25"
 """How often an executor asks its SuperLink or SuperNode for work; Flower's own second is time that a round loses."""
 
 
+LOG_ENCODING = "utf-8:backslashreplace"
+"""Of what processes write, whatever the terminal of the command that starts them can show."""
+
+
 def flower_environment(home: Path) -> dict[str, str]:
-    """Returns the environment of every Flower process: own home, no telemetry, no update check, no installs."""
+    """Returns the environment of every Flower process: own home, no telemetry, no update check, no installs.
+
+    Of the user's proxies those stay that can be used, for a node's downloads and for reports to W&B.
+    """
+    mend_environment()
     environment = {
         key: value for key, value in os.environ.items() if not key.startswith(("FLWR_", "RAY_", "PYTHONPATH"))
     }
@@ -64,7 +73,6 @@ def flower_environment(home: Path) -> dict[str, str]:
             (str(home / "bin"), str(Path(sys.executable).parent), environment.get("PATH", os.defpath))
         ),
         "FLWR_HOME": str(home / "flwr"),
-        **without_proxy(environment),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": EXECUTOR_POLL_S,
@@ -73,14 +81,8 @@ def flower_environment(home: Path) -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DEDUP_LOGS": "0",
         "PYTHONUNBUFFERED": "1",
+        "PYTHONIOENCODING": LOG_ENCODING,
     }
-
-
-def without_proxy(environment: Mapping[str, str]) -> dict[str, str]:
-    """Returns the variables that keep loopback out of a proxy that the environment names for the rest of the world."""
-    given = environment.get("NO_PROXY") or environment.get("no_proxy") or ""
-    value = ",".join(part for part in (given, "127.0.0.1", "localhost") if part)
-    return {"NO_PROXY": value, "no_proxy": value}
 
 
 def free_port() -> int:
@@ -271,7 +273,8 @@ def _lives(process: psutil.Process) -> bool:
 
 def _healthy(port: int) -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1.0) as answer:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(f"http://127.0.0.1:{port}/health", timeout=1.0) as answer:
             return int(answer.status) == 200
     except (urllib.error.URLError, OSError):
         return False

@@ -1,5 +1,6 @@
 """What pydantic found wrong, in words that name the key, the value and the remedy."""
 
+import datetime
 import difflib
 import types
 import typing
@@ -23,6 +24,8 @@ def describe_problem(kind: type[BaseModel], problem: Any) -> str:
         return f"{key + ('.' if field else ': ') if key else ''}{text}"
     if problem["type"] == "missing":
         return f"{key}: missing; add it"
+    if problem["type"] == "string_type" and isinstance(value, bool | int | float | None | datetime.date):
+        return f"{key}: {value!r} is no text to YAML; put it in quotes, as it is meant"
     shown = repr(value) if len(repr(value)) <= 80 else repr(value)[:77] + "..."
     return f"{key}: {shown} is not allowed; {problem['msg'][0].lower()}{problem['msg'][1:]}"
 

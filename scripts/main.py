@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import os
 import signal
 import sys
 from pathlib import Path
@@ -27,8 +28,11 @@ from scripts.streams import READER_GONE, end_streams, open_streams, reader_gone,
 from scripts.train import train
 from scripts.verify import verify
 from trfmoe_core.errors import ConfigError, TRFMoEError
+from trfmoe_core.places import expand
 
 INTERRUPTED = 130
+NO_HOME = "/nonexistent"
+"""What Debian calls the home of an account without one."""
 _FOLDERS = "what is written goes to run_root, TRFMOE_CACHE and TMPDIR, and each can be another folder"
 REMEDIES = {
     errno.ENOSPC: f"; free space there; {_FOLDERS}",
@@ -124,6 +128,8 @@ def _look_around() -> None:
         Path.cwd()
     except OSError as error:
         raise ConfigError(f"the working folder is gone ({error.strerror}); cd to a folder that exists") from error
+    if expand("~") == Path("~"):  # no HOME, and no entry for this user: Flower does not get past its import
+        os.environ.setdefault("FLWR_HOME", NO_HOME)
     for line in mend_environment():
         sys.stderr.write(f"warning: {line}; {REMEDY}\n")
 

@@ -38,8 +38,7 @@ def mend_environment() -> list[str]:
         if given[name] and (reason := _refusal() if address else "it names no host"):
             del os.environ[name]
             dropped[name] = f"{name}={without_password(given[name])} is not used: {reason}"
-    # Lower case wins where both are set, as with the libraries.
-    entries = (given.get("no_proxy") or next((given[name] for name in given if name.lower() in EXCEPTIONS), "")).split(",")
+    entries = ",".join(given[name] for name in sorted(given) if name.lower() in EXCEPTIONS).split(",")
     kept = []
     for entry in dict.fromkeys(part.strip() for part in entries if part.strip()):
         os.environ["no_proxy"] = entry
@@ -66,9 +65,7 @@ def dropped_variables() -> list[str]:
 def proxies_in_use() -> dict[str, str]:
     """Returns the proxy variables that are set and can be used, without passwords."""
     return {
-        name: without_password(value)
-        for name, value in sorted(os.environ.items())
-        if value and name.lower() in NAMES
+        name: without_password(value) for name, value in sorted(os.environ.items()) if value and name.lower() in NAMES
     }
 
 

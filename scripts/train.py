@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from trfmoe_core.config import Recipe
     from trfmoe_core.data.corpus import Corpus
     from trfmoe_core.data.sources import SourceSettings
-    from trfmoe_core.places import expand
     from trfmoe_core.data.tokenizer import Tokenizer
 
 
@@ -42,6 +41,7 @@ def train(
     from server.run_folder import RunFolder
     from trfmoe_core.config import load_recipe
     from trfmoe_core.data.sources import SourceSettings
+    from trfmoe_core.places import expand
 
     output = Output(as_json)
     chosen = [f"training.devices={devices}"] if devices else []

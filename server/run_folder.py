@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-
 from trfmoe_core.atomic import write_bytes, write_text
 from trfmoe_core.config import Recipe, load_recipe, recipe_hash
 from trfmoe_core.config.yaml_text import dump_yaml

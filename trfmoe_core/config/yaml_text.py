@@ -37,7 +37,7 @@ def load_yaml(text: str) -> Any:
         yaml.YAMLError: the text is no YAML, or a value in it has no meaning, such as the date 2026-02-31.
     """
     try:
-        return yaml.load(text, _Loader)  # noqa: S506  (a SafeLoader)
+        return yaml.load(text, _Loader)
     except (ValueError, OverflowError, RecursionError) as error:
         raise yaml.YAMLError(str(error) or type(error).__name__) from error
 

@@ -69,6 +69,17 @@ def proxies_in_use() -> dict[str, str]:
     }
 
 
+def transport_errors() -> tuple[type[Exception], ...]:
+    """Returns what httpx raises when a server is not reached: its own errors, and those of the SOCKS package."""
+    import httpx
+
+    try:
+        from socksio.exceptions import SOCKSError
+    except ImportError:
+        return (httpx.HTTPError,)
+    return (httpx.HTTPError, SOCKSError)
+
+
 def without_password(url: str) -> str:
     """Returns a proxy's URL without user and password."""
     scheme, sign, rest = url.rpartition("://")

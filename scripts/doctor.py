@@ -120,7 +120,9 @@ def proxies() -> "Iterator[Finding]":
     for line in dropped_variables():
         yield warning("reach", line, REMEDY)
     for name, url in proxies_in_use().items():
-        yield well("reach", f"{name}={url}: for the hub and for coordinators elsewhere; loopback does not go through it")
+        yield well(
+            "reach", f"{name}={url}: for the hub and for coordinators elsewhere; loopback does not go through it"
+        )
 
 
 def disk(folders: "Iterable[Path]") -> "Iterator[Finding]":

@@ -108,8 +108,15 @@ def install_programs(home: Path) -> None:
     Ray starts its workers by the path of this Python in an unquoted shell command, so that path may hold no space.
 
     Raises:
-        RunError: Flower is not installed beside this Python.
+        RunError: Flower is not installed beside this Python, or the folder cannot be written.
     """
+    try:
+        _install_programs(home)
+    except OSError as error:
+        raise RunError(f"{home}: cannot be written ({error.strerror}); free space there, or set TMPDIR") from error
+
+
+def _install_programs(home: Path) -> None:
     python = Path(sys.executable)
     (home / "env").symlink_to(python.parent.parent)
     here = home / "env" / python.parent.name

@@ -151,13 +151,20 @@ def write_programs(folder: Path) -> None:
 
 
 def write_file(path: Path, content: bytes | str, mode: int) -> None:
-    """Writes a file with its mode from the first byte on; missing folders are made."""
-    _folder(path.parent)
+    """Writes a file with its mode from the first byte on; missing folders are made.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
     data = content.encode() if isinstance(content, str) else content
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        os.fchmod(descriptor, mode)
-        file.write(data)
+    try:
+        _folder(path.parent)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, mode)
+            file.write(data)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written ({error.strerror}); name a folder where there is room") from error
 
 
 def read_coordinator(folder: Path) -> Coordinator:

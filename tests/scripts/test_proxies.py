@@ -21,9 +21,24 @@ from scripts.flower import flower_environment, free_port
 from scripts.kit import Coordinator, KitNode, write_kit
 from trfmoe_core.errors import RunError
 
-USABLE = ["http://proxy.test:3128", "proxy.test:3128", "https://proxy.test", "socks5://proxy.test:1080", "SOCKS5H://p:1"]
+USABLE = [
+    "http://proxy.test:3128",
+    "proxy.test:3128",
+    "https://proxy.test",
+    "socks5://proxy.test:1080",
+    "SOCKS5H://p:1",
+]
 UNUSABLE = [
-    *("socks4://proxy.test:1", "socks://proxy.test:1", "socks4a://p", "ftp://p", "quic://p", "://", "http://", "http:/p"),
+    *(
+        "socks4://proxy.test:1",
+        "socks://proxy.test:1",
+        "socks4a://p",
+        "ftp://p",
+        "quic://p",
+        "://",
+        "http://",
+        "http:/p",
+    ),
     *("http://p q", "http://[::1", "http://proxy.test:none", "\x01"),
 ]
 
@@ -66,7 +81,7 @@ def test_what_no_client_can_use_is_dropped_and_told(value: str) -> None:
 
 def test_socks_without_its_package_is_dropped_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "socksio", None)
-    os.environ["all_proxy"] = "socks5h://user:secret@127.0.0.1:9"
+    os.environ.update({"all_proxy": "socks5h://user:secret@127.0.0.1:9"})
     (line,) = proxies.mend_environment()
     assert "pip install socksio" in line
     assert "secret" not in line
@@ -142,7 +157,12 @@ def test_a_socks_proxy_is_spoken_to() -> None:
 
 def test_a_start_script_gets_commands_for_its_shell() -> None:
     strange = "http://u:p'$(id)@proxy.test:3128"
-    given = {"ALL_PROXY": "socks4://p", "HTTPS_PROXY": strange, "no_proxy": "a'b c,intranet", "PATH": os.environ["PATH"]}
+    given = {
+        "ALL_PROXY": "socks4://p",
+        "HTTPS_PROXY": strange,
+        "no_proxy": "a'b c,intranet",
+        "PATH": os.environ["PATH"],
+    }
     script = f'out=$({shlex.quote(sys.executable)} -P -m scripts.proxies); eval "$out"; env'
     done = subprocess.run(["sh", "-euc", script], env=given, capture_output=True, text=True, check=True)
     told = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)

@@ -44,11 +44,11 @@ def load_yaml(text: str) -> Any:
 
 def dump_yaml(value: Any) -> str:
     """Returns a value as YAML; `load_yaml` returns the same value."""
-    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False)
 
 
 def quoted(text: str | None) -> str:
     """Returns a string as one YAML scalar in double quotes, or `null`."""
     if text is None:
         return "null"
-    return yaml.dump(text, Dumper=_Dumper, default_style='"', width=float("inf"), allow_unicode=True).strip()
+    return yaml.dump(text, Dumper=_Dumper, default_style='"', width=float("inf")).strip()

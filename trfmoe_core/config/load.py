@@ -17,6 +17,9 @@ from trfmoe_core.config.yaml_text import load_yaml
 from trfmoe_core.errors import ConfigError
 from trfmoe_core.places import expand
 
+MAX_BYTES = 4 << 20
+"""Of a recipe or a node's settings."""
+
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -75,13 +78,19 @@ def validate(kind: type[Model], raw: Any, source: str) -> Model:
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
-        lines = [f"{source}: {describe_problem(kind, problem)}" for problem in error.errors()]
+        problems = error.errors()
+        # An entry that may be a text or a section is told once, as the text that it is not.
+        texts = {problem["loc"][:-1] for problem in problems if problem["loc"][-1:] == ("constrained-str",)}
+        told = [one for one in problems if one["type"] != "model_type" or one["loc"][:-1] not in texts]
+        lines = [f"{source}: {describe_problem(kind, problem)}" for problem in told]
         raise ConfigError("\n".join(lines)) from None
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:  # a pipe is as good as a file, and /dev/zero has no end
+            content = file.read(MAX_BYTES + 1)
+        text = content.decode()
     except FileNotFoundError:
         near = difflib.get_close_matches(
             path.name, [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else [], 1
@@ -94,6 +103,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         ) from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is no text ({error}); give a recipe, such as configs/demo.yaml") from error
+    if len(content) > MAX_BYTES:
+        raise ConfigError(f"{path}: has more than {MAX_BYTES >> 20} MiB; give a recipe, such as configs/demo.yaml")
     try:
         raw = load_yaml(text)
     except yaml.YAMLError as error:

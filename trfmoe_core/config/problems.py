@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 def describe_problem(kind: type[BaseModel], problem: Any) -> str:
     """Returns one problem of a `ValidationError.errors()` about a `kind`, beginning with the dotted key."""
-    key = ".".join(str(part) for part in problem["loc"])
+    key = ".".join(str(part) for part in problem["loc"] if part != "constrained-str")
     value = problem.get("input")
     if problem["type"] == "extra_forbidden":
         known = _known_keys(kind, problem["loc"][:-1])

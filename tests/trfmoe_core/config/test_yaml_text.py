@@ -90,7 +90,7 @@ def test_a_number_with_an_exponent_is_a_number(text: str, value: float) -> None:
     assert load_yaml(f"'{text}'") == text
 
 
-@pytest.mark.parametrize("text", ["2026-02-31", "[1,", "a: b: c", "[" * 1500, "!!python/object:os.system x"])
+@pytest.mark.parametrize("text", ["2026-02-31", "[1,", "a: b: c", "[" * 400, "!!python/object:os.system x"])
 def test_what_is_no_yaml_is_one_kind_of_error(text: str) -> None:
     with pytest.raises(yaml.YAMLError):
         load_yaml(text)

@@ -6,6 +6,7 @@ import os
 import re
 import socket
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -31,6 +32,7 @@ runpy.run_path({program!r}, run_name="__main__")
 """
 """Flower resolves the link to its tables' versions and then parts the list of paths at spaces: without this a database
 below a path with a space stays empty."""
+SHARED_MEMORY = Path("/dev/shm")
 START_DEADLINE_S = 60.0
 SUBMIT_DEADLINE_S = 120.0
 STATUS_DEADLINE_S = 60.0
@@ -102,6 +104,22 @@ def write_connection(home: Path, address: str) -> None:
     (folder / "config.toml").write_text(text, encoding="utf-8")
 
 
+def check_shared_memory(folder: Path = SHARED_MEMORY) -> None:
+    """Makes sure that Ray, which asks for no other folder, can keep messages in shared memory.
+
+    Raises:
+        RunError: it cannot.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise RunError(
+            f"{folder}: cannot be written ({error.strerror}), and Ray keeps the nodes' messages there; "
+            "mount it, or run the recipe on real processes, which need none: trfmoe deploy local"
+        ) from error
+
+
 def install_programs(home: Path) -> None:
     """Puts Flower's programs into `home/bin`, with a Python below `home` too.
 
@@ -162,6 +180,8 @@ class FlowerSimulation:
         Raises:
             RunError: the SuperLink or the run does not start; the message ends with the log's last lines.
         """
+        if sys.platform == "linux":
+            check_shared_memory()
         # Once in about ten runs Flower did not find the server app in its own copy of the app ("No module named
         # 'server'", cause unknown). The original, which has the same code, stands behind the copy on the path.
         self._environment["PYTHONPATH"] = str(app)

@@ -11,6 +11,7 @@ from scripts import flower
 from scripts.flower import (
     PROGRAMS,
     app_folder,
+    check_shared_memory,
     flower_environment,
     free_port,
     install_programs,
@@ -71,3 +72,10 @@ def test_the_app_folder_is_the_checkout(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(flower, "__file__", str(tmp_path / "scripts" / "flower.py"))
     with pytest.raises(RunError, match=r"pyproject\.toml"):
         app_folder()
+
+
+def test_no_shared_memory_is_told_before_ray_is_started(tmp_path: Path) -> None:
+    check_shared_memory(tmp_path)
+    for folder in (tmp_path / "missing", Path("/proc")):
+        with pytest.raises(RunError, match="trfmoe deploy local"):
+            check_shared_memory(folder)

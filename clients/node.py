@@ -14,7 +14,7 @@ import platformdirs
 from trfmoe_core.config import NodeSettings, load_node_file, load_recipe
 from trfmoe_core.config.load import validate
 from trfmoe_core.errors import ConfigError
-from trfmoe_core.places import cache_home, tokenizer_place
+from trfmoe_core.places import cache_home, expand, no_home, tokenizer_place
 
 _FLOWER_KEYS = {"partition-id", "num-partitions"}
 
@@ -56,7 +56,10 @@ def node_settings(node_config: Mapping[str, Any], recipe_path: Path, home: Path)
 
 def state_folder(settings: NodeSettings, run_id: str) -> Path:
     """Returns where this node keeps what a run needs again: optimizer moments and its place in the data."""
-    base = Path(settings.state_dir or platformdirs.user_state_dir("trfmoe"))
+    try:
+        base = Path(settings.state_dir or platformdirs.user_state_dir("trfmoe"))
+    except RuntimeError:
+        raise no_home("state_dir in the node's settings") from None
     return base / run_id / settings.name
 
 
@@ -69,7 +72,7 @@ def _from_pairs(pairs: dict[str, Any], home: Path) -> NodeSettings:
     raw = {key.replace("-", "_"): value for key, value in pairs.items()}
 
     def absolute(path: str) -> str:
-        return str((home / Path(path).expanduser()).resolve())
+        return os.path.abspath(home / expand(path))  # noqa: PTH100  (Path.resolve raises on a loop of links)
 
     if isinstance(raw.get("data"), str):
         raw["data"] = [absolute(part) for part in raw["data"].split(os.pathsep)]

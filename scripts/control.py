@@ -4,7 +4,6 @@ The same calls as the `flwr` command's, without a new process for each, which ta
 """
 
 import hashlib
-import os
 import time
 import tomllib
 from collections.abc import Iterator
@@ -32,7 +31,7 @@ from flwr.supercore.fab import Fab
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
-from scripts.flower import without_proxy
+from scripts.proxies import mend_environment
 from trfmoe_core.errors import RunError
 
 FAULT_PATIENCE_S = 60.0
@@ -53,7 +52,7 @@ class Control:
     def __init__(self, address: str, authority: Path) -> None:
         self._address = address
         self._authority = authority
-        os.environ.update(without_proxy(os.environ))  # Flower's client asks the environment for a proxy
+        mend_environment()  # Flower's client asks the environment for a proxy
 
     def register(self, public_key: bytes, name: str) -> bool:
         """Registers an OpenSSH public key under a name; returns whether it is new.

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from scripts.simulate import JsonOption, SetOption
+from trfmoe_core.places import expand
 
 data = typer.Typer(help="Make sample data, prepare data, look into them.", no_args_is_help=True)
 
@@ -28,7 +29,7 @@ def sample(folder: Annotated[Path, typer.Argument(help="Where to write it.")], a
     from trfmoe_core.data.sample import build_sample
 
     output = Output(as_json)
-    owners = build_sample(folder.expanduser().absolute())
+    owners = build_sample(expand(folder).absolute())
     for owner in owners:
         output.line(str(owner))
     output.result({"outcome": "completed", "folders": [str(owner) for owner in owners], "exit_code": 0})
@@ -129,7 +130,7 @@ def tokenizer(
                     return
                 yield words.decode(source.train.piece(piece).tolist())
 
-    folder = out.expanduser().absolute()
+    folder = expand(out).absolute()
     trained = train_bpe(texts(), vocab_size, folder.name)
     trained.save(folder)
     if trained.vocab_size < vocab_size:

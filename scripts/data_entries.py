@@ -8,7 +8,9 @@ import yaml
 
 from trfmoe_core.config import NodeSettings, Recipe, load_recipe
 from trfmoe_core.config.load import apply_overrides, validate
+from trfmoe_core.config.yaml_text import load_yaml
 from trfmoe_core.errors import ConfigError
+from trfmoe_core.places import expand
 
 if TYPE_CHECKING:
     from scripts.output import Output
@@ -66,7 +68,7 @@ def asked(
     if entries:
         typed = {"name": node or TYPED, "data": [_entry(text) for text in entries]}
         settings = validate(NodeSettings, typed, "the data named")
-        return Asked(recipe, [settings.relocated(lambda path: str(Path(path).expanduser().absolute()))])
+        return Asked(recipe, [settings.relocated(lambda path: str(expand(path).absolute()))])
     nodes = [one for one in recipe.nodes if node in (None, one.name)]
     if not nodes:
         known = ", ".join(one.name for one in recipe.nodes)
@@ -82,6 +84,6 @@ def _entry(text: str) -> object:
     if not text.startswith("{"):
         return text
     try:
-        return yaml.safe_load(text)
+        return load_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{text}: no mapping in YAML ({str(error).splitlines()[0]}); correct it") from error

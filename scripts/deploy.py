@@ -155,14 +155,17 @@ def init(
     from scripts.kit import Coordinator, parse_nodes, write_kit
     from scripts.output import Output
     from trfmoe_core.config.load import validate
+    from trfmoe_core.errors import ConfigError
 
     output = Output(as_json)
     raw = {"host": host, "port": port, "superlink_port": superlink_port}
     raw["nodes"] = [node.model_dump() for node in parse_nodes(nodes, zones)]
     coordinator = validate(Coordinator, raw, "trfmoe deploy init")
+    if port == superlink_port:
+        raise ConfigError(f"--port {port}: is the SuperLink's own (--superlink-port) too; give the two different ports")
     write_kit(directory, coordinator, prefix or None)
     output.line(f"{directory}/authority    keep it where nobody else reads it; it signs the coordinator's certificate")
-    output.line(f"{directory}/coordinator  for {host}: see its README.md")
+    output.line(f"{directory}/coordinator  for {coordinator.host}: see its README.md")
     for node in coordinator.nodes:
         output.line(f"{directory}/nodes/{node.name}  for its owner alone, by a safe way, and then delete it here")
     output.result({"outcome": "written", "folder": str(directory), "exit_code": 0})

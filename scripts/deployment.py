@@ -19,7 +19,6 @@ from types import TracebackType
 from typing import Self
 
 import psutil
-import yaml
 
 from scripts import flower_commands
 from scripts.control import app_hash
@@ -30,6 +29,7 @@ from scripts.kit import ALLOWED_FILE, NODE_FILE, Coordinator, KitNode, write_fil
 from scripts.submission import Submission
 from server.run_folder import RunFolder
 from trfmoe_core.config import NodeSettings
+from trfmoe_core.config.yaml_text import dump_yaml
 from trfmoe_core.errors import RunError
 
 START_DEADLINE_S = 90.0
@@ -215,7 +215,7 @@ class Deployment:
 
     def _start_node(self, node: NodeSettings, port: int, digest: str) -> None:
         folder = self._kit / "nodes" / node.name
-        settings = yaml.safe_dump(node.model_dump(mode="json"), sort_keys=False)
+        settings = dump_yaml(node.model_dump(mode="json"))
         write_file(folder / NODE_FILE, settings, 0o600)
         write_file(folder / ALLOWED_FILE, f"{digest}\n", 0o600)
         environment = self._environment(folder, None if node.name in self._unchecked else folder / "bin") | {

@@ -48,6 +48,7 @@ def examine(target: Path | None, overrides: list[str]) -> "Iterator[Finding]":
 
     yield from versions()
     yield from leftovers()
+    yield from proxies()
     if target is not None and target.is_dir():
         yield from disk([target])
         yield from node_ports(target)
@@ -109,6 +110,19 @@ def leftovers() -> "Iterator[Finding]":
         yield warning("leftovers", text, f"kill {pid}, if nobody needs it: `flwr run` leaves its SuperLink running")
     if not left:
         yield well("leftovers", "no process of Flower's is left over")
+
+
+def proxies() -> "Iterator[Finding]":
+    """Yields findings about the proxies that the environment names."""
+    from scripts.findings import warning, well
+    from scripts.proxies import REMEDY, dropped_variables, proxies_in_use
+
+    for line in dropped_variables():
+        yield warning("reach", line, REMEDY)
+    for name, url in proxies_in_use().items():
+        yield well(
+            "reach", f"{name}={url}: for the hub and for coordinators elsewhere; loopback does not go through it"
+        )
 
 
 def disk(folders: "Iterable[Path]") -> "Iterator[Finding]":

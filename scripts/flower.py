@@ -6,6 +6,7 @@ import os
 import re
 import socket
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -17,6 +18,7 @@ from typing import Self
 import psutil
 
 from scripts.family import Family
+from scripts.proxies import mend_environment
 from trfmoe_core.errors import RunError
 
 CONNECTION = "trfmoe"
@@ -30,6 +32,7 @@ runpy.run_path({program!r}, run_name="__main__")
 """
 """Flower resolves the link to its tables' versions and then parts the list of paths at spaces: without this a database
 below a path with a space stays empty."""
+SHARED_MEMORY = Path("/dev/shm")
 START_DEADLINE_S = 60.0
 SUBMIT_DEADLINE_S = 120.0
 STATUS_DEADLINE_S = 60.0
@@ -53,8 +56,16 @@ EXECUTOR_POLL_S = "0.25"
 """How often an executor asks its SuperLink or SuperNode for work; Flower's own second is time that a round loses."""
 
 
+LOG_ENCODING = "utf-8:backslashreplace"
+"""Of what processes write, whatever the terminal of the command that starts them can show."""
+
+
 def flower_environment(home: Path) -> dict[str, str]:
-    """Returns the environment of every Flower process: own home, no telemetry, no update check, no installs."""
+    """Returns the environment of every Flower process: own home, no telemetry, no update check, no installs.
+
+    Of the user's proxies those stay that can be used, for a node's downloads and for reports to W&B.
+    """
+    mend_environment()
     environment = {
         key: value for key, value in os.environ.items() if not key.startswith(("FLWR_", "RAY_", "PYTHONPATH"))
     }
@@ -64,7 +75,6 @@ def flower_environment(home: Path) -> dict[str, str]:
             (str(home / "bin"), str(Path(sys.executable).parent), environment.get("PATH", os.defpath))
         ),
         "FLWR_HOME": str(home / "flwr"),
-        **without_proxy(environment),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": EXECUTOR_POLL_S,
@@ -73,14 +83,8 @@ def flower_environment(home: Path) -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DEDUP_LOGS": "0",
         "PYTHONUNBUFFERED": "1",
+        "PYTHONIOENCODING": LOG_ENCODING,
     }
-
-
-def without_proxy(environment: Mapping[str, str]) -> dict[str, str]:
-    """Returns the variables that keep loopback out of a proxy that the environment names for the rest of the world."""
-    given = environment.get("NO_PROXY") or environment.get("no_proxy") or ""
-    value = ",".join(part for part in (given, "127.0.0.1", "localhost") if part)
-    return {"NO_PROXY": value, "no_proxy": value}
 
 
 def free_port() -> int:
@@ -100,14 +104,37 @@ def write_connection(home: Path, address: str) -> None:
     (folder / "config.toml").write_text(text, encoding="utf-8")
 
 
+def check_shared_memory(folder: Path = SHARED_MEMORY) -> None:
+    """Makes sure that Ray, which asks for no other folder, can keep messages in shared memory.
+
+    Raises:
+        RunError: it cannot.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise RunError(
+            f"{folder}: cannot be written ({error.strerror}), and Ray keeps the nodes' messages there; "
+            "mount it, or run the recipe on real processes, which need none: trfmoe deploy local"
+        ) from error
+
+
 def install_programs(home: Path) -> None:
     """Puts Flower's programs into `home/bin`, with a Python below `home` too.
 
     Ray starts its workers by the path of this Python in an unquoted shell command, so that path may hold no space.
 
     Raises:
-        RunError: Flower is not installed beside this Python.
+        RunError: Flower is not installed beside this Python, or the folder cannot be written.
     """
+    try:
+        _install_programs(home)
+    except OSError as error:
+        raise RunError(f"{home}: cannot be written ({error.strerror}); free space there, or set TMPDIR") from error
+
+
+def _install_programs(home: Path) -> None:
     python = Path(sys.executable)
     (home / "env").symlink_to(python.parent.parent)
     here = home / "env" / python.parent.name
@@ -153,6 +180,8 @@ class FlowerSimulation:
         Raises:
             RunError: the SuperLink or the run does not start; the message ends with the log's last lines.
         """
+        if sys.platform == "linux":
+            check_shared_memory()
         # Once in about ten runs Flower did not find the server app in its own copy of the app ("No module named
         # 'server'", cause unknown). The original, which has the same code, stands behind the copy on the path.
         self._environment["PYTHONPATH"] = str(app)
@@ -271,7 +300,8 @@ def _lives(process: psutil.Process) -> bool:
 
 def _healthy(port: int) -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1.0) as answer:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(f"http://127.0.0.1:{port}/health", timeout=1.0) as answer:
             return int(answer.status) == 200
     except (urllib.error.URLError, OSError):
         return False

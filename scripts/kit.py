@@ -7,15 +7,19 @@ import os
 import re
 import secrets
 from pathlib import Path
+from typing import Annotated
 
 import yaml
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from scripts import kit_files
 from scripts.certificates import Pair, new_authority, node_key_pair, server_certificate, signing_key_pair
+from scripts.hosts import check_host, in_url
+from scripts.kit_units import unit
 from trfmoe_core.atomic import write_text
 from trfmoe_core.config.load import validate
 from trfmoe_core.config.section import Name, Section
+from trfmoe_core.config.yaml_text import dump_yaml, load_yaml
 from trfmoe_core.errors import ConfigError
 
 COORDINATOR_FILE = "coordinator.yaml"
@@ -41,13 +45,13 @@ class KitNode(Section):
 class Connection(Section):
     """Where nodes find the coordinator."""
 
-    host: str = Field(pattern=r"^[A-Za-z0-9.:_-]{1,253}$")
+    host: Annotated[str, AfterValidator(check_host)]
     port: int = Field(ge=1, le=65535, description="of the proxy, for nodes")
 
     @property
     def address(self) -> str:
         """Host and port as Flower takes them."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return f"{in_url(self.host)}:{self.port}"
 
 
 class Coordinator(Connection):
@@ -67,15 +71,17 @@ def write_kit(folder: Path, coordinator: Coordinator, prefix: str | None = None)
             kit is used where it is.
 
     Raises:
-        ConfigError: the folder is not empty.
+        ConfigError: the folder is not empty, or a path has something in it that nginx or Flower cannot take.
     """
+    base = check_place(prefix) if prefix else None
+    check_place(base or str(folder.absolute()))
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder}: is not empty; name a new folder, keys are never overwritten")
     _folder(folder)
     authority = new_authority(coordinator.host)
     write_file(folder / "authority" / "ca.key", authority.private, PRIVATE)
     write_file(folder / "authority" / "ca.crt", authority.public, PUBLIC)
-    place = f"{prefix}/coordinator" if prefix else str((folder / "coordinator").absolute())
+    place = f"{base}/coordinator" if base else str((folder / "coordinator").absolute())
     write_coordinator(folder / "coordinator", coordinator, authority, place)
     signing = signing_key_pair()
     write_file(folder / "coordinator" / SIGNING_KEY, signing.private, PRIVATE)
@@ -83,9 +89,26 @@ def write_kit(folder: Path, coordinator: Coordinator, prefix: str | None = None)
     write_file(folder / "authority" / SIGNING_PUBLIC, signing.public, PUBLIC)
     for node in coordinator.nodes:
         own = folder / "nodes" / node.name
-        pair = write_node(own, node, coordinator, authority.public, f"{prefix}/node" if prefix else str(own.absolute()))
+        pair = write_node(own, node, coordinator, authority.public, f"{base}/node" if base else str(own.absolute()))
         write_file(own / SIGNING_PUBLIC, signing.public, PUBLIC)
         write_file(folder / "coordinator" / "keys" / f"{node.name}.pub", pair.public, PUBLIC)
+
+
+def check_place(path: str) -> str:
+    """Returns a folder's path on a host as units, nginx and Flower can name it.
+
+    Raises:
+        ConfigError: it is not absolute, or holds a character that one of them gives another meaning.
+    """
+    if not path.startswith("/"):
+        raise ConfigError(f"--prefix {path}: is not absolute; give the folder on the hosts, such as /opt/trfmoe")
+    for character in path:
+        if character in '$"\\' or not character.isprintable():
+            raise ConfigError(
+                f"{path!r}: nginx or Flower takes no path with {character!r} in it; name another folder on the hosts "
+                "with --prefix"
+            )
+    return path.rstrip("/")
 
 
 def write_coordinator(folder: Path, coordinator: Coordinator, authority: Pair, place: str) -> None:
@@ -96,16 +119,17 @@ def write_coordinator(folder: Path, coordinator: Coordinator, authority: Pair, p
     write_file(folder / "server.pem", server.public, PUBLIC)
     write_file(folder / "server.key", server.private, PRIVATE)
     write_file(folder / "superexec.secret", secrets.token_hex(32).encode(), PRIVATE)
-    write_file(folder / COORDINATOR_FILE, yaml.safe_dump(coordinator.model_dump(), sort_keys=False), PUBLIC)
+    write_file(folder / COORDINATOR_FILE, dump_yaml(coordinator.model_dump()), PUBLIC)
     write_file(folder / "start.sh", kit_files.coordinator_start(coordinator.superlink_port), PROGRAM)
     write_file(
         folder / "nginx.conf",
         kit_files.proxy(coordinator.host, coordinator.port, coordinator.superlink_port, place),
         PUBLIC,
     )
-    for program, after in (("superlink", ""), ("superexec", "trfmoe-superlink.service")):
-        text = kit_files.unit(f"TR-FMoE coordinator: {program}", place, program, after)
-        write_file(folder / f"trfmoe-{program}.service", text, PUBLIC)
+    superlink = unit("superlink", "TR-FMoE coordinator: superlink", place)
+    write_file(folder / "trfmoe-superlink.service", superlink, PUBLIC)
+    superexec = unit("superexec", "TR-FMoE coordinator: superexec", place)
+    write_file(folder / "trfmoe-superexec.service", superexec, PUBLIC)
     write_file(folder / "README.md", kit_files.coordinator_readme(coordinator.host, coordinator.port, names), PUBLIC)
 
 
@@ -116,13 +140,12 @@ def write_node(folder: Path, node: KitNode, connection: Connection, authority_ce
     write_file(folder / "node.key", pair.private, PRIVATE)
     write_file(folder / "node.pub", pair.public, PUBLIC)
     write_file(folder / "ca.crt", authority_certificate, PUBLIC)
-    write_file(folder / CONNECTION_FILE, yaml.safe_dump(where.model_dump(), sort_keys=False), PUBLIC)
+    write_file(folder / CONNECTION_FILE, dump_yaml(where.model_dump()), PUBLIC)
     write_file(folder / NODE_FILE, kit_files.node_settings(node.name, node.zone), PUBLIC)
     write_file(folder / ALLOWED_FILE, kit_files.NO_APPS, PUBLIC)
     write_file(folder / "start.sh", kit_files.node_start(where.address), PROGRAM)
-    unit = kit_files.unit(f"TR-FMoE node {node.name}", place)
-    write_file(folder / "trfmoe-node.service", unit, PUBLIC)
-    write_file(folder / "README.md", kit_files.node_readme(node.name, where.host, where.port), PUBLIC)
+    write_file(folder / "trfmoe-node.service", unit("node", f"TR-FMoE node {node.name}", place), PUBLIC)
+    write_file(folder / "README.md", kit_files.node_readme(node.name, where.address), PUBLIC)
     write_programs(folder / "bin")
     return pair
 
@@ -134,13 +157,20 @@ def write_programs(folder: Path) -> None:
 
 
 def write_file(path: Path, content: bytes | str, mode: int) -> None:
-    """Writes a file with its mode from the first byte on; missing folders are made."""
-    _folder(path.parent)
+    """Writes a file with its mode from the first byte on; missing folders are made.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
     data = content.encode() if isinstance(content, str) else content
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        os.fchmod(descriptor, mode)
-        file.write(data)
+    try:
+        _folder(path.parent)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, mode)
+            file.write(data)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written ({error.strerror}); name a folder where there is room") from error
 
 
 def read_coordinator(folder: Path) -> Coordinator:
@@ -211,6 +241,6 @@ def _folder(path: Path) -> None:
 
 def _read(path: Path) -> object:
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return load_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: cannot be read ({error})") from error

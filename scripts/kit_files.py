@@ -1,6 +1,9 @@
 """The text files of a deployment kit: start scripts, systemd units, the proxy's configuration, short instructions."""
 
+from scripts.flower import LOG_ENCODING
 from scripts.flower_commands import STAND_INS, shell, superexec, superlink, supernode
+from scripts.hosts import in_url, is_ipv6
+from trfmoe_core.config.yaml_text import quoted
 
 NODE_PATHS = (
     "activate-node", "deactivate-node", "send-node-heartbeat", "pull-messages", "push-messages", "get-run", "get-fab",
@@ -8,26 +11,34 @@ NODE_PATHS = (
 )  # fmt: skip
 """What a registered node calls. Nodes that register themselves have no place behind this proxy."""
 
-_HEAD = """#!/bin/sh
+_HEAD = f"""#!/bin/sh
 # Needs `trfmoe` on the PATH, or TRFMOE_VENV=the virtual environment it is installed in.
 set -eu
-here=$(cd "$(dirname "$0")" && pwd)
-programs=${TRFMOE_VENV:-$(dirname "$(dirname "$(readlink -f "$(command -v trfmoe || echo /none/none)")")")}/bin
-[ -x "$programs/trfmoe" ] || { echo "no trfmoe in $programs; put it on the PATH or set TRFMOE_VENV" >&2; exit 2; }
+umask 077
+here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)
+case $here in *[\\"\\\\]*) echo "$here: Flower takes no path with a quote or a backslash; move it" >&2; exit 2 ;; esac
+programs=${{TRFMOE_VENV:-$(dirname "$(dirname "$(readlink -f "$(command -v trfmoe || echo /none/none)")")")}}/bin
+[ -x "$programs/trfmoe" ] || {{ echo "no trfmoe in $programs; put it on the PATH or set TRFMOE_VENV" >&2; exit 2; }}
 case $programs in *" "*) echo "$programs: Flower's database needs a path without spaces; move it" >&2; exit 2 ;; esac
 export TRFMOE_PYTHON="$programs/python" FLWR_HOME="$here/flwr" FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1
-export FLWR_SUPEREXEC_TASK_POLL_INTERVAL=0.25 PYTHONUNBUFFERED=1 NO_PROXY="${NO_PROXY:+$NO_PROXY,}127.0.0.1,localhost"
+export FLWR_SUPEREXEC_TASK_POLL_INTERVAL=0.25 PYTHONUNBUFFERED=1 PYTHONIOENCODING={LOG_ENCODING}
+# What libraries keep at home goes here where the account has none.
+{{ [ -d "${{HOME:-}}" ] && [ -w "$HOME" ]; }} || export HOME="$here"
+proxies=$("$programs/python" -P -m scripts.proxies)    # leaves those that Flower can use, and loopback out of them
+eval "$proxies"
 """
 
 
 def proxy(host: str, port: int, superlink_port: int, folder: str) -> str:
     """Returns nginx's server block: TLS for the nodes, and nothing but what nodes call gets through."""
+    both = f"listen {port} ssl;\n    # listen [::]:{port} ssl;    where the name has an IPv6 address too"
+    listen = f"listen [::]:{port} ssl;" if is_ipv6(host) else both
     return f"""# Include it in nginx's http block, for instance as /etc/nginx/conf.d/trfmoe.conf.
 # Passes what registered nodes call. The SuperLink's control interface knows no authentication: whoever reaches it runs
 # code on every node. So it stays on loopback, and everything else is refused here.
 server {{
-    listen {port} ssl;
-    server_name {host};
+    {listen}
+    server_name {in_url(host)};
     ssl_certificate "{folder}/server.pem";
     ssl_certificate_key "{folder}/server.key";
     ssl_protocols TLSv1.2 TLSv1.3;
@@ -111,33 +122,6 @@ def node_programs() -> dict[str, str]:
     return {"flwr-clientapp": checking_clientapp(), **{name: refusing(name) for name in STAND_INS}}
 
 
-def unit(description: str, script: str, argument: str = "", after: str = "") -> str:
-    """Returns a systemd unit that starts a script and starts it again after a delay, whatever ended it.
-
-    Flower refuses a node that comes back with the same key for up to a minute, so it is tried again without end.
-    """
-    register = f'ExecStartPost=/usr/bin/env trfmoe deploy register "{script}"\n' if argument == "superlink" else ""
-    return f"""[Unit]
-Description={description}
-After=network-online.target{f" {after}" if after else ""}
-Wants=network-online.target
-StartLimitIntervalSec=0
-
-[Service]
-# The account, the virtual environment and the folder of this kit are yours to fill in.
-User=trfmoe
-Environment=TRFMOE_VENV=/opt/trfmoe/.venv PATH=/opt/trfmoe/.venv/bin:/usr/bin:/bin
-ExecStart="{script}/start.sh"{f" {argument}" if argument else ""}
-{register}Restart=always
-RestartSec=10
-KillMode=control-group
-NoNewPrivileges=true
-
-[Install]
-WantedBy=multi-user.target
-"""
-
-
 NO_APPS = """# SHA-256 of the app bundles whose code may run on this node, one a line; what is not listed is refused.
 # `trfmoe deploy allow .` adds the release that is installed on this machine.
 """
@@ -146,8 +130,8 @@ NO_APPS = """# SHA-256 of the app bundles whose code may run on this node, one a
 def node_settings(name: str, zone: str | None) -> str:
     """Returns a node's settings file, for its owner to fill in."""
     return f"""# What this node is and where its text lies. The owner's own: no coordinator reads or changes it.
-name: {name}
-zone: {zone or "null"}
+name: {quoted(name)}
+zone: {quoted(zone)}
 data: [data]                  # files and folders, relative to this file: PDF, parquet, JSONL, text
 state_dir: state              # optimizer moments and the place in the data, a run
 cache_dir: cache              # tokens, keyed by content
@@ -168,16 +152,18 @@ def coordinator_readme(host: str, port: int, names: list[str]) -> str:
     ./start.sh                        # SuperLink, executor, and the nodes {", ".join(names)} registered
     trfmoe deploy run . RECIPE.yaml   # one run, on whatever nodes are there
 
-Open port {port} to the nodes, and nothing else: the SuperLink listens on loopback. `*.service` are for systemd.
+Start runs in this folder and as the account of the units: run folders are made where `trfmoe deploy run` is started,
+and the units write nowhere else. Open port {port} to the nodes, and nothing else: the SuperLink listens on loopback.
+`*.service` are for systemd.
 `deploy run` signs the journal with `sign.key` when it ends; `trfmoe verify RUN --key sign.pub` checks it, here or
 at a node's owner. Back up `server.key`, `sign.key`, `superexec.secret` and `state.db`. `trfmoe deploy check .` and
 `trfmoe doctor .` find faults.
 """
 
 
-def node_readme(name: str, host: str, port: int) -> str:
+def node_readme(name: str, address: str) -> str:
     """Returns a node owner's instructions."""
-    return f"""# The node {name}, for the coordinator {host}:{port}
+    return f"""# The node {name}, for the coordinator {address}
 
     trfmoe deploy allow .     # this machine's release of trfmoe is the code that may run here
     trfmoe deploy check .     # after naming your data in node.yaml

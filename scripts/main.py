@@ -1,7 +1,11 @@
 """The `trfmoe` command: subcommands, and errors as one line and an exit code."""
 
+import contextlib
+import errno
+import os
 import signal
 import sys
+from pathlib import Path
 
 import typer
 
@@ -16,15 +20,27 @@ from scripts.generate import generate
 from scripts.import_model import import_model
 from scripts.output import Output
 from scripts.plan import plan
+from scripts.proxies import REMEDY, mend_environment
 from scripts.report import report
 from scripts.serve import serve
 from scripts.sign import sign
 from scripts.simulate import simulate
+from scripts.streams import READER_GONE, end_streams, open_streams, reader_gone, write_error
 from scripts.train import train
 from scripts.verify import verify
-from trfmoe_core.errors import TRFMoEError
+from trfmoe_core.errors import ConfigError, TRFMoEError
+from trfmoe_core.places import expand
 
 INTERRUPTED = 130
+NO_HOME = "/nonexistent"
+"""What Debian calls the home of an account without one."""
+_FOLDERS = "what is written goes to run_root, TRFMOE_CACHE and TMPDIR, and each can be another folder"
+REMEDIES = {
+    errno.ENOSPC: f"; free space there; {_FOLDERS}",
+    errno.EDQUOT: f"; free space there; {_FOLDERS}",
+    errno.EROFS: f"; {_FOLDERS}",
+    errno.EACCES: f"; give this account the right to it; {_FOLDERS}",
+}
 
 app = typer.Typer(
     name="trfmoe",
@@ -52,22 +68,48 @@ app.add_typer(deploy, name="deploy")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the command and exits: 0 done, 1 the run failed, 2 wrong input, 130 interrupted."""
+    """Runs the command and exits.
+
+    Exit codes: 0 done, 1 the run failed, 2 wrong input, 130 interrupted, 141 nobody reads standard output any more.
+    """
     given = sys.argv[1:] if arguments is None else arguments
+    open_streams()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is stopped as on Ctrl-C
+    try:
+        code = _run(given)
+    except OSError:
+        if not reader_gone() and write_error() is None:
+            raise
+        code = READER_GONE if reader_gone() else 1
+    sys.exit(end_streams(code))
+
+
+def _run(given: list[str]) -> int:
+    """Returns the exit code of a command whose errors have been shown."""
     output = Output("--json" in given)
     try:
+        _look_around()
         # standalone_mode=False returns the code of typer.Exit instead of raising it; Ctrl-C is 130 there
         code = app(given, standalone_mode=False, prog_name="trfmoe") or 0
         if code == INTERRUPTED:
             raise KeyboardInterrupt
-        sys.exit(code)
+        return int(code)
+    except SystemExit as ending:
+        if reader_gone():
+            return READER_GONE
+        return ending.code if isinstance(ending.code, int) else 1
     except TRFMoEError as error:
-        _fail(output, str(error), error.exit_code)
+        return _fail(output, str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        _fail(output, "interrupted", INTERRUPTED, outcome="interrupted")
+        return _fail(output, "interrupted", INTERRUPTED, outcome="interrupted")
     except OSError as error:
-        _fail(output, f"{error.filename or 'system'}: {error.strerror or error}", 1)
+        if reader_gone() or write_error():
+            raise  # it is standard output's, and is told where that ends
+        remedy = REMEDIES.get(error.errno or 0, "")
+        place = error.filename or ("a file or standard output" if remedy else "system")
+        return _fail(output, f"{place}: {error.strerror or error}{remedy}", 1)
+    except UnicodeEncodeError as error:
+        return _fail(output, _unwritable(error), 2)
     except Exception as error:
         # click's own usage errors, which only it can show; everything else is a defect and keeps its traceback
         show = getattr(error, "show", None)
@@ -75,11 +117,36 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         show()
         output.result({"outcome": "error", "error": str(error), "exit_code": 2})
-        sys.exit(getattr(error, "exit_code", 2))
+        return int(getattr(error, "exit_code", 2))
 
 
-def _fail(output: Output, message: str, code: int, outcome: str = "error") -> None:
-    sys.stdout.flush()
+def _look_around() -> None:
+    """Makes the process's surroundings fit to work in.
+
+    Raises:
+        ConfigError: the working folder does not exist.
+    """
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise ConfigError(f"the working folder is gone ({error.strerror}); cd to a folder that exists") from error
+    if expand("~") == Path("~"):  # no HOME, and no entry for this user: Flower does not get past its import
+        os.environ.setdefault("FLWR_HOME", NO_HOME)
+    for line in mend_environment():
+        sys.stderr.write(f"warning: {line}; {REMEDY}\n")
+
+
+def _unwritable(error: UnicodeEncodeError) -> str:
+    """Returns what to say of a text that cannot be a file's name or content here."""
+    shown = ascii(error.object if len(error.object) <= 80 else f"{error.object[:77]}...")
+    if error.encoding.replace("-", "").lower() == "utf8":
+        return f"{shown}: holds bytes that are no UTF-8; give or rename it without them"
+    return f"{shown}: cannot be written in this locale's encoding, {error.encoding}; set PYTHONUTF8=1 or LC_ALL=C.UTF-8"
+
+
+def _fail(output: Output, message: str, code: int, outcome: str = "error") -> int:
+    write_error()
     sys.stderr.write(f"error: {message}\n")
-    output.result({"outcome": outcome, "error": message, "exit_code": code})
-    sys.exit(code)
+    with contextlib.suppress(OSError):  # standard output itself may be what failed, and the line above has said so
+        output.result({"outcome": outcome, "error": message, "exit_code": code})
+    return code

@@ -21,6 +21,7 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from scripts.control import Control
 from scripts.findings import Finding, trouble, warning, well
 from scripts.kit import Connection, Coordinator
+from scripts.proxies import proxies_in_use, transport_errors
 from trfmoe_core.errors import RunError
 
 TIMEOUT_S = 5.0
@@ -142,7 +143,10 @@ def _check_registration(folder: Path, connection: Connection, key: ec.EllipticCu
             yield warning(
                 "registration", text, "look at the SuperLink's log; is one release of Flower used everywhere?"
             )
-    except httpx.HTTPError:
-        return  # not reached, which is said already
+    except transport_errors() as error:
+        told_proxies = ", ".join(f"{name}={url}" for name, url in proxies_in_use().items())
+        if told_proxies:  # without one it is not reached either way, which is said already
+            text = f"{connection.address}: not reached through {told_proxies} ({error}), which this node goes through"
+            yield warning("reach", text, f"mend the proxy, or add {connection.host} to NO_PROXY")
     finally:
         client.close()

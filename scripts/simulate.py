@@ -66,14 +66,13 @@ def show_recipe(recipe: "Recipe", output: "Output") -> None:
     Raises:
         ConfigError: no such model can be built.
     """
-    import yaml
-
     from trfmoe_core.config import recipe_hash
+    from trfmoe_core.config.yaml_text import dump_yaml
     from trfmoe_core.model.transformer import parameter_shapes
 
     parameter_shapes(recipe.model, 256)
     values = recipe.model_dump(mode="json")
-    output.line(yaml.safe_dump(values, sort_keys=False).rstrip())
+    output.line(dump_yaml(values).rstrip())
     output.line(f"# recipe hash {recipe_hash(recipe)}")
     output.result({"outcome": "dry-run", "recipe": values, "recipe_hash": recipe_hash(recipe), "exit_code": 0})
 

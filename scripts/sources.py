@@ -5,6 +5,7 @@ from pathlib import Path
 from trfmoe_core.config import NodeSettings, Recipe
 from trfmoe_core.data.formats import kind_of, known_suffixes
 from trfmoe_core.errors import ConfigError, DataError
+from trfmoe_core.places import expand
 
 
 def with_sources(recipe: Recipe, sources: list[Path]) -> Recipe:
@@ -24,7 +25,7 @@ def with_sources(recipe: Recipe, sources: list[Path]) -> Recipe:
     if len(sources) == 1:
         shares = deal_out(sources[0], num_nodes)
     elif len(sources) >= num_nodes:
-        shares = [[str(source.expanduser().absolute())] for source in sources]
+        shares = [[str(expand(source).absolute())] for source in sources]
     else:
         raise ConfigError(
             f"--pdfs: given {len(sources)} times, and the recipe has {num_nodes} nodes; "
@@ -49,7 +50,7 @@ def deal_out(folder: Path, num_nodes: int) -> list[list[str]]:
     Raises:
         DataError: not a folder, or fewer readable kinds of files than nodes.
     """
-    root = folder.expanduser().absolute()
+    root = expand(folder).absolute()
     if not root.is_dir():
         raise DataError(f"--pdfs {folder}: no such folder; give the folder whose files the nodes share")
     files = sorted(str(path) for path in root.rglob("*") if kind_of(path) != "other" and path.is_file())

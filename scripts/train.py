@@ -41,11 +41,12 @@ def train(
     from server.run_folder import RunFolder
     from trfmoe_core.config import load_recipe
     from trfmoe_core.data.sources import SourceSettings
+    from trfmoe_core.places import expand
 
     output = Output(as_json)
     chosen = [f"training.devices={devices}"] if devices else []
     recipe = load_recipe(find_recipe(config), [*overrides, *chosen]).resolved(Path.cwd())
-    data: list[str | SourceSettings] = [str(path.expanduser().absolute()) for path in pdfs]
+    data: list[str | SourceSettings] = [str(expand(path).absolute()) for path in pdfs]
     data = data or [entry for node in recipe.nodes for entry in node.data]
     nodes = [] if pdfs else recipe.nodes
     # The name ends in -local so that `simulate --resume` and `train --resume` never meet in one folder.

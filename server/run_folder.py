@@ -12,11 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-import yaml
-
 from server.facts import RunFacts
 from trfmoe_core.atomic import write_bytes, write_text
 from trfmoe_core.config import Recipe, load_recipe, recipe_hash
+from trfmoe_core.config.yaml_text import dump_yaml
 from trfmoe_core.errors import RunFolderError
 
 _LOCK_PATIENCE_S = 15.0
@@ -130,7 +129,7 @@ class RunFolder:
     def write_recipe(self, recipe: Recipe) -> None:
         """Saves the resolved recipe and its hash."""
         self.recipe = recipe
-        text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+        text = dump_yaml(recipe.model_dump(mode="json"))
         write_text(self.path / "recipe.sha256", recipe_hash(recipe) + "\n")
         write_text(self.path / "recipe.yaml", text)
 

@@ -7,15 +7,33 @@ from pathlib import Path
 
 import platformdirs
 
+from trfmoe_core.errors import ConfigError
+
 
 def home() -> Path:
     """Returns the folder that relative paths are relative to: `TRFMOE_HOME`, else the working folder."""
     return Path(os.environ.get("TRFMOE_HOME") or Path.cwd())
 
 
+def expand(path: str | os.PathLike[str]) -> Path:
+    """Returns a path with the home folder for a leading `~` or `~user`; any other name that begins so stays as it is.
+
+    An editor's `~$notes.txt` is a file, and a user or home that does not exist is told where the path is opened.
+    """
+    return Path(os.path.expanduser(path))  # noqa: PTH111  (Path.expanduser raises for a user that does not exist)
+
+
 def cache_home() -> Path:
     """Returns the user's folder for token shards, keyed by content: `TRFMOE_CACHE`, else the platform's."""
-    return Path(os.environ.get("TRFMOE_CACHE") or platformdirs.user_cache_dir("trfmoe"))
+    try:
+        return Path(os.environ.get("TRFMOE_CACHE") or platformdirs.user_cache_dir("trfmoe"))
+    except RuntimeError:
+        raise no_home("TRFMOE_CACHE") from None
+
+
+def no_home(instead: str) -> ConfigError:
+    """Returns the error of an account without a home folder; `instead` is what else could name the folder."""
+    return ConfigError(f"HOME is not set and user {os.getuid()} has no home folder; set HOME or {instead} to a folder")
 
 
 def config_home() -> Path:

@@ -11,6 +11,7 @@ from scripts import flower
 from scripts.flower import (
     PROGRAMS,
     app_folder,
+    check_shared_memory,
     flower_environment,
     free_port,
     install_programs,
@@ -24,8 +25,9 @@ def test_the_environment_is_closed_off(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("PYTHONPATH", "/another/project")
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     monkeypatch.setenv("NO_PROXY", "intranet")
+    monkeypatch.delenv("no_proxy", raising=False)
     environment = flower_environment(tmp_path)
-    assert environment["no_proxy"] == environment["NO_PROXY"] == "intranet,127.0.0.1,localhost"
+    assert environment["no_proxy"] == environment["NO_PROXY"] == "intranet,127.0.0.1,localhost,::1"
     assert environment["FLWR_HOME"] == str(tmp_path / "flwr")
     assert environment["FLWR_TELEMETRY_ENABLED"] == "0"
     assert environment["FLWR_DISABLE_UPDATE_CHECK"] == "1"
@@ -70,3 +72,10 @@ def test_the_app_folder_is_the_checkout(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(flower, "__file__", str(tmp_path / "scripts" / "flower.py"))
     with pytest.raises(RunError, match=r"pyproject\.toml"):
         app_folder()
+
+
+def test_no_shared_memory_is_told_before_ray_is_started(tmp_path: Path) -> None:
+    check_shared_memory(tmp_path)
+    for folder in (tmp_path / "missing", Path("/proc")):
+        with pytest.raises(RunError, match="trfmoe deploy local"):
+            check_shared_memory(folder)

@@ -1,5 +1,6 @@
 """A kit: keys where they belong, certificates that a TLS client accepts, scripts a shell can read."""
 
+import shutil
 import socket
 import ssl
 import subprocess
@@ -12,7 +13,17 @@ from cryptography import x509
 from flwr.supercore.constant import TASK_TYPE_TO_COMMAND
 
 from scripts.certificates import certificate_names, public_half
-from scripts.kit import Coordinator, KitNode, allow_app, allowed_apps, parse_nodes, read_coordinator, write_kit
+from scripts.kit import (
+    Coordinator,
+    KitNode,
+    allow_app,
+    allowed_apps,
+    parse_nodes,
+    read_connection,
+    read_coordinator,
+    write_kit,
+)
+from scripts.main import main
 from trfmoe_core.config import load_node_file
 from trfmoe_core.errors import ConfigError
 
@@ -121,6 +132,54 @@ def test_nodes_of_the_command_line() -> None:
     for names, zones in (("", ""), ("a,a", ""), ("a,b", "x"), ("a b", "")):
         with pytest.raises(ConfigError):
             parse_nodes(names, zones)
+
+
+ODD = ("1", "no", "on", "yes", "007", "0x10", "0o7", "1_000", "1e3", "1E5", "1.5", "null", "True", "2026-01-01", "y")
+
+
+def test_names_that_yaml_reads_otherwise_stay_names(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """From the command line into the files, and through the check of the kit to what Flower is told."""
+    zones = ",".join(reversed(ODD))
+    with pytest.raises(SystemExit) as ending:
+        main(["deploy", "init", str(tmp_path / "kit"), "--host", "no", "--nodes", ",".join(ODD), "--zones", zones])
+    assert ending.value.code == 0
+    for name, zone in zip(ODD, reversed(ODD), strict=True):
+        settings = load_node_file(tmp_path / "kit" / "nodes" / name / "node.yaml")
+        assert (settings.name, settings.zone) == (name, zone)
+    coordinator = read_coordinator(tmp_path / "kit")
+    assert coordinator.host == "no"
+    assert [node.registered for node in coordinator.nodes] == [
+        f"{zone}/{name}" for name, zone in zip(ODD, reversed(ODD), strict=True)
+    ]
+    assert read_connection(tmp_path / "kit" / "nodes" / "1e3").host == "no"
+
+
+def test_a_name_without_quotes_is_refused_with_the_remedy(kit: Path, tmp_path: Path) -> None:
+    for value in ("1", "no", "1e3", "null", "2026-01-01"):
+        (tmp_path / "node.yaml").write_text(f"name: {value}\ndata: [data]\n")
+        with pytest.raises(ConfigError, match="put it in quotes"):
+            load_node_file(tmp_path / "node.yaml")
+
+
+def test_a_start_script_finds_its_folder_whatever_it_is_called(kit: Path, tmp_path: Path) -> None:
+    """A relative call with CDPATH set, and a path with everything that a shell knows."""
+    for name, code in (("a b", 3), ("it's $HOME `id` * ü", 3), ('a"b', 2), ("a\\b", 2)):
+        folder = tmp_path / name
+        shutil.copytree(kit / "nodes" / "ada", folder)
+        programs = tmp_path / "venv" / "bin"
+        programs.mkdir(parents=True, exist_ok=True)
+        for program in ("trfmoe", "flower-supernode", "python"):
+            (programs / program).write_text('#!/bin/sh\n[ "$1" = -P ] || { printf "%s\\n" "$@" "$HOME"; exit 3; }\n')
+            (programs / program).chmod(0o755)
+        environment = {"PATH": "/usr/bin:/bin", "TRFMOE_VENV": str(tmp_path / "venv"), "CDPATH": str(tmp_path)}
+        command = ["sh", f"{name}/start.sh"]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stderr
+        if code == 3:
+            assert f'settings="{folder}/node.yaml"' in done.stdout.splitlines()
+            assert done.stdout.splitlines()[-1] == str(folder)  # the home of an account without one
+        else:
+            assert "quote or a backslash" in done.stderr
 
 
 def test_a_start_script_names_what_it_misses(kit: Path, tmp_path: Path) -> None:

@@ -55,9 +55,9 @@ def start_nginx(configuration: Path, folder: Path) -> "subprocess.Popen[bytes]":
     return subprocess.Popen([NGINX, "-c", str(main), "-p", str(folder)], stderr=subprocess.DEVNULL)
 
 
-def await_port(port: int) -> None:
+def await_port(port: int, host: str = "127.0.0.1") -> None:
     for _ in range(200):
-        if port_open("127.0.0.1", port):
+        if port_open(host, port):
             return
         time.sleep(0.05)
     raise AssertionError(f"nothing listens on {port}")

@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import json
+import os
 import typing
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +13,12 @@ from pydantic import BaseModel, ValidationError
 
 from trfmoe_core.config.problems import describe_problem
 from trfmoe_core.config.schema import NodeSettings, Recipe
+from trfmoe_core.config.yaml_text import load_yaml
 from trfmoe_core.errors import ConfigError
+from trfmoe_core.places import expand
+
+MAX_BYTES = 4 << 20
+"""Of a recipe or a node's settings."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -35,7 +41,8 @@ def load_node_file(path: Path) -> NodeSettings:
     """
     settings = validate(NodeSettings, _read_yaml(path), str(path))
     base = path.resolve().parent
-    return settings.relocated(lambda entry: str((base / Path(entry).expanduser()).resolve()))
+    # Not Path.resolve: it raises on a loop of links, and what is wrong with a path is said where it is read.
+    return settings.relocated(lambda entry: os.path.abspath(base / expand(entry)))  # noqa: PTH100
 
 
 def recipe_hash(recipe: Recipe) -> str:
@@ -55,7 +62,7 @@ def apply_overrides(raw: dict[str, Any], overrides: list[str]) -> dict[str, Any]
         if not sign or not key.strip():
             raise ConfigError(f"--set {override!r}: expected key=value, for instance --set rounds.num_rounds=5")
         try:
-            value = yaml.safe_load(text)
+            value = load_yaml(text)
         except yaml.YAMLError as error:
             raise ConfigError(f"--set {override!r}: the value is no YAML ({error})") from error
         _assign(tree, key.strip().split("."), value, override)
@@ -69,29 +76,21 @@ def validate(kind: type[Model], raw: Any, source: str) -> Model:
         ConfigError: naming source, dotted key, value and what is allowed, for all problems at once.
     """
     try:
-        return kind.model_validate(_lenient(raw))
+        return kind.model_validate(raw)
     except ValidationError as error:
-        lines = [f"{source}: {describe_problem(kind, problem)}" for problem in error.errors()]
+        problems = error.errors()
+        # An entry that may be a text or a section is told once, as the text that it is not.
+        texts = {problem["loc"][:-1] for problem in problems if problem["loc"][-1:] == ("constrained-str",)}
+        told = [one for one in problems if one["type"] != "model_type" or one["loc"][:-1] not in texts]
+        lines = [f"{source}: {describe_problem(kind, problem)}" for problem in told]
         raise ConfigError("\n".join(lines)) from None
-
-
-def _lenient(raw: Any) -> Any:
-    """YAML 1.1 reads `1e-3` as text; a number written that way is a number."""
-    if isinstance(raw, dict):
-        return {key: _lenient(value) for key, value in raw.items()}
-    if isinstance(raw, list):
-        return [_lenient(value) for value in raw]
-    if isinstance(raw, str) and "e" in raw.lower() and raw[:1] in "+-.0123456789":
-        try:
-            return float(raw)
-        except ValueError:
-            return raw
-    return raw
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:  # a pipe is as good as a file, and /dev/zero has no end
+            content = file.read(MAX_BYTES + 1)
+        text = content.decode()
     except FileNotFoundError:
         near = difflib.get_close_matches(
             path.name, [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else [], 1
@@ -104,8 +103,10 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         ) from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is no text ({error}); give a recipe, such as configs/demo.yaml") from error
+    if len(content) > MAX_BYTES:
+        raise ConfigError(f"{path}: has more than {MAX_BYTES >> 20} MiB; give a recipe, such as configs/demo.yaml")
     try:
-        raw = yaml.safe_load(text)
+        raw = load_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(raw, dict):

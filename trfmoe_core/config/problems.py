@@ -1,5 +1,6 @@
 """What pydantic found wrong, in words that name the key, the value and the remedy."""
 
+import datetime
 import difflib
 import types
 import typing
@@ -10,7 +11,7 @@ from pydantic import BaseModel
 
 def describe_problem(kind: type[BaseModel], problem: Any) -> str:
     """Returns one problem of a `ValidationError.errors()` about a `kind`, beginning with the dotted key."""
-    key = ".".join(str(part) for part in problem["loc"])
+    key = ".".join(str(part) for part in problem["loc"] if part != "constrained-str")
     value = problem.get("input")
     if problem["type"] == "extra_forbidden":
         known = _known_keys(kind, problem["loc"][:-1])
@@ -23,6 +24,8 @@ def describe_problem(kind: type[BaseModel], problem: Any) -> str:
         return f"{key + ('.' if field else ': ') if key else ''}{text}"
     if problem["type"] == "missing":
         return f"{key}: missing; add it"
+    if problem["type"] == "string_type" and isinstance(value, bool | int | float | None | datetime.date):
+        return f"{key}: {value!r} is no text to YAML; put it in quotes, as it is meant"
     shown = repr(value) if len(repr(value)) <= 80 else repr(value)[:77] + "..."
     return f"{key}: {shown} is not allowed; {problem['msg'][0].lower()}{problem['msg'][1:]}"
 

@@ -23,6 +23,7 @@ from trfmoe_core.data.sources import Context, Source, SourceSettings, open_sourc
 from trfmoe_core.data.store import TokenStore, read_store
 from trfmoe_core.data.tokenizer import Tokenizer
 from trfmoe_core.errors import DataError
+from trfmoe_core.places import expand
 
 # Raise it whenever the same text would give other tokens or another layout on disk.
 FORMAT = 2
@@ -110,7 +111,7 @@ def prepare_corpus(
     Raises:
         DataError: a path is missing or unreadable, no file gave any text, or the cache cannot be written.
     """
-    cache_dir = Path(cache_dir).expanduser()
+    cache_dir = expand(cache_dir)
     home = cache_dir / "corpora"
     changing: dict[Path, FileReport] = {}
     try:

@@ -9,6 +9,7 @@ from trfmoe_core.data.digests import Digests
 from trfmoe_core.data.documents import FileReport, SourceFile, Status, printable
 from trfmoe_core.data.formats.base import kind_of, known_suffixes
 from trfmoe_core.errors import DataError
+from trfmoe_core.places import expand
 
 
 def find_files(paths: Sequence[str], digests: Digests | None = None) -> list[SourceFile]:
@@ -26,7 +27,7 @@ def find_files(paths: Sequence[str], digests: Digests | None = None) -> list[Sou
     found: list[SourceFile] = []
     seen: dict[tuple[str, str], Path] = {}
     for name in paths:
-        for file in _below(Path(name).expanduser(), digests):
+        for file in _below(expand(name), digests):
             if file.report is None:
                 first = seen.setdefault((file.kind, file.sha256), file.path)
                 if first is not file.path:

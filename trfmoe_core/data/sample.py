@@ -15,6 +15,7 @@ from trfmoe_core.atomic import sync_folder, write_text
 from trfmoe_core.data.sample_pdf import write_book
 from trfmoe_core.data.stdlib_text import Manual, Section, language_manuals, module_manuals
 from trfmoe_core.errors import DataError
+from trfmoe_core.places import expand
 
 _MANIFEST = "sample.json"
 # Raise it whenever the same Python would give another sample.
@@ -72,7 +73,7 @@ def build_sample(root: Path, size: Size = FULL) -> list[Path]:
     Raises:
         DataError: `root` holds something else, cannot be written, or this Python has no library sources.
     """
-    root = Path(os.path.abspath(Path(root).expanduser()))  # noqa: PTH100  (no link may be resolved away)
+    root = Path(os.path.abspath(expand(root)))  # noqa: PTH100  (no link may be resolved away)
     try:
         if not _is_whole(root, size):
             _refuse_foreign(root)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trfmoe_core.errors import DataError
-from trfmoe_core.places import is_hub_name
+from trfmoe_core.places import expand, is_hub_name
 
 TokenIds = npt.NDArray[np.int32]
 
@@ -132,7 +132,7 @@ def load_tokenizer(name: str) -> Tokenizer:
     """
     if name == "byte":
         return ByteTokenizer()
-    folder = Path(name).expanduser()
+    folder = expand(name)
     if not folder.is_dir():
         if not is_hub_name(name):
             raise DataError(

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from trfmoe_core.config import ModelConfig, Recipe, apply_overrides, load_node_file, load_recipe, recipe_hash
+from trfmoe_core.config.load import MAX_BYTES
 from trfmoe_core.errors import ConfigError
 from trfmoe_core.places import tokenizer_place
 
@@ -186,3 +187,24 @@ def test_whole_pieces_want_a_mask_between_them(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data\.packing: best_fit .*model\.document_mask=true"):
         load_recipe(path)
     assert load_recipe(path, ["model.document_mask=true"]).data.packing == "best_fit"
+
+
+def test_a_file_without_an_end_is_no_recipe(tmp_path: Path) -> None:
+    (tmp_path / "big.yaml").write_bytes(b"#" * (MAX_BYTES + 1))
+    with pytest.raises(ConfigError, match="has more than 4 MiB"):
+        load_recipe(tmp_path / "big.yaml")
+
+
+def test_an_entry_that_is_no_text_is_told_once(tmp_path: Path) -> None:
+    (tmp_path / "node.yaml").write_text("name: a\ndata: [1e3, {path: 1}]\n")
+    with pytest.raises(ConfigError) as told:
+        load_node_file(tmp_path / "node.yaml")
+    assert str(told.value).count("\n") == 1
+    assert "data.0: 1000.0 is no text to YAML; put it in quotes" in str(told.value)
+
+
+def test_a_loop_of_links_is_told_where_it_is_read(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "node.yaml").write_text("name: a\ndata: [loop, '~$notes.txt', '~nobody-by-this-name/x']\n")
+    settings = load_node_file(tmp_path / "node.yaml")
+    assert settings.data == [str(tmp_path / name) for name in ("loop", "~$notes.txt", "~nobody-by-this-name/x")]

@@ -18,6 +18,7 @@ from trfmoe_core.data.pdf.reader import PdfLimits
 from trfmoe_core.data.sources.base import SOURCES, Context, Source, SourceSettings
 from trfmoe_core.data.sources.partition import Partition, deal_files, row_ranges
 from trfmoe_core.errors import DataError
+from trfmoe_core.places import expand
 
 Languages = Annotated[list[str], BeforeValidator(lambda raw: [raw] if isinstance(raw, str) else raw)]
 
@@ -134,7 +135,7 @@ def _passwords(path: str | None) -> tuple[str, ...]:
     if path is None:
         return ()
     try:
-        lines = Path(path).expanduser().read_text(encoding="utf-8").splitlines()
+        lines = expand(path).read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
         raise DataError(
             f"passwords: {printable(path)}: cannot be read ({error}); give a text file with one password a line"

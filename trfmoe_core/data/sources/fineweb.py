@@ -13,7 +13,7 @@ from trfmoe_core.data.hub import Download, Hub, HubSet, fetch
 from trfmoe_core.data.sources.base import SOURCES, Context, Source, SourceSettings
 from trfmoe_core.data.sources.files import Languages
 from trfmoe_core.data.sources.partition import row_ranges
-from trfmoe_core.places import is_hub_name
+from trfmoe_core.places import expand, is_hub_name
 
 REPO, CONFIG = "HuggingFaceFW/fineweb", "sample-10BT"
 
@@ -53,7 +53,7 @@ class FineWebSettings(SourceSettings):
     def place(self, cache_dir: Path) -> Path:
         """Returns the folder of the shards."""
         if self.folder:
-            return Path(self.folder).expanduser()
+            return expand(self.folder)
         parts = (self.repo, self.config or "", self.split, self.revision or "")
         return cache_dir / "hub" / "--".join(re.sub(r"[^\w.-]", "-", part) for part in parts if part)
 

@@ -15,6 +15,8 @@ from flwr.serverapp import Grid
 from strategies.agreement import disagreement
 from strategies.exchange import Clock, Exchange
 from strategies.messages import DescribeRequest, Description, pack, read_header
+from strategies.refusals import sentence
+from strategies.remarks import remarks
 from trfmoe_core.errors import RunError, WireError
 
 Record = Callable[..., None]
@@ -155,12 +157,13 @@ class Federation:
         back = name in self.members
         self.members[name] = Member(name=name, node_id=node_id, description=description)
         fields: dict[str, Any] = description.model_dump(mode="json", exclude={"protocol", "name", "refusal", "bases"})
-        self.record("node_joined", node=name, back=back, **fields)
+        self.record("node_joined", node=name, back=back, notes=remarks(description), **fields)
 
     def _objection(self, node_id: int, description: Description) -> str:
         name = description.name
         if description.refusal:
-            return description.refusal
+            differs = disagreement(self.request, description) if description.refusal.code == "differs" else None
+            return differs or sentence(description.refusal)
         if name in self.members and self.members[name].node_id in self._online:
             return f"another node called {name!r} takes part already; give every node a name of its own"
         registered = self._registered(description.name, node_id)

@@ -77,7 +77,6 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _fail(output: Output, message: str, code: int, outcome: str = "error") -> None:
-    sys.stdout.flush()
-    sys.stderr.write(f"error: {message}\n")
+    output.error(message)
     output.result({"outcome": outcome, "error": message, "exit_code": code})
     sys.exit(code)

@@ -14,9 +14,9 @@ from flwr.cli.build import build_fab_from_disk
 from flwr.supernode.runtime import run_clientapp as runner
 
 from scripts import node_clientapp
+from scripts.allowed import allow_app
 from scripts.control import app_bundle, app_hash
 from scripts.flower import app_folder
-from scripts.kit import allow_app
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -60,7 +60,7 @@ def test_unknown_code_is_not_unpacked(tmp_path: Path, flower: dict[str, Any]) ->
 
 
 def test_allowed_code_runs(tmp_path: Path, flower: dict[str, Any]) -> None:
-    allow_app(tmp_path, hashlib.sha256(b"good").hexdigest(), "# by hand")
+    allow_app(tmp_path, hashlib.sha256(b"good").hexdigest(), "by hand")
     assert run_app(b"good") == tmp_path / "app"
     assert flower["installed"] == [b"good"]
 

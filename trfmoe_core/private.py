@@ -55,7 +55,7 @@ def tighten(folders: Iterable[Path]) -> None:
     for folder in folders:
         try:
             status = folder.stat()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             continue
         mine = os.geteuid()
         if status.st_uid != mine and mine != 0:

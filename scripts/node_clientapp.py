@@ -58,7 +58,7 @@ def main() -> None:
 
 def check(allowed_file: Path) -> None:
     """Makes Flower's client refuse every bundle whose content is not allowed, before any of it is unpacked."""
-    pull, install, project_dir = (getattr(runner, name) for name in HOOKED)
+    pull, install, project_dir, _ = (getattr(runner, name) for name in HOOKED)
     task: dict[str, Any] = {}
 
     def pull_and_remember(client: Any) -> Any:

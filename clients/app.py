@@ -107,9 +107,9 @@ def _work(message: Message, context: Context) -> Message:
 def _logged(error: Exception) -> Refusal:
     """Writes what went wrong to this node's log in full, and returns what the coordinator is told."""
     refusal = refusal_of(error)
-    # Some of it is the coordinator's, such as a name in its recipe, and goes to a terminal here.
+    # Some of it is the coordinator's, such as a key in its recipe: it must not steer a terminal, nor fake a line.
     if isinstance(error, TRFMoEError):
-        log.error("refused (the coordinator is told: %s): %s", sentence(refusal), visible(str(error)))
+        log.error("refused (the coordinator is told: %s): %s", sentence(refusal), visible(str(error), layout=""))
     else:
         text = "".join(traceback.format_exception(error))
         log.error("the request failed (the coordinator is told: %s):\n%s", sentence(refusal), visible(text))

@@ -39,17 +39,17 @@ def refused_as(code: Code, **numbers: Any) -> Iterator[None]:
     """Gives errors that are met meanwhile this code, unless they have one of their own or the disk is full."""
     try:
         yield
-    except RefusedError:
-        raise
     except TRFMoEError as error:
+        if own := _own(error):
+            raise own from None
         refusal = Refusal(code="disk") if _disk_is_full(error) else Refusal(code=code, **numbers)
         raise RefusedError(refusal, str(error)) from error
 
 
 def refusal_of(error: Exception) -> Refusal:
     """Returns what the coordinator is told of an error: never its text."""
-    if isinstance(error, RefusedError):
-        return error.refusal
+    if own := _own(error):
+        return own.refusal
     if _disk_is_full(error):
         return Refusal(code="disk")
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
@@ -61,6 +61,13 @@ def refusal_of(error: Exception) -> Refusal:
         if isinstance(error, kind):
             return Refusal(code=code)
     return Refusal(code="internal", kind=kind_of(error))
+
+
+def _own(error: BaseException | None) -> RefusedError | None:
+    """Returns the refusal that the error is or comes from: readers of data wrap whatever stops them."""
+    while error is not None and not isinstance(error, RefusedError):
+        error = error.__cause__
+    return error
 
 
 def _disk_is_full(error: BaseException) -> bool:

@@ -136,7 +136,7 @@ class Worker:
         tokenizer = self.tokenizer()
         corpus = self.corpus(tokenizer, self.room(run_id, tokenizer))
         for note in corpus.notes:
-            log.info("data: %s", visible(note, layout=""))
+            log.warning("data: %s", visible(note, layout=""))
         return Description(
             name=self.settings.name,
             zone=self.settings.zone,

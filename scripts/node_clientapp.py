@@ -44,8 +44,9 @@ class TerminatedError(OwnError):
 
 
 def main() -> None:
-    """Checks and runs one message. What is written is for this account alone."""
+    """Checks and runs one message. What is written is for this account alone, and no crash writes the memory down."""
     os.umask(0o077)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     node_file = Path(os.environ["TRFMOE_NODE_FILE"])
     missing = [name for name in HOOKED if not hasattr(runner, name)]
     if missing:

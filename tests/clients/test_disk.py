@@ -8,11 +8,12 @@ import pytest
 
 from clients.disk import Room, state_bytes
 from clients.limits import OverLimitsError
-from clients.refusing import RefusedError
+from clients.refusing import RefusedError, refused_as
 from clients.worker import Worker
 from tests.conftest import words
 from tests.federation import run_recipe
 from trfmoe_core.config import NodeSettings, Recipe
+from trfmoe_core.errors import DataError
 
 MB = 1 << 20
 
@@ -80,3 +81,12 @@ def test_the_estimate_covers_what_a_run_keeps(
     (folder,) = (tmp_path / "state").glob("*/ada")
     kept = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     assert kept <= state_bytes(recipe, 320) < 3 * kept
+
+
+def test_a_refusal_that_a_reader_of_data_wraps_keeps_its_code() -> None:
+    """The hub's downloader, for one, turns whatever its progress raises into an error of the data set."""
+    with pytest.raises(OverLimitsError), refused_as("data"):
+        try:
+            raise OverLimitsError("limits-disk", "too much", 7, 4)
+        except OverLimitsError as error:
+            raise DataError("data set some/thing: too much") from error

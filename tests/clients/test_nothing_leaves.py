@@ -8,6 +8,7 @@ node's log.
 import errno
 import json
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,11 +28,11 @@ from server.app import run
 from server.events import read_events
 from server.in_process import InProcessGrid
 from server.run_folder import RunFolder
-from strategies.messages import Description
+from strategies.messages import Description, TrainReply
 from strategies.refusals import _SENTENCES, Refusal, sentence
 from tests.conftest import TINY, words
 from tests.federation import of_kind
-from trfmoe_core.config import Recipe
+from trfmoe_core.config import NodeLimits, Recipe
 from trfmoe_core.training import local_state
 
 NAME, TEXT = "Zebrafink", "Quastenflosser"
@@ -306,6 +307,13 @@ def test_no_field_of_a_description_can_carry_words(description: dict[str, Any], 
     Description.model_validate(description)
     with pytest.raises(ValueError, match=next(iter(change))):
         Description.model_validate({**description, **change})
+
+
+def test_the_page_on_privacy_lists_every_field_that_leaves() -> None:
+    page = Path("docs/privacy.md").read_text(encoding="utf-8").partition("## What updates show")[0]
+    named = set(re.findall(r"`([a-z_]+)`", page))
+    assert {*Description.model_fields, *TrainReply.model_fields} - {"protocol"} <= named
+    assert NodeLimits.model_fields.keys() <= set(re.findall(r"`([a-z_]+)`", Path("docs/privacy.md").read_text()))
 
 
 def test_every_code_has_a_sentence_without_a_gap() -> None:

@@ -4,7 +4,7 @@ import datetime
 import math
 
 from clients.refusing import RefusedError
-from strategies.refusals import Code, Refusal
+from strategies.refusals import LARGEST, Code, Refusal
 from trfmoe_core.blocks import TRUNK
 from trfmoe_core.config import NodeSettings, Recipe
 from trfmoe_core.model.transformer import parameter_shapes
@@ -17,7 +17,10 @@ class OverLimitsError(RefusedError):
     """The owner of this node does not grant what was asked."""
 
     def __init__(self, code: Code, text: str, asked: int | None = None, granted: int | None = None) -> None:
-        super().__init__(Refusal(code=code, asked=asked, granted=granted), text)
+        told = {
+            name: min(value, LARGEST) for name, value in (("asked", asked), ("granted", granted)) if value is not None
+        }
+        super().__init__(Refusal(code=code, **told), text)
 
 
 def check_hours(settings: NodeSettings, now: datetime.datetime) -> None:

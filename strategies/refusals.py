@@ -25,7 +25,8 @@ Kind = Literal[
 ]  # fmt: skip
 """Classes of exceptions that may be told; the class alone, since the text may quote a path or a line of a file."""
 
-Number = Annotated[int, Field(ge=0, le=10**15)]
+LARGEST = 10**15
+Number = Annotated[int, Field(ge=0, le=LARGEST)]
 
 
 class Refusal(Section):

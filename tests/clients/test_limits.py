@@ -124,6 +124,11 @@ def test_small_rounds(
         check_size(settings(**limits), made, steps, 2)  # two devices train twice as many sequences
 
 
+def test_figures_beyond_what_can_be_told_are_cut() -> None:
+    refusal = OverLimitsError("limits-tokens", "too few", 10**30, 10**31).refusal
+    assert (refusal.asked, refusal.granted) == (10**15, 10**15)
+
+
 @pytest.mark.parametrize("path", sorted(Path("configs").glob("*.yaml")), ids=str)
 def test_the_shipped_recipes_are_within_an_owners_defaults(path: Path) -> None:
     recipe = load_recipe(path)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from clients.worker import Worker
 from tests.federation import run_recipe
 from trfmoe_core.config import Recipe
 from trfmoe_core.config.schema import DataConfig
@@ -95,3 +96,9 @@ def test_all_that_a_node_keeps_is_private(tmp_path: Path, umask: int, tiny_recip
     assert not wide(tmp_path / "state", tmp_path / "cache")
     # The run folder holds no owner's text, and is for whoever the operator lets see it.
     assert (folder.path / "report.html").stat().st_mode & 0o777 == 0o666 & ~umask
+    # What an earlier release left wide is narrowed, whatever run it belongs to; the owner's own folder stays.
+    for path in (tmp_path / "state", *(tmp_path / "state").rglob("*")):
+        path.chmod(0o777 if path.is_dir() else 0o666)
+    Worker(recipe.nodes[0], recipe.for_nodes().model_dump(mode="json")).describe("another")
+    assert not [path for path in wide(*(tmp_path / "state").iterdir()) if "/bob" not in path and "/cyd" not in path]
+    assert (tmp_path / "state").stat().st_mode & 0o777 == 0o777

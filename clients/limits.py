@@ -17,10 +17,7 @@ class OverLimitsError(RefusedError):
     """The owner of this node does not grant what was asked."""
 
     def __init__(self, code: Code, text: str, asked: int | None = None, granted: int | None = None) -> None:
-        told = {
-            name: min(value, LARGEST) for name, value in (("asked", asked), ("granted", granted)) if value is not None
-        }
-        super().__init__(Refusal(code=code, **told), text)
+        super().__init__(Refusal(code=code, asked=_told(asked), granted=_told(granted)), text)
 
 
 def check_hours(settings: NodeSettings, now: datetime.datetime) -> None:
@@ -130,6 +127,10 @@ def check_round(settings: NodeSettings, held: list[str]) -> None:
     if limits.experts is not None and experts > limits.experts:
         text = f"abstains: {experts} experts were put on this node"
         raise _beyond("limits-experts", text, experts, "experts", limits.experts)
+
+
+def _told(figure: int | None) -> int | None:
+    return None if figure is None else min(figure, LARGEST)
 
 
 def _beyond(code: Code, text: str, asked: int, key: str, granted: int) -> OverLimitsError:

@@ -1,15 +1,20 @@
-"""Flower's ClientApp: every message is answered, whatever goes wrong; a node that answers nothing is lost for good."""
+"""Flower's ClientApp: every message is answered, whatever goes wrong; a node that answers nothing is lost for good.
+
+What goes wrong is said in words in this node's log only. The coordinator is told a code (`strategies.refusals`).
+"""
 
 import datetime
 import logging
+import traceback
 from collections.abc import Callable
 
-from flwr.app import Context, Message, RecordDict
+from flwr.app import Context, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 
-from clients.drill import drill_mod, recipe_path
-from clients.limits import check_round
+from clients.drill import DrillCrashError, drill_mod, recipe_path
+from clients.limits import check_hours
 from clients.node import node_settings
+from clients.refusing import RefusedError, refusal_of
 from clients.worker import Worker
 from strategies.agreement import disagreement
 from strategies.messages import (
@@ -23,86 +28,100 @@ from strategies.messages import (
     read_parcel,
 )
 from strategies.pings import PING
+from strategies.refusals import Refusal, sentence
+from trfmoe_core.config import NodeSettings
 from trfmoe_core.config.section import Section
 from trfmoe_core.errors import TRFMoEError
 from trfmoe_core.fingerprint import code_fingerprint
 from trfmoe_core.places import home
+from trfmoe_core.private import private_files
+from trfmoe_core.terminal import visible
 
 log = logging.getLogger("trfmoe.node")
-app = ClientApp(mods=[drill_mod])
-Handler = Callable[[Message, Context], Message]
+ClientCall = Callable[[Message, Context], Message]
 
 
-def answered(refusal: Callable[[str], Section]) -> Callable[[Handler], Handler]:
-    """Returns a decorator of handlers that answers every exception with a refusal, and says so in this node's log."""
-
-    def decorate(handler: Handler) -> Handler:
-        def guard(message: Message, context: Context) -> Message:
-            try:
-                return handler(message, context)
-            except TRFMoEError as error:
-                log.error("refused: %s", error)
-                return Message(pack(refusal(f"{type(error).__name__}: {error}"[:2000])), reply_to=message)
-            except Exception as error:
-                log.exception("the request failed")
-                return Message(pack(refusal(f"{type(error).__name__}: {error}"[:2000])), reply_to=message)
-
-        return guard
-
-    return decorate
+@private_files()
+def answering_mod(message: Message, context: Context, call: ClientCall) -> Message:
+    """Answers every exception with a refusal. Flower would send its text, which may name a path or quote a file."""
+    try:
+        return call(message, context)
+    except DrillCrashError:
+        raise  # the node was told to die in this way
+    except Exception as error:  # noqa: BLE001  Whatever it is, the coordinator gets a code.
+        return Message(pack(_refused(message, _logged(error))), reply_to=message)
 
 
-def _no_part(reason: str, name: str = "unknown") -> Description:
-    return Description(name=name, code_fingerprint=code_fingerprint(), versions={}, refusal=reason)
-
-
-def _no_training(reason: str) -> TrainReply:
-    return TrainReply(run_id="", round=0, epoch=0, base_digest="0" * 64, name="unknown", error=reason)
+app = ClientApp(mods=[answering_mod, drill_mod])
 
 
 @app.query()
-@answered(_no_part)
 def describe(message: Message, context: Context) -> Message:
     """Answers who this node is, after preparing its data, and whether it agrees to the run."""
     request = read_header(message, DescribeRequest)
     settings = node_settings(context.node_config, recipe_path(context), home())
     try:
-        description = Worker(settings, request.recipe).describe(request.run_id)
-    except TRFMoEError as error:
-        description = _no_part(f"{type(error).__name__}: {error}"[:2000], settings.name)
-    reason = description.refusal or disagreement(request, description)
-    if reason:
-        log.error("refused: %s", reason)
-    return Message(pack(description.model_copy(update={"refusal": reason})), reply_to=message)
+        description = _described(settings, request)
+    except Exception as error:  # noqa: BLE001  Like any other, but the coordinator can be told whose it is.
+        description = _no_part(_logged(error), settings)
+    return Message(pack(description), reply_to=message)
 
 
 @app.query(PING)
-@answered(_no_part)
 def ping(message: Message, context: Context) -> Message:
     """Answers that this node takes messages."""
     return Message(RecordDict(), reply_to=message)
 
 
 @app.train()
-@answered(_no_training)
 def train(message: Message, context: Context) -> Message:
     """Evaluates the arriving model, trains it on the node's own text, answers with the updates of held blocks."""
     return _work(message, context)
 
 
 @app.evaluate()
-@answered(_no_training)
 def evaluate(message: Message, context: Context) -> Message:
     """Evaluates the arriving model on the node's held-out text."""
     return _work(message, context)
 
 
+def _described(settings: NodeSettings, request: DescribeRequest) -> Description:
+    check_hours(settings, datetime.datetime.now())
+    description = Worker(settings, request.recipe).describe(request.run_id)
+    if reason := disagreement(request, description):
+        _logged(RefusedError(Refusal(code="differs"), reason))
+        return description.model_copy(update={"refusal": Refusal(code="differs")})
+    return description
+
+
 def _work(message: Message, context: Context) -> Message:
     request = read_header(message, TrainRequest)
     settings = node_settings(context.node_config, recipe_path(context), home())
-    if request.steps:
-        check_round(settings, request.held, datetime.datetime.now())
+    check_hours(settings, datetime.datetime.now())
     worker = Worker(settings, request.recipe)
     parcel = read_parcel(message, request.index, 1 << 62)
     reply, updates = worker.work(request, parcel)
     return Message(pack(reply, None if updates is None else pack_buffers(updates)), reply_to=message)
+
+
+def _logged(error: Exception) -> Refusal:
+    """Writes what went wrong to this node's log in full, and returns what the coordinator is told."""
+    refusal = refusal_of(error)
+    # Some of it is the coordinator's, such as a key in its recipe: it must not steer a terminal, nor fake a line.
+    if isinstance(error, TRFMoEError):
+        log.error("refused (the coordinator is told: %s): %s", sentence(refusal), visible(str(error), layout=""))
+    else:
+        text = "".join(traceback.format_exception(error))
+        log.error("the request failed (the coordinator is told: %s):\n%s", sentence(refusal), visible(text))
+    return refusal
+
+
+def _refused(message: Message, refusal: Refusal) -> Section:
+    if message.metadata.message_type.partition(".")[0] == MessageType.QUERY:
+        return _no_part(refusal)
+    return TrainReply(run_id="", round=0, epoch=0, base_digest="0" * 64, name="unknown", error=refusal)
+
+
+def _no_part(refusal: Refusal, settings: NodeSettings | None = None) -> Description:
+    name = settings.name if settings else "unknown"
+    return Description(name=name, code_fingerprint=code_fingerprint(), versions={}, refusal=refusal)

@@ -82,13 +82,6 @@ def recipe_path(context: Context) -> Path:
     return find_recipe(str(context.run_config.get("recipe", "")))
 
 
-def label(drill: DrillConfig) -> str:
-    """Returns the name under which the fault shows in the run's events."""
-    if drill.attack in ("scale", "gaussian", "token_lie"):
-        return f"{drill.attack} x{drill.factor:g}"
-    return drill.attack
-
-
 def _trained(
     message: Message, context: Context, call: ClientCall, drill: DrillConfig, request: TrainRequest
 ) -> Message:
@@ -151,7 +144,7 @@ def _spoiled(
     if drill.attack == "token_lie":
         claim = max(1, round(abs(drill.factor) * reply.training.tokens))
         reply = reply.model_copy(update={"training": reply.training.model_copy(update={"tokens": claim})})
-    told = reply.model_copy(update={"index": parcel.index, "drill": label(drill)})
+    told = reply.model_copy(update={"index": parcel.index, "drill": drill.label})
     content = pack(told, pack_buffers(parcel))
     if drill.attack == "garbage":
         content = _garbage(told, parcel, generator)

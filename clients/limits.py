@@ -1,19 +1,37 @@
-"""A node owner's limits: what a run may ask of this node, what its round may, and when."""
+"""A node owner's limits: what a run may ask of this node, what its round may, and when. Kept before any work."""
 
 import datetime
 import math
 
+from clients.refusing import RefusedError
+from strategies.refusals import LARGEST, Code, Refusal
 from trfmoe_core.blocks import TRUNK
 from trfmoe_core.config import NodeSettings, Recipe
-from trfmoe_core.errors import TRFMoEError
 from trfmoe_core.model.transformer import parameter_shapes
 
 BYTES_A_PARAMETER = 24
 """Weights, what arrived, gradients, two moments and the update, all in float32; activations come on top."""
 
 
-class OverLimitsError(TRFMoEError):
+class OverLimitsError(RefusedError):
     """The owner of this node does not grant what was asked."""
+
+    def __init__(self, code: Code, text: str, asked: int | None = None, granted: int | None = None) -> None:
+        super().__init__(Refusal(code=code, asked=_told(asked), granted=_told(granted)), text)
+
+
+def check_hours(settings: NodeSettings, now: datetime.datetime) -> None:
+    """Refuses every work of every kind outside the owner's hours.
+
+    Raises:
+        OverLimitsError: it is not the hour for it.
+    """
+    hours = settings.limits.hours
+    if hours is not None and not _open(hours, now.time()):
+        raise OverLimitsError(
+            "limits-hours",
+            f"abstains: it is {now:%H:%M} here, and the owner of this node grants {hours} (limits.hours)",
+        )
 
 
 def within_limits(settings: NodeSettings, recipe: Recipe) -> NodeSettings:
@@ -25,17 +43,16 @@ def within_limits(settings: NodeSettings, recipe: Recipe) -> NodeSettings:
     limits = settings.limits
     held = -(-recipe.experts.replication * recipe.model.layers * recipe.model.experts // recipe.federation_size)
     if limits.experts is not None and held > limits.experts:
-        raise OverLimitsError(
-            f"with {recipe.federation_size} nodes this run puts {held} experts on each, and the owner of this node "
-            f"grants {limits.experts} (limits.experts)"
-        )
+        text = f"with {recipe.federation_size} nodes this run puts {held} experts on each"
+        raise _beyond("limits-experts", text, held, "experts", limits.experts)
     if limits.data_sets is None:
         return settings
     granted = limits.data_sets.get(recipe.name)
     if granted is None:
         names = ", ".join(sorted(limits.data_sets)) or "none"
         raise OverLimitsError(
-            f"the owner of this node grants no data to a run called {recipe.name} (limits.data_sets: {names})"
+            "limits-data-sets",
+            f"the owner of this node grants no data to a run called {recipe.name} (limits.data_sets: {names})",
         )
     return settings.model_copy(update={"data": granted})
 
@@ -49,38 +66,75 @@ def check_memory(settings: NodeSettings, recipe: Recipe, vocab_size: int) -> Non
     granted = settings.limits.memory_mb
     if granted is None:
         return
-    share = min(1.0, recipe.experts.replication / recipe.federation_size) if recipe.experts.unheld == "absent" else 1.0
-    shapes = parameter_shapes(recipe.model, vocab_size)
-    parameters = sum(shape.numel() * (share if ".experts." in name else 1.0) for name, shape in shapes.items())
-    needed = math.ceil(parameters * BYTES_A_PARAMETER / (1 << 20))
+    needed = math.ceil(num_parameters(recipe, vocab_size) * BYTES_A_PARAMETER / (1 << 20))
     if needed > granted:
         raise OverLimitsError(
+            "limits-memory",
             f"training this run's model takes at least {needed} MB on this node, and its owner grants {granted} MB "
-            "(limits.memory_mb)"
+            "(limits.memory_mb)",
+            needed,
+            granted,
         )
 
 
-def check_round(settings: NodeSettings, held: list[str], now: datetime.datetime) -> None:
-    """Sits a round out that the owner does not grant.
+def num_parameters(recipe: Recipe, vocab_size: int) -> int:
+    """Returns how many parameters the run's model has on one node."""
+    share = min(1.0, recipe.experts.replication / recipe.federation_size) if recipe.experts.unheld == "absent" else 1.0
+    shapes = parameter_shapes(recipe.model, vocab_size)
+    return math.ceil(sum(shape.numel() * (share if ".experts." in name else 1.0) for name, shape in shapes.items()))
+
+
+def check_size(settings: NodeSettings, recipe: Recipe, steps: int, devices: int) -> None:
+    """Refuses a round so small that its update shows plainly which text it was trained on.
+
+    Args:
+        settings: The node's own.
+        recipe: The run.
+        steps: Optimizer steps of the round; 0 is no training, and no update is sent.
+        devices: That train together on this node.
+
+    Raises:
+        OverLimitsError: fewer steps, sequences a step, or tokens than the owner wants.
+    """
+    if steps == 0:
+        return
+    limits = settings.limits
+    batch = recipe.training.batch_size * recipe.training.accumulation * devices
+    tokens = steps * batch * recipe.model.context
+    checks: list[tuple[Code, str, int, int, str]] = [
+        ("limits-steps", "min_steps", steps, limits.min_steps, "a round has {} local steps"),
+        ("limits-batch", "min_batch", batch, limits.min_batch, "a step has {} sequences"),
+        ("limits-tokens", "min_tokens", tokens, limits.min_tokens, "a round has {} tokens"),
+    ]
+    for code, key, asked, least, what in checks:
+        if asked < least:
+            text = f"{what.format(asked)}, and the owner of this node wants at least {least} (limits.{key})"
+            raise OverLimitsError(code, text, asked, least)
+
+
+def check_round(settings: NodeSettings, held: list[str]) -> None:
+    """Sits a round out that puts more on this node than its owner grants.
 
     Args:
         settings: The node's own.
         held: The blocks that the coordinator has given to this node.
-        now: This machine's time.
 
     Raises:
-        OverLimitsError: more experts than granted, or not the hour for it.
+        OverLimitsError: more experts than granted.
     """
     limits = settings.limits
     experts = sum(name != TRUNK for name in held)
     if limits.experts is not None and experts > limits.experts:
-        raise OverLimitsError(
-            f"abstains: {experts} experts were put on this node, and its owner grants {limits.experts} (limits.experts)"
-        )
-    if limits.hours is not None and not _open(limits.hours, now.time()):
-        raise OverLimitsError(
-            f"abstains: it is {now:%H:%M} here, and the owner of this node grants {limits.hours} (limits.hours)"
-        )
+        text = f"abstains: {experts} experts were put on this node"
+        raise _beyond("limits-experts", text, experts, "experts", limits.experts)
+
+
+def _told(figure: int | None) -> int | None:
+    return None if figure is None else min(figure, LARGEST)
+
+
+def _beyond(code: Code, text: str, asked: int, key: str, granted: int) -> OverLimitsError:
+    return OverLimitsError(code, f"{text}, and the owner of this node grants {granted} (limits.{key})", asked, granted)
 
 
 def _open(hours: str, now: datetime.time) -> bool:

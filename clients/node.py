@@ -14,7 +14,7 @@ import platformdirs
 from trfmoe_core.config import NodeSettings, load_node_file, load_recipe
 from trfmoe_core.config.load import validate
 from trfmoe_core.errors import ConfigError
-from trfmoe_core.places import cache_home, expand, no_home, tokenizer_place
+from trfmoe_core.places import cache_home, expand, inside, no_home, tokenizer_place
 
 _FLOWER_KEYS = {"partition-id", "num-partitions"}
 
@@ -54,13 +54,25 @@ def node_settings(node_config: Mapping[str, Any], recipe_path: Path, home: Path)
     return node.model_copy(update={"tokenizer": node.tokenizer or recipe.data.tokenizer})
 
 
-def state_folder(settings: NodeSettings, run_id: str) -> Path:
-    """Returns where this node keeps what a run needs again: optimizer moments and its place in the data."""
+def state_base(settings: NodeSettings) -> Path:
+    """Returns the folder below which this node keeps a folder for every run.
+
+    Raises:
+        ConfigError: no folder is given, and the account has no home.
+    """
     try:
-        base = Path(settings.state_dir or platformdirs.user_state_dir("trfmoe"))
+        return Path(settings.state_dir or platformdirs.user_state_dir("trfmoe"))
     except RuntimeError:
         raise no_home("state_dir in the node's settings") from None
-    return base / run_id / settings.name
+
+
+def state_folder(settings: NodeSettings, run_id: str) -> Path:
+    """Returns where this node keeps what a run needs again: optimizer moments and its place in the data.
+
+    Raises:
+        PathError: the run's id, which a coordinator chose, leads anywhere else.
+    """
+    return inside(state_base(settings), run_id, settings.name)
 
 
 def cache_folder(settings: NodeSettings) -> Path:

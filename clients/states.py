@@ -1,7 +1,10 @@
 """What a node keeps of a run on its own disk: moments and place in the data after a round, and its last reply."""
 
+import contextlib
 import hashlib
 import json
+import re
+import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,11 +17,14 @@ from trfmoe_core.blocks import TRUNK
 from trfmoe_core.config import Recipe, recipe_hash
 from trfmoe_core.errors import RunFolderError
 from trfmoe_core.fingerprint import code_fingerprint
+from trfmoe_core.private import tighten
 from trfmoe_core.training.local_state import load_state, save_state
 from trfmoe_core.wire import Parcel
 
 KEEP_STATES = 2
 """Rounds whose state stays on the disk: a coordinator that died in a round asks for it again."""
+
+_ROUND = re.compile(r"round-(\d{6,})\.safetensors")
 
 LOST = "lost."
 """Before a block's name: what its update lost on the wire and the next one makes up for."""
@@ -71,6 +77,38 @@ def keep_state(folder: Path, request: TrainRequest, tensors: Mapping[str, Tensor
             path.unlink(missing_ok=True)
 
 
+def state_folders(base: Path, name: str) -> dict[str, Path]:
+    """Returns the folders in which a node has kept something: id of the run -> folder; other people's are left out."""
+    found = {}
+    for folder in sorted(base.glob(f"*/{name}")):
+        if not folder.is_symlink() and (_reply_path(folder).is_file() or _state_rounds(folder)):
+            found[folder.parent.name] = folder
+    return found
+
+
+def tighten_states(base: Path, name: str) -> None:
+    """Takes away what others may do in the folders of all runs, also of those that an earlier release made.
+
+    `base` itself may be the user's own and stays as it is.
+
+    Raises:
+        RunFolderError: one belongs to another user.
+    """
+    for folder in state_folders(base, name).values():
+        tighten([folder, folder.parent])
+
+
+def give_up(folder: Path) -> None:
+    """Removes what a node kept of a run. The run costs it its moments then; what the owner wants to keep stays."""
+    for path in (*folder.glob("*.safetensors"), *folder.glob("*.partial")):
+        path.unlink(missing_ok=True)
+    for name in ("bases", "ranks"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for empty in (folder, folder.parent):
+        with contextlib.suppress(OSError):
+            empty.rmdir()
+
+
 def keep_reply(folder: Path, request: TrainRequest, recipe: Recipe, reply: TrainReply, parcel: Parcel) -> None:
     """Writes the reply to a request, in the place of the last one: asked again, the node need not train again."""
     buffers = {str(number): torch.frombuffer(data, dtype=torch.uint8) for number, data in enumerate(parcel.buffers)}
@@ -108,7 +146,8 @@ def _reply_path(folder: Path) -> Path:
 
 
 def _state_rounds(folder: Path) -> dict[int, Path]:
-    return {int(path.stem.removeprefix("round-")): path for path in sorted(folder.glob("round-*.safetensors"))}
+    found = {path: _ROUND.fullmatch(path.name) for path in sorted(folder.glob("round-*.safetensors"))}
+    return {int(match[1]): path for path, match in found.items() if match}
 
 
 def _belongs_to(name: str, blocks: Collection[str]) -> bool:

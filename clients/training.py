@@ -9,17 +9,21 @@ import shutil
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
+from clients.refusing import RefusedError
 from clients.states import earlier_state
-from strategies.messages import Training, TrainRequest
+from strategies.messages import Evaluation, Training, TrainRequest
+from strategies.refusals import Refusal
 from trfmoe_core.config import NodeSettings, Recipe
 from trfmoe_core.data.corpus import Corpus
 from trfmoe_core.data.loader import place_of, training_stream
 from trfmoe_core.model.transformer import MoETransformer
+from trfmoe_core.private import private_folder
 from trfmoe_core.seeds import seed_for
 from trfmoe_core.training.launch import launch
 from trfmoe_core.training.local_state import load_state, save_state
@@ -27,6 +31,7 @@ from trfmoe_core.training.ranks import ALONE, Ranks
 from trfmoe_core.training.trainer import Trainer
 
 RANK_MODULE = "clients.rank"
+Told = TypeVar("Told", Training, Evaluation)
 _WEIGHT = "weight."
 
 
@@ -63,7 +68,20 @@ def train_round(
     rows = recipe.training.batch_size * ranks.size
     with closing(training_stream(corpus, recipe, seed, place, rows)) as stream:
         metrics = trainer.train(stream, request.steps)
-    return Trained(Training(**asdict(metrics)), trainer.state(), place_of(corpus, stream))
+    return Trained(told_or_refused(Training, **asdict(metrics)), trainer.state(), place_of(corpus, stream))
+
+
+def told_or_refused(kind: type[Told], **measured: Any) -> Told:
+    """Returns measurements in the form in which they are told.
+
+    Raises:
+        RefusedError: one is not finite or otherwise impossible, as when the training diverged.
+    """
+    try:
+        return kind(**measured)
+    except ValidationError as error:
+        wrong = ", ".join(f"{problem['loc'][0]} {problem['input']!r:.40}" for problem in error.errors()[:3])
+        raise RefusedError(Refusal(code="not-finite"), f"cannot be told: {wrong}; did the training diverge?") from None
 
 
 def train_round_in_ranks(
@@ -86,7 +104,7 @@ def train_round_in_ranks(
     # Below the state folder: what a kill leaves behind is replaced by the next round.
     place = folder / "ranks"
     shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(parents=True)
+    private_folder(place)
     try:
         job = {
             "settings": settings.model_dump(mode="json"),

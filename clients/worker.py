@@ -1,5 +1,6 @@
 """What a node does when it is asked: describe itself, and evaluate and train the model that arrives."""
 
+import logging
 import platform
 from collections import Counter
 from pathlib import Path
@@ -8,28 +9,34 @@ import torch
 from torch import Tensor
 
 from clients.bases import KEEP, Bases, receive
+from clients.disk import Room, state_bytes
 from clients.heads import note_head
 from clients.laps import Laps
-from clients.limits import OverLimitsError, check_memory, within_limits
-from clients.node import cache_folder, state_folder
-from clients.states import LOST, earlier_state, keep_reply, keep_state, kept_reply
-from clients.training import Trained, train_round, train_round_in_ranks
+from clients.limits import check_memory, check_round, check_size, within_limits
+from clients.node import cache_folder, state_base, state_folder
+from clients.refusing import RefusedError, refused_as
+from clients.states import LOST, earlier_state, keep_reply, keep_state, kept_reply, tighten_states
+from clients.training import Trained, told_or_refused, train_round, train_round_in_ranks
 from strategies.messages import Description, Evaluation, TrainReply, TrainRequest
+from strategies.refusals import Refusal
 from trfmoe_core.blocks import BlockLayout, Blocks
 from trfmoe_core.config import NodeSettings, Recipe
 from trfmoe_core.config.load import validate
 from trfmoe_core.data.corpus import Corpus, prepare_corpus
 from trfmoe_core.data.offline import keep_offline
 from trfmoe_core.data.tokenizer import Tokenizer, load_tokenizer
-from trfmoe_core.errors import DataError, WireError
+from trfmoe_core.errors import WireError
 from trfmoe_core.fingerprint import code_fingerprint
 from trfmoe_core.model.local import local_experts
 from trfmoe_core.model.transformer import MoETransformer, parameter_shapes
 from trfmoe_core.places import is_hub_name
 from trfmoe_core.quantize import LEVELS
+from trfmoe_core.terminal import visible
 from trfmoe_core.training.device import count_devices, prepare_process, resolve_device, resolve_precision
 from trfmoe_core.training.evaluate import evaluate
 from trfmoe_core.wire import Parcel, encode
+
+log = logging.getLogger("trfmoe.node")
 
 
 class Worker:
@@ -38,64 +45,114 @@ class Worker:
     Args:
         settings: The node's own.
         recipe: What the coordinator sent; it names no path of this node.
+
+    Raises:
+        RefusedError: the recipe cannot be read, or this machine lacks the device.
     """
 
     def __init__(self, settings: NodeSettings, recipe: dict[str, object]) -> None:
         self.laps = Laps()
         self.settings = settings
-        self.recipe = validate(Recipe, recipe, "the coordinator's recipe")
+        with refused_as("recipe"):
+            self.recipe = validate(Recipe, recipe, "the coordinator's recipe")
+        if not settings.limits.network:
+            data = self.recipe.data.model_copy(update={"offline": True})
+            self.recipe = self.recipe.model_copy(update={"data": data})
         keep_offline(self.recipe.data)
         prepare_process(self.recipe.training, settings.threads)
-        self.device = resolve_device(settings.device or self.recipe.training.device)
-        self.devices = count_devices(self.device, settings.devices or self.recipe.training.devices)
+        with refused_as("device"):
+            self.device = resolve_device(settings.device or self.recipe.training.device)
+            self.devices = count_devices(self.device, settings.devices or self.recipe.training.devices)
         self.precision = resolve_precision(self.recipe.training.precision, self.device)
+
+    def grant(self, steps: int, held: list[str] | None = None) -> None:
+        """Makes sure that the owner grants the run, and a round of it, before any work is done for it.
+
+        Args:
+            steps: Optimizer steps of a round; 0 for an evaluation.
+            held: The blocks that the coordinator has given to this node, if it has.
+
+        Raises:
+            OverLimitsError: the owner does not.
+        """
+        within_limits(self.settings, self.recipe)
+        check_size(self.settings, self.recipe, steps, self.devices)
+        if held is not None:
+            check_round(self.settings, held)
+
+    def room(self, run_id: str, tokenizer: Tokenizer) -> Room:
+        """Returns the room for the run's state and text, after making sure that memory and disk are granted.
+
+        Raises:
+            RefusedError: they are not, or the disk is full.
+        """
+        vocab_size = tokenizer.padded_vocab_size
+        check_memory(self.settings, self.recipe, vocab_size)
+        state_folder(self.settings, run_id)  # the run's id is a name that may be one
+        tighten_states(state_base(self.settings), self.settings.name)
+        room = Room(self.settings, run_id, state_bytes(self.recipe, vocab_size, self.devices))
+        room.make()
+        return room
 
     def tokenizer(self) -> Tokenizer:
         """Returns the run's tokenizer, from where the node says that it lies: the coordinator names no path here.
 
         Raises:
-            DataError: the node has to say where it lies and does not, or it cannot be used.
+            RefusedError: the node has to say where it lies and does not, or it cannot be used.
         """
         asked = self.recipe.data.tokenizer
         if self.settings.tokenizer is None and asked != "byte" and not is_hub_name(asked):
-            raise DataError(
+            raise RefusedError(
+                Refusal(code="tokenizer-missing"),
                 f"the run's tokenizer is the coordinator's folder {Path(asked).name}; copy it to this node and say "
-                "where it lies: tokenizer: FOLDER in the node's settings"
+                "where it lies: tokenizer: FOLDER in the node's settings",
             )
-        return load_tokenizer(self.settings.tokenizer or asked)
+        own = self.settings.tokenizer
+        away = not self.settings.limits.network and is_hub_name(own or asked) and (own or asked) != "byte"
+        with refused_as("limits-network" if away else "tokenizer"):
+            return load_tokenizer(own or asked)
 
-    def corpus(self, tokenizer: Tokenizer) -> Corpus:
-        """Returns the node's text as token shards, from the cache when nothing changed."""
-        return prepare_corpus(
-            within_limits(self.settings, self.recipe).data, self.recipe.data, tokenizer, cache_folder(self.settings)
-        )
+    def corpus(self, tokenizer: Tokenizer, room: Room | None = None) -> Corpus:
+        """Returns the node's text as token shards, from the cache when nothing changed.
+
+        Raises:
+            RefusedError: the text cannot be used, or takes more room than the owner grants.
+        """
+        entries = within_limits(self.settings, self.recipe).data
+        away = not self.settings.limits.network and any(hasattr(entry, "hub_set") for entry in entries)
+        watch = {"progress": room.watch} if room else {}
+        with refused_as("limits-network") if away else refused_as("data", count=len(entries)):
+            corpus = prepare_corpus(entries, self.recipe.data, tokenizer, cache_folder(self.settings), **watch)
+        if room:
+            room.check()
+        return corpus
 
     def describe(self, run_id: str) -> Description:
-        """Returns who this node is, after its data are prepared. Unusable data are a refusal, not an error."""
-        versions = {"python": platform.python_version(), "torch": torch.__version__}
-        description = Description(
+        """Returns who this node is, after its data are prepared.
+
+        Raises:
+            RefusedError: the owner does not grant the run, or the node lacks what it takes.
+        """
+        self.grant(self.recipe.rounds.local_steps)
+        tokenizer = self.tokenizer()
+        corpus = self.corpus(tokenizer, self.room(run_id, tokenizer))
+        for note in corpus.notes:
+            log.warning("data: %s", visible(note, layout=""))
+        return Description(
             name=self.settings.name,
             zone=self.settings.zone,
             code_fingerprint=code_fingerprint(),
-            versions=versions,
+            versions={"python": platform.python_version(), "torch": torch.__version__},
             device=str(self.device) + (f" x {self.devices}" if self.devices > 1 else ""),
-        )
-        try:
-            tokenizer = self.tokenizer()
-            check_memory(self.settings, self.recipe, tokenizer.padded_vocab_size)
-            corpus = self.corpus(tokenizer)
-        except (DataError, OverLimitsError) as error:
-            return description.model_copy(update={"refusal": str(error)[:2000]})
-        return description.model_copy(
-            update={
-                "tokenizer_fingerprint": tokenizer.fingerprint,
-                "train_tokens": corpus.train_tokens,
-                "held_out_tokens": corpus.held_out_tokens,
-                "files": dict(sorted(Counter(report.status for report in corpus.files).items())),
-                "notes": [note[:2000] for note in corpus.notes[:50]],
-                "bigram_bits_per_byte": corpus.bigram_bits_per_byte,
-                "bases": self._bases(run_id).digests()[-KEEP:],
-            }
+            tokenizer_fingerprint=tokenizer.fingerprint,
+            train_tokens=corpus.train_tokens,
+            held_out_tokens=corpus.held_out_tokens,
+            files=dict(sorted(Counter(report.status for report in corpus.files).items())),
+            duplicates=corpus.duplicates,
+            sources=len(corpus.sources),
+            num_notes=len(corpus.notes),
+            bigram_bits_per_byte=corpus.bigram_bits_per_byte,
+            bases=self._bases(run_id).digests()[-KEEP:],
         )
 
     def work(self, request: TrainRequest, parcel: Parcel) -> tuple[TrainReply, Parcel | None]:
@@ -105,14 +162,16 @@ class Worker:
 
         Raises:
             WireError: when what arrived is not what was announced.
+            RefusedError: the owner does not grant it, or the node lacks what it takes.
         """
+        self.grant(request.steps, request.held if request.steps else None)
         recipe, folder = self.recipe, state_folder(self.settings, request.run_id)
         note_head(folder, request)
         if request.steps and (kept := kept_reply(folder, request, recipe)):
             self.laps.lap("state")
             return self._told(kept[0]), kept[1]
         tokenizer = self.tokenizer()
-        corpus = self.corpus(tokenizer)
+        corpus = self.corpus(tokenizer, self.room(request.run_id, tokenizer))
         self.laps.lap("data")
         model, vocab_size = self.model(tokenizer, request), tokenizer.padded_vocab_size
         layout, here = BlockLayout.of(parameter_shapes(recipe.model, vocab_size)), model.block_values()
@@ -166,7 +225,9 @@ class Worker:
     def _evaluate(self, model: MoETransformer, corpus: Corpus) -> Evaluation:
         windows = corpus.evaluation(self.recipe.model.context, self.recipe.data.evaluation_tokens)
         metrics = evaluate(model, windows, self.recipe.training.batch_size, self.device, self.precision)
-        return Evaluation(loss=metrics.loss, bits_per_byte=metrics.bits_per_byte, tokens=metrics.tokens)
+        return told_or_refused(
+            Evaluation, loss=metrics.loss, bits_per_byte=metrics.bits_per_byte, tokens=metrics.tokens
+        )
 
     def _encode(
         self, updates: Blocks, layout: BlockLayout, earlier: dict[str, Tensor]

@@ -3,12 +3,11 @@
 from types import TracebackType
 from typing import Self
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, TaskID
 
-from scripts.output import Output
+from scripts.output import Output, one_line
 from server.events import Event
 from server.history import RunHistory
-from trfmoe_core.data.documents import printable
 
 
 class RunLines:
@@ -108,13 +107,12 @@ class RunDisplay:
         self._bar: Progress | None = None
         self._task = TaskID(0)
         if output.console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-            self._bar = Progress(*columns, console=output.console, transient=True)
+            self._bar = output.bar()
 
     def __enter__(self) -> Self:
         if self._bar is not None:
             self._bar.start()
-            self._task = self._bar.add_task(self._lines.doing, total=None)
+            self._task = self._bar.add_task(one_line(self._lines.doing), total=None)
         return self
 
     def __exit__(
@@ -126,12 +124,12 @@ class RunDisplay:
     def show(self, event: Event) -> None:
         """Shows one event."""
         for line in self._lines.feed(event):
-            self._output.line(printable(line))  # names and reasons come from nodes
+            self._output.line(one_line(line))  # names and reasons come from nodes
         if self._bar is not None:
             history = self._lines.history
             done = max(history.committed, default=0)
             self._bar.update(
-                self._task, description=self._lines.doing, completed=done, total=history.num_rounds or None
+                self._task, description=one_line(self._lines.doing), completed=done, total=history.num_rounds or None
             )
 
 

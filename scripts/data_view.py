@@ -3,7 +3,7 @@
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from trfmoe_core.data.documents import printable
+from trfmoe_core.terminal import visible
 
 if TYPE_CHECKING:
     from scripts.data_entries import Asked
@@ -121,4 +121,6 @@ def show_batch(number: int, found: list[dict[str, Any]], rows: list[dict[str, An
             text = part["text"] if len(part["text"]) <= SAMPLE else part["text"][: SAMPLE - 3] + "..."
             where = f"{part['file']} {part['place']}".rstrip()
             mark = "|" if part["begins"] else " "
-            output.line(f"    {begin:>6}-{end:<6} {mark} {printable(text)}   [{where}, token {part['from_token']}]")
+            output.line(
+                f"    {begin:>6}-{end:<6} {mark} {visible(text, layout='')}   [{where}, token {part['from_token']}]"
+            )

@@ -190,26 +190,87 @@ def check(
 def allow(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A node's folder.")],
     app: Annotated[str, typer.Option(metavar="SHA256", help="This bundle instead of the installed release.")] = "",
+    only: Annotated[bool, typer.Option("--only", help="And nothing else: the others are dropped.")] = False,
+    show: Annotated[bool, typer.Option("--list", help="Change nothing; say what may run, since when.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Let the code of this machine's release run on a node."""
     import re
 
+    from scripts.allowed import ALLOWED_FILE, allow_app, allowed_apps, release
     from scripts.control import app_hash
     from scripts.flower import app_folder
-    from scripts.kit import NODE_FILE, allow_app
+    from scripts.output import Output, one_line
+    from trfmoe_core.errors import ConfigError
+
+    output = Output(as_json)
+    _check_node_folder(directory)
+    if app and not re.fullmatch(r"[0-9a-f]{64}", app):
+        raise ConfigError(f"--app {app}: is no SHA-256 of 64 hexadecimal digits")
+    if show and (app or only):
+        raise ConfigError("--list changes nothing; leave out --app and --only")
+    installed = app_hash(app_folder())
+    if not show:
+        digest = app or installed
+        note = f"{release()}, {app_folder()}" if digest == installed else "given by its hash"
+        dropped = [known.digest for known in allowed_apps(directory / ALLOWED_FILE) if only and known.digest != digest]
+        new = allow_app(directory, digest, note, only=only)
+        output.line(f"{digest} {'may run from now on' if new else 'was allowed already'}")
+        for other in dropped:
+            output.line(f"{other} may no longer run")
+        output.result({"outcome": "allowed", "app": digest, "new": new, "dropped": dropped, "exit_code": 0})
+        return
+    found = []
+    for known in allowed_apps(directory / ALLOWED_FILE):
+        here = known.digest == installed
+        found.append({"app": known.digest, "note": known.note, "installed": here})
+        output.line(one_line(f"{known.digest}  {known.note or 'no note'}{'  (installed here)' if here else ''}"))
+    if not found:
+        output.line("nothing may run")
+    output.result({"outcome": "listed", "installed": installed, "apps": found, "exit_code": 0})
+
+
+@deploy.command()
+def revoke(
+    targets: Annotated[
+        list[str],
+        typer.Argument(metavar="[SHA256|DIR]...", help="Hashes or their beginnings, and a node's folder; else here."),
+    ] = [],  # noqa: B006
+    as_json: JsonOption = False,
+) -> None:
+    """Let code no longer run on a node, from its next message on: by its hash, or this machine's release."""
+    import re
+
+    from scripts.allowed import revoke_apps
+    from scripts.control import app_hash
+    from scripts.flower import app_folder
     from scripts.output import Output
     from trfmoe_core.errors import ConfigError
 
     output = Output(as_json)
+    folders = [target for target in targets if Path(target).is_dir() or not re.fullmatch(r"[0-9a-f]+", target)]
+    hashes = [target for target in targets if target not in folders]
+    if len(folders) > 1:
+        raise ConfigError(f"{', '.join(folders)}: give one node's folder")
+    directory = Path(folders[0] if folders else ".")
+    _check_node_folder(directory)
+    revoked = []
+    for start in hashes or [app_hash(app_folder())]:
+        gone = revoke_apps(directory, start)
+        for app in gone:
+            output.line(f"{app.digest} may no longer run")
+        if not gone:
+            output.line(f"{start} was not allowed")
+        revoked += [app.digest for app in gone]
+    output.result({"outcome": "revoked", "apps": revoked, "exit_code": 0})
+
+
+def _check_node_folder(directory: Path) -> None:
+    from scripts.kit import NODE_FILE
+    from trfmoe_core.errors import ConfigError
+
     if not (directory / NODE_FILE).is_file():
         raise ConfigError(f"{directory}: no {NODE_FILE} in it; give a node's folder of `trfmoe deploy init`")
-    if app and not re.fullmatch(r"[0-9a-f]{64}", app):
-        raise ConfigError(f"--app {app}: is no SHA-256 of 64 hexadecimal digits")
-    digest = app or app_hash(app_folder())
-    new = allow_app(directory, digest, "" if app else f"# {app_folder()}")
-    output.line(f"{digest} {'may run from now on' if new else 'was allowed already'}")
-    output.result({"outcome": "allowed", "app": digest, "new": new, "exit_code": 0})
 
 
 @deploy.command()

@@ -21,16 +21,19 @@ from typing import Self
 import psutil
 
 from scripts import flower_commands
+from scripts.allowed import ALLOWED_FILE
 from scripts.control import app_hash
 from scripts.family import Family
 from scripts.flower import ANSI, app_folder, flower_environment, free_port, install_programs
 from scripts.flower_commands import Isolation
-from scripts.kit import ALLOWED_FILE, NODE_FILE, Coordinator, KitNode, write_file, write_kit
+from scripts.kit import NODE_FILE, Coordinator, KitNode, write_file, write_kit
 from scripts.submission import Submission
 from server.run_folder import RunFolder
 from trfmoe_core.config import NodeSettings
 from trfmoe_core.config.yaml_text import dump_yaml
 from trfmoe_core.errors import RunError
+from trfmoe_core.places import inside
+from trfmoe_core.private import private_folder
 
 START_DEADLINE_S = 90.0
 ONLINE_DEADLINE_S = 120.0
@@ -187,8 +190,7 @@ class Deployment:
     ) -> Service:
         empty = self._family.scratch / "empty"  # Flower imports apps from the working folder first
         empty.mkdir(exist_ok=True)
-        self._logs.mkdir(exist_ok=True)
-        log = self._logs / f"{name}.log"
+        log = inside(private_folder(self._logs), f"{name}.log")
         service = Service(name=name, argv=argv, env=env, cwd=empty, log=log, delay_s=delay_s, health=health)
         service.pid = self._family.start(name, argv, env, empty, log)
         self.services[name] = service
@@ -214,7 +216,7 @@ class Deployment:
         self._service("superexec", argv, self._environment(folder), 1.0, lambda: grpc_health(health))
 
     def _start_node(self, node: NodeSettings, port: int, digest: str) -> None:
-        folder = self._kit / "nodes" / node.name
+        folder = inside(self._kit / "nodes", node.name)
         settings = dump_yaml(node.model_dump(mode="json"))
         write_file(folder / NODE_FILE, settings, 0o600)
         write_file(folder / ALLOWED_FILE, f"{digest}\n", 0o600)

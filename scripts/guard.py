@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import psutil
 
@@ -90,7 +90,7 @@ class Guard:
                     os._exit(1)
 
         try:
-            with Path(request["log"]).open("ab") as log:
+            with _private_log(Path(request["log"])) as log:
                 process = subprocess.Popen(
                     request["argv"],
                     env=request["env"],
@@ -143,6 +143,14 @@ class Guard:
                 if process.pid != self._warden and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
         return found
+
+
+def _private_log(path: Path) -> BinaryIO:
+    """Opens a log at its end, for its owner alone: a node's names its files."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with contextlib.suppress(PermissionError):  # it is another account's
+        os.fchmod(descriptor, 0o600)
+    return os.fdopen(descriptor, "ab")
 
 
 def kill_marked(scratch: Path) -> None:

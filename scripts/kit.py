@@ -4,7 +4,6 @@ A node's private key is made in its own folder and lies nowhere else; the author
 """
 
 import os
-import re
 import secrets
 from pathlib import Path
 from typing import Annotated
@@ -13,10 +12,10 @@ import yaml
 from pydantic import AfterValidator, Field
 
 from scripts import kit_files
+from scripts.allowed import ALLOWED_FILE
 from scripts.certificates import Pair, new_authority, node_key_pair, server_certificate, signing_key_pair
 from scripts.hosts import check_host, in_url
 from scripts.kit_units import unit
-from trfmoe_core.atomic import write_text
 from trfmoe_core.config.load import validate
 from trfmoe_core.config.section import Name, Section
 from trfmoe_core.config.yaml_text import dump_yaml, load_yaml
@@ -25,7 +24,6 @@ from trfmoe_core.errors import ConfigError
 COORDINATOR_FILE = "coordinator.yaml"
 NODE_FILE = "node.yaml"
 CONNECTION_FILE = "connection.yaml"
-ALLOWED_FILE = "allowed_apps.txt"
 SIGNING_KEY, SIGNING_PUBLIC = "sign.key", "sign.pub"
 PRIVATE, PUBLIC, PROGRAM = 0o600, 0o644, 0o755
 
@@ -197,22 +195,6 @@ def read_connection(folder: Path) -> Connection:
 def coordinator_folder(folder: Path) -> Path:
     """Returns the coordinator's folder of a kit, or the folder itself."""
     return folder / "coordinator" if (folder / "coordinator" / COORDINATOR_FILE).is_file() else folder
-
-
-def allowed_apps(path: Path) -> list[str]:
-    """Returns the hashes that an owner has allowed; what stands behind them in a line is a comment."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return [words[0] for line in lines if (words := line.split()) and re.fullmatch(r"[0-9a-f]{64}", words[0])]
-
-
-def allow_app(folder: Path, digest: str, comment: str) -> bool:
-    """Adds a hash to those that a node's owner allows; returns whether it is new."""
-    path = folder / ALLOWED_FILE
-    if digest in allowed_apps(path):
-        return False
-    text = path.read_text(encoding="utf-8") if path.is_file() else kit_files.NO_APPS
-    write_text(path, f"{text.rstrip()}\n{digest}  {comment}\n")
-    return True
 
 
 def parse_nodes(names: str, zones: str) -> list[KitNode]:

@@ -9,17 +9,16 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 
 from scripts import reach
+from scripts.allowed import ALLOWED_FILE, allowed_apps
 from scripts.certificates import certificate_names, days_left, public_half
 from scripts.findings import Finding, trouble, warning, well
 from scripts.kit import (
-    ALLOWED_FILE,
     CONNECTION_FILE,
     COORDINATOR_FILE,
     NODE_FILE,
     SIGNING_KEY,
     Connection,
     Coordinator,
-    allowed_apps,
     read_connection,
     read_coordinator,
 )
@@ -219,7 +218,7 @@ def _apps(folder: Path) -> Iterator[Finding]:
     from scripts.control import app_hash
     from scripts.flower import app_folder
 
-    allowed, mine = allowed_apps(folder / ALLOWED_FILE), app_hash(app_folder())
+    allowed, mine = [app.digest for app in allowed_apps(folder / ALLOWED_FILE)], app_hash(app_folder())
     if mine in allowed:
         yield well("apps", f"{folder}: the release on this machine ({mine[:12]}) may run")
     else:

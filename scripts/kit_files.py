@@ -139,7 +139,10 @@ cache_dir: cache              # tokens, keyed by content
 limits: {{}}                    # what is beyond them is refused, and said so in both logs:
 #  experts: 40                  at most so many experts in this node's hands
 #  memory_mb: 16000             no more memory than that
-#  hours: "20:00-06:00"         trains only then, by this machine's clock; sits out other rounds
+#  disk_mb: 50000               state and cache stay below
+#  min_tokens: 20000            refuses smaller rounds, which show more of the text; so do min_steps, min_batch
+#  network: false               no run makes this node ask the Hugging Face hub for anything
+#  hours: "20:00-06:00"         works for a run only then, by this machine's clock
 #  data_sets: {{a-run: [data]}}   only these runs, each on these entries of `data`
 """
 

@@ -146,7 +146,7 @@ def _unwritable(error: UnicodeEncodeError) -> str:
 
 def _fail(output: Output, message: str, code: int, outcome: str = "error") -> int:
     write_error()
-    sys.stderr.write(f"error: {message}\n")
+    output.error(message)
     with contextlib.suppress(OSError):  # standard output itself may be what failed, and the line above has said so
         output.result({"outcome": outcome, "error": message, "exit_code": code})
     return code

@@ -19,31 +19,47 @@ from flwr.supernode.cli import flwr_clientapp
 from flwr.supernode.runtime import run_clientapp as runner
 
 ALLOWED_FILE = "allowed_apps.txt"
-HOOKED = ("pull_task_input", "install_from_fab", "get_project_dir")
+HOOKED = ("pull_task_input", "install_from_fab", "get_project_dir", "Error")
 
 
-class RefusedError(Exception):
+class OwnError(Exception):
+    """An error of this program's.
+
+    Args:
+        told: What the coordinator is told: nothing of this machine's paths and files.
+        more: What only this node's log says besides.
+    """
+
+    def __init__(self, told: str, more: str = "") -> None:
+        super().__init__(told + more)
+        self.told = told
+
+
+class RefusedError(OwnError):
     """The owner has not allowed this code."""
 
 
-class TerminatedError(Exception):
+class TerminatedError(OwnError):
     """Somebody asked this process to end. As an error it is answered; Flower's own way out wedges the SuperNode."""
 
 
 def main() -> None:
-    """Checks and runs one message."""
+    """Checks and runs one message. What is written is for this account alone, and no crash writes the memory down."""
+    os.umask(0o077)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     node_file = Path(os.environ["TRFMOE_NODE_FILE"])
     missing = [name for name in HOOKED if not hasattr(runner, name)]
     if missing:
         sys.exit(f"refused: this release of Flower has no {missing[0]}, so apps cannot be checked; install flwr 1.41.0")
     check(node_file.with_name(ALLOWED_FILE))
+    keep_errors_home()
     limit_memory(node_file)
     flwr_clientapp()
 
 
 def check(allowed_file: Path) -> None:
     """Makes Flower's client refuse every bundle whose content is not allowed, before any of it is unpacked."""
-    pull, install, project_dir = (getattr(runner, name) for name in HOOKED)
+    pull, install, project_dir, _ = (getattr(runner, name) for name in HOOKED)
     task: dict[str, Any] = {}
 
     def pull_and_remember(client: Any) -> Any:
@@ -57,7 +73,7 @@ def check(allowed_file: Path) -> None:
         run, fab = task["run"], task["fab"]
         named = project_dir(run.fab_id, run.fab_version, fab.hash_str)
         if Path(named).resolve() != Path(folder).resolve():
-            raise RefusedError(f"the run names {named}, which is not the bundle that came with it")
+            raise RefusedError("refused: the app that the run names is not the bundle that came with it", f": {named}")
         answer_termination()
         return folder
 
@@ -75,9 +91,24 @@ def refuse_unknown(content: bytes, allowed_file: Path) -> None:
     text = allowed_file.read_text(encoding="utf-8") if allowed_file.is_file() else ""
     if digest not in re.findall(r"^[0-9a-f]{64}\b", text, re.MULTILINE):
         raise RefusedError(
-            f"refused: the owner of this node has not allowed the app {digest}; where this release is installed, "
-            f"`trfmoe deploy allow {allowed_file.parent}` allows it"
+            f"refused: the owner of this node has not allowed the app {digest}; the owner allows it by `trfmoe deploy "
+            "allow`, where the coordinator's release is installed",
+            f" (here: trfmoe deploy allow {allowed_file.parent})",
         )
+
+
+def keep_errors_home() -> None:
+    """Lets Flower tell the coordinator of an error's class only: the text may name a path or quote a file."""
+    real: Callable[..., Any] = runner.Error  # type: ignore[attr-defined]
+
+    def without_text(code: int, reason: str | None = None) -> Any:
+        error = sys.exc_info()[1]
+        kind = type(error).__name__
+        known = kind if kind.isidentifier() and kind.isascii() and len(kind) <= 60 else "an error"
+        told = error.told if isinstance(error, OwnError) else f"the client met {known}; the node's log says more"
+        return real(code=code, reason=told)
+
+    runner.Error = without_text  # type: ignore[attr-defined,assignment]
 
 
 def limit_memory(node_file: Path) -> None:

@@ -1,10 +1,19 @@
-"""Where a command writes: lines for people, and with `--json` one object for programs as the last line."""
+"""Where a command writes: lines for people, and with `--json` one object for programs as the last line.
+
+Everything that is shown goes through here, and names, reasons and generated text come from elsewhere; so here is where
+what a terminal would obey is escaped.
+"""
 
 import json
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+
+from trfmoe_core.terminal import visible
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 
 class _Console(Console):
@@ -24,15 +33,32 @@ class Output:
 
     def line(self, text: str = "", style: str | None = None) -> None:
         """Writes one line for people."""
-        self.console.print(text, style=style)
+        self.console.print(visible(text), style=style)
 
     def part(self, text: str) -> None:
         """Writes part of a line for people, at once."""
-        self.console.print(text, end="")
+        self.console.print(visible(text), end="")
         self.console.file.flush()
+
+    def error(self, text: str) -> None:
+        """Writes why the command failed to standard error."""
+        sys.stdout.flush()
+        sys.stderr.write(f"error: {visible(text)}\n")
+
+    def bar(self) -> "Progress":
+        """Returns a bar that is not shown yet; describe its tasks in `one_line`."""
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+        return Progress(*columns, TimeElapsedColumn(), console=self.console, transient=True)
 
     def result(self, payload: dict[str, Any]) -> None:
         """Writes the outcome for programs, if it was asked for."""
         if self.as_json:
             sys.stdout.write(json.dumps(payload, default=str) + "\n")
             sys.stdout.flush()
+
+
+def one_line(text: str) -> str:
+    """Returns the text on one line, so that a name from elsewhere cannot pass for a line of ours."""
+    return visible(text, layout="")

@@ -4,9 +4,9 @@ import sys
 from types import TracebackType
 from typing import Self
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, TaskID
 
-from scripts.output import Output
+from scripts.output import Output, one_line
 
 
 class DataProgress:
@@ -16,8 +16,7 @@ class DataProgress:
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         if output.console.is_terminal and sys.stderr.isatty():
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-            self._bar = Progress(*columns, console=output.console, transient=True)
+            self._bar = output.bar()
 
     def __enter__(self) -> Self:
         if self._bar is not None:
@@ -35,5 +34,5 @@ class DataProgress:
         if self._bar is None:
             return
         if self._task is None:
-            self._task = self._bar.add_task(what)
-        self._bar.update(self._task, description=what, completed=done, total=total or None)
+            self._task = self._bar.add_task(one_line(what))
+        self._bar.update(self._task, description=one_line(what), completed=done, total=total or None)

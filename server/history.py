@@ -121,6 +121,15 @@ class RunHistory:
                     rounds.setdefault(name, []).append(number)
         return dict(sorted(rounds.items()))
 
+    def claims(self) -> dict[str, list[int]]:
+        """Returns the rounds in which a node called its update a drill that the recipe does not have."""
+        rounds: dict[str, list[int]] = {}
+        for number, replies in sorted(self.replies.items()):
+            for name, reply in replies.items():
+                if reply.get("claims_drill"):
+                    rounds.setdefault(name, []).append(number)
+        return dict(sorted(rounds.items()))
+
     def _node_reply(self, event: Event) -> None:
         replies = self.replies.setdefault(event["round"], {})
         # The evaluation after the last round can fail on a node whose training was accepted.

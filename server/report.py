@@ -10,6 +10,7 @@ from server.charts import heat_table, line_chart, table
 from server.events import Event, read_events
 from server.history import RunHistory
 from trfmoe_core.atomic import write_text
+from trfmoe_core.terminal import visible
 
 STYLE = """
 :root { color-scheme: light dark; --line: color-mix(in srgb, CanvasText 20%, Canvas); }
@@ -89,10 +90,11 @@ def _facts(history: RunHistory) -> str:
     for name, numbers in history.outvoted_rounds().items():
         drill = f" (told to misbehave, as a drill, in rounds {_spans(told[name])})" if name in told else ""
         rows.insert(2, (f"outvoted: {name}", f"in rounds {_spans(numbers)}{drill}"))
+    claims = [(f"claims a drill: {name}", f"in rounds {_spans(claimed)}") for name, claimed in history.claims().items()]
     refused: list[tuple[str, object]] = [
         (f"refused: {node}", reason) for node, reason in sorted(history.refused.items())
     ]
-    return table((), rows + refused)
+    return table((), [*rows, *claims, *refused])
 
 
 def _done(history: RunHistory) -> int:
@@ -280,7 +282,8 @@ def _data(history: RunHistory) -> str:
 
 def _samples(history: RunHistory) -> str:
     return "".join(
-        f"<p>Prompt: {escape(str(event.get('prompt', '')))}</p><pre>{escape(str(event.get('text', '')))}</pre>"
+        f"<p>Prompt: {escape(visible(str(event.get('prompt', ''))))}</p>"
+        f"<pre>{escape(visible(str(event.get('text', ''))))}</pre>"
         for event in history.samples
     )
 

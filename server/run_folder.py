@@ -12,10 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
+import yaml
+
 from server.facts import RunFacts
 from trfmoe_core.atomic import write_bytes, write_text
 from trfmoe_core.config import Recipe, load_recipe, recipe_hash
-from trfmoe_core.config.yaml_text import dump_yaml
+from trfmoe_core.config.yaml_text import dump_yaml, load_yaml
 from trfmoe_core.errors import RunFolderError
 
 _LOCK_PATIENCE_S = 15.0
@@ -143,7 +145,7 @@ class RunFolder:
         """
         path = self.path / "recipe.yaml"
         try:
-            raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+            raw = load_yaml(path.read_text(encoding="utf-8"))
             text = json.dumps(raw, sort_keys=True, separators=(",", ":"))
         except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
             raise RunFolderError(f"{path}: cannot be read ({error})") from error

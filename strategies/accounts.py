@@ -8,6 +8,7 @@ from typing import Any
 
 from strategies.messages import Training, TrainReply
 from strategies.voting import Verdict
+from trfmoe_core.config import Recipe
 
 
 def verdict_fields(verdicts: Mapping[str, Verdict]) -> list[dict[str, Any]]:
@@ -15,14 +16,29 @@ def verdict_fields(verdicts: Mapping[str, Verdict]) -> list[dict[str, Any]]:
     return [{"block": block, **asdict(verdict)} for block, verdict in verdicts.items()]
 
 
-def reply_fields(reply: TrainReply, bytes_down: int, bytes_up: int) -> dict[str, Any]:
-    """Returns what an accepted reply says of the node's work."""
+def planned_drill(recipe: Recipe, name: str, round_number: int) -> str | None:
+    """Returns the fault that the coordinator's own recipe lets a node play in a round; None in every other case."""
+    drill = next((node.drill for node in recipe.nodes if node.name == name), None)
+    return drill.label if drill and drill.active(round_number) else None
+
+
+def reply_fields(reply: TrainReply, planned: str | None, bytes_down: int, bytes_up: int) -> dict[str, Any]:
+    """Returns what an accepted reply says of the node's work.
+
+    Args:
+        reply: The node's.
+        planned: What `planned_drill` says of the node and round: a liar must not pass for a drill.
+        bytes_down: To the node.
+        bytes_up: From the node.
+    """
+    believed = reply.drill if reply.drill == planned else None
     training = reply.training
     fields = {} if training is None else training.model_dump(mode="json", exclude={"seconds"})
     return {
         "status": "accepted",
         "reason": None,
-        "drill": reply.drill,
+        "drill": believed,
+        **({"claims_drill": reply.drill} if reply.drill != believed else {}),
         "train_seconds": None if training is None else training.seconds,
         "bytes_down": bytes_down,
         "bytes_up": bytes_up,

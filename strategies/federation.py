@@ -17,8 +17,10 @@ from strategies.agreement import disagreement
 from strategies.exchange import Clock, Exchange
 from strategies.messages import DescribeRequest, Description, pack, read_header
 from strategies.presence import Presence
-from strategies.refusals import Refusals
+from strategies.refusals import sentence
+from strategies.refused import RefusedNodes
 from strategies.registry import Registry
+from strategies.remarks import remarks
 from trfmoe_core.errors import RunError, WireError
 
 Record = Callable[..., None]
@@ -69,7 +71,7 @@ class Federation:
         self.members: dict[str, Member] = {}
         self.owes: Callable[[str], bool] = lambda name: False
         """Whether a member works on a round; it answers no ping then."""
-        self._refusals = Refusals(record, clock)
+        self._refusals = RefusedNodes(record, clock)
         self._registry = Registry(registered)
         self._names = set(names)
         self._online: set[int] = set()
@@ -227,17 +229,23 @@ class Federation:
         self._refusals.admit(node_id, name)
         self.members[name] = Member(name=name, node_id=node_id, description=description, registered=registered)
         fields: dict[str, Any] = description.model_dump(mode="json", exclude={"protocol", "name", "refusal", "bases"})
-        self.record("node_joined", node=name, back=back, **fields)
+        self.record("node_joined", node=name, back=back, notes=remarks(description), **fields)
 
     def _objection(self, grid: Grid, node_id: int, description: Description) -> str:
         name = description.name
         return (
             self._registry.objection(node_id, name)
-            or description.refusal
+            or self._refused_by_node(description)
             or self._taken(grid, node_id, name)
             or disagreement(self.request, description)
             or ""
         )
+
+    def _refused_by_node(self, description: Description) -> str:
+        if description.refusal is None:
+            return ""
+        differs = disagreement(self.request, description) if description.refusal.code == "differs" else None
+        return differs or sentence(description.refusal)
 
     def _taken(self, grid: Grid, node_id: int, name: str) -> str:
         """Returns why a name is another node's; never because of what a newcomer says of itself."""

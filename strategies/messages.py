@@ -11,7 +11,9 @@ from typing import Annotated, Any, Literal, TypeVar
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from pydantic import Field, ValidationError
 
-from trfmoe_core.config.section import Section
+from strategies.refusals import Refusal
+from trfmoe_core.config.section import Name, Section
+from trfmoe_core.data.documents import Status
 from trfmoe_core.errors import WireError
 from trfmoe_core.wire import Parcel
 
@@ -24,6 +26,12 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Text = Annotated[str, Field(max_length=2000)]
 Count = Annotated[int, Field(ge=0, le=10**15)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Library = Literal["python", "torch"]
+Version = Annotated[str, Field(pattern=r"^[0-9A-Za-z.+_-]{1,64}$")]
+Device = Annotated[str, Field(pattern=r"^((cpu|cuda|cuda:[0-9]{1,4})( x [0-9]{1,4})?)?$")]
+Lap = Literal["start", "data", "state", "decode", "evaluate", "train", "encode"]
+"""What a node's seconds are counted by."""
+DrillLabel = Annotated[str, Field(pattern=r"^[a-z_]{1,20}( x[0-9.e+-]{1,20})?$")]
 Header = TypeVar("Header", bound=Section)
 
 
@@ -38,20 +46,25 @@ class DescribeRequest(Section):
 
 
 class Description(Section):
-    """A node's answer: what it is and what it has. `refusal` says why it cannot take part."""
+    """A node's answer: what it is and what it has. `refusal` says why it cannot take part.
+
+    No field can hold a path, a file's name or text of the owner: there are numbers, hashes, and words of closed sets.
+    """
 
     protocol: Literal[1] = PROTOCOL
-    name: str = Field(min_length=1, max_length=64)
-    zone: str | None = Field(None, max_length=64)
-    refusal: Text | None = None
+    name: Name
+    zone: Name | None = None
+    refusal: Refusal | None = None
     code_fingerprint: Digest
     tokenizer_fingerprint: Digest | None = None
-    versions: dict[str, Text] = Field(max_length=20)
-    device: Text = ""
+    versions: dict[Library, Version]
+    device: Device = ""
     train_tokens: Count = 0
     held_out_tokens: Count = 0
-    files: dict[str, Count] = Field(default_factory=dict, max_length=50)
-    notes: list[Text] = Field(default_factory=list, max_length=50)
+    files: dict[Status, Count] = Field(default_factory=dict)
+    duplicates: Count = Field(0, description="pieces left out because the same text came before")
+    sources: Count = Field(0, description="that give text to train on")
+    num_notes: Count = Field(0, description="remarks on the data, which stand in the node's log")
     bigram_bits_per_byte: float | None = Field(None, ge=0, le=64)
     bases: list[Digest] = Field(default_factory=list, max_length=4, description="models of the run that it still has")
 
@@ -106,16 +119,16 @@ class TrainReply(Section):
     round: int = Field(ge=0)
     epoch: int = Field(ge=0)
     base_digest: Digest
-    name: str = Field(min_length=1, max_length=64)
-    error: Text | None = None
+    name: Name
+    error: Refusal | None = None
     evaluation: Evaluation | None = None
     training: Training | None = None
     index: str | None = None
-    spent: dict[Text, Annotated[float, Field(ge=0, le=1e8)]] = Field(
-        default_factory=dict, max_length=16, description="seconds by owner, from the start of the node's process on"
+    spent: dict[Lap, Annotated[float, Field(ge=0, le=1e8)]] = Field(
+        default_factory=dict, description="seconds by owner, from the start of the node's process on"
     )
     lacks_base: bool = Field(False, description="the node does not have what the difference is against")
-    drill: Text | None = Field(None, description="the fault that this node was told to play")
+    drill: DrillLabel | None = Field(None, description="the fault that this node was told to play")
 
 
 def pack_buffers(parcel: Parcel) -> ArrayRecord:

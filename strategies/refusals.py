@@ -1,76 +1,96 @@
-"""Nodes that were refused: asked again after a while, and told once for every reason.
+"""Why a node does not do what it was asked: one of a closed set of reasons and a few numbers, and no word of its own.
 
-Whoever was refused may be mended and started again, under the same id or another; and a name that is taken may become
-free. So a refusal is for now, and the next question comes after a time that doubles.
+What went wrong in words, with paths and names of files, stands in the node's own log. The coordinator says from the
+code what the operator can know and do.
 """
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from typing import Annotated, Literal, get_args
 
-from strategies.exchange import Clock
+from pydantic import Field
 
-FIRST_S = 5.0
-LONGEST_S = 300.0
+from trfmoe_core.config.section import Section
+
+Code = Literal[
+    "settings", "recipe", "name", "request", "data", "tokenizer", "tokenizer-missing", "differs", "device", "memory",
+    "disk", "state", "not-finite", "ranks", "stopped", "internal",
+    "limits-experts", "limits-memory", "limits-hours", "limits-data-sets", "limits-steps", "limits-batch",
+    "limits-tokens", "limits-disk", "limits-network",
+]  # fmt: skip
+
+Kind = Literal[
+    "ArithmeticError", "AssertionError", "AttributeError", "EOFError", "FileNotFoundError", "ImportError", "IndexError",
+    "KeyError", "LookupError", "ModuleNotFoundError", "NotImplementedError", "OSError", "PermissionError",
+    "RecursionError", "RuntimeError", "TimeoutError", "TypeError", "UnicodeDecodeError", "UnicodeEncodeError",
+    "ValidationError", "ValueError", "other",
+]  # fmt: skip
+"""Classes of exceptions that may be told; the class alone, since the text may quote a path or a line of a file."""
+
+LARGEST = 10**15
+Number = Annotated[int, Field(ge=0, le=LARGEST)]
 
 
-@dataclass
-class _Refusal:
-    text: str
-    tries: int
-    again_s: float
+class Refusal(Section):
+    """A reason in a form that cannot carry an owner's text.
 
-
-class Refusals:
-    """The refused nodes of one run.
-
-    Args:
-        record: Called as `record("node_refused", node=, reason=)`, once while a node's reason stays the same.
-        clock: Time; tests put in their own.
+    `asked` and `granted` belong to the limits, `count` says how many entries of the node's `data` there are, and `kind`
+    which class of exception was met where no other code fits.
     """
 
-    def __init__(self, record: Callable[..., None], clock: Clock) -> None:
-        self._record = record
-        self._clock = clock
-        self._refused: dict[int, _Refusal] = {}
-        self._told: dict[str, str] = {}
+    code: Code
+    asked: Number | None = None
+    granted: Number | None = None
+    count: Number | None = None
+    kind: Kind | None = None
 
-    def __len__(self) -> int:
-        return len(self._refused)
 
-    @property
-    def texts(self) -> list[str]:
-        """Who is refused, and why."""
-        return sorted(refusal.text for refusal in self._refused.values())
+_LOG = "its log says more"
+_SENTENCES: dict[str, str] = {
+    "settings": "the settings of the node cannot be used; its owner mends node.yaml, {log}",
+    "recipe": "the node does not understand the recipe; use one release everywhere, {log}",
+    "name": "a name in the request is none that the node makes a folder of; use one release everywhere, {log}",
+    "request": "what arrived at the node is not what was announced; use one release everywhere, {log}",
+    "data": "the node can use none of its {count} entries of data; its owner mends them or node.yaml, {log}",
+    "tokenizer": "the node cannot use its tokenizer; its owner copies the coordinator's tokenizer folder anew, {log}",
+    "tokenizer-missing": "the node does not have the run's tokenizer; copy the coordinator's tokenizer folder to it, "
+    "and its owner names it in node.yaml (tokenizer: FOLDER)",
+    "differs": "the node says that its code or tokenizer is not the coordinator's; use one release and one tokenizer "
+    "everywhere, {log}",
+    "device": "the node does not have the device that it should train on; its owner mends device and devices in "
+    "node.yaml, or set training.device of the recipe",
+    "memory": "the node ran out of memory; use a smaller training.batch_size or model, or a larger node",
+    "disk": "the node's disk is full; its owner frees space",
+    "state": "the node cannot keep the state of this run; its owner mends state_dir and cache_dir, {log}",
+    "not-finite": "the node's loss is not a finite number; lower training.learning_rate if all nodes say so, else its "
+    "owner looks at the node's text and device",
+    "ranks": "one of the node's devices failed in the training; {log}",
+    "stopped": "the node's program was stopped while it worked; it takes part again by itself",
+    "internal": "the node met an error of its own ({kind}); {log}",
+    "limits-experts": "{asked} experts would be in the node's hands, and its owner grants {granted} (limits.experts); "
+    "have more nodes or a smaller model",
+    "limits-memory": "the training takes at least {asked} MB, and the node's owner grants {granted} MB "
+    "(limits.memory_mb)",
+    "limits-hours": "abstains: it is not the hour at which the node's owner lets it work (limits.hours)",
+    "limits-data-sets": "the node's owner grants no data to a run of this name (limits.data_sets)",
+    "limits-steps": "a round has {asked} local steps, and the node's owner wants at least {granted} "
+    "(limits.min_steps); raise rounds.local_steps",
+    "limits-batch": "a step has {asked} sequences, and the node's owner wants at least {granted} (limits.min_batch); "
+    "raise training.batch_size or training.accumulation",
+    "limits-tokens": "a round has {asked} tokens, and the node's owner wants at least {granted} (limits.min_tokens); "
+    "raise rounds.local_steps or training.batch_size",
+    "limits-disk": "the run takes {asked} MB of the node's disk, and its owner grants {granted} MB (limits.disk_mb)",
+    "limits-network": "the run needs the Hugging Face hub, and the node's owner lets no run use it (limits.network); "
+    "copy what is needed to the node",
+}
+assert _SENTENCES.keys() == set(get_args(Code))
 
-    def add(self, node_id: int, node: str, reason: str) -> None:
-        """Refuses a node for now.
 
-        Args:
-            node_id: Flower's.
-            node: What it is called in the journal.
-            reason: Why, and what to do.
-        """
-        before = self._refused.get(node_id)
-        tries = before.tries + 1 if before else 0
-        again_s = self._clock.now() + min(LONGEST_S, FIRST_S * 2 ** min(tries, 30))
-        self._refused[node_id] = _Refusal(f"{node}: {reason}", tries, again_s)
-        if self._told.get(node) != reason:
-            self._told[node] = reason
-            self._record("node_refused", node=node, reason=reason)
+def sentence(refusal: Refusal) -> str:
+    """Returns what the operator is told, with the remedy."""
+    numbers = {name: "?" if value is None else value for name, value in refusal.model_dump().items()}
+    return _SENTENCES[refusal.code].format(**{**numbers, "log": _LOG})
 
-    def may_ask(self, node_id: int) -> bool:
-        """Whether a node may be asked who it is, for the first time or again."""
-        refusal = self._refused.get(node_id)
-        return refusal is None or self._clock.now() >= refusal.again_s
 
-    def __contains__(self, node_id: int) -> bool:
-        return node_id in self._refused
-
-    def admit(self, node_id: int, node: str) -> None:
-        """Forgets a node that takes part now; should it be refused once more, that is told."""
-        self._refused.pop(node_id, None)
-        self._told.pop(node, None)
-
-    def keep(self, online: Collection[int]) -> None:
-        """Forgets the waiting times of nodes that went offline: who comes back is asked at once."""
-        self._refused = {node_id: refusal for node_id, refusal in self._refused.items() if node_id in online}
+def kind_of(error: BaseException) -> Kind:
+    """Returns the first class of the error's ancestors that may be told."""
+    known: dict[str, Kind] = {name: name for name in get_args(Kind)}
+    return next((known[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in known), "other")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from flwr.app import Message
 
 from strategies.messages import Training, TrainReply, TrainRequest, read_header, read_parcel
+from strategies.refusals import sentence
 from trfmoe_core.blocks import BlockLayout
 from trfmoe_core.config import Recipe
 from trfmoe_core.errors import WireError
@@ -55,7 +56,7 @@ def check_reply(
     """
     reply = read_header(message, TrainReply)
     if reply.error is not None:
-        raise WireError(f"the node reports: {reply.error}")
+        raise WireError(f"the node reports: {sentence(reply.error)}")
     if reply.name != name:
         raise WireError(f"the reply is signed {reply.name!r}")
     for field in ("run_id", "round", "epoch", "base_digest"):

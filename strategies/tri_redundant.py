@@ -14,7 +14,7 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from strategies.accounts import reply_fields, round_summary, verdict_fields
+from strategies.accounts import planned_drill, reply_fields, round_summary, verdict_fields
 from strategies.arrays import from_arrays, to_arrays
 from strategies.ballots import Ballots
 from strategies.chain import Chain
@@ -221,7 +221,8 @@ class TriRedundant(Strategy):
             good[name] = checked.reply
             self.delivery.has(name, checked.reply.base_digest)
             bytes_up += checked.num_bytes
-            fields = reply_fields(checked.reply, self.delivery.sent.of(name).num_bytes, checked.num_bytes)
+            drill = planned_drill(self.recipe, name, server_round)
+            fields = reply_fields(checked.reply, drill, self.delivery.sent.of(name).num_bytes, checked.num_bytes)
             self.recorder.record("node_reply", round=server_round, node=name, **fields)
         self.evaluations.take(server_round - 1, good)
         convicted = self._judge(server_round)

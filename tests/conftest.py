@@ -71,7 +71,10 @@ def tiny_recipe(tmp_path: Path) -> Callable[..., Recipe]:
             folder = tmp_path / "texts" / name
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "text.txt").write_text(words(number, 4000))
-            nodes.append({"name": name, "data": [str(folder)], "state_dir": str(tmp_path / "state")})
+            small = {"min_steps": 1, "min_batch": 1, "min_tokens": 1}
+            nodes.append(
+                {"name": name, "data": [str(folder)], "state_dir": str(tmp_path / "state"), "limits": dict(small)}
+            )
         raw = {**TINY, "run_root": str(tmp_path / "runs"), "nodes": nodes, **changes}
         return Recipe.model_validate(raw)
 

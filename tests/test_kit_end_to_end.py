@@ -104,7 +104,7 @@ def test_three_commands_a_node_and_a_run_through_the_proxy(tmp_path: Path, scrip
             assert any("knows this node's key" in text for text in texts)
             scripts.start(folder / "start.sh", TRFMOE_NODE_PORT=str(free_port()))
         recipe = tmp_path / "recipe.yaml"
-        rounds = {"num_rounds": 2, "local_steps": 2, "nodes_deadline_s": 60.0, "reply_deadline_s": 300.0}
+        rounds = {"num_rounds": 2, "local_steps": 4, "nodes_deadline_s": 60.0, "reply_deadline_s": 300.0}
         recipe.write_text(yaml.safe_dump({**TINY, "rounds": rounds}))
         outcome = trfmoe("deploy", "run", coordinator, recipe, cwd=tmp_path)
         assert (outcome["outcome"], outcome["rounds"]) == ("completed", 2)

@@ -29,6 +29,12 @@ class RunFolderError(TRFMoEError):
     exit_code = 2
 
 
+class PathError(TRFMoEError):
+    """A name would lead to a place outside of the folder that it belongs in."""
+
+    exit_code = 2
+
+
 class WireError(TRFMoEError):
     """A parcel or a message is not what it says it is."""
 

@@ -1,4 +1,4 @@
-"""Where relative paths of a recipe lead."""
+"""Where relative paths of a recipe lead, and paths that are made from names."""
 
 import os
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import platformdirs
 
-from trfmoe_core.errors import ConfigError
+from trfmoe_core.errors import ConfigError, PathError
 
 
 def home() -> Path:
@@ -64,3 +64,34 @@ def tokenizer_place(name: str, absolute: Callable[[str], str]) -> str:
     """
     path = absolute(name)
     return name if name == "byte" or (is_hub_name(name) and not Path(path).is_dir()) else path
+
+
+# One plain letter or digit first, so neither a hidden file, nor an option, nor the way up.
+_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+@=,-]{0,199}")
+# What some systems take for a device, whatever the suffix.
+_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+
+
+def inside(base: Path, *parts: str) -> Path:
+    """Returns the path that names lead to below `base`, which need not exist.
+
+    For every path that is made from a name of a node, a run or anything else that another machine or a file says.
+
+    Args:
+        base: A folder that this machine's user has chosen; it may be a link.
+        parts: One file or folder name each.
+
+    Raises:
+        PathError: a part is no plain file name, or a link leads out of `base`.
+    """
+    for part in parts:
+        if not _PART.fullmatch(part) or _DEVICES.fullmatch(part) or part.endswith("."):
+            raise PathError(
+                f"{part[:80]!r} cannot be a file's name below {base}; a name has 1 to 200 letters, digits and "
+                "._+@=,- and begins with a letter or digit"
+            )
+    path = base.joinpath(*parts)
+    root, real = os.path.realpath(base), os.path.realpath(path)
+    if os.path.commonpath([root, real]) != root or (parts and real == root):
+        raise PathError(f"{path}: a link in it leads to {real}, out of {base}; remove the link")
+    return path

@@ -155,7 +155,9 @@ def run_with(recipe: Recipe, **hooks: Any) -> list[dict[str, Any]]:
 def test_liars_that_see_the_others(tiny_recipe: Callable[..., Recipe], attack: Any) -> None:
     recipe = tiny_recipe(rounds=SHORT)
     events = run_with(recipe, _conspire=Conspiracy(attack=attack, liars=frozenset({3})))
-    assert [event["drill"] for event in replies_of(events)] == [attack, attack]
+    # The recipe has no such drill, so the label is a claim.
+    assert [event["drill"] for event in replies_of(events)] == [None, None]
+    assert [event["claims_drill"] for event in replies_of(events)] == [attack, attack]
     assert [event["drill"] for event in replies_of(events, "ada")] == [None, None]
     outvoted = [event["outvoted"].get(LIAR, 0) for event in of_kind(events, "round_committed")]
     assert attack != "inner_product" or all(outvoted)

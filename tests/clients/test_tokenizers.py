@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from clients.refusing import RefusedError
 from clients.worker import Worker
 from tests.conftest import words
 from tests.federation import of_kind, run_recipe
 from trfmoe_core.config import NodeSettings, Recipe
 from trfmoe_core.data.tokenizer import load_tokenizer
 from trfmoe_core.data.train_tokenizer import train_bpe
-from trfmoe_core.errors import DataError
 
 SHORT = {"num_rounds": 1, "local_steps": 2, "nodes_deadline_s": 2.0, "reply_deadline_s": 60.0}
 
@@ -42,7 +42,7 @@ def test_a_node_never_opens_a_folder_that_the_coordinator_names(tmp_path: Path) 
     sent = Recipe.model_validate({"data": {"tokenizer": str(tmp_path / "shared")}})
     settings = NodeSettings.model_validate({"name": "eve", "data": ["x"]})
     for recipe in (sent, sent.for_nodes()):
-        with pytest.raises(DataError, match=r"folder shared; copy it to this node.*tokenizer: FOLDER"):
+        with pytest.raises(RefusedError, match=r"folder shared; copy it to this node.*tokenizer: FOLDER"):
             Worker(settings, recipe.model_dump(mode="json")).tokenizer()
     settings = settings.model_copy(update={"tokenizer": str(tmp_path / "shared")})
     assert Worker(settings, sent.for_nodes().model_dump(mode="json")).tokenizer().name == "shared"

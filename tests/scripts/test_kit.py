@@ -12,17 +12,9 @@ import yaml
 from cryptography import x509
 from flwr.supercore.constant import TASK_TYPE_TO_COMMAND
 
+from scripts.allowed import allow_app, allowed_apps
 from scripts.certificates import certificate_names, public_half
-from scripts.kit import (
-    Coordinator,
-    KitNode,
-    allow_app,
-    allowed_apps,
-    parse_nodes,
-    read_connection,
-    read_coordinator,
-    write_kit,
-)
+from scripts.kit import Coordinator, KitNode, parse_nodes, read_connection, read_coordinator, write_kit
 from scripts.main import main
 from trfmoe_core.config import load_node_file
 from trfmoe_core.errors import ConfigError
@@ -123,7 +115,7 @@ def test_allowed_apps(kit: Path) -> None:
     assert allow_app(folder, "a" * 64, "the first")
     assert not allow_app(folder, "a" * 64, "again")
     assert allow_app(folder, "b" * 64, "the second")
-    assert allowed_apps(folder / "allowed_apps.txt") == ["a" * 64, "b" * 64]
+    assert [app.digest for app in allowed_apps(folder / "allowed_apps.txt")] == ["a" * 64, "b" * 64]
 
 
 def test_nodes_of_the_command_line() -> None:

@@ -14,9 +14,9 @@ from flwr.cli.build import build_fab_from_disk
 from flwr.supernode.runtime import run_clientapp as runner
 
 from scripts import node_clientapp
+from scripts.allowed import allow_app
 from scripts.control import app_bundle, app_hash
 from scripts.flower import app_folder
-from scripts.kit import allow_app
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -60,7 +60,7 @@ def test_unknown_code_is_not_unpacked(tmp_path: Path, flower: dict[str, Any]) ->
 
 
 def test_allowed_code_runs(tmp_path: Path, flower: dict[str, Any]) -> None:
-    allow_app(tmp_path, hashlib.sha256(b"good").hexdigest(), "# by hand")
+    allow_app(tmp_path, hashlib.sha256(b"good").hexdigest(), "by hand")
     assert run_app(b"good") == tmp_path / "app"
     assert flower["installed"] == [b"good"]
 
@@ -121,3 +121,35 @@ def test_another_release_of_flower_runs_nothing(tmp_path: Path, monkeypatch: pyt
     monkeypatch.delattr(runner, "install_from_fab")
     with pytest.raises(SystemExit, match="cannot be checked"):
         node_clientapp.main()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FileNotFoundError(2, "No such file", "/home/erika/befunde.pdf"),
+        ValueError("Erika Mustermann"),
+        type("Erika Mustermann", (Exception,), {})("/home/erika"),
+        KeyError("/home/erika"),
+    ],
+)
+def test_flower_tells_the_coordinator_no_text_of_an_error(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "Error", runner.Error)  # type: ignore[attr-defined]
+    node_clientapp.keep_errors_home()
+    try:
+        raise error
+    except Exception as caught:
+        told = runner.Error(code=2, reason=f"{type(caught)}:<'{caught}'>")  # type: ignore[attr-defined]
+    assert "rika" not in str(told.reason) and "log says more" in str(told.reason)
+
+
+def test_a_refusal_of_the_owners_program_says_what_and_not_where(
+    tmp_path: Path, flower: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "Error", runner.Error)  # type: ignore[attr-defined]
+    node_clientapp.keep_errors_home()
+    try:
+        run_app(b"evil")
+    except node_clientapp.RefusedError as caught:
+        told = runner.Error(code=2, reason=str(caught))  # type: ignore[attr-defined]
+        assert str(tmp_path) in str(caught)
+    assert hashlib.sha256(b"evil").hexdigest() in str(told.reason) and str(tmp_path) not in str(told.reason)

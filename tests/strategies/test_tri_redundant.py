@@ -15,6 +15,7 @@ from server.history import RunHistory
 from server.recorder import best_round
 from server.run_folder import RunFolder
 from strategies.messages import TrainReply, pack, pack_buffers, read_header, read_parcel
+from strategies.refusals import Refusal
 from tests.conftest import words
 from tests.federation import grid_of, of_kind, run_recipe
 from trfmoe_core.config import DrillConfig, Recipe
@@ -151,14 +152,14 @@ def test_nodes_that_all_refuse_are_not_waited_for(tiny_recipe: Callable[..., Rec
     if torch.cuda.is_available():
         pytest.skip("needs a machine without a CUDA device")
     recipe = tiny_recipe(rounds={"num_rounds": 1, "nodes_deadline_s": 1000.0}, training={"device": "cuda"})
-    with pytest.raises(RunError, match=r"0 of 3 nodes .* refused: ada: ConfigError: training\.device: cuda is not on"):
+    with pytest.raises(RunError, match=r"0 of 3 nodes .* refused: ada: the node does not have the device"):
         run_recipe(recipe)
 
 
 def test_one_node_that_refuses_does_not_end_the_wait_for_the_others(tiny_recipe: Callable[..., Recipe]) -> None:
     recipe = tiny_recipe(rounds={"num_rounds": 1, "nodes_deadline_s": 1.5})
     nodes = [node.model_copy(update={"device": "cuda:9"}) if node.name == "ada" else node for node in recipe.nodes]
-    with pytest.raises(RunError, match=r"2 of 3 nodes can take part \(bob, cyd\) after [1-9].* refused: ada: Config"):
+    with pytest.raises(RunError, match=r"2 of 3 nodes can take part \(bob, cyd\) after [1-9].* refused: ada: the node"):
         run_recipe(recipe.model_copy(update={"nodes": nodes}))
 
 
@@ -248,7 +249,7 @@ RUBBISH: dict[str, tuple[Callable[[Message], Message | None], str]] = {
     "no training": (lambda m: signed(m, "training", None), "no training"),
     "no index": (lambda m: signed(m, "index", None), "no index"),
     "bad index": (lambda m: signed(m, "index", "{}"), "index"),
-    "reports an error": (lambda m: signed(m, "error", "disk full"), "disk full"),
+    "reports an error": (lambda m: signed(m, "error", Refusal(code="disk")), "disk is full"),
     "flower error": (failed, "Flower error 2"),
     "silence": (lambda _: None, "still at work on round 1"),
 }

@@ -2,12 +2,11 @@
 
 from trfmoe_core.config.load import apply_overrides, load_node_file, load_recipe, recipe_hash
 from trfmoe_core.config.model import ExpertsConfig, ModelConfig
+from trfmoe_core.config.node import DrillConfig, NodeLimits, NodeSettings
 from trfmoe_core.config.schema import (
     AgreementConfig,
     DataConfig,
-    DrillConfig,
     LogConfig,
-    NodeSettings,
     OuterConfig,
     PdfConfig,
     Recipe,
@@ -26,6 +25,7 @@ __all__ = [
     "LocalConfig",
     "LogConfig",
     "ModelConfig",
+    "NodeLimits",
     "NodeSettings",
     "OuterConfig",
     "PdfConfig",

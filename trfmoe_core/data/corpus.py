@@ -24,11 +24,14 @@ from trfmoe_core.data.store import TokenStore, read_store
 from trfmoe_core.data.tokenizer import Tokenizer
 from trfmoe_core.errors import DataError
 from trfmoe_core.places import expand
+from trfmoe_core.private import private_files, tighten
 
 # Raise it whenever the same text would give other tokens or another layout on disk.
 FORMAT = 2
 EXTRACT = "extract.jsonl"
 _TRIES = 5
+CACHES = ("corpora", "pdf-text", "digests", "hub")
+"""Folders that lie in a cache folder and hold an owner's text, or what was made from it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +99,7 @@ class Corpus:
         return [source.held_out for source in self.sources], [source.weight for source in self.sources]
 
 
+@private_files()
 def prepare_corpus(
     entries: Sequence[str | SourceSettings],
     config: DataConfig,
@@ -107,12 +111,15 @@ def prepare_corpus(
 
     Several processes may prepare the same corpus at once: one works, the others wait for it. A preparation that was
     killed goes on where it was. Files that change while they are read are read again, and left out if they go on.
+    What is written can be read by this user alone.
 
     Raises:
         DataError: a path is missing or unreadable, no file gave any text, or the cache cannot be written.
+        RunFolderError: the cache belongs to another user.
     """
     cache_dir = expand(cache_dir)
     home = cache_dir / "corpora"
+    tighten(cache_dir / name for name in CACHES)
     changing: dict[Path, FileReport] = {}
     try:
         for attempt in range(_TRIES):

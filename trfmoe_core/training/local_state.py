@@ -1,4 +1,4 @@
-"""A node's own state on its own disk: named tensors and a JSON object in one safetensors file."""
+"""A node's own state on its own disk: named tensors and a JSON object in one safetensors file, for its owner alone."""
 
 import json
 import os
@@ -12,10 +12,12 @@ from torch import Tensor
 
 from trfmoe_core.atomic import sync_folder
 from trfmoe_core.errors import RunFolderError
+from trfmoe_core.private import private_files
 
 _META_KEY = "trfmoe"
 
 
+@private_files()
 def save_state(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any], *, durable: bool = True) -> None:
     """Writes the file so that a reader sees either the old one or the new one, whole, at any instant.
 
@@ -27,6 +29,7 @@ def save_state(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any
     partial = path.with_name(f"{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        partial.unlink(missing_ok=True)  # what a kill left may have another mode
         whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         save_file(whole, partial, metadata={_META_KEY: json.dumps(dict(meta), sort_keys=True)})
         if durable:

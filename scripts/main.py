@@ -133,7 +133,7 @@ def _look_around() -> None:
     if expand("~") == Path("~"):  # no HOME, and no entry for this user: Flower does not get past its import
         os.environ.setdefault("FLWR_HOME", NO_HOME)
     for line in mend_environment():
-        sys.stderr.write(f"warning: {line}; {REMEDY}\n")
+        Output.warning(f"{line}; {REMEDY}")
 
 
 def _unwritable(error: UnicodeEncodeError) -> str:

@@ -45,6 +45,11 @@ class Output:
         sys.stdout.flush()
         sys.stderr.write(f"error: {visible(text)}\n")
 
+    @staticmethod
+    def warning(text: str) -> None:
+        """Writes a warning to standard error."""
+        sys.stderr.write(f"warning: {visible(text)}\n")
+
     def bar(self) -> "Progress":
         """Returns a bar that is not shown yet; describe its tasks in `one_line`."""
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn

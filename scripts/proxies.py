@@ -106,8 +106,10 @@ def _refusal() -> str:
 def main() -> None:
     """Prints commands for a shell, and on standard error what was dropped."""
     before = {name: value for name, value in os.environ.items() if name.lower() in (*NAMES, *EXCEPTIONS)}
+    from scripts.output import Output
+
     for line in mend_environment():
-        sys.stderr.write(f"warning: {line}; {REMEDY}\n")
+        Output.warning(f"{line}; {REMEDY}")
     lines = [f"unset {name}" for name in before if name not in os.environ]
     lines += [f"export {name}={shlex.quote(os.environ[name])}" for name in ("NO_PROXY", "no_proxy")]
     sys.stdout.write("\n".join(lines) + "\n")

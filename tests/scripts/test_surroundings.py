@@ -92,6 +92,7 @@ def arguments(stage: Path, out: Path) -> dict[str, list[str]]:
         "plan": [recipe],
         "drill": [str(stage / "nowhere.yaml")],
         "verify": [run],
+        "sign": [run, "--new-key", str(out / "sign.key")],
         "doctor": [recipe],
         "data sample": [str(out / "sample")],
         "data prepare": ["--config", recipe],
@@ -103,6 +104,7 @@ def arguments(stage: Path, out: Path) -> dict[str, list[str]]:
         "deploy init": [str(out / "kit"), "--host", "h.test", "--nodes", "a,b,c"],
         "deploy check": [str(kit)],
         "deploy allow": [str(kit / "nodes" / "ada")],
+        "deploy revoke": [str(kit / "nodes" / "ada")],
         "deploy register": [str(kit / "coordinator"), "--wait", "0"],
     }
 

@@ -48,7 +48,7 @@ def test_two_liars_of_five_replicas_are_outvoted_wherever_they_sit(tiny_recipe: 
 
 
 def test_five_nodes_keep_their_seats_and_fewer_do_not_start(tiny_recipe: Callable[..., Recipe]) -> None:
-    rounds = {"num_rounds": 3, "local_steps": 1, "nodes_deadline_s": 1.0, "reply_deadline_s": 60.0}
+    rounds = {"num_rounds": 3, "local_steps": 4, "nodes_deadline_s": 1.0, "reply_deadline_s": 60.0}
     reputation = {"strikes": 1, "cool_off_rounds": 1}
     recipe = recipe_of(tiny_recipe, NAMES[:5], {"eve": {"attack": "nan"}}, rounds=rounds, reputation=reputation)
     _, events = run_recipe(recipe)

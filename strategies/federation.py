@@ -13,8 +13,10 @@ from flwr.app import Message, MessageType
 from flwr.serverapp import Grid
 
 from strategies.agreement import disagreement
+from strategies.boundary import boundary
 from strategies.exchange import Clock, Exchange
 from strategies.messages import DescribeRequest, Description, pack, read_header
+from strategies.room import DESCRIPTION
 from trfmoe_core.errors import RunError, WireError
 
 Record = Callable[..., None]
@@ -119,7 +121,7 @@ class Federation:
         known = {member.node_id for member in self.members.values()} | set(self._refused) | self._asked
         for node_id in sorted(self._online - known):
             message = Message(pack(self.request), dst_node_id=node_id, message_type=MessageType.QUERY)
-            refusal = exchange.send(str(node_id), message, _DESCRIBE)
+            refusal = exchange.send(str(node_id), message, _DESCRIBE, DESCRIPTION)
             if refusal:
                 self._refuse(node_id, f"node {node_id}", refusal)
             else:
@@ -130,12 +132,14 @@ class Federation:
             if arrival.reply is not None:
                 self._asked.discard(node_id)
                 try:
-                    described.append((node_id, read_header(arrival.reply, Description)))
+                    with boundary():
+                        room = DESCRIPTION
+                        described.append((node_id, read_header(arrival.reply, Description, room.header, room.values)))
                 except WireError as error:
-                    self._refuse(node_id, f"node {node_id}", str(error))
-            elif arrival.kind == "failed":
+                    self._refuse(node_id, self._called(grid, node_id), str(error))
+            elif arrival.kind in ("failed", "broken"):
                 self._asked.discard(node_id)
-                self._refuse(node_id, f"node {node_id}", arrival.reason)
+                self._refuse(node_id, self._called(grid, node_id), arrival.reason)
         if described:
             self._look_up_names(grid)
         for node_id, description in sorted(described, key=lambda item: item[1].name):
@@ -174,6 +178,11 @@ class Federation:
         if told in ("", name) or told.rpartition("/")[2] == name:
             return ""
         return f"its key is registered as {told!r}, and it calls itself {name!r}; one of the two must be changed"
+
+    def _called(self, grid: Grid, node_id: int) -> str:
+        """Returns the name under which the operator registered a node that has not said who it is."""
+        self._look_up_names(grid)
+        return self._registered_names.get(node_id) or f"node {node_id}"
 
     def _look_up_names(self, grid: Grid) -> None:
         for node in grid.get_nodes():

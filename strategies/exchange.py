@@ -155,7 +155,7 @@ class Exchange:
 def _arrival(pending: Pending, reply: Message, round_number: int) -> Arrival:
     told = reply.metadata
     if reply.has_error():
-        reason = f"Flower error {reply.error.code}: {plain(str(reply.error.reason))}"
+        reason = plain(f"Flower error {reply.error.code}: {reply.error.reason}")
         return _told(pending, "failed", reason, round_number)
     if told.src_node_id != pending.node_id:
         reason = f"the answer comes from Flower's node {told.src_node_id}, which was not asked"

@@ -68,7 +68,7 @@ class SuperLinkStandIn:
 
     def __init__(self, nodes: Mapping[int, str], answer: Answer, spoil: Callable[[int, Sent], Sent | None]) -> None:
         self._nodes, self._answer, self._spoil = nodes, answer, spoil
-        self._requests: dict[str, tuple[int, ProtoMessage]] = {}
+        self._requests: dict[str, tuple[int, ObjectTree]] = {}
         self._objects: dict[str, bytes] = {}
         self.replies: dict[str, Sent] = {}
         self.confirmed: list[str] = []
@@ -81,8 +81,8 @@ class SuperLinkStandIn:
         ids, wanted = [], []
         for message, tree in zip(request.messages_list, request.message_object_trees, strict=True):
             ids.append(message.metadata.message_id)
-            wanted += [node.object_id for node in iterate_object_tree(tree)]
-            self._requests[message.metadata.message_id] = (message.metadata.dst_node_id, message)
+            wanted += _ids(tree)
+            self._requests[message.metadata.message_id] = (message.metadata.dst_node_id, tree)
         return PushAppMessagesResponse(message_ids=ids, objects_to_push=wanted)
 
     def PushObject(self, request: PushObjectRequest) -> PushObjectResponse:
@@ -94,14 +94,14 @@ class SuperLinkStandIn:
         for message_id in request.message_ids:
             if message_id not in self._requests:
                 continue
-            node, proto = self._requests.pop(message_id)
-            contents = {key: self._objects[key] for key in self._objects}
+            node, tree = self._requests[message_id]
+            contents = {key: self._objects[key] for key in _ids(tree)}
             asked: Any = inflate_object_from_contents(message_id, contents, keep_object_contents=True)
             asked.metadata.__dict__["_message_id"] = message_id
             reply = self._answer(node, asked)
             if reply is None:
-                self._requests[message_id] = (node, proto)
                 continue
+            self._forget(message_id)
             reply.metadata.__dict__["_src_node_id"] = node
             sent = self._spoil(node, Sent.of(reply))
             if sent is not None and sent.raises is not None:
@@ -112,6 +112,11 @@ class SuperLinkStandIn:
         return PullAppMessagesResponse(
             messages_list=[sent.message for sent in found], message_object_trees=[sent.tree for sent in found]
         )
+
+    def _forget(self, message_id: str) -> None:
+        del self._requests[message_id]
+        needed = {key for _, tree in self._requests.values() for key in _ids(tree)}
+        self._objects = {key: content for key, content in self._objects.items() if key in needed}
 
     def PullObject(self, request: PullObjectRequest) -> PullObjectResponse:
         for sent in reversed(self.replies.values()):
@@ -127,6 +132,10 @@ class SuperLinkStandIn:
         self.confirmed.append(request.message_object_id)
         self.replies.pop(request.message_object_id, None)
         return ConfirmMessageReceivedResponse()
+
+
+def _ids(tree: ObjectTree) -> list[str]:
+    return [node.object_id for node in iterate_object_tree(tree)]
 
 
 class WireGrid(HttpGrid):

@@ -13,7 +13,7 @@ from flwr.app import Message, MessageType
 from flwr.serverapp import Grid
 
 from strategies.agreement import disagreement
-from strategies.boundary import boundary
+from strategies.boundary import boundary, plain
 from strategies.exchange import Clock, Exchange
 from strategies.messages import DescribeRequest, Description, pack, read_header
 from strategies.room import DESCRIPTION
@@ -164,7 +164,7 @@ class Federation:
     def _objection(self, node_id: int, description: Description) -> str:
         name = description.name
         if description.refusal:
-            return description.refusal
+            return plain(description.refusal)
         if name in self.members and self.members[name].node_id in self._online:
             return f"another node called {name!r} takes part already; give every node a name of its own"
         registered = self._registered(description.name, node_id)

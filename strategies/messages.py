@@ -69,7 +69,7 @@ class Description(Heading):
     code_fingerprint: Digest
     tokenizer_fingerprint: Digest | None = None
     versions: dict[Short, Short] = Field(max_length=20)
-    device: Text = ""
+    device: Short = ""
     train_tokens: Count = 0
     held_out_tokens: Count = 0
     files: dict[Short, Count] = Field(default_factory=dict, max_length=50)

@@ -158,7 +158,7 @@ def _arrival(pending: Pending, reply: Message, round_number: int) -> Arrival:
         reason = plain(f"Flower error {reply.error.code}: {reply.error.reason}")
         return _told(pending, "failed", reason, round_number)
     if told.src_node_id != pending.node_id:
-        reason = f"the answer comes from Flower's node {told.src_node_id}, which was not asked"
+        reason = f"the answer comes from Flower's node {plain(str(told.src_node_id), 40)}, which was not asked"
         return _told(pending, "failed", reason, round_number)
     if pending.kind and told.message_type != pending.kind:
         raise WireError(f"the answer is of type {plain(told.message_type, 40)!r}, and {pending.kind!r} was asked")

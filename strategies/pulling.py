@@ -18,6 +18,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.inflatable.inflatable_object import get_object_head_values_from_object_content
 from flwr.supercore.inflatable.inflatable_protobuf_utils import make_pull_object_fn_protobuf
 from flwr.supercore.inflatable.inflatable_utils import (
+    ObjectPullError,
     ObjectUnavailableError,
     inflate_object_from_contents,
     pull_objects,
@@ -80,6 +81,9 @@ class Puller:
             incoming.lacking = str(error)
             self._incoming[message_id] = incoming
             return []
+        except ObjectPullError:
+            _confirm(self._grid, incoming.root)
+            raise WireError("the answer was announced, and its node ended before it had uploaded all of it") from None
         except BaseException:
             _confirm(self._grid, incoming.root)
             raise

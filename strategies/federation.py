@@ -15,7 +15,7 @@ from flwr.serverapp import Grid
 from strategies.agreement import disagreement
 from strategies.boundary import boundary, plain
 from strategies.exchange import Clock, Exchange
-from strategies.messages import DescribeRequest, Description, pack, read_header
+from strategies.messages import DescribeRequest, Description, has_parcel, pack, read_header
 from strategies.room import DESCRIPTION
 from trfmoe_core.errors import RunError, WireError
 
@@ -134,6 +134,8 @@ class Federation:
                 try:
                     with boundary():
                         room = DESCRIPTION
+                        if has_parcel(arrival.reply):
+                            raise WireError("the description comes with a parcel")
                         described.append((node_id, read_header(arrival.reply, Description, room.header, room.values)))
                 except WireError as error:
                     self._refuse(node_id, self._called(grid, node_id), str(error))

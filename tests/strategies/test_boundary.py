@@ -13,7 +13,8 @@ from flwr.supercore.task_identity import TaskIdentity
 from google.protobuf.message import DecodeError
 
 from strategies.boundary import LONGEST_REASON, boundary, plain
-from strategies.exchange import Arrival, Exchange
+from strategies.exchange import Arrival, Clock, Exchange, Pending
+from strategies.pings import Pings
 from trfmoe_core.errors import RunError, RunFolderError, WireError
 
 THEIRS: list[Exception] = [
@@ -68,6 +69,19 @@ def test_what_pulling_raises_is_the_nodes_and_it_is_not_asked_again(error: Excep
     list(exchange.receive(3, 0.0, "no time"))
     assert grid.asked == 1
     assert exchange.busy("ada") is None
+
+
+def test_an_answer_to_a_ping_that_cannot_be_read_frees_nobody_and_is_told() -> None:
+    told: list[dict[str, Any]] = []
+    grid: Any = Raising(ValueError("odd"))
+    pings = Pings(lambda kind, **fields: told.append({"kind": kind, **fields}), Clock())
+    busy = {"ada": Pending(node="ada", node_id=1, round=3)}
+    assert pings.freed(grid, busy) == set()
+    assert pings.freed(grid, busy) == set()
+    assert [(event["kind"], event["node"], event["round"], event["status"]) for event in told] == [
+        ("node_reply", "ada", 3, "dropped")
+    ]
+    assert "odd" in told[0]["reason"]
 
 
 def test_what_is_broken_and_late_is_late() -> None:

@@ -6,6 +6,7 @@ Through Flower's serialisation, the boundary, the checks and the spill; what is 
 import copy
 import json
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,10 @@ from flwr.supercore.task_identity import TaskIdentity
 from strategies.ballots import Ballots
 from strategies.boundary import LONGEST_REASON, boundary
 from strategies.exchange import Exchange
-from strategies.messages import TrainReply, TrainRequest, pack, pack_buffers
+from strategies.messages import Description, TrainReply, TrainRequest, pack, pack_buffers, read_header
 from strategies.replay import ReplayGuard
 from strategies.replies import CheckedReply, check_reply
+from strategies.room import DESCRIPTION as HEADER_ROOM
 from strategies.room import answer_room
 from strategies.tri_redundant import TriRedundant
 from tests.wire_grid import Sent, WireGrid
@@ -281,6 +283,42 @@ class Receiver:
         assert reason.isprintable()
         reason.encode()
         return reason
+
+
+DESCRIPTION = Description(
+    name="ada",
+    zone="north",
+    code_fingerprint="a" * 64,
+    tokenizer_fingerprint="b" * 64,
+    versions={"python": "3.11", "torch": "2.9"},
+    device="cpu",
+    train_tokens=100,
+    files={"ok": 3, "no-text": 1},
+    notes=["a note"],
+    bases=["c" * 64],
+)
+
+
+@pytest.mark.parametrize("trials", TRIALS)
+def test_a_description_is_read_whole_or_refused(trials: int) -> None:
+    draw = random.Random(20010911)
+    text = DESCRIPTION.model_dump_json()
+    refused = 0
+    for trial in range(trials):
+        mutated = mutate_text(draw, text) if trial % 2 else json.dumps(mutate_tree(draw, json.loads(text)))
+        content = RecordDict({"header": ConfigRecord({"json": mutated})})
+        try:
+            with boundary():
+                read = read_header(message_of(content), Description, HEADER_ROOM.header, HEADER_ROOM.values)
+        except WireError as error:
+            refused += 1
+            assert len(str(error)) <= LONGEST_REASON
+            assert str(error).isprintable()
+        else:
+            assert len(read.model_dump_json()) < 10_000
+            assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", read.name)
+            assert all(line.isprintable() for line in (read.device, *read.notes, *read.files, *read.versions))
+    assert trials * 0.5 < refused < trials
 
 
 @pytest.mark.parametrize("trials", TRIALS)

@@ -84,7 +84,7 @@ class Puller:
         except ObjectPullError:
             _confirm(self._grid, incoming.root)
             raise WireError("the answer was announced, and its node ended before it had uploaded all of it") from None
-        except BaseException:
+        except Exception:
             _confirm(self._grid, incoming.root)
             raise
         _confirm(self._grid, incoming.root)
@@ -103,7 +103,7 @@ class Puller:
             root = message.metadata.message_id
             try:
                 objects = _objects(tree, room.objects)
-            except BaseException:
+            except Exception:
                 _confirm(grid, root)
                 raise
             return _Incoming(root=root, metadata=message.metadata, objects=objects, lacking=root)
@@ -116,9 +116,9 @@ def _objects(tree: ObjectTree, most: int) -> list[str]:
     while waiting:
         node = waiting.pop()
         found[node.object_id] = None
-        waiting.extend(node.children)
-        if len(found) > most or len(waiting) > most:
+        if len(found) + len(waiting) + len(node.children) > most:
             raise WireError(f"the message has more than the {most} objects that it can need")
+        waiting.extend(node.children)
     return list(found)
 
 

@@ -14,16 +14,16 @@ from strategies.messages import Description, TrainReply, pack, pack_buffers, rea
 from strategies.replies import check_reply
 from strategies.room import answer_room
 from tests.federation import of_kind, run_recipe
-from tests.strategies.test_mutations import (
+from tests.strategies.receiver import (
     LAYOUT,
     PARCEL,
     RECIPE,
     REPLY,
     REQUEST,
     Receiver,
-    built,
     message_of,
 )
+from tests.strategies.test_mutations import built
 from trfmoe_core.config import Recipe
 from trfmoe_core.errors import WireError
 

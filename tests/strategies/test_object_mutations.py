@@ -10,7 +10,8 @@ from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.proto.message_pb2 import ObjectTree
 
 from strategies.messages import pack, pack_buffers
-from tests.strategies.test_mutations import PARCELS, TRIALS, Draw, Receiver, mutate_bytes, mutate_tree, reply_of
+from tests.strategies.receiver import PARCELS, Receiver, reply_of
+from tests.strategies.test_mutations import TRIALS, Draw, mutate_bytes, mutate_tree
 from tests.wire_grid import Sent
 
 KINDS_OF_OBJECT = ["Message", "RecordDict", "ConfigRecord", "MetricRecord", "ArrayRecord", "Array", "ArrayChunk", "X"]

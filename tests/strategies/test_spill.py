@@ -8,7 +8,7 @@ import torch
 from strategies.messages import pack, pack_buffers
 from strategies.replies import check_reply, relocated
 from strategies.spill import Spill
-from tests.strategies.test_mutations import LAYOUT, PARCELS, RECIPES, REQUEST, message_of, reply_of
+from tests.strategies.receiver import LAYOUT, PARCELS, RECIPES, REQUEST, message_of, reply_of
 from trfmoe_core.errors import RunFolderError
 from trfmoe_core.wire import Parcel, dense
 

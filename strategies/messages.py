@@ -29,6 +29,7 @@ Text = Annotated[str, Field(max_length=2000), AfterValidator(lambda text: plain(
 Short = Annotated[str, Field(max_length=64), AfterValidator(lambda text: plain(text, 64))]
 RunId = Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Block = Annotated[str, Field(max_length=80, pattern=r"^[A-Za-z0-9._]+$")]
+Index = Annotated[str, Field(max_length=MAX_HEADER)]
 Number = Annotated[int, Field(ge=0, le=10**9)]
 Count = Annotated[int, Field(ge=0, le=10**15)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -54,7 +55,7 @@ class DescribeRequest(Heading):
 
     protocol: Literal[1] = PROTOCOL
     run_id: RunId
-    recipe: dict[str, Any]
+    recipe: dict[str, Any] = Field(max_length=200)
     code_fingerprint: Digest
     tokenizer_fingerprint: Digest
 
@@ -93,8 +94,8 @@ class TrainRequest(Heading):
     base_digest: Digest
     steps: Number
     held: Annotated[list[Block], FailFast()] = Field(max_length=10**6)
-    recipe: dict[str, Any]
-    index: str
+    recipe: dict[str, Any] = Field(max_length=200)
+    index: Index
     against: Digest | None = Field(None, description="base digest of what the parcel is the difference to")
 
 
@@ -135,7 +136,7 @@ class TrainReply(Heading):
     error: Text | None = None
     evaluation: Evaluation | None = None
     training: Training | None = None
-    index: str | None = None
+    index: Index | None = None
     spent: dict[Short, Annotated[float, Field(ge=0, le=1e8)]] = Field(
         default_factory=dict, max_length=16, description="seconds by owner, from the start of the node's process on"
     )

@@ -41,20 +41,25 @@ class Ballots:
         self._settled: tuple[tuple[str, ...], bool] | None = None
         self._judgement: Judgement | None = None
 
-    def add(self, node: str, updates: dict[str, Replica]) -> None:
-        """Takes a node's checked updates. All nodes weigh the same: how much one has trained is only its claim.
+    def admits(self, node: str) -> None:
+        """Checks that a node has not voted yet.
+
+        Raises:
+            WireError: it has, or a reply of its was dropped.
+        """
+        if node in self._replicas or node in self._invalid:
+            raise WireError("a second reply in one round")
+
+    def add(self, node: str, updates: dict[str, Replica], norms: dict[str, float] | None = None) -> None:
+        """Takes a node's checked updates and their norms, if `measured` has given them already.
+
+        All nodes weigh the same: how much one has trained is only its claim.
 
         Raises:
             WireError: when the node has voted already, or an update is not finite; nothing of it counts then.
         """
-        if node in self._replicas or node in self._invalid:
-            raise WireError("a second reply in one round")
-        norms = {block: norm(update) for block, update in updates.items()}
-        for block, size in norms.items():
-            if not size < float("inf"):
-                raise WireError(f"block {block!r}: the update is not finite")
-            if size > ABSURD_RMS * updates[block].numel() ** 0.5:
-                raise WireError(f"block {block!r}: the update's norm is {size:.3g}; no training goes so far in a round")
+        self.admits(node)
+        norms = measured(updates) if norms is None else norms
         self._replicas[node] = updates
         self._norms[node] = norms
 
@@ -145,6 +150,21 @@ class Ballots:
 
     def _rule(self, block: str) -> Rule:
         return self.trunk_rule if block == TRUNK else self.rule
+
+
+def measured(updates: Mapping[str, Replica]) -> dict[str, float]:
+    """Returns the norms of a node's updates.
+
+    Raises:
+        WireError: an update is not finite, or larger than any training makes it.
+    """
+    norms = {block: norm(update) for block, update in updates.items()}
+    for block, size in norms.items():
+        if not size < float("inf"):
+            raise WireError(f"block {block!r}: the update is not finite")
+        if size > ABSURD_RMS * updates[block].numel() ** 0.5:
+            raise WireError(f"block {block!r}: the update's norm is {size:.3g}; no training goes so far in a round")
+    return norms
 
 
 def _witnessed(replicas: Mapping[str, Replica], believed: list[list[str]]) -> Verdict:

@@ -6,6 +6,7 @@ from typing import Literal
 from flwr.app import ArrayRecord, Message, MessageType
 from flwr.serverapp import Grid
 
+from strategies.boundary import boundary
 from strategies.broadcast import Broadcast
 from strategies.chain import Chain
 from strategies.exchange import Clock, Exchange
@@ -15,10 +16,11 @@ from strategies.pace import Pace
 from strategies.pings import Pings
 from strategies.recording import Recorder
 from strategies.replies import lacks_base
+from strategies.room import Room, answer_room
 from strategies.seating import Seating
 from trfmoe_core.blocks import BlockLayout, Blocks
 from trfmoe_core.config import Recipe
-from trfmoe_core.errors import RunError
+from trfmoe_core.errors import RunError, WireError
 
 Phase = Literal["train", "evaluate"]
 
@@ -126,6 +128,7 @@ class Delivery:
         label: int,
         timeout: float,
         enough: Callable[[float], bool] | None = None,
+        reject: Callable[[str], None] = lambda name: None,
     ) -> Iterator[Message]:
         """Sends the messages and yields the replies one at a time; all else that comes is recorded.
 
@@ -135,19 +138,20 @@ class Delivery:
             label: The number that tells these messages from earlier ones.
             timeout: Seconds until those that said nothing count as silent.
             enough: Ends the wait sooner, see `Exchange.receive`.
+            reject: Told of every node whose reply was dropped because it cannot be read.
         """
         exchange = self._exchange_of(grid)
         names = self._names()
         self._pace.begin((names[m.metadata.dst_node_id] for m in messages), training=self._phase == "train")
         for message in messages:
             name = names[message.metadata.dst_node_id]
-            if refusal := exchange.send(name, message, label):
+            if refusal := exchange.send(name, message, label, self._room(name)):
                 self._missing(name, refusal)
                 self._pace.lost(name)
         messages.clear()
         self.sent.drop_arrays()
         for arrival in exchange.receive(label, timeout, "rounds.reply_deadline_s", enough):
-            if arrival.reply is not None and self.sent.of(arrival.node).against and lacks_base(arrival.reply):
+            if arrival.reply is not None and self._asks_for_whole(arrival.node, arrival.reply):
                 self._send_whole(exchange, arrival.node, label)
             elif arrival.reply is not None:
                 self._pace.heard(arrival.node)
@@ -157,6 +161,10 @@ class Delivery:
                 self._recorder.record(
                     "node_reply", round=arrival.round, node=arrival.node, status="late", reason=arrival.reason
                 )
+            elif arrival.kind == "broken":
+                self._pace.lost(arrival.node)
+                reject(arrival.node)
+                self.dropped(arrival.node, arrival.reason)
             else:
                 if arrival.kind == "failed":
                     self._pace.lost(arrival.node)
@@ -171,11 +179,29 @@ class Delivery:
         """Returns the name of the node that sent a reply."""
         return self._names()[message.metadata.src_node_id]
 
+    def dropped(self, name: str, reason: str) -> None:
+        """Records that a node's reply does not count."""
+        self._recorder.record(
+            "node_reply", round=self._round, node=name, phase=self._phase, status="dropped", reason=reason
+        )
+
+    def _asks_for_whole(self, name: str, reply: Message) -> bool:
+        if not self.sent.of(name).against:
+            return False
+        try:
+            with boundary():
+                return lacks_base(reply, self._room(name))
+        except WireError:
+            return False  # it is looked at again, and dropped with the reason, as every reply is
+
+    def _room(self, name: str) -> Room:
+        return answer_room(self.request(name), self._layout, self._recipe)
+
     def _send_whole(self, exchange: Exchange, name: str, label: int) -> None:
         message = self._message(name, self._federation.members[name].node_id, self.sent.whole(name))
         text = f"{name} lost the model of the last round; it gets the whole in {self._round}"
         self._recorder.record("warning", text=text)
-        if refusal := exchange.send(name, message, label):
+        if refusal := exchange.send(name, message, label, self._room(name)):
             self._missing(name, refusal)
             self._pace.lost(name)
 

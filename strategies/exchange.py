@@ -13,6 +13,11 @@ from typing import Literal
 from flwr.app import Message
 from flwr.serverapp import Grid
 
+from strategies.boundary import boundary, plain
+from strategies.pulling import Puller
+from strategies.room import Room
+from trfmoe_core.errors import WireError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Clock:
@@ -29,17 +34,20 @@ class Pending:
     node: str
     node_id: int
     round: int
+    kind: str = ""
+    """Its type, which the answer must have too; empty: any."""
+    room: Room = field(default_factory=Room)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arrival:
     """What became of a message: `reply` when there is one, else `reason`.
 
-    Kinds: `reply`; `failed`, Flower reports an error; `silent`, the wait is over and nothing came; `late`, an answer
-    to an earlier round, whose reply is not kept.
+    Kinds: `reply`; `failed`, Flower reports an error; `broken`, an answer came and cannot be read, and is given up;
+    `silent`, the wait is over and nothing came; `late`, an answer to an earlier round, whose reply is not kept.
     """
 
-    kind: Literal["reply", "failed", "silent", "late"]
+    kind: Literal["reply", "failed", "broken", "silent", "late"]
     node: str
     round: int
     reply: Message | None = None
@@ -55,6 +63,9 @@ class Exchange:
     poll_s: float = 0.2
     under_way: dict[str, Pending] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self._puller = Puller(self.grid)
+
     def busy(self, node: str) -> Pending | None:
         """Returns the message that a node still works on."""
         return next((pending for pending in self.under_way.values() if pending.node == node), None)
@@ -62,13 +73,24 @@ class Exchange:
     def forget(self, node: str) -> None:
         """Expects no reply of a node any more: it came back as another process."""
         self.under_way = {key: pending for key, pending in self.under_way.items() if pending.node != node}
+        self._puller.forget(set(self.under_way))
 
-    def send(self, node: str, message: Message, round_number: int) -> str:
-        """Sends a message to a node; returns why it was refused, or an empty text."""
+    def send(self, node: str, message: Message, round_number: int, room: Room | None = None) -> str:
+        """Sends a message to a node; returns why it was refused, or an empty text.
+
+        Args:
+            node: The name under which the answer is told.
+            message: Emptied by Flower or not, as the grid likes.
+            round_number: What `receive` knows the answer by.
+            room: How large the answer may be; None: that of a header.
+        """
         ids = [message_id for message_id in self.grid.push_messages([message]) if message_id]
         if not ids:
             return "Flower refused the message: the node is not registered or not online"
-        self.under_way[ids[0]] = Pending(node=node, node_id=message.metadata.dst_node_id, round=round_number)
+        told = message.metadata
+        self.under_way[ids[0]] = Pending(
+            node=node, node_id=told.dst_node_id, round=round_number, kind=told.message_type, room=room or Room()
+        )
         return ""
 
     def receive(
@@ -88,19 +110,10 @@ class Exchange:
         while self._waiting(round_number):
             progress = False
             for message_id in list(self.under_way):
-                pending = self.under_way.get(message_id)
-                if pending is None:
-                    continue
-                for reply in self.grid.pull_messages([message_id]):
-                    if reply.metadata.reply_to_message_id != message_id:
-                        continue
-                    if self.under_way.pop(message_id, None) is None:
-                        reason = f"a second answer to the request of round {pending.round}"
-                        yield Arrival(kind="late", node=pending.node, round=pending.round, reason=reason)
-                        continue
-                    progress = True
-                    yield _arrival(pending, reply, round_number)
-                    del reply
+                arrivals = self._arrivals(message_id, round_number) if message_id in self.under_way else []
+                progress = progress or bool(arrivals)
+                while arrivals:
+                    yield arrivals.pop(0)
             elapsed = self.clock.now() - start
             if elapsed >= deadline_s:
                 yield from self._silent(round_number, f"no reply within {deadline_s:g} s ({setting})")
@@ -112,6 +125,25 @@ class Exchange:
             if not progress and self._waiting(round_number):
                 self.clock.sleep(self.poll_s)
 
+    def _arrivals(self, message_id: str, round_number: int) -> list[Arrival]:
+        """Returns what has come in answer to a message; what cannot be read is given up, and never asked for again."""
+        pending = self.under_way[message_id]
+        try:
+            with boundary():
+                found = self._puller.pull(message_id, pending.room)
+                answers = [reply for reply in found if reply.metadata.reply_to_message_id == message_id]
+                arrivals = [_arrival(pending, reply, round_number) for reply in answers[:1]]
+                if found and not answers:
+                    raise WireError("the answer names another message than the one that was sent")
+        except WireError as error:
+            arrivals, answers = [_told(pending, "broken", str(error), round_number)], []
+        if arrivals:
+            del self.under_way[message_id]
+        second = f"a second answer to the request of round {pending.round}"
+        return arrivals + [Arrival(kind="late", node=pending.node, round=pending.round, reason=second)] * (
+            len(answers) - 1
+        )
+
     def _waiting(self, round_number: int) -> bool:
         return any(pending.round == round_number for pending in self.under_way.values())
 
@@ -122,13 +154,23 @@ class Exchange:
 
 
 def _arrival(pending: Pending, reply: Message, round_number: int) -> Arrival:
-    if pending.round != round_number:
-        reason = f"an answer to round {pending.round} in round {round_number}"
-        return Arrival(kind="late", node=pending.node, round=pending.round, reason=reason)
+    told = reply.metadata
     if reply.has_error():
-        reason = f"Flower error {reply.error.code}: {str(reply.error.reason)[:300]}"
-        return Arrival(kind="failed", node=pending.node, round=pending.round, reason=reason)
-    if reply.metadata.src_node_id != pending.node_id:
-        reason = f"the answer comes from Flower's node {reply.metadata.src_node_id}, which was not asked"
-        return Arrival(kind="failed", node=pending.node, round=pending.round, reason=reason)
+        reason = plain(f"Flower error {reply.error.code}: {reply.error.reason}")
+        return _told(pending, "failed", reason, round_number)
+    if told.src_node_id != pending.node_id:
+        reason = f"the answer comes from Flower's node {plain(str(told.src_node_id), 40)}, which was not asked"
+        return _told(pending, "failed", reason, round_number)
+    if pending.kind and told.message_type != pending.kind:
+        raise WireError(f"the answer is of type {plain(told.message_type, 40)!r}, and {pending.kind!r} was asked")
+    if pending.round != round_number:
+        return _told(pending, "reply", "", round_number)
     return Arrival(kind="reply", node=pending.node, round=pending.round, reply=reply)
+
+
+def _told(pending: Pending, kind: Literal["reply", "failed", "broken"], reason: str, round_number: int) -> Arrival:
+    """Returns an arrival without its reply; whatever answers an earlier round is late."""
+    if pending.round != round_number:
+        late = f"an answer to round {pending.round} in round {round_number}" + (f": {reason}" if reason else "")
+        return Arrival(kind="late", node=pending.node, round=pending.round, reason=late)
+    return Arrival(kind=kind, node=pending.node, round=pending.round, reason=reason)

@@ -14,13 +14,15 @@ from flwr.app import Message, MessageType
 from flwr.serverapp import Grid
 
 from strategies.agreement import disagreement
+from strategies.boundary import boundary
 from strategies.exchange import Clock, Exchange
-from strategies.messages import DescribeRequest, Description, pack, read_header
+from strategies.messages import DescribeRequest, Description, has_parcel, pack, read_header
 from strategies.presence import Presence
 from strategies.refusals import sentence
 from strategies.refused import RefusedNodes
 from strategies.registry import Registry
 from strategies.remarks import remarks
+from strategies.room import DESCRIPTION
 from trfmoe_core.errors import RunError, WireError
 
 Record = Callable[..., None]
@@ -192,10 +194,11 @@ class Federation:
             if arrival.reply is not None:
                 self._asked.pop(node_id, None)
                 try:
-                    self._described[node_id] = read_header(arrival.reply, Description)
+                    with boundary():
+                        self._described[node_id] = _description(arrival.reply)
                 except WireError as error:
                     self._refuse(grid, node_id, str(error))
-            elif arrival.kind == "failed":
+            elif arrival.kind in ("failed", "broken"):
                 self._asked.pop(node_id, None)
                 self._refuse(grid, node_id, arrival.reason)
         return exchange
@@ -207,7 +210,7 @@ class Federation:
 
     def _ask(self, exchange: Exchange, node_id: int) -> None:
         message = Message(pack(self.request), dst_node_id=node_id, message_type=MessageType.QUERY)
-        refusal = exchange.send(str(node_id), message, _DESCRIBE)
+        refusal = exchange.send(str(node_id), message, _DESCRIBE, DESCRIPTION)
         if refusal:
             self._refusals.add(node_id, f"node {node_id}", refusal)
         else:
@@ -276,6 +279,13 @@ class Federation:
         else:
             node = name
         self._refusals.add(node_id, node, reason)
+
+
+def _description(answer: Message) -> Description:
+    """Returns what a node says of itself; raises WireError when the answer is anything else than that."""
+    if has_parcel(answer):
+        raise WireError("the description comes with a parcel")
+    return read_header(answer, Description, DESCRIPTION.header, DESCRIPTION.values)
 
 
 def _same(one: str, other: str) -> bool:

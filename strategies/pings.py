@@ -57,6 +57,11 @@ class Pings:
             known = self._pings.pop(arrival.node, None)
             if known is not None and arrival.reply is not None:
                 answered.add(arrival.node)
+            elif known is not None and arrival.kind == "broken":
+                reason = f"the answer to a ping: {arrival.reason}"
+                self._record(
+                    "node_reply", round=busy[arrival.node].round, node=arrival.node, status="dropped", reason=reason
+                )
         for name, pending in busy.items():
             if name in answered:
                 continue

@@ -40,8 +40,8 @@ class ReplayGuard:
         """Returns everything that a resume needs, as plain values."""
         return {name: [dict(trace) for trace in traces] for name, traces in sorted(self._seen.items())}
 
-    def check(self, name: str, reply: TrainReply, updates: Mapping[str, Replica]) -> None:
-        """Compares a node's checked reply with its earlier ones.
+    def check(self, name: str, reply: TrainReply, updates: Mapping[str, Replica]) -> dict[str, Any]:
+        """Compares a node's checked reply with its earlier ones; returns what `remember` would make of it.
 
         Raises:
             WireError: when the node has sent these updates before, exactly or but for a little noise.
@@ -55,11 +55,14 @@ class ReplayGuard:
                     f"a replay: the updates have cosine {cosine:.6f} with those of round {trace['round']}; a node that "
                     f"trains stays far below {SAME}"
                 )
+        return found
 
-    def remember(self, name: str, reply: TrainReply, updates: Mapping[str, Replica]) -> None:
-        """Remembers a reply that counts."""
+    def remember(
+        self, name: str, reply: TrainReply, updates: Mapping[str, Replica], trace: dict[str, Any] | None = None
+    ) -> None:
+        """Remembers a reply that counts; `trace` is what `check` returned for it, if it was asked."""
         seen = self._seen.setdefault(name, [])
-        seen.append(_trace(reply, updates))
+        seen.append(_trace(reply, updates) if trace is None else trace)
         del seen[:-REMEMBERED]
 
 

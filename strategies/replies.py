@@ -1,16 +1,16 @@
-"""Checks one reply of a node against what it was asked. The only exception that leaves is `WireError`."""
+"""Checks one reply of a node against what it was asked, all of it, before anything of it is kept."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from flwr.app import Message
 
-from strategies.messages import Training, TrainReply, TrainRequest, read_header, read_parcel
+from strategies.messages import Training, TrainReply, TrainRequest, has_parcel, read_header, read_parcel
 from strategies.refusals import sentence
+from strategies.room import Room, answer_room
 from trfmoe_core.blocks import BlockLayout
 from trfmoe_core.config import Recipe
 from trfmoe_core.errors import WireError
-from trfmoe_core.wire import Parcel, Replica, encoded_size, views
+from trfmoe_core.wire import Parcel, Replica, views
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,13 @@ class CheckedReply:
 
     reply: TrainReply
     updates: dict[str, Replica]
-    num_bytes: int
+    parcel: Parcel
+    """Where the updates lie; empty when nothing was trained."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of what was sent."""
+        return self.parcel.num_bytes
 
     @property
     def training(self) -> Training:
@@ -34,12 +40,7 @@ class CheckedReply:
 
 
 def check_reply(
-    message: Message,
-    request: TrainRequest,
-    name: str,
-    layout: BlockLayout,
-    recipe: Recipe,
-    keep: Callable[[Parcel], Parcel] | None = None,
+    message: Message, request: TrainRequest, name: str, layout: BlockLayout, recipe: Recipe
 ) -> CheckedReply:
     """Returns a node's reply, checked and decoded.
 
@@ -49,12 +50,12 @@ def check_reply(
         name: The node's name.
         layout: The model's blocks.
         recipe: The run.
-        keep: Takes the parcel out of memory and gives it back from where it lies then; None leaves it.
 
     Raises:
         WireError: saying what is wrong; the reply must be dropped then.
     """
-    reply = read_header(message, TrainReply)
+    room = answer_room(request, layout, recipe)
+    reply = read_header(message, TrainReply, room.header, room.values)
     if reply.error is not None:
         raise WireError(f"the node reports: {sentence(reply.error)}")
     if reply.name != name:
@@ -68,21 +69,25 @@ def check_reply(
     if request.steps == 0:
         if reply.evaluation is None:
             raise WireError("the reply has no evaluation")
-        return CheckedReply(reply=reply, updates={}, num_bytes=0)
+        if reply.index is not None or has_parcel(message):
+            raise WireError("the reply has a parcel, and only an evaluation was asked for")
+        return CheckedReply(reply=reply, updates={}, parcel=Parcel("", ()))
     _check_training(reply, request, recipe)
     if reply.index is None:
         raise WireError("the reply has no index of its parcel")
-    dtype = recipe.transport.updates
-    largest = sum(encoded_size(layout.specs[block], dtype) for block in request.held)
-    parcel = read_parcel(message, reply.index, largest)
-    num_bytes = parcel.num_bytes
-    if keep is not None:
-        parcel = keep(parcel)
-    updates = views(parcel, layout, request.held, [dtype])
+    parcel = read_parcel(message, reply.index, room.parcel, room.buffers)
+    updates = views(parcel, layout, request.held, [recipe.transport.updates])
     absent = [block for block in request.held if block not in updates]
     if absent:
         raise WireError(f"{len(absent)} of the {len(request.held)} blocks that the node holds are missing: {absent[0]}")
-    return CheckedReply(reply=reply, updates=updates, num_bytes=num_bytes)
+    return CheckedReply(reply=reply, updates=updates, parcel=parcel)
+
+
+def relocated(checked: CheckedReply, parcel: Parcel, layout: BlockLayout, recipe: Recipe) -> CheckedReply:
+    """Returns a checked reply whose updates lie in other memory with the same bytes, such as a mapped file."""
+    dtype = recipe.transport.updates
+    updates = views(parcel, layout, list(checked.updates), [dtype], hashed=True)
+    return CheckedReply(reply=checked.reply, updates=updates, parcel=parcel)
 
 
 def _check_training(reply: TrainReply, request: TrainRequest, recipe: Recipe) -> None:
@@ -98,9 +103,10 @@ def _check_training(reply: TrainReply, request: TrainRequest, recipe: Recipe) ->
         raise WireError(f"{training.tokens} tokens in {request.steps} steps; about {expected} are possible")
 
 
-def lacks_base(message: Message) -> bool:
-    """Whether a node answers that it does not have what a difference is against."""
-    try:
-        return read_header(message, TrainReply).lacks_base
-    except WireError:
-        return False
+def lacks_base(message: Message, room: Room) -> bool:
+    """Whether a node answers that it does not have what a difference is against.
+
+    Raises:
+        WireError: the message has no header that says so or not.
+    """
+    return read_header(message, TrainReply, room.header, room.values).lacks_base

@@ -1,16 +1,20 @@
 """Replicas that wait for their vote lie on the disk as they were sent, mapped into memory page by page."""
 
-import mmap
 import shutil
 from hashlib import sha256
 from pathlib import Path
 
+import torch
+
 from trfmoe_core.errors import RunFolderError
 from trfmoe_core.wire import Parcel
 
+_ALIGN = 64
+"""Buffers begin at multiples of so many bytes, so that values are aligned whatever their type."""
+
 
 class Spill:
-    """The replicas of the round at hand, one file a node and buffer.
+    """The replicas of the round at hand, one file and one map a node; no file stays open.
 
     Args:
         folder: Made when needed, and emptied at every `clear`.
@@ -20,26 +24,33 @@ class Spill:
         self.folder = folder
 
     def keep(self, node: str, parcel: Parcel) -> Parcel:
-        """Returns the parcel with its buffers mapped from the disk; the caller drops the one that it had.
+        """Returns a checked parcel with its buffers mapped from the disk; the caller drops the one that it had.
 
         Raises:
             RunFolderError: when the disk is full or cannot be written.
         """
-        buffers = []
+        if not parcel.buffers:
+            return parcel
+        path = self.folder / f"{sha256(node.encode()).hexdigest()[:16]}.bin"
+        places: list[tuple[int, int]] = []
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for number, buffer in enumerate(parcel.buffers):
-                path = self.folder / f"{sha256(node.encode()).hexdigest()[:16]}-{number}.bin"
-                path.write_bytes(buffer)
-                with path.open("rb") as file:
-                    # A private mapping is writable, as torch wants it; nothing writes it.
-                    buffers.append(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)))
-        except OSError as error:
+            path.unlink(missing_ok=True)  # an old file may still be mapped, and must not be cut
+            with path.open("wb") as file:
+                for buffer in parcel.buffers:
+                    file.write(b"\0" * (-file.tell() % _ALIGN))
+                    places.append((file.tell(), len(buffer)))
+                    file.write(buffer)
+                total = file.tell()
+            # A private map is writable, as torch wants it; nothing writes it. Unlike mmap's, it needs no open file.
+            mapped = torch.from_file(str(path), shared=False, size=total, dtype=torch.uint8).numpy().data
+        except (OSError, RuntimeError) as error:
+            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
             raise RunFolderError(
-                f"{self.folder}: a replica cannot be kept there ({error.strerror or error}); "
+                f"{self.folder}: a replica cannot be kept there ({reason}); "
                 "free space and go on with --resume, the last round is safe"
             ) from error
-        return Parcel(parcel.index, tuple(buffers))
+        return Parcel(parcel.index, tuple(mapped[begin : begin + size] for begin, size in places))
 
     def clear(self) -> None:
         """Removes the files; maps that are still in use stay valid."""

@@ -16,7 +16,8 @@ from flwr.serverapp.strategy import Result, Strategy
 
 from strategies.accounts import planned_drill, reply_fields, round_summary, verdict_fields
 from strategies.arrays import from_arrays, to_arrays
-from strategies.ballots import Ballots
+from strategies.ballots import Ballots, measured
+from strategies.boundary import boundary
 from strategies.chain import Chain
 from strategies.delivery import Delivery
 from strategies.evaluations import Evaluations
@@ -28,7 +29,7 @@ from strategies.outer import OuterOptimizer
 from strategies.pace import Pace, patience
 from strategies.recording import Recorder
 from strategies.replay import ReplayGuard
-from strategies.replies import CheckedReply, check_reply
+from strategies.replies import CheckedReply, check_reply, relocated
 from strategies.seating import Seating
 from strategies.spill import Spill
 from strategies.voting import Agreement, Verdict, norm
@@ -163,8 +164,8 @@ class TriRedundant(Strategy):
             self.federation.await_seated(grid, self.seating.placement.nodes, rounds.nodes_deadline_s)
             self.seating.update(number, self.federation.online)
             messages = self.configure_train(number, self.delivery.encode(self.blocks), config, grid)
-            enough = patience(self.pace, rounds, self._ballots, self.recipe.quorum)
-            replies = self.delivery.collect(grid, messages, number, timeout, self.federation.meanwhile(grid, enough))
+            enough = self.federation.meanwhile(grid, patience(self.pace, rounds, self._ballots, self.recipe.quorum))
+            replies = self.delivery.collect(grid, messages, number, timeout, enough, self._ballots.reject)
             _, metrics = self.aggregate_train(number, replies)
             if metrics is not None:
                 result.train_metrics_clientapp[number] = metrics
@@ -211,12 +212,11 @@ class TriRedundant(Strategy):
             trim()  # what the reply before has left
             name = self.delivery.sender(message)
             try:
-                checked = self._check(message, name)
-                self._ballots.add(name, checked.updates)
-                self.replays.remember(name, checked.reply, checked.updates)
+                with boundary():
+                    checked = self._take(message, name)
             except WireError as error:
                 self._ballots.reject(name)
-                self.recorder.record("node_reply", round=server_round, node=name, status="dropped", reason=str(error))
+                self.delivery.dropped(name, str(error))
                 continue
             good[name] = checked.reply
             self.delivery.has(name, checked.reply.base_digest)
@@ -257,15 +257,21 @@ class TriRedundant(Strategy):
         for message in replies:
             name = self.delivery.sender(message)
             try:
-                good[name] = check_reply(message, self.delivery.request(name), name, self.layout, self.recipe)
+                with boundary():
+                    good[name] = check_reply(message, self.delivery.request(name), name, self.layout, self.recipe)
             except WireError as error:
-                self.recorder.record("node_reply", round=server_round, node=name, status="dropped", reason=str(error))
+                self.delivery.dropped(name, str(error))
         return self.evaluations.take(server_round, {name: checked.reply for name, checked in good.items()})
 
-    def _check(self, message: Message, name: str) -> CheckedReply:
-        request = self.delivery.request(name)
-        checked = check_reply(message, request, name, self.layout, self.recipe, lambda p: self.spill.keep(name, p))
-        self.replays.check(name, checked.reply, checked.updates)
+    def _take(self, message: Message, name: str) -> CheckedReply:
+        """Checks a reply completely, then keeps it on the disk, then lets it count: what is dropped leaves no trace."""
+        checked = check_reply(message, self.delivery.request(name), name, self.layout, self.recipe)
+        norms = measured(checked.updates)
+        trace = self.replays.check(name, checked.reply, checked.updates)
+        self._ballots.admits(name)
+        checked = relocated(checked, self.spill.keep(name, checked.parcel), self.layout, self.recipe)
+        self._ballots.add(name, checked.updates, norms)
+        self.replays.remember(name, checked.reply, checked.updates, trace)
         return checked
 
     def _why_barren(self) -> str:

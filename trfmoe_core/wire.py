@@ -107,6 +107,28 @@ def encode(
     return Parcel(_index(entries), tuple(buffers))
 
 
+def longest_index(layout: BlockLayout, blocks: Collection[str]) -> str:
+    """Returns an index as long as that of any parcel of these blocks, with spaces."""
+    size = 10**15
+    return json.dumps(
+        {
+            "version": WIRE_VERSION,
+            "entries": [
+                {
+                    "block": name,
+                    "dtype": max(DTYPES, key=len),
+                    "tensors": _tensors(layout.specs[name]),
+                    "buffer": size,
+                    "offset": size,
+                    "size": size,
+                    "sha256": "0" * 64,
+                }
+                for name in blocks
+            ],
+        }
+    )
+
+
 def join(parcels: Sequence[Parcel]) -> Parcel:
     """Returns one parcel with the blocks and the buffers of all; buffers are shared, not copied."""
     entries: list[dict[str, Any]] = []
@@ -139,7 +161,14 @@ def advanced(held: Tensor, difference: Tensor, dtype: torch.dtype) -> Tensor:
     return (held.to(torch.float32) + difference).to(dtype)
 
 
-def views(parcel: Parcel, layout: BlockLayout, allowed: Collection[str], dtypes: Collection[str]) -> dict[str, Replica]:
+def views(
+    parcel: Parcel,
+    layout: BlockLayout,
+    allowed: Collection[str],
+    dtypes: Collection[str],
+    *,
+    hashed: bool = False,
+) -> dict[str, Replica]:
     """Returns a parcel's blocks as flat vectors of the type in which they travelled, in the order of their names.
 
     They share the memory of the buffers, which may be mapped files, and must not be written.
@@ -149,11 +178,12 @@ def views(parcel: Parcel, layout: BlockLayout, allowed: Collection[str], dtypes:
         layout: The receiver's own layout; shapes must equal it.
         allowed: Names that may stand in the parcel. Missing ones are not an error.
         dtypes: Types that the receiver accepts.
+        hashed: The digests of these very bytes were compared before, and are not again.
 
     Raises:
         WireError: when anything is not as expected.
     """
-    entries = _parse_index(parcel.index, layout, len(allowed))
+    entries = _parse_index(parcel.index, layout, allowed)
     placed = [0] * len(parcel.buffers)
     seen: set[str] = set()
     for entry in entries:
@@ -166,12 +196,12 @@ def views(parcel: Parcel, layout: BlockLayout, allowed: Collection[str], dtypes:
         seen.add(name)
         _check_entry(entry, layout.specs[name], dtypes, parcel.buffers, placed)
     for number, buffer in enumerate(parcel.buffers):
-        if placed[number] != len(buffer):
+        if placed[number] != len(buffer) or not len(buffer):
             raise WireError(f"buffer {number} holds {len(buffer)} bytes, its blocks {placed[number]}")
     found: dict[str, Replica] = {}
     for entry in sorted(entries, key=lambda entry: str(entry["block"])):
         data = memoryview(parcel.buffers[entry["buffer"]])[entry["offset"] : entry["offset"] + entry["size"]]
-        if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+        if not hashed and hashlib.sha256(data).hexdigest() != entry["sha256"]:
             raise WireError(f"block {entry['block']!r}: the digest differs; the bytes changed on the way")
         view = _view(data, entry["dtype"], _shapes(layout.specs[entry["block"]]))
         if isinstance(view, Quantized) and not bool(((view.scales >= 0) & (view.scales < float("inf"))).all()):
@@ -201,19 +231,23 @@ def _index(entries: list[dict[str, Any]]) -> str:
     return json.dumps({"version": WIRE_VERSION, "entries": entries}, separators=(",", ":"))
 
 
-def _parse_index(index: str, layout: BlockLayout, num_allowed: int) -> list[dict[str, Any]]:
-    # No honest entry is longer than the trunk's list of tensors, so the text is bounded before it is parsed.
-    longest = max(len(json.dumps(_tensors(spec))) for spec in layout.specs.values())
-    limit = (num_allowed + 1) * (longest + 400) + 100
-    if len(index) > limit:
-        raise WireError(f"the index is {len(index)} characters long; {limit} are the most that it can need")
+def _parse_index(index: str, layout: BlockLayout, allowed: Collection[str]) -> list[dict[str, Any]]:
+    # Bounded before it is parsed, in length and in the number of values, which cost more memory than their text.
+    # Not to the character, so that an index with a few blocks too many is refused by the name of one of them.
+    longest = longest_index(layout, [name for name in allowed if name in layout.specs])
+    for found, limit, what in (
+        (len(index), 4 * len(longest) + 400, "characters long"),
+        (_num_values(index), 4 * _num_values(longest) + 40, "values long"),
+    ):
+        if found > limit:
+            raise WireError(f"the index is {found} {what}; {limit} are the most that it can need")
     try:
-        tree = json.loads(index)
+        tree = json.loads(index, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise WireError(f"the index is no JSON: {str(error)[:100]}") from None
     if not isinstance(tree, dict) or set(tree) != {"version", "entries"} or not isinstance(tree["entries"], list):
         raise WireError("the index is not {version, entries}")
-    if tree["version"] != WIRE_VERSION:
+    if type(tree["version"]) is not int or tree["version"] != WIRE_VERSION:
         raise WireError(f"wire version {str(tree['version'])[:20]!r}; this side speaks {WIRE_VERSION}; use one release")
     for entry in tree["entries"]:
         if not isinstance(entry, dict) or set(entry) != _ENTRY_KEYS:
@@ -223,6 +257,14 @@ def _parse_index(index: str, layout: BlockLayout, num_allowed: int) -> list[dict
         if not texts or not counts:
             raise WireError("an entry of the index has a value of the wrong type")
     return list(tree["entries"])
+
+
+def _num_values(text: str) -> int:
+    return sum(text.count(mark) for mark in "[{,:")
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def _check_entry(
@@ -235,7 +277,8 @@ def _check_entry(
     name = spec.name
     if entry["dtype"] not in DTYPES or entry["dtype"] not in dtypes:
         raise WireError(f"block {name!r}: dtype {entry['dtype'][:20]!r}; accepted: {', '.join(sorted(dtypes))}")
-    if entry["tensors"] != _tensors(spec):
+    # Compared as text: to Python, 3.0 and true are equal to integers.
+    if json.dumps(entry["tensors"]) != json.dumps(_tensors(spec)):
         raise WireError(f"block {name!r}: names or shapes differ from the model's: {str(entry['tensors'])[:120]!r}")
     if entry["size"] != encoded_size(spec, entry["dtype"]):
         raise WireError(f"block {name!r}: {entry['size']} bytes for {spec.numel} values of {entry['dtype']}")

@@ -1,4 +1,4 @@
-"""`trfmoe bench memory`: anonymous memory of the coordinator while it votes over the replies of many nodes.
+"""`trfmoe bench memory`: anonymous memory, open files and maps of the coordinator while it votes over many replies.
 
 The strategy, the checks, the spill, the vote and the checkpoint are the real ones; only the nodes are made up: each
 answers with updates drawn when its reply is pulled, so that no more than one reply exists at a time outside.
@@ -153,12 +153,15 @@ def measure(num_nodes: int, width: int, transport: str = "float32") -> dict[str,
     arrays = [to_arrays(blocks)]
     del layout_model, parameters, blocks
     peak, stop = [0], threading.Event()
+    files, maps = [0], [0]
 
     def watch() -> None:
         process = psutil.Process()
         while not stop.is_set():
             memory = process.memory_info()
             peak[0] = max(peak[0], memory.rss - memory.shared)
+            files[0] = max(files[0], process.num_fds())
+            maps[0] = max(maps[0], Path("/proc/self/maps").read_text().count("/spill/"))
             time.sleep(0.02)
 
     with tempfile.TemporaryDirectory() as root:
@@ -187,6 +190,8 @@ def measure(num_nodes: int, width: int, transport: str = "float32") -> dict[str,
         "reply_mb": round(grid.reply_bytes / 1e6, 1),
         "peak_anonymous_mb": round(peak[0] / 1e6, 1),
         "limit_mb": round(limit / 1e6, 1),
+        "most_open_files": files[0],
+        "most_spilled_maps": maps[0],
         "within": peak[0] <= limit,
     }
 

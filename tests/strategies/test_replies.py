@@ -9,7 +9,7 @@ from flwr.app import Error, Message, MessageType
 from strategies.messages import TrainReply, pack, pack_buffers
 from strategies.replay import REMEMBERED, ReplayGuard
 from strategies.replies import check_reply
-from tests.strategies.test_mutations import LAYOUT, PARAMETERS, RECIPE, REPLY, REQUEST, message_of
+from tests.strategies.receiver import LAYOUT, PARAMETERS, RECIPE, REPLY, REQUEST, message_of
 from trfmoe_core.errors import WireError
 from trfmoe_core.wire import Replica, encode, views
 

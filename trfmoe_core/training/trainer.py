@@ -21,8 +21,8 @@ from trfmoe_core.model.transformer import MoETransformer
 from trfmoe_core.seeds import seed_for
 from trfmoe_core.training.compile import compile_errors_explained, compile_layers
 from trfmoe_core.training.device import resolve_precision
-from trfmoe_core.training.memory import out_of_memory_explained, peak_memory_bytes
 from trfmoe_core.training.optimizer import BlockAdamW
+from trfmoe_core.training.out_of_memory import out_of_memory_explained, peak_memory_bytes
 from trfmoe_core.training.ranks import ALONE, Ranks
 from trfmoe_core.training.schedule import learning_rate
 
@@ -84,7 +84,7 @@ class Trainer:
             self.model = model.to(device)
         self.model.gradient_checkpointing = config.gradient_checkpointing
         if config.compile:
-            compile_layers(self.model)
+            compile_layers(self.model, device, self.precision)
         self._forward: nn.Module = self.model
         if ranks.size > 1:
             self.model.sum_counts = ranks.sum

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from trfmoe_core.model.dispatch import Backend, from_experts, grouped_multiply, plan_dispatch, to_experts
+from trfmoe_core.model.dispatch import from_experts, plan_dispatch, to_experts
+from trfmoe_core.model.grouped import Backend, grouped_multiply
 
 
 def draw_choices(tokens: int, experts: int, top_k: int, seed: int) -> Tensor:

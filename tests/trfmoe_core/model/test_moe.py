@@ -6,7 +6,7 @@ import torch.nn.functional as nnf
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
 from trfmoe_core.config import ModelConfig
-from trfmoe_core.model.experts import swiglu
+from trfmoe_core.model.experts.swiglu import swiglu
 from trfmoe_core.model.moe import Router, balance_loss
 from trfmoe_core.model.transformer import build_model
 

@@ -8,9 +8,9 @@ import torch.nn.functional as nnf
 from transformers.models.mixtral.modeling_mixtral import apply_rotary_pos_emb
 
 from trfmoe_core.model import loss as loss_module
-from trfmoe_core.model.attention import rotary_tables, rotate
+from trfmoe_core.model.attention.base import rotary_tables, rotate
+from trfmoe_core.model.layers import RMSNorm
 from trfmoe_core.model.loss import linear_cross_entropy
-from trfmoe_core.model.norm import RMSNorm
 
 
 def test_rms_norm_and_its_gradients() -> None:

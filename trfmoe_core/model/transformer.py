@@ -77,15 +77,7 @@ class DecoderLayer(nn.Module):
         cache: LayerCache | None = None,
         mask_B1TT: Tensor | None = None,
     ) -> tuple[Tensor, RoutingStats]:
-        """Returns the residual stream and the routing statistics.
-
-        Args:
-            x_BTD: The residual stream.
-            cos_TP: See `Attention.forward`, also for the rest.
-            sin_TP: Likewise.
-            cache: Likewise.
-            mask_B1TT: Likewise.
-        """
+        """Returns the residual stream and the routing statistics; the arguments are those of `Attention.forward`."""
         x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), cos_TP, sin_TP, cache, mask_B1TT)
         normed_ND = self.moe_norm(x_BTD).view(-1, x_BTD.shape[-1])
         mixed_ND, stats = mix_experts(normed_ND, self.router, self.experts)

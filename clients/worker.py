@@ -27,7 +27,7 @@ from trfmoe_core.data.offline import keep_offline
 from trfmoe_core.data.tokenizer import Tokenizer, load_tokenizer
 from trfmoe_core.errors import WireError
 from trfmoe_core.fingerprint import code_fingerprint
-from trfmoe_core.model.local import local_experts
+from trfmoe_core.model.local_experts import local_experts
 from trfmoe_core.model.transformer import MoETransformer, parameter_shapes
 from trfmoe_core.places import is_hub_name
 from trfmoe_core.quantize import LEVELS

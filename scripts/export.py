@@ -61,7 +61,7 @@ def export_round(
     from server.models import load_model
     from trfmoe_core.atomic import new_folder
     from trfmoe_core.errors import RunFolderError
-    from trfmoe_core.model.hf import export_mixtral
+    from trfmoe_core.model.mixtral import export_mixtral
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunFolderError(f"{out}: exists already; name a new folder")

@@ -56,7 +56,7 @@ def start_run(folder: Path, recipe: "Recipe", context: int | None) -> "RunFolder
     from scripts.run_folders import new_run
     from trfmoe_core.data.tokenizer import load_tokenizer
     from trfmoe_core.errors import ConfigError, RunFolderError
-    from trfmoe_core.model.hf import import_mixtral
+    from trfmoe_core.model.mixtral import import_mixtral
 
     model = import_mixtral(folder, context)
     tokenizer = load_tokenizer(str(folder.absolute()))

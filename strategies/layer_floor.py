@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from strategies.placement import Placement, layer_of
 from trfmoe_core.errors import PlacementError
-from trfmoe_core.model.local import REMEDY
+from trfmoe_core.model.local_experts import REMEDY
 
 
 def with_floor(placement: Placement, floor: int) -> Placement:

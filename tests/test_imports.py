@@ -1,6 +1,8 @@
 """Imports run one way: scripts, server, clients -> strategies -> trfmoe_core."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,3 +48,28 @@ def test_nothing_is_unpickled_or_executed() -> None:
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                     assert node.func.id not in ("eval", "exec"), path
+
+
+ROOMS_WITHOUT_CIRCLES = ("trfmoe_core/*.py", "trfmoe_core/model/**/*.py", "trfmoe_core/training/*.py")
+IMPORT_EACH = """
+import importlib, os, sys
+import pydantic, safetensors.torch, torch, torch.distributed.launcher.api
+
+for name in sys.argv[1:]:
+    child = os.fork()
+    if not child:
+        try:
+            importlib.import_module(name)
+        except BaseException as error:
+            print(f"{name}: {error}", flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
+
+
+def test_every_module_can_be_the_first_that_is_imported() -> None:
+    paths = {path for pattern in ROOMS_WITHOUT_CIRCLES for path in ROOT.glob(pattern)}
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in sorted(paths)]
+    assert len(names) > 30
+    command = [sys.executable, "-c", IMPORT_EACH, *names]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout == ""

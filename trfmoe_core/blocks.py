@@ -16,20 +16,20 @@ from torch import Tensor
 
 TRUNK = "trunk"
 EXPERT_STACK = re.compile(r"^layers\.(\d+)\.experts\.(\w+)$")
-"""The name of a tensor that holds one expert of a layer a slice of its dimension 0."""
+"""Matches the name of a stack: a tensor whose dimension 0 is the expert of a layer."""
 
 Blocks = dict[str, Tensor]
 """Block name -> flat float32 vector."""
 
 Values = Mapping[str, Tensor | Mapping[int, Tensor]]
-"""A model's tensors by parameter name. The experts of a stack may stand by number, and some of them be missing."""
+"""A model's tensors by parameter name. A stack may be a mapping from expert number to tensor, possibly incomplete."""
 
 _Entry = tuple[str, int | None, tuple[int, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Slot:
-    """Where one tensor lies in its block; `expert` picks one slice of an expert stack along dimension 0."""
+    """The place of one tensor in its block; `expert` is the index in dimension 0 if the tensor is a stack."""
 
     tensor: str
     expert: int | None
@@ -44,14 +44,14 @@ class Slot:
 
 @dataclass(frozen=True, kw_only=True)
 class BlockSpec:
-    """The tensors of one block in order."""
+    """The tensors of one block, in order."""
 
     name: str
     slots: tuple[Slot, ...]
 
     @property
     def numel(self) -> int:
-        """Number of values of the whole block."""
+        """Number of values in the whole block."""
         return sum(slot.numel for slot in self.slots)
 
 
@@ -61,12 +61,16 @@ def expert_block(layer: int, expert: int) -> str:
 
 
 def slot_view(values: Values, slot: Slot) -> Tensor:
-    """Returns a slot's values where they lie among a model's tensors, without gradient."""
+    """Returns a view, without gradient, of a slot's values in a model's tensors.
+
+    Raises:
+        TypeError: If the tensor is a stack and the slot names no expert.
+    """
     found = values[slot.tensor]
     if slot.expert is not None:
         found = found[slot.expert]
     if not isinstance(found, Tensor):
-        raise TypeError(f"{slot.tensor} is a stack of experts, and the slot names none of them")
+        raise TypeError(f"{slot.tensor} is a stack of experts, but the slot names no expert")
     return found.detach()
 
 
@@ -78,7 +82,7 @@ class BlockLayout:
 
     @classmethod
     def of(cls, parameters: Values) -> Self:
-        """Returns the layout of a model's named parameters; of experts that stand by number, those that are there."""
+        """Returns the layout of a model's named parameters; it has only the experts that are present."""
         stacks: dict[int, list[str]] = {}
         trunk: list[str] = []
         for name in sorted(parameters):
@@ -139,13 +143,13 @@ def block_digest(values: Tensor) -> str:
 
 
 def combined_digest(digests: Mapping[str, str]) -> str:
-    """Returns the SHA-256 over names and digests of blocks in name order: `blocks_digest` of the blocks themselves."""
+    """Returns what `blocks_digest` returns for blocks of these names and digests."""
     lines = "".join(f"{name}:{digests[name]};" for name in sorted(digests))
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def blocks_digest(blocks: Mapping[str, Tensor]) -> str:
-    """Returns the SHA-256 over names and float32 values of blocks in name order, in hexadecimal."""
+    """Returns the SHA-256 over names and digests of blocks in name order, in hexadecimal."""
     return combined_digest({name: block_digest(values) for name, values in blocks.items()})
 
 

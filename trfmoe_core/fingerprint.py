@@ -1,4 +1,4 @@
-"""A fingerprint of the code that coordinator and nodes must share."""
+"""A fingerprint of the code, which must be the same on the coordinator and all nodes."""
 
 import hashlib
 from functools import cache

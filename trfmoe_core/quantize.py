@@ -1,8 +1,8 @@
-"""Int8 and int4 with one scale a row: a quarter or an eighth of float32, and no loss that a run could show.
+"""Quantizes float32 to int8 or int4 with one scale a row: a quarter or an eighth of the bytes.
 
-Symmetric: a row's largest magnitude becomes 127 or 7, zero stays zero. Two values of four bits share a byte, the first
-in its lower half, each with 8 added. A row is what lies along a tensor's last dimension.
-All steps are single IEEE operations in a fixed order, so every machine reads the same values out of the same bytes.
+A row runs along a tensor's last dimension. Its largest magnitude becomes 127 or 7, and zero stays zero. In int4 two
+values share a byte, the first in its lower half, each with 8 added. All steps are single IEEE operations in a fixed
+order, so that every machine reads the same values from the same bytes.
 """
 
 from collections.abc import Sequence
@@ -14,18 +14,18 @@ import torch
 from torch import Tensor
 
 LEVELS = {"int8": 127, "int4": 7}
-"""Type -> what a row's largest magnitude becomes."""
+"""Type -> the integer that a row's largest magnitude becomes."""
 
 LEAST = 1e-30
-"""A row whose largest magnitude is below this is sent as zero: its scale's inverse would overflow."""
+"""A row whose largest magnitude is below this becomes zero, because the inverse of its scale would overflow."""
 
 PIECE = 1 << 18
-"""Values that are worked on at a time, so that they stay in cache between the steps."""
+"""Values that are processed at a time, so that they stay in the processor's cache between the steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """The rows of one tensor in its flat block; `first` is the number of the first one among the block's."""
+    """The rows of one tensor in its flat block; `first` is the number of its first row among all rows of the block."""
 
     offset: int
     count: int
@@ -35,7 +35,7 @@ class Rows:
 
 @cache
 def rows_of(shapes: tuple[tuple[int, ...], ...]) -> tuple[Rows, ...]:
-    """Returns the rows of tensors of these shapes that follow each other in a flat block."""
+    """Returns the rows of the tensors of a flat block, whose shapes are given in order."""
     rows: list[Rows] = []
     offset = first = 0
     for shape in shapes:
@@ -48,22 +48,22 @@ def rows_of(shapes: tuple[tuple[int, ...], ...]) -> tuple[Rows, ...]:
 
 
 def num_rows(rows: Sequence[Rows]) -> int:
-    """Returns how many scales a block needs."""
+    """Returns the number of rows, which is also the number of scales."""
     return sum(part.count for part in rows)
 
 
 def num_bytes(numel: int, dtype: str) -> int:
-    """Returns the bytes of so many values, without their scales."""
+    """Returns the bytes of `numel` values, without their scales."""
     return numel if dtype == "int8" else (numel + 1) // 2
 
 
 class Quantized:
-    """A flat vector in int8 or int4, widened piece by piece by whoever reads it. It may lie in a mapped file.
+    """A flat vector in int8 or int4, which is converted to float32 piece by piece when it is read.
 
     Args:
-        values: Flat int8, or uint8 with two values each.
+        values: Flat int8, or uint8 with two int4 values each; it may be a mapped file.
         scales: Float32, one a row.
-        rows: Where the rows lie.
+        rows: The rows of the vector.
     """
 
     def __init__(self, values: Tensor, scales: Tensor, rows: tuple[Rows, ...]) -> None:
@@ -75,7 +75,7 @@ class Quantized:
         return self._numel
 
     def __getitem__(self, where: slice) -> Tensor:
-        """Returns a piece as float32 values of its own."""
+        """Returns a copy of a piece in float32."""
         begin, end, _ = where.indices(self.numel())
         return self.widen(torch.empty(max(0, end - begin)), begin)
 
@@ -84,7 +84,7 @@ class Quantized:
         return self.widen(torch.empty(self.numel()))
 
     def widen(self, out: Tensor, begin: int = 0) -> Tensor:
-        """Fills flat float32 memory with the values from `begin` on, and returns it."""
+        """Fills the flat float32 tensor `out` with the values from `begin` on, and returns it."""
         end = begin + out.numel()
         if self.values.dtype == torch.int8:
             out.copy_(self.values[begin:end])
@@ -114,15 +114,15 @@ class Quantized:
 
 
 def quantize(flat: Tensor, rows: tuple[Rows, ...], dtype: str = "int8", values: Tensor | None = None) -> Quantized:
-    """Returns a flat float32 vector in int8 or int4.
+    """Quantizes a flat float32 vector.
 
-    A row with a value that is not finite gets a scale that is not either.
+    A row with a value that is not finite gets a scale that is not finite.
 
     Args:
         flat: The vector.
-        rows: Where its rows lie.
-        dtype: One of `LEVELS`.
-        values: Memory to use, `num_bytes` long: int8, or uint8 for int4; new when absent.
+        rows: Its rows.
+        dtype: A key of `LEVELS`.
+        values: Where to write the result, `num_bytes` long: int8, or uint8 for int4. None: new memory.
     """
     levels = LEVELS[dtype]
     whole = torch.empty(flat.numel(), dtype=torch.int8) if values is None or dtype != "int8" else values

@@ -13,7 +13,8 @@ import torch
 
 from trfmoe_core.config import ModelConfig, TrainingConfig
 from trfmoe_core.config.model import ExpertsConfig
-from trfmoe_core.model.local import local_experts
+from trfmoe_core.heap import keep_freed_memory
+from trfmoe_core.model.local_experts import local_experts
 from trfmoe_core.model.transformer import MoETransformer
 from trfmoe_core.training.optimizer import BlockAdamW
 
@@ -73,6 +74,7 @@ def main() -> None:
     from scripts.bench.model import CPU_BATCH, CPU_CONFIG, CPU_VOCAB, cpu_step
 
     torch.set_num_threads(1)
+    keep_freed_memory()
     tokens = torch.randint(0, CPU_VOCAB, (CPU_BATCH, CPU_CONFIG.context + 1))
     # What the library itself takes when it first computes is not the model's.
     torch.ones(64, 64) @ torch.ones(64, 64)

@@ -8,11 +8,13 @@ import argparse
 import gc
 import json
 import os
+import platform
 import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,13 +24,16 @@ from torch import Tensor, nn
 
 from scripts.bench.held import bench_held, peak_mb
 from trfmoe_core.config import ModelConfig, TrainingConfig
-from trfmoe_core.model.attention import Attention, Projection
-from trfmoe_core.model.dispatch import Backend, from_experts, grouped_multiply, plan_dispatch, to_experts
-from trfmoe_core.model.experts import swiglu
+from trfmoe_core.heap import keep_freed_memory
+from trfmoe_core.model.attention import Attention
+from trfmoe_core.model.dispatch import from_experts, plan_dispatch, to_experts
+from trfmoe_core.model.experts.swiglu import swiglu
+from trfmoe_core.model.grouped import Backend, grouped_multiply
+from trfmoe_core.model.layers import Projection, RMSNorm
 from trfmoe_core.model.moe import RoutingStats
-from trfmoe_core.model.norm import RMSNorm
 from trfmoe_core.model.products import ONEDNN
 from trfmoe_core.model.transformer import MoETransformer
+from trfmoe_core.training.compile import compile_layers
 from trfmoe_core.training.trainer import Trainer
 
 PEAK_FLOPS = 989e12  # Dense bfloat16 of an H100 or H200, from the vendor's data sheet.
@@ -46,8 +51,9 @@ CUDA_VOCAB, CUDA_BATCH = 32768, 32
 
 CPU_TEXT = (
     "process CPU time of one thread, float32, forward, backward and torch's fused AdamW, 1,024 tokens, taking turns, "
-    "best of all rounds; transformers: Mixtral with its default grouped experts, loss and load-balancing loss; dense: "
-    "this code with one SwiGLU network as wide as top_k experts in the place of the mixture"
+    "best of all rounds; every side with the same allocator settings, those of a training process (trfmoe_core.heap); "
+    "transformers: Mixtral with its default grouped experts, loss and load-balancing loss; dense: this code with one "
+    "SwiGLU network as wide as top_k experts in the place of the mixture"
 )
 KINDS = ("ours", "dense", "transformers")
 
@@ -109,26 +115,29 @@ def cpu_step(name: str, tokens: Tensor, *, compiled: bool) -> Step:
         # Here, because a machine that only measures CUDA needs neither.
         from transformers import MixtralConfig, MixtralForCausalLM
 
-        from trfmoe_core.model.hf import mixtral_config
+        from trfmoe_core.model.mixtral import mixtral_config
 
         settings = mixtral_config(CPU_CONFIG, CPU_VOCAB) | {"output_router_logits": True, "use_cache": False}
         mixtral = MixtralForCausalLM(MixtralConfig(**settings))
         if compiled:
             mixtral.compile()
         return training_step(mixtral, lambda: mixtral(input_ids=inputs, labels=inputs).loss)
-    model = make_model(CPU_CONFIG, CPU_VOCAB, torch.device("cpu"), name == "dense")
+    device = torch.device("cpu")
+    model = make_model(CPU_CONFIG, CPU_VOCAB, device, name == "dense")
     if compiled:
-        model.compile()
+        compile_layers(model, device, torch.float32)
     return training_step(model, lambda: model(inputs, targets).loss)
 
 
 def bench_cpu(rounds: int, modes: Sequence[str]) -> dict[str, Any]:
     """Returns the best process CPU time of each step in milliseconds, the ratios, and what lies in memory."""
     torch.set_num_threads(1)
+    keep_freed_memory()
     tokens = torch.randint(
         0, CPU_VOCAB, (CPU_BATCH, CPU_CONFIG.context + 1), generator=torch.Generator().manual_seed(0)
     )
-    result: dict[str, Any] = {"compared": CPU_TEXT, "onednn": ONEDNN}
+    result: dict[str, Any] = {"compared": CPU_TEXT, "processor": processor_name(), "onednn": ONEDNN}
+    say(f"{result['processor']}, oneDNN {ONEDNN}; {CPU_TEXT}")
     for mode in modes:
         if mode == "compiled" and (missing := _missing_compiler()):
             result["compiled"] = {"skipped": missing}
@@ -169,10 +178,8 @@ def bench_trainer(dense: bool, compiled: bool, steps: int) -> dict[str, Any]:
     config, device = CUDA_CONFIG, torch.device("cuda", 0)
     torch.cuda.reset_peak_memory_stats()
     model = make_model(config, CUDA_VOCAB, device, dense)
-    if compiled:
-        for layer in model.layers:
-            layer.compile()
-    trainer = Trainer(model, TrainingConfig.model_validate({"learning_rate": 1e-4, "warmup_steps": 0}), 1000, device)
+    settings = {"learning_rate": 1e-4, "warmup_steps": 0, "compile": compiled}
+    trainer = Trainer(model, TrainingConfig.model_validate(settings), 1000, device)
     batch = np.random.default_rng(0).integers(0, CUDA_VOCAB, (CUDA_BATCH, config.context + 1))
     stream: Any = SimpleNamespace(next=lambda: batch, ignored_target=None)
     first = trainer.train(stream, 3)
@@ -257,6 +264,14 @@ def bench_cuda(quick: bool) -> dict[str, Any]:
         if all(speeds):
             result[f"moe_vs_dense_{mode}"] = round(speeds[0] / speeds[1], 3)
     return result
+
+
+def processor_name() -> str:
+    """Returns the processor's name on Linux, and its family elsewhere."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def say(line: str) -> None:

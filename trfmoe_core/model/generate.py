@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from trfmoe_core.errors import ConfigError, RunError
-from trfmoe_core.model.cache import KeyValueCache
+from trfmoe_core.model.kv_cache import KeyValueCache
 from trfmoe_core.model.transformer import MoETransformer
 
 
@@ -24,21 +24,24 @@ def generate(
     stop_ids: Collection[int] = (),
     num_ids: int | None = None,
 ) -> Iterator[int]:
-    """Yields up to `max_tokens` new tokens; the same for the same seed, whatever the state of torch's own RNG.
+    """Yields new tokens. They depend on the seed alone, not on torch's own random numbers.
 
-    The model sees the last `context` tokens of prompt and continuation; a longer prompt loses its beginning. Within
-    the context a token costs one position; beyond it the whole window is computed again for each.
+    The model sees the last `context` tokens of prompt and continuation; a longer prompt loses its beginning. While the
+    text fits into the context, a token costs one position; after that the whole window is computed for every token.
 
     Args:
-        tokens: the prompt, at least one token (the tokenizer's bos will do).
-        temperature: 0 takes the most probable token.
-        top_p: draws from the smallest set of tokens whose probability reaches this share (arXiv 1904.09751).
-        stop_ids: a token of these ends the text and is not returned.
-        num_ids: tokens from here on are padding of the vocabulary and are never drawn; None: none are.
+        model: The model; it is set to evaluation.
+        tokens: The prompt, at least one token (the tokenizer's bos suffices).
+        max_tokens: The most tokens to yield.
+        temperature: Divides the logits; 0 takes the most probable token.
+        top_p: Draws from the smallest set of tokens whose probabilities sum to this (arXiv 1904.09751).
+        seed: Of the draws.
+        stop_ids: Tokens that end the text; they are not yielded.
+        num_ids: Tokens from this number on pad the vocabulary and are never drawn; None: there are none.
 
     Raises:
-        ConfigError: at once, if the prompt is empty, a token is outside the vocabulary, or a setting is out of range.
-        RunError: if the model is broken.
+        ConfigError: At once, if the prompt is empty, a token is outside the vocabulary, or a setting is out of range.
+        RunError: While iterating, if the logits are not finite.
     """
     _check(model, tokens, max_tokens, temperature, top_p)
     generator = torch.Generator().manual_seed(seed)
@@ -61,7 +64,7 @@ def _tokens(
     model.eval()
     for _ in range(max_tokens):
         if len(window) > context:
-            # Every position of the window has moved, so nothing that was kept holds any more.
+            # The window has moved on, and with it the position of every token: the cache is of no use.
             window, cache, new = window[-context:], KeyValueCache(model.config.layers, context), context
         token = draw(_next_logits(model, window[-new:], cache)[:num_ids])
         if token in stop_ids:
@@ -72,7 +75,7 @@ def _tokens(
 
 @torch.no_grad()
 def _next_logits(model: MoETransformer, tokens: Sequence[int], cache: KeyValueCache) -> Tensor:
-    """Returns the logits (V) after tokens that follow the cache's, in float32 on the CPU."""
+    """Returns the logits (V) after `tokens`, which follow those in the cache; float32 on the CPU."""
     tokens_BT = torch.tensor([tokens], device=model.embedding.weight.device)
     hidden_BTD, _ = model.hidden(tokens_BT, model.embedding.weight.dtype, cache)
     logits_V: Tensor = model.head(hidden_BTD[0, -1]).float().cpu()

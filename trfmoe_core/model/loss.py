@@ -8,22 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trfmoe_core.model.memory import reused
-from trfmoe_core.model.products import fast_product, uses_fast_products
+from trfmoe_core.model.products import onednn_product, uses_onednn
 
 CPU_CHUNK_BYTES = 8 << 20
 CUDA_CHUNK_BYTES = 1 << 30
-PART = 1024
-"""Rows of the vocabulary in one product of oneDNN: its results are new memory each time, so they stay small."""
 
 
 def linear_cross_entropy(x_ND: Tensor, w_VD: Tensor, targets_N: Tensor, mask_N: Tensor | None = None) -> Tensor:
     """Returns the mean over unmasked tokens of `-log softmax(x @ w.T)[target]`, a float32 scalar in nats.
 
-    Gradients are computed in the forward pass, chunk by chunk, so that peak memory holds one chunk of logits; a second
+    Gradients are computed in the forward pass, chunk by chunk, so that peak memory holds one chunk of logits. A second
     backward pass through the same loss is not possible.
 
     Args:
+        x_ND: Last hidden states.
+        w_VD: Weights of the head.
+        targets_N: int64 token ids.
         mask_N: True where a target counts; None counts all. If none counts, the loss is 0.
     """
     needs_grad = torch.is_grad_enabled() and (x_ND.requires_grad or w_VD.requires_grad)
@@ -32,6 +32,12 @@ def linear_cross_entropy(x_ND: Tensor, w_VD: Tensor, targets_N: Tensor, mask_N: 
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
+    """Never holds all logits.
+
+    Measured on an AMD EPYC: it saves 11% of a training step at width 256 with 8,192 tokens in the vocabulary, and 1% of
+    one of the demo's model.
+    """
+
     @staticmethod
     def forward(
         ctx: Any, x_ND: Tensor, w_VD: Tensor, targets_N: Tensor, mask_N: Tensor | None, needs_grad: bool
@@ -42,7 +48,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         total = torch.zeros((), dtype=torch.float32, device=x_ND.device)
         count = torch.full_like(total, len(x_ND)) if mask_N is None else mask_N.sum().clamp(min=1).float()
         grad_x_ND = torch.empty_like(x_ND) if needs_grad else None
-        grad_w_VD = reused(tuple(w_VD.shape), total) if needs_grad else None
+        grad_w_VD = total.new_empty(w_VD.shape) if needs_grad else None
         for begin in range(0, x_ND.shape[0], rows):
             chunk = slice(begin, begin + rows)
             x_RD, target_R1 = x_ND[chunk], targets_N[chunk].unsqueeze(1)
@@ -53,27 +59,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
             prob_RV.scatter_add_(1, target_R1, torch.full_like(nats_R1, -1.0))
             if mask_N is not None:
                 prob_RV *= mask_N[chunk].unsqueeze(1)
-            grad_RV = prob_RV.to(x_ND.dtype)
-            # The mean's divisor goes into the small factors, not into the large results.
-            if uses_fast_products(grad_RV, weights_VD, x_RD):
-                torch.div(fast_product(grad_RV, weights_VD.t()), count, out=grad_x_ND[chunk])
-                scaled_RD = x_RD / count
-                for part in _parts(len(w_VD)):
-                    grad_part = fast_product(grad_RV[:, part].t(), scaled_RD.t())
-                    grad_w_VD[part].add_(grad_part) if begin else grad_w_VD[part].copy_(grad_part)
-                continue
-            if x_ND.dtype == torch.float32:
-                torch.div(grad_RV.mm(weights_VD), count, out=grad_x_ND[chunk])
-                torch.addmm(grad_w_VD, grad_RV.T, x_RD / count, beta=int(begin > 0), out=grad_w_VD)
-                continue
-            grad_x_ND[chunk] = grad_RV.mm(weights_VD) / count
-            grad_chunk = grad_RV.T.mm(x_RD).float() / count
-            if begin:
-                grad_w_VD += grad_chunk
-            else:
-                grad_w_VD.copy_(grad_chunk)
+            _add_gradients(prob_RV.to(x_ND.dtype), x_RD, weights_VD, count, grad_x_ND[chunk], grad_w_VD, begin == 0)
         ctx.weight_dtype = w_VD.dtype
-        # Not saved for backward, so that nobody else has them there and the gradient of the weights is not copied.
+        # Kept here instead of by `save_for_backward`, so that `backward` alone holds them and may scale them in place.
         ctx.grads = (grad_x_ND, grad_w_VD)
         return total / count
 
@@ -82,28 +70,49 @@ class _LinearCrossEntropy(torch.autograd.Function):
         if ctx.grads is None:
             raise RuntimeError("a second backward pass through linear_cross_entropy; compute the loss again")
         (grad_x_ND, grad_w_VD), ctx.grads = ctx.grads, None
-        # On CUDA the number is not asked for: that would wait for the device.
+        # On CUDA the value is not read: that would wait for the device.
         if grads[0].device.type != "cpu" or grads[0] != 1.0:
             grad_x_ND *= grads[0]
             grad_w_VD *= grads[0]
         return grad_x_ND, grad_w_VD.to(ctx.weight_dtype), None, None, None
 
 
-def _parts(size: int) -> list[slice]:
-    return [slice(begin, begin + PART) for begin in range(0, size, PART)]
-
-
 def _nats(x_RD: Tensor, w_VD: Tensor, target_R1: Tensor) -> tuple[Tensor, Tensor]:
     """Returns each row's loss (R, 1) and the probabilities (R, V), both float32."""
-    logits_RV = reused((len(x_RD), len(w_VD)), x_RD)
-    if uses_fast_products(x_RD, w_VD):
-        for part in _parts(len(w_VD)):
-            logits_RV[:, part] = fast_product(x_RD, w_VD[part])
-    else:
-        torch.mm(x_RD, w_VD.T, out=logits_RV)
+    logits_RV = onednn_product(x_RD, w_VD) if uses_onednn(x_RD, w_VD) else x_RD.mm(w_VD.T)
     top_R1 = logits_RV.amax(dim=-1, keepdim=True).float()
     at_target_R1 = logits_RV.gather(1, target_R1).float()
     in_place = logits_RV.dtype == torch.float32
     prob_RV = torch.softmax(logits_RV, dim=-1, dtype=torch.float32, out=logits_RV if in_place else None)
     # The largest probability is one over the sum of the exponentials.
     return top_R1 - at_target_R1 - prob_RV.amax(dim=-1, keepdim=True).log(), prob_RV
+
+
+def _add_gradients(
+    grad_RV: Tensor, x_RD: Tensor, w_VD: Tensor, count: Tensor, grad_x_RD: Tensor, grad_w_VD: Tensor, first: bool
+) -> None:
+    """Writes one chunk's gradient of the hidden states and adds its gradient of the weights.
+
+    Args:
+        grad_RV: Gradient of the summed loss by the chunk's logits.
+        x_RD: The chunk's hidden states.
+        w_VD: Weights in the type of `x_RD`.
+        count: Unmasked tokens, the divisor of the mean. It goes into the small factors, not into the large results.
+        grad_x_RD: Written.
+        grad_w_VD: float32, added to; written if this is the `first` chunk.
+        first: See `grad_w_VD`.
+    """
+    if uses_onednn(grad_RV, w_VD, x_RD):
+        torch.div(onednn_product(grad_RV, w_VD.t()), count, out=grad_x_RD)
+        grad_chunk_VD = onednn_product(grad_RV.t(), (x_RD / count).t())
+    elif x_RD.dtype == torch.float32:
+        torch.div(grad_RV.mm(w_VD), count, out=grad_x_RD)
+        torch.addmm(grad_w_VD, grad_RV.T, x_RD / count, beta=int(not first), out=grad_w_VD)
+        return
+    else:
+        grad_x_RD.copy_(grad_RV.mm(w_VD) / count)
+        grad_chunk_VD = grad_RV.T.mm(x_RD).float() / count
+    if first:
+        grad_w_VD.copy_(grad_chunk_VD)
+    else:
+        grad_w_VD += grad_chunk_VD

@@ -1,4 +1,4 @@
-"""A layer's mixture of experts: the router, the way through the experts and back, and the losses that steer it.
+"""A layer's mixture of experts: the router, the path through the experts, and the load-balancing loss.
 
 L = layers, N = tokens, D = width, E = experts, K = experts a token, P = experts on this node.
 """
@@ -12,30 +12,30 @@ from torch import Tensor, nn
 
 from trfmoe_core.config.model import ModelConfig
 from trfmoe_core.model.dispatch import Dispatch, from_experts, plan_dispatch, to_experts
-from trfmoe_core.model.experts import Experts
-from trfmoe_core.model.local import LocalExperts, whole_layer
+from trfmoe_core.model.experts.base import Experts
+from trfmoe_core.model.local_experts import LocalExperts, whole_layer
 
 
 class Routing(NamedTuple):
     """What the router of one layer decided."""
 
     choice_NK: Tensor
-    """Chosen experts, the most probable first: local numbers, and P for one that is not here."""
+    """Local numbers of the chosen experts, the most probable first; P for one that is not on this node."""
     weight_NK: Tensor
-    """float32 weights of the chosen experts, summing to 1 a token."""
+    """float32 weights of the chosen experts; a token's weights sum to 1."""
     prob: Tensor
-    """float32 mean probability over the tokens of each expert that could be chosen, with gradient."""
+    """float32 mean probability, over the tokens, of each expert that can be chosen; with gradient."""
     z_loss: Tensor
-    """Mean square of the log of the softmax's denominator, float32 with gradient; 0 where it is not asked for."""
+    """Mean square of the log of the softmax's denominator, float32 with gradient; 0 if its weight is 0."""
     absent_counts_E: Tensor | None
-    """Choices of each expert of the whole layer where some of them may not be here, else None."""
+    """Slots of each expert of the whole layer, if the router also picks experts that are not on this node."""
 
 
 class RoutingStats(NamedTuple):
-    """What routing did, for losses and reports: of one layer (E), or stacked over layers (L, E)."""
+    """Routing statistics for losses and reports, of one layer (E) or stacked over layers (L, E)."""
 
     counts: Tensor
-    """Slots that each expert of the whole layer was chosen for, int64."""
+    """Slots of each expert of the whole layer, int64."""
     prob: Tensor
     """float32 mean probability of each expert of the whole layer, with gradient; 0 for one that cannot be chosen."""
     z_loss: Tensor
@@ -73,7 +73,7 @@ class Router(nn.Module):
         return Routing(choice_NK, top_NK / top_NK.sum(dim=-1, keepdim=True), prob_NE.mean(dim=0), z_loss, counts_E)
 
     def whole_stats(self, routing: Routing, dispatch: Dispatch) -> RoutingStats:
-        """Returns what routing did in numbers of the whole layer."""
+        """Returns the statistics of a routing, by the experts' numbers in the whole layer."""
         if self.local.whole:
             return RoutingStats(dispatch.counts_E, routing.prob, routing.z_loss)
         counts_E, prob_E, present_P = routing.absent_counts_E, routing.prob, self.get_buffer("present_P")
@@ -86,7 +86,7 @@ class Router(nn.Module):
 
 
 def mix_experts(x_ND: Tensor, router: Router, experts: Experts) -> tuple[Tensor, RoutingStats]:
-    """Returns the mixture's output (N, D) and what routing did."""
+    """Returns the mixture's output (N, D) and the routing statistics."""
     routing = router(x_ND)
     local = router.local
     complete = local.restricted or len(local.present) == local.num_experts
@@ -105,12 +105,13 @@ def balance_loss(
     """Returns the load-balancing loss, a scalar with gradient through the probabilities (arXiv 2101.03961, eq. 4).
 
     Args:
-        counts_LE: slots of each expert.
-        prob_LE: mean router probability of each expert.
+        counts_LE: Slots of each expert.
+        prob_LE: Mean router probability of each expert.
+        top_k: Experts a token.
         kind: `per_layer`: E * sum_e f_e P_e with f_e the share of slots, averaged over layers; 1.0 is balance for
             every top-k. `pooled`: f and P are taken over all layers together and f counts slots a token, so balance
             is top_k: exactly transformers' `load_balancing_loss_func`.
-        choosable: of each layer, experts among which its router picks, when that is not all; the E of the formula.
+        choosable: For each layer, the number of experts that its router can pick: E in the formula. None: all.
     """
     num_layers, num_experts = counts_LE.shape
     share_LE = counts_LE.float() / counts_LE.sum(dim=1, keepdim=True)
@@ -118,6 +119,6 @@ def balance_loss(
     if kind == "pooled":
         factor = sum(factors) / num_layers
         return factor * top_k * (share_LE.mean(dim=0) * prob_LE.mean(dim=0)).sum()
-    alike = len(set(factors)) == 1
-    factor_L = factors[0] if alike else torch.tensor(factors, device=prob_LE.device)
+    same = len(set(factors)) == 1
+    factor_L = factors[0] if same else torch.tensor(factors, device=prob_LE.device)
     return (factor_L * (share_LE * prob_LE).sum(dim=1)).mean()

@@ -6,7 +6,7 @@ B = sequences, T = positions, N = B * T tokens, D = width, V = vocabulary, L = l
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as nnf
@@ -16,22 +16,24 @@ from torch.utils.checkpoint import checkpoint
 from trfmoe_core.blocks import EXPERT_STACK
 from trfmoe_core.config.model import ModelConfig
 from trfmoe_core.errors import ConfigError
-from trfmoe_core.model.attention import Projection, rotary_tables
-from trfmoe_core.model.cache import KeyValueCache, LayerCache
-from trfmoe_core.model.experts import FROZEN
-from trfmoe_core.model.local import LocalExperts, whole_layer
+from trfmoe_core.model.attention.base import ATTENTIONS, rotary_tables
+from trfmoe_core.model.experts.base import EXPERTS, FROZEN
+from trfmoe_core.model.kv_cache import KeyValueCache, LayerCache
+from trfmoe_core.model.layers import Projection, RMSNorm
+from trfmoe_core.model.local_experts import LocalExperts, whole_layer
 from trfmoe_core.model.loss import linear_cross_entropy
 from trfmoe_core.model.moe import Router, RoutingStats, balance_loss, mix_experts
-from trfmoe_core.model.norm import RMSNorm
-from trfmoe_core.model.parts import ATTENTIONS, EXPERTS
+from trfmoe_core.registry import Registry
+
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True)
 class ModelOutput:
-    """What one forward pass gives."""
+    """Result of one forward pass."""
 
     logits_BTV: Tensor | None
-    """Present if no targets were given: with targets, logits are never held as a whole."""
+    """None if targets were given: then the logits never exist as a whole."""
     cross_entropy: Tensor | None
     """Mean over unmasked targets in nats, float32; None without targets."""
     balance_loss: Tensor
@@ -45,9 +47,13 @@ class ModelOutput:
 
     @property
     def loss(self) -> Tensor:
-        """The training objective: cross-entropy plus the weighted balance loss and router z-loss."""
+        """The training objective: cross-entropy plus the weighted balance loss and router z-loss.
+
+        Raises:
+            ConfigError: If `forward` was called without targets.
+        """
         if self.cross_entropy is None:
-            raise ConfigError("the loss was asked for, but forward() was called without targets; pass targets_BT")
+            raise ConfigError("there is no loss, because forward() was called without targets; pass targets_BT")
         loss = self.cross_entropy + self.balance_weight * self.balance_loss
         return loss + self.z_loss_weight * self.z_loss if self.z_loss_weight else loss
 
@@ -58,10 +64,10 @@ class DecoderLayer(nn.Module):
     def __init__(self, config: ModelConfig, local: LocalExperts) -> None:
         super().__init__()
         self.attention_norm = RMSNorm(config.width, config.norm_eps)
-        self.attention = ATTENTIONS.get(config.attention)(config)
+        self.attention = _kind(ATTENTIONS, "model.attention", config.attention)(config)
         self.moe_norm = RMSNorm(config.width, config.norm_eps)
         self.router = Router(config, local)
-        self.experts = EXPERTS.get(config.expert)(config, local)
+        self.experts = _kind(EXPERTS, "model.expert", config.expert)(config, local)
 
     def forward(
         self,
@@ -69,10 +75,10 @@ class DecoderLayer(nn.Module):
         cos_TP: Tensor,
         sin_TP: Tensor,
         cache: LayerCache | None = None,
-        seen_B1TT: Tensor | None = None,
+        mask_B1TT: Tensor | None = None,
     ) -> tuple[Tensor, RoutingStats]:
-        """Returns the residual stream and what routing did."""
-        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), cos_TP, sin_TP, cache, seen_B1TT)
+        """Returns the residual stream and the routing statistics; the arguments are those of `Attention.forward`."""
+        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), cos_TP, sin_TP, cache, mask_B1TT)
         normed_ND = self.moe_norm(x_BTD).view(-1, x_BTD.shape[-1])
         mixed_ND, stats = mix_experts(normed_ND, self.router, self.experts)
         return x_BTD + mixed_ND.view_as(x_BTD), stats
@@ -81,13 +87,17 @@ class DecoderLayer(nn.Module):
 class MoETransformer(nn.Module):
     """Computes what transformers' Mixtral computes on the same weights. Weights are unset until initialised or loaded.
 
-    Under `torch.autocast` the residual stream and all products are in the autocast type; router probabilities, norm
+    Under `torch.autocast` the residual stream and all products have the autocast type; router probabilities, norm
     statistics, softmax and loss stay in float32.
 
     Args:
-        vocab_size: the tokenizer's, padded; the rows that the config asks for go before.
-        local: which experts of each layer are here and trained; None: all are.
-        bos_id: the token that begins a document; needed with `document_mask` where documents are not given.
+        config: The shape.
+        vocab_size: The tokenizer's, padded; used unless the config gives another.
+        local: Of each layer, which experts are on this node and which are trained; None: all are.
+        bos_id: The token that begins a document; needed for `document_mask` if `forward` gets no documents.
+
+    Raises:
+        ConfigError: If the config names a kind of expert or attention that does not exist.
     """
 
     def __init__(
@@ -111,16 +121,9 @@ class MoETransformer(nn.Module):
         self.register_buffer("cos_TP", cos_TP, persistent=False)
         self.register_buffer("sin_TP", sin_TP, persistent=False)
         self.gradient_checkpointing = False
-        """Whether training keeps only each layer's input and computes the rest again for the backward pass."""
+        """True: training keeps only each layer's input, and computes the rest again for the backward pass."""
         self.sum_counts: Callable[[Tensor], Tensor] | None = None
-        """Adds up the experts' slots over all devices that train on one batch together; called in training only."""
-        self._cross_entropy = linear_cross_entropy
-
-    def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compiles the model but for its loss, which is made of chunks and of products that torch's compiler lacks."""
-        # Here and not above the function: the decorator imports the compiler, a second of every process.
-        self._cross_entropy = torch.compiler.disable(linear_cross_entropy)  # type: ignore[no-untyped-call]
-        super().compile(*args, **kwargs)
+        """Sums slot counts over all devices that train on one batch together; called only in training."""
 
     def forward(
         self,
@@ -133,12 +136,13 @@ class MoETransformer(nn.Module):
 
         Args:
             tokens_BT: int64 token ids; T at most the context.
-            targets_BT: the token that follows each position.
+            targets_BT: The token that follows each position.
             mask_BT: True where a target counts; None counts all.
-            document_BT: the number of each token's document; None with `document_mask`: a bos begins a new one.
+            document_BT: The number of each token's document: tokens see only their own document. None: with
+                `document_mask` every bos begins a document, else there is one.
 
         Raises:
-            ConfigError: if the sequence is longer than the context, or nothing says where documents begin.
+            ConfigError: If the sequence is longer than the context, or nothing says where documents begin.
         """
         device = tokens_BT.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.embedding.weight.dtype
@@ -155,7 +159,7 @@ class MoETransformer(nn.Module):
             else:
                 mask_N = None if mask_BT is None else mask_BT.reshape(-1)
                 x_ND = x_BTD.view(-1, x_BTD.shape[-1])
-                cross_entropy = self._cross_entropy(x_ND, self.head.weight, targets_BT.reshape(-1), mask_N)
+                cross_entropy = linear_cross_entropy(x_ND, self.head.weight, targets_BT.reshape(-1), mask_N)
         weights = (self.config.balance_weight, self.config.z_loss_weight)
         return ModelOutput(logits_BTV, cross_entropy, balance, stats.z_loss.mean(), counts_LE, *weights)
 
@@ -166,11 +170,16 @@ class MoETransformer(nn.Module):
         cache: KeyValueCache | None = None,
         document_BT: Tensor | None = None,
     ) -> tuple[Tensor, RoutingStats]:
-        """Returns the normed last hidden states (B, T, D) and what routing did in every layer.
+        """Returns the normalised last hidden states (B, T, D) and the routing statistics of every layer.
 
         Args:
-            cache: Holds the positions before these tokens, and these afterwards; they are one document.
+            tokens_BT: int64 token ids.
+            dtype: Type of the residual stream.
+            cache: Holds the positions before these tokens, and these too afterwards; all are one document.
             document_BT: See `forward`.
+
+        Raises:
+            ConfigError: See `forward`.
         """
         begin = 0 if cache is None else cache.length
         end = begin + tokens_BT.shape[1]
@@ -181,21 +190,21 @@ class MoETransformer(nn.Module):
             )
         cos_TP, sin_TP = self.get_buffer("cos_TP")[begin:end], self.get_buffer("sin_TP")[begin:end]
         x_BTD = nnf.embedding(tokens_BT, self.embedding.weight).to(dtype)
-        seen_B1TT = self._seen(tokens_BT, document_BT) if cache is None else None
+        mask_B1TT = self._document_mask(tokens_BT, document_BT) if cache is None else None
         stats = []
         for number, layer in enumerate(self.layers):
-            given = (x_BTD, cos_TP, sin_TP, cache and cache.layers[number], seen_B1TT)
+            inputs = (x_BTD, cos_TP, sin_TP, cache and cache.layers[number], mask_B1TT)
             if self.gradient_checkpointing and self.training:
-                x_BTD, layer_stats = checkpoint(layer, *given, use_reentrant=False)
+                x_BTD, layer_stats = checkpoint(layer, *inputs, use_reentrant=False)
             else:
-                x_BTD, layer_stats = layer(*given)
+                x_BTD, layer_stats = layer(*inputs)
             stats.append(layer_stats)
         return self.norm(x_BTD), RoutingStats(*(torch.stack(parts) for parts in zip(*stats, strict=True)))
 
-    def _seen(self, tokens_BT: Tensor, document_BT: Tensor | None) -> Tensor | None:
-        """Returns which positions see which, where that is not simply all before them.
+    def _document_mask(self, tokens_BT: Tensor, document_BT: Tensor | None) -> Tensor | None:
+        """Returns (B, 1, T, T), True where a position sees another; None if each sees all up to itself.
 
-        Positions go on over borders: rotary positions are relative, so within a document that changes nothing.
+        A document's positions do not begin at 0; that changes nothing, because rotary positions are relative.
         """
         if document_BT is None:
             if not self.config.document_mask:
@@ -210,9 +219,9 @@ class MoETransformer(nn.Module):
         return same_BTT.tril().unsqueeze(1)
 
     def by_expert(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor | dict[int, Tensor]]:
-        """Returns tensors by parameter name (weights, gradients) with every stack taken apart by expert number.
+        """Returns weights or gradients by parameter name, every stack split into its experts by number.
 
-        Numbers are those of the whole model, whatever of it lies here: what `BlockLayout` reads and writes.
+        The numbers are those of the whole model, also if this node has only some experts: what `BlockLayout` expects.
         """
         found: dict[str, Tensor | dict[int, Tensor]] = {}
         for name, tensor in tensors.items():
@@ -228,13 +237,16 @@ class MoETransformer(nn.Module):
         return found
 
     def block_values(self) -> dict[str, Tensor | dict[int, Tensor]]:
-        """Returns everything of the whole model that lies here, trained or not, as `by_expert`; views, not copies."""
+        """Returns views of all weights on this node, trained or not, split as by `by_expert`."""
         frozen = {name: buffer for name, buffer in self.named_buffers() if name.rpartition(".")[2].startswith(FROZEN)}
         return self.by_expert({**dict(self.named_parameters()), **frozen})
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator) -> None:
-        """Draws all weights: normal with `init_std`, what feeds the residual stream scaled by 1/sqrt(2 layers)."""
+        """Draws all matrices from a normal distribution and sets all norm weights to 1.
+
+        The standard deviation is `init_std`, divided by sqrt(2 layers) for matrices that feed the residual stream.
+        """
         for name, parameter in self.named_parameters():
             if parameter.ndim < 2:
                 parameter.fill_(1.0)
@@ -245,13 +257,23 @@ class MoETransformer(nn.Module):
 
 
 def parameter_shapes(config: ModelConfig, vocab_size: int) -> dict[str, Tensor]:
-    """Returns the parameters of a whole model on the meta device: names and shapes, no memory."""
+    """Returns the parameters of a whole model on the meta device: they have names and shapes and take no memory."""
     with torch.device("meta"):
         return dict(MoETransformer(config, vocab_size).named_parameters())
 
 
 def build_model(config: ModelConfig, vocab_size: int, seed: int, bos_id: int | None = None) -> MoETransformer:
-    """Returns a float32 model on the CPU whose weights follow from the seed alone; torch's own RNG is untouched."""
+    """Returns a float32 model on the CPU whose weights depend on the seed alone, not on torch's own random numbers."""
     model = MoETransformer(config, vocab_size, bos_id=bos_id)
     model.init_weights(torch.Generator().manual_seed(seed))
     return model
+
+
+def _kind(kinds: Registry[type[Kind]], key: str, name: str) -> type[Kind]:
+    """Returns the registered class that the setting `key` names."""
+    if name not in kinds:
+        raise ConfigError(
+            f"{key}: {name!r} is not known; choose one of {', '.join(kinds)}, or register another beside them in "
+            "trfmoe_core/model"
+        )
+    return kinds[name]

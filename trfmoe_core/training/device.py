@@ -1,4 +1,4 @@
-"""Which devices and which number type a node trains with, and how its process is set up."""
+"""The devices and the number type that a node trains with, and the settings of its process."""
 
 import os
 from typing import Literal
@@ -7,13 +7,14 @@ import torch
 
 from trfmoe_core.config.training import TrainingConfig
 from trfmoe_core.errors import ConfigError
+from trfmoe_core.heap import keep_freed_memory
 
 
 def resolve_device(setting: str) -> torch.device:
     """Returns the device for `auto`, `cpu`, `cuda` or `cuda:N`; `auto` is the first CUDA device, else the CPU.
 
     Raises:
-        ConfigError: if a CUDA device is named that this machine does not have.
+        ConfigError: If the setting names a CUDA device that this machine does not have.
     """
     num_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if setting == "auto":
@@ -28,9 +29,9 @@ def resolve_device(setting: str) -> torch.device:
 
 
 def resolve_precision(setting: Literal["auto", "float32", "bfloat16"], device: torch.device) -> torch.dtype:
-    """Returns the type of products and activations: `auto` is bfloat16 on CUDA where it is native, else float32.
+    """Returns the type of products and activations; `auto` is bfloat16 on CUDA devices that compute in it.
 
-    Weights, gradients and optimizer state are float32 in any case.
+    Weights, gradients and optimizer state are always float32.
     """
     if setting == "auto":
         native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
@@ -39,10 +40,10 @@ def resolve_precision(setting: Literal["auto", "float32", "bfloat16"], device: t
 
 
 def count_devices(device: torch.device, devices: int | Literal["all"]) -> int:
-    """Returns how many devices of a type train together; on the CPU every process counts as one.
+    """Returns how many devices of a type train together; on the CPU every process counts as one device.
 
     Raises:
-        ConfigError: if this machine has fewer.
+        ConfigError: If this machine has fewer.
     """
     present = torch.cuda.device_count() if device.type == "cuda" else None
     if devices == "all":
@@ -53,15 +54,16 @@ def count_devices(device: torch.device, devices: int | Literal["all"]) -> int:
 
 
 def prepare_process(config: TrainingConfig, threads: int | None = None) -> None:
-    """Sets the CPU threads of torch's operators in this process, and whether its kernels must be deterministic.
+    """Prepares this process for training: CPU threads, deterministic kernels, and the C library's use of memory.
 
-    On the CPU results depend on the number of threads in the last bits, unless the kernels are deterministic. Intel's
-    library, which multiplies matrices there, reads its variable at the first product: prepare the process before.
+    Call it before the first matrix product: Intel's MKL reads its environment variable then. On the CPU the last bits
+    of a result depend on the number of threads unless the kernels are deterministic.
     """
+    keep_freed_memory()
     torch.set_num_threads(threads or config.threads)
     if config.compile:
         torch.use_deterministic_algorithms(config.deterministic)
-    else:  # The same without torch's compiler, whose import takes a second of every round.
+    else:  # Does the same without importing torch's compiler, which takes a second in every round.
         torch.set_deterministic_debug_mode("error" if config.deterministic else "default")
     if config.deterministic:
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

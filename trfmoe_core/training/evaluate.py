@@ -1,4 +1,4 @@
-"""Held-out loss, comparable over tokenizers as bits per byte."""
+"""Held-out loss, also in bits per byte, which can be compared between tokenizers."""
 
 import math
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from trfmoe_core.model.transformer import MoETransformer
-from trfmoe_core.training.memory import out_of_memory_explained
+from trfmoe_core.training.out_of_memory import out_of_memory_explained
 from trfmoe_core.training.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EvalMetrics:
-    """What a model scores on held-out text. Not finite if the model is broken: the caller decides what that means."""
+    """Scores of a model on held-out text. They are not finite if the model is broken; the caller decides what to do."""
 
     loss: float
     """Nats a token."""
@@ -34,12 +34,18 @@ def evaluate(
     precision: torch.dtype,
     ranks: Ranks = ALONE,
 ) -> EvalMetrics:
-    """Returns the mean loss over the set's unmasked targets; the same for every batch size but for rounding.
+    """Returns the mean loss over the set's unmasked targets. The batch size changes it only by rounding.
 
     Args:
-        batch_size: windows a forward pass.
+        model: The model; it is moved to the device and set to evaluation.
+        evaluation_set: Windows of held-out text.
+        batch_size: Windows in one forward pass.
+        device: Where to compute.
         precision: bfloat16 computes under autocast; float32 does not.
-        ranks: processes that share the windows; all of them must call, and get the same.
+        ranks: The processes that share the windows. All of them must call, and all get the same result.
+
+    Raises:
+        RunError: If memory runs out.
     """
     with out_of_memory_explained(device, f"evaluating {batch_size} windows of held-out text at once"):
         model.to(device).eval()

@@ -1,4 +1,4 @@
-"""Ctrl-C between two steps instead of in the middle of one."""
+"""Lets Ctrl-C stop a run between two steps instead of in the middle of one."""
 
 import signal
 import threading
@@ -7,9 +7,9 @@ from typing import Any, Self
 
 
 class Interrupt:
-    """Context manager and question: while it holds, the first Ctrl-C only makes it true, and a second one raises.
+    """Context manager that records the first Ctrl-C; a second one raises `KeyboardInterrupt`.
 
-    Outside the main thread, where Python takes no signals, it stays false.
+    Call it to ask whether Ctrl-C was pressed. Outside the main thread Python handles no signals: there it is never.
     """
 
     def __init__(self) -> None:
@@ -17,7 +17,7 @@ class Interrupt:
         self._before: Any = None
 
     def __call__(self) -> bool:
-        """Whether Ctrl-C was pressed."""
+        """Returns whether Ctrl-C was pressed."""
         return self._asked
 
     def __enter__(self) -> Self:

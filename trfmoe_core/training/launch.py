@@ -1,6 +1,6 @@
-"""Starts one process a device by torch's elastic launcher, and ends with a clear error when one of them dies.
+"""Starts one process (rank) for each device by torch's elastic launcher; if one fails, stops all with a clear error.
 
-`launch` runs in the parent, `run_rank` in each child. A child never outlives its parent, however that ends.
+`launch` runs in the parent, `run_rank` in each child. A child always ends when its parent does.
 """
 
 import ctypes
@@ -28,27 +28,27 @@ from trfmoe_core.training.ranks import Ranks, joined
 
 ROOT = Path(__file__).resolve().parents[2]
 SAVE_GRACE_S = 600
-"""How long ranks that were interrupted may take to end their step and save."""
+"""Seconds that interrupted ranks have to finish their step and save."""
 
 _PR_SET_PDEATHSIG = 1
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-# What the other ranks raise when one is gone: never the cause.
-_AFTERMATH = ("closed by peer", "Connection reset", "DistBackendError", "gloo", "NCCL", "DistNetworkError")
+# Marks of the errors that ranks raise because another rank has died.
+_CONSEQUENCES = ("closed by peer", "Connection reset", "DistBackendError", "gloo", "NCCL", "DistNetworkError")
 
 
 def launch(module: str, arguments: Sequence[str], device: torch.device, size: int, scratch: Path) -> None:
-    """Runs `python -m module` once a rank and returns when all have ended well.
+    """Runs `python -m module` for every rank, and returns when all have succeeded.
 
     Args:
-        module: calls `run_rank` when it is run.
-        arguments: what its work is given.
-        device: rank 0's; rank i has the i-th device of that type.
-        size: number of ranks.
-        scratch: a folder for their output, removed before and after.
+        module: Calls `run_rank` when it is run.
+        arguments: Passed to the work of every rank.
+        device: Only its type counts: rank i gets the i-th device of that type.
+        size: Number of ranks.
+        scratch: Folder for the ranks' output, deleted before and after.
 
     Raises:
-        RunError: if a rank raised or died; the others are stopped then.
-        KeyboardInterrupt: if this process was interrupted; so were the ranks, and they have ended.
+        RunError: If a rank raised or died; the others are stopped.
+        KeyboardInterrupt: If this process was interrupted; the ranks were too, and have ended.
     """
     with _emptied(scratch), _environment(), _signals_restored():
         config = LaunchConfig(
@@ -92,19 +92,19 @@ def run_rank(work: Callable[[Ranks, torch.device, list[str]], None]) -> None:
             traceback.print_exc()
         sys.stdout.flush()
         sys.stderr.flush()
-        # Not by the interpreter's own end: it now and then aborts because threads of the process group still run.
+        # The interpreter's own exit sometimes aborts, because threads of the process group still run.
         os._exit(code)
 
 
 def _cause(failures: Mapping[int, ProcessFailure], size: int) -> str:
-    """Returns what went wrong first, as far as it can be told from what the ranks left behind."""
+    """Returns a sentence about the failure that most probably came first."""
 
     def order(item: tuple[int, ProcessFailure]) -> tuple[int, int]:
         rank, failure = item
         if failure.exitcode < 0:
-            # The launcher itself ends the others by SIGTERM.
+            # The launcher ends the other ranks by SIGTERM.
             return (3 if failure.exitcode == -signal.SIGTERM else 0), rank
-        return (2 if any(mark in _text(failure) for mark in _AFTERMATH) else 1), rank
+        return (2 if any(mark in _text(failure) for mark in _CONSEQUENCES) else 1), rank
 
     rank, failure = min(failures.items(), key=order)
     who = f"rank {rank} of the {size} that trained together"
@@ -131,7 +131,7 @@ def _emptied(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _environment() -> Iterator[None]:
-    """Lets children import this code from wherever it lies, and the launcher wait until they have saved."""
+    """Sets variables so that children can import this code and the launcher waits until they have saved."""
     before = dict(os.environ)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [before.get("PYTHONPATH")])])
     os.environ["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(SAVE_GRACE_S)
@@ -148,7 +148,7 @@ def _environment() -> Iterator[None]:
 
 @contextmanager
 def _signals_restored() -> Iterator[None]:
-    """The launcher takes over some signals and does not give them back."""
+    """Restores the signal handlers that the launcher replaces."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -161,7 +161,7 @@ def _signals_restored() -> Iterator[None]:
 
 
 def _die_with(parent: int) -> None:
-    """Lets the system kill this process when its parent ends, however that ends."""
+    """Makes the system kill this process when its parent ends, even if that is killed."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     else:

@@ -19,12 +19,16 @@ _META_KEY = "trfmoe"
 
 @private_files()
 def save_state(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any], *, durable: bool = True) -> None:
-    """Writes the file so that a reader sees either the old one or the new one, whole, at any instant.
+    """Replaces the file in one step: a reader sees either the whole old file or the whole new one.
 
-    With `durable` False that holds as long as the system itself does not fail; it saves the wait for the disk.
+    Args:
+        path: The file; its folder is created.
+        tensors: By name.
+        meta: A JSON object.
+        durable: True: the file also survives a crash of the system, for which this waits for the disk.
 
     Raises:
-        RunFolderError: if the folder cannot be written.
+        RunFolderError: If the folder cannot be written.
     """
     partial = path.with_name(f"{path.name}.partial")
     try:
@@ -46,11 +50,11 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Returns the tensors (on the CPU) and the JSON object of a file written by `save_state`.
 
     Raises:
-        RunFolderError: if the file is missing, damaged or of another kind.
+        RunFolderError: If the file is missing, damaged or of another kind.
     """
     try:
         with safe_open(path, framework="pt") as file:
             meta = json.loads((file.metadata() or {})[_META_KEY])
             return {name: file.get_tensor(name) for name in file.keys()}, meta  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise RunFolderError(f"cannot read state from {path}: {error!r}; delete it to begin anew") from error
+        raise RunFolderError(f"cannot read state from {path}: {error!r}; delete it to start without it") from error

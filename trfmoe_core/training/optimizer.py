@@ -1,7 +1,7 @@
-"""AdamW over the blocks of a model: every expert has moments and a count of updates of its own.
+"""AdamW over the blocks of a model: every expert has its own moments and its own count of updates.
 
-An expert that no token reached in a step rests: neither weight decay nor old momentum moves it, and its count of
-updates, which corrects the bias of the moments, stands still.
+A step skips the experts that received no token: neither weight decay nor old momentum changes them, and their count of
+updates, which corrects the bias of the moments, stays.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -21,7 +21,7 @@ _EPS = 1e-8
 
 @dataclass
 class _Unit:
-    """One tensor of one block, in the model's memory, with its moments and its number of updates once it has some."""
+    """One tensor of one block: a view of the model's weights, with its moments and count after the first update."""
 
     slot: Slot
     values: Tensor
@@ -33,7 +33,7 @@ class _Unit:
         return self.slot.tensor if self.slot.expert is None else f"{self.slot.tensor}.{self.slot.expert}"
 
     def begin(self) -> dict[str, Tensor]:
-        """Returns the moments, zero before the first update."""
+        """Returns the moments and the count of updates; before the first update, zeros."""
         if self.moments is None:
             self.moments = {name: torch.zeros_like(self.values) for name in _MOMENTS}
             self.moments["step"] = torch.zeros((), device=self.values.device)
@@ -44,10 +44,10 @@ class BlockAdamW:
     """AdamW (arXiv 1711.05101) with decoupled weight decay on matrices only.
 
     Args:
-        parameters: The model's, by name, where they will stay; those without gradient are left alone.
-        config: Rates and decay.
-        by_expert: Takes stacks apart by the numbers that experts have in the whole model, `MoETransformer.by_expert`;
-            by default a stack holds all of them.
+        parameters: The model's, by name. Their memory must not move; those without gradient are never changed.
+        config: Betas and weight decay.
+        by_expert: Splits stacks by the experts' numbers in the whole model, see `MoETransformer.by_expert`. By default
+            a stack holds all experts.
     """
 
     def __init__(
@@ -67,16 +67,16 @@ class BlockAdamW:
 
     @torch.no_grad()
     def step(self, learning_rate: float, idle: Collection[str] = ()) -> None:
-        """Updates every block but the idle ones from the parameters' gradients, and drops the gradients."""
+        """Updates all blocks except `idle` ones from the parameters' gradients, and deletes the gradients."""
         grads = self._by_expert({name: p.grad for name, p in self._parameters.items() if p.grad is not None})
-        moving: dict[float, list[_Unit]] = {}
+        by_decay: dict[float, list[_Unit]] = {}
         for block, units in self._units.items():
             for unit in units:
                 if unit.slot.tensor in grads and block not in idle:
-                    moving.setdefault(unit.weight_decay, []).append(unit)
-        for weight_decay, units in moving.items():
+                    by_decay.setdefault(unit.weight_decay, []).append(unit)
+        for weight_decay, units in by_decay.items():
             moments = [unit.begin() for unit in units]
-            # The function behind torch's AdamW; the class imports torch's compiler, a second for a node every round.
+            # The function behind torch's AdamW: the class imports torch's compiler, which takes a second every round.
             adamw(
                 [unit.values for unit in units],
                 [slot_view(grads, unit.slot) for unit in units],
@@ -97,10 +97,10 @@ class BlockAdamW:
             parameter.grad = None
 
     def state(self) -> dict[str, Tensor]:
-        """Returns the moments and the number of updates of every block that was updated yet.
+        """Returns the moments and the number of updates of every block that has been updated.
 
-        Keys: `updates.<block>` (int64 scalar), `exp_avg.<tensor>` and `exp_avg_sq.<tensor>`, for a tensor of stacked
-        experts followed by `.<expert>`. The tensors are the live ones: write or copy them before training goes on.
+        Keys: `updates.<block>` (int64 scalar), `exp_avg.<tensor>` and `exp_avg_sq.<tensor>`; for stacked experts
+        followed by `.<expert>`. The moments are not copies: write or copy them before the next step.
         """
         state: dict[str, Tensor] = {}
         for block, units in self._units.items():
@@ -113,10 +113,10 @@ class BlockAdamW:
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Continues from what `state` returned, possibly on another device.
 
-        A block without state begins with fresh moments; state of blocks that the model does not have is dropped.
+        A block without state starts with zero moments. State of blocks that the model does not have is ignored.
 
         Raises:
-            RunError: if the state belongs to another model.
+            RunError: If the state belongs to another model.
         """
         for block, units in self._units.items():
             updates = state.get(f"updates.{block}")
@@ -131,8 +131,8 @@ class BlockAdamW:
                         found = "missing" if value is None else f"of shape {tuple(value.shape)}"
                         raise RunError(
                             f"optimizer state {moment}.{unit.key} is {found}, the model needs "
-                            f"{tuple(unit.values.shape)}; the state belongs to another model: delete it to begin "
-                            "with fresh moments"
+                            f"{tuple(unit.values.shape)}; the state belongs to another model: delete it to start "
+                            "with zero moments"
                         )
                     entry[moment] = value.to(unit.values.device, torch.float32, copy=True)
                 entry["step"] = torch.tensor(float(updates), device=unit.values.device)

@@ -1,4 +1,4 @@
-"""The processes that train one model together on one node, one a device."""
+"""The processes (ranks) that train one model together on one node, one for each device."""
 
 import os
 import sys
@@ -13,18 +13,18 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Ranks:
-    """Which of how many processes this is. Alone, nothing is exchanged."""
+    """This process's number among the ranks. A single rank communicates with nobody."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes what all of them made."""
+        """Whether this process is the one that writes the common results."""
         return self.rank == 0
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """Returns the tensor after adding, in place, those of all ranks."""
+        """Sums the tensor over all ranks, in place, and returns it."""
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
@@ -38,7 +38,7 @@ class Ranks:
         return int(found)
 
     def wait(self) -> None:
-        """Returns when all ranks have come here."""
+        """Returns when all ranks have called it."""
         self.largest(0)
 
 
@@ -47,11 +47,11 @@ ALONE = Ranks()
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[Ranks]:
-    """Joins the process group that torch's launcher describes in the environment, for as long as the block lasts.
+    """Joins the process group of torch's launcher for the duration of the block.
 
-    Tensors on the CPU travel by gloo, those on CUDA devices by NCCL.
+    Tensors on the CPU are exchanged by gloo, those on CUDA devices by NCCL.
     """
-    # All ranks are on this machine, and a machine need not be able to resolve its own name.
+    # All ranks are on this machine, and some machines cannot resolve their own name.
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
     if device.type == "cuda":
         torch.cuda.set_device(device)

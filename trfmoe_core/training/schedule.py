@@ -8,9 +8,9 @@ from trfmoe_core.config.training import TrainingConfig
 def learning_rate(step: int, total_steps: int, config: TrainingConfig) -> float:
     """Returns the learning rate of step `step` (0 is the first).
 
-    It rises linearly over `warmup_steps` (at most half of the run), then falls from `learning_rate` to
-    `min_learning_rate` at the last step by a cosine (arXiv 1608.03983) or a line, or stays; after that it stays at
-    the end value.
+    It rises linearly over `warmup_steps` (at most half of the run). Then, by `schedule`, it falls to
+    `min_learning_rate` at the last step, by a cosine (arXiv 1608.03983) or a line, or stays constant. After the last
+    step it keeps the last value.
     """
     warmup = min(config.warmup_steps, total_steps // 2)
     if step < warmup:

@@ -21,8 +21,8 @@ from trfmoe_core.model.transformer import MoETransformer
 from trfmoe_core.seeds import seed_for
 from trfmoe_core.training.compile import compile_errors_explained, compile_layers
 from trfmoe_core.training.device import resolve_precision
-from trfmoe_core.training.memory import out_of_memory_explained, peak_memory_bytes
 from trfmoe_core.training.optimizer import BlockAdamW
+from trfmoe_core.training.out_of_memory import out_of_memory_explained, peak_memory_bytes
 from trfmoe_core.training.ranks import ALONE, Ranks
 from trfmoe_core.training.schedule import learning_rate
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainMetrics:
-    """Means over the steps of one call of `Trainer.train`, over all devices."""
+    """Results of one call of `Trainer.train`: means over its steps and all devices, if not said otherwise."""
 
     loss: float
     """Cross-entropy in nats a token."""
@@ -44,28 +44,31 @@ class TrainMetrics:
     tokens: int
     seconds: float
     data_wait_share: float
-    """Share of the seconds that were spent waiting for batches."""
+    """Share of the seconds spent waiting for batches."""
     peak_memory_bytes: int
-    """Of the process so far on the CPU, of torch's allocations so far on a CUDA device; the first rank's."""
+    """The first rank's, since its process started: of the whole process on the CPU, of torch on a CUDA device."""
     expert_share: list[list[float]]
-    """[L][E], share of a layer's slots that each expert received; each row sums to 1."""
+    """[L][E], each expert's share of its layer's slots; a row sums to 1."""
 
 
 class Trainer:
-    """AdamW with decoupled decay on matrices, warm-up and decay of the learning rate, clipping and accumulation.
+    """Trains with AdamW, a learning-rate schedule, gradient clipping and accumulation.
 
-    The model is moved to the device. `step` counts optimizer steps over the whole run and alone decides the learning
-    rate and torch's random numbers; a caller that continues without stored state may set it. Training with state saved
-    and loaded in between gives the same bits as training without.
+    `step` counts the optimizer steps of the whole run. It alone decides the learning rate and torch's random numbers; a
+    caller that continues without stored state may set it. Saving the state and loading it again changes no bit of the
+    result.
 
-    Several ranks train one model on batches that each takes its own rows of, with torch's DistributedDataParallel
-    (arXiv 2006.15704). The result is that of one device with the whole batch but for the order of sums: the balance
-    loss is the whole batch's, because the ranks count tokens together.
+    Several ranks train one model with torch's DistributedDataParallel (arXiv 2006.15704), each on its own rows of every
+    batch. The result differs from that of one device with the whole batch only by the order of sums; also the balance
+    loss is the whole batch's, because the ranks add up their slot counts.
 
     Args:
-        total_steps: optimizer steps of the whole run, which the schedule spans.
-        seed: of the random numbers of model parts that draw some.
-        ranks: the processes that train together.
+        model: The model; it is moved to the device.
+        config: Rates, sizes and precision.
+        total_steps: Optimizer steps of the whole run, over which the schedule extends.
+        device: Where to train.
+        seed: Of the random numbers that parts of the model draw.
+        ranks: The processes that train together.
     """
 
     def __init__(
@@ -84,7 +87,7 @@ class Trainer:
             self.model = model.to(device)
         self.model.gradient_checkpointing = config.gradient_checkpointing
         if config.compile:
-            compile_layers(self.model)
+            compile_layers(self.model, device, self.precision)
         self._forward: nn.Module = self.model
         if ranks.size > 1:
             self.model.sum_counts = ranks.sum
@@ -101,16 +104,17 @@ class Trainer:
             self._settle_buckets()
 
     def train(self, stream: "BatchStream", steps: int, should_stop: Callable[[], bool] = lambda: False) -> TrainMetrics:
-        """Makes `steps` optimizer steps on the stream's next batches and returns their means.
+        """Makes `steps` optimizer steps on the stream's next batches.
 
         Args:
-            stream: of the batches of all ranks together.
-            steps: optimizer steps.
-            should_stop: asked between two steps whether to end early; `step` tells how far it came. One rank is enough.
+            stream: Batches of all ranks together.
+            steps: Optimizer steps.
+            should_stop: Called between two steps; training ends early if it returns True on any rank. `step` then says
+                how far it came.
 
         Raises:
-            RunError: if a loss or gradient is not finite, the weights are then of no use; if memory ran out; or if
-                the layers cannot be compiled.
+            RunError: If a loss or gradient is not finite (the weights are useless then), memory runs out, or the layers
+                cannot be compiled.
         """
         doing = f"training step {self.step + 1} on {self._size()}"
         with out_of_memory_explained(self.device, doing), compile_errors_explained():
@@ -121,10 +125,10 @@ class Trainer:
         return {"step": torch.tensor(self.step), **self._optimizer.state()}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Continues from what `state` returned, possibly on another device or other numbers of ranks.
+        """Continues from what `state` returned, possibly on another device or with another number of ranks.
 
         Raises:
-            RunError: if the state belongs to another model.
+            RunError: If the state belongs to another model.
         """
         self._optimizer.load_state(state)
         self.step = int(state["step"]) if "step" in state else 0
@@ -152,7 +156,7 @@ class Trainer:
             self.step += 1
         sums_3 = self.ranks.sum(sums_3) / self.ranks.size
         loss, balance, norm_mean = (sums_3 / max(1, self.step - first)).tolist()
-        # On CUDA a check a step would make the host wait for the device: one at the end sees any earlier fault.
+        # On CUDA checking every step would make the host wait for the device; the means show any earlier fault.
         self._check_finite(sums_3[:2], sums_3[2])
         share_LE = counts_LE / counts_LE.sum(dim=1, keepdim=True).clamp(min=1)
         seconds = time.perf_counter() - started
@@ -169,10 +173,10 @@ class Trainer:
         )
 
     def _settle_buckets(self) -> None:
-        """Makes DDP arrange its buckets now, by a backward pass whose gradients are dropped.
+        """Makes DDP arrange its buckets now, by a backward pass whose gradients are deleted.
 
-        It does so after its first step, and where a gradient lies in a bucket decides in which order the ranks' parts
-        are summed: without this, the first step after a resume would differ in its last bits.
+        By itself DDP does so after the first step. The place of a gradient in a bucket decides the order in which the
+        ranks' parts are summed, so the first step after a resume would differ in its last bits.
         """
         tokens_BT = torch.zeros(self.config.batch_size, self.model.config.context, dtype=torch.long, device=self.device)
         self._forward(tokens_BT, tokens_BT).loss.backward()
@@ -180,10 +184,11 @@ class Trainer:
             parameter.grad = None
 
     def _gradients(self, stream: "BatchStream") -> tuple[Tensor, Tensor, int]:
-        """Leaves in `.grad` the mean over micro-batches and ranks.
+        """Computes the gradients, the mean over micro-batches and ranks, in the parameters' `.grad`.
 
-        Returns this rank's (cross-entropy, balance loss), and over all ranks the tokens and, on the CPU, the slots of
-        each expert.
+        Returns:
+            This rank's (cross-entropy, balance loss); the slots of each expert over all ranks, on the CPU; the tokens
+            over all ranks.
         """
         parts = self.config.accumulation
         losses_2 = torch.zeros(2, dtype=torch.float32, device=self.device)
@@ -197,7 +202,7 @@ class Trainer:
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16):
                     output = self._forward(batch[:, :-1], batch[:, 1:], mask)
                 counts_LE += output.expert_counts_LE
-                # Copied while the device is busy with the backward pass, so that nothing waits for the counts.
+                # Copied while the device computes the backward pass, so that nothing waits for the counts.
                 counted_LE, copied = _to_host(counts_LE)
                 loss = output.loss if weight == 1.0 else output.loss + (weight - 1.0) * output.cross_entropy
                 (loss / parts).backward()
@@ -208,9 +213,10 @@ class Trainer:
         return losses_2, counted_LE, tokens
 
     def _batch(self, stream: "BatchStream") -> tuple[Tensor, Tensor | None, float]:
-        """Returns this rank's rows of the next batch, which targets count where some are padding, and its weight.
+        """Returns this rank's rows of the next batch, the mask of its targets (None: all count), and its weight.
 
-        A rank's loss is the mean over its own targets: weighted by its share of them, the ranks' mean is the batch's.
+        A rank's loss is the mean over its own targets. The weight is its share of the batch's targets times the number
+        of ranks, so that the mean of the weighted losses is the loss of the whole batch.
         """
         started = time.perf_counter()
         whole = torch.from_numpy(stream.next())
@@ -232,7 +238,7 @@ class Trainer:
         return {expert_block(layer, expert) for layer, expert in (counts_LE == 0).nonzero().tolist()}
 
     def _clip(self) -> Tensor:
-        """Returns the global gradient norm and scales the gradients so that it is at most `clip_norm`."""
+        """Returns the global gradient norm, and scales the gradients down if it is above `clip_norm`."""
         grads = [p.grad for p in self._parameters.values() if p.grad is not None]
         norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
         if self.device.type != "cpu" or norm > self.config.clip_norm:
@@ -252,7 +258,7 @@ class Trainer:
 
 
 def _to_host(tensor: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
-    """Returns a copy on the CPU and, from CUDA, the event after which it is there."""
+    """Returns a copy on the CPU and, for a CUDA tensor, the event that marks the end of the copying."""
     if tensor.device.type != "cuda":
         return tensor, None
     copy, copied = tensor.to("cpu", non_blocking=True), torch.cuda.Event()  # type: ignore[no-untyped-call]

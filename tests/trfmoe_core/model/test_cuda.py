@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from trfmoe_core.config import ModelConfig
-from trfmoe_core.model.dispatch import Backend
+from trfmoe_core.model.grouped import Backend
 from trfmoe_core.model.transformer import build_model
 
 pytestmark = [

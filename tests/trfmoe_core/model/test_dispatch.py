@@ -1,12 +1,16 @@
 """Dispatch is a permutation, and every way of multiplying gives the naive result."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from trfmoe_core.model.dispatch import Backend, from_experts, grouped_multiply, plan_dispatch, to_experts
+from trfmoe_core.model import grouped, products
+from trfmoe_core.model.dispatch import from_experts, plan_dispatch, to_experts
+from trfmoe_core.model.grouped import Backend, grouped_multiply
 
 
 def draw_choices(tokens: int, experts: int, top_k: int, seed: int) -> Tensor:
@@ -60,8 +64,22 @@ def test_grouped_multiplication_equals_the_naive_one(backend: Backend, dtype: to
     assert torch.equal(results[2][5:], torch.zeros(2, 24, 16))
 
 
-def test_frozen_weights_cost_no_gradient() -> None:
+def test_frozen_experts_multiply_like_the_others_and_cost_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     dispatch = plan_dispatch(draw_choices(9, 3, 2, 2), 3)
     x, w = torch.randn(18, 8, requires_grad=True), torch.randn(3, 8, 8)
-    grouped_multiply(x, w, dispatch).sum().backward()
-    assert x.grad is not None and w.grad is None
+    trained, frozen = w[:1].clone().requires_grad_(), w[1:]
+    gradients: list[Tensor] = []
+
+    def recorded(*given: Any) -> None:
+        products.sum_outer_products(*given)
+        gradients.append(given[-1])
+
+    monkeypatch.setattr(grouped, "sum_outer_products", recorded)
+
+    def run(backend: Backend) -> tuple[Tensor, ...]:
+        out = grouped_multiply(x, trained, dispatch, backend, frozen)
+        return (out, *torch.autograd.grad(out.square().sum(), (x, trained)))
+
+    for got, expected in zip(run("loop"), run("naive"), strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+    assert len(gradients) == 1

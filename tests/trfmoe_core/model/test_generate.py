@@ -8,9 +8,9 @@ from transformers import MixtralConfig, MixtralForCausalLM
 
 from trfmoe_core.config import ModelConfig
 from trfmoe_core.errors import ConfigError, RunError
-from trfmoe_core.model.cache import KeyValueCache
 from trfmoe_core.model.generate import generate as stream
-from trfmoe_core.model.hf import mixtral_config, to_mixtral_state
+from trfmoe_core.model.kv_cache import KeyValueCache
+from trfmoe_core.model.mixtral import mixtral_config, to_mixtral_state
 from trfmoe_core.model.transformer import MoETransformer, build_model
 
 CONFIG = ModelConfig.model_validate(

@@ -9,7 +9,7 @@ from transformers import MixtralConfig, MixtralForCausalLM
 
 from trfmoe_core.config import ModelConfig
 from trfmoe_core.errors import ConfigError
-from trfmoe_core.model.hf import from_mixtral_state, mixtral_config, to_mixtral_state
+from trfmoe_core.model.mixtral import from_mixtral_state, mixtral_config, to_mixtral_state
 from trfmoe_core.model.transformer import MoETransformer, build_model
 
 BASE: dict[str, Any] = {

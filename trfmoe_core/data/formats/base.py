@@ -9,7 +9,7 @@ from typing import BinaryIO, Protocol
 
 from trfmoe_core.data.clean import clean
 from trfmoe_core.data.documents import Document, FileReport, SourceFile, Stamp, Status, Unit, printable
-from trfmoe_core.data.registry import Registry
+from trfmoe_core.registry import Registry
 
 
 class Log:

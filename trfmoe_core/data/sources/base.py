@@ -13,9 +13,9 @@ from trfmoe_core.config.section import Section
 from trfmoe_core.data.documents import FileReport, SourceFile, Unit
 from trfmoe_core.data.formats.base import join_reports
 from trfmoe_core.data.offline import keep_offline
-from trfmoe_core.data.registry import Registry
 from trfmoe_core.data.sources.partition import Partition
 from trfmoe_core.errors import DataError
+from trfmoe_core.registry import Registry
 
 if TYPE_CHECKING:
     from trfmoe_core.config.schema import DataConfig

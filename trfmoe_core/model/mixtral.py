@@ -1,7 +1,7 @@
-"""To and from stock Mixtral checkpoints, so that transformers, vLLM and llama.cpp read what was trained here.
+"""Exports to and imports from stock Mixtral checkpoints, which transformers, vLLM and llama.cpp read.
 
-Two spellings exist: *stacked*, what `MixtralForCausalLM.state_dict()` holds in transformers 5 (the experts of a layer
-in one tensor, as here), and *original*, what lies on disk (`block_sparse_moe.experts.{e}.w1|w2|w3`).
+Mixtral's tensors have two spellings: *stacked*, that of `MixtralForCausalLM.state_dict()` in transformers 5 (a layer's
+experts in one tensor, as here), and *original*, that of its files (`block_sparse_moe.experts.{e}.w1|w2|w3`).
 
 E = experts, D = width, F = hidden width of an expert, G = 2 F.
 """
@@ -46,18 +46,22 @@ _LAYER = re.compile(r"layers\.(\d+)\.(.+)")
 def to_mixtral_state(
     state: MoETransformer | Mapping[str, Tensor], config: ModelConfig | None = None, *, stacked: bool = False
 ) -> dict[str, Tensor]:
-    """Returns Mixtral's names and tensors for a model, or for a mapping by our names (weights, gradients, moments).
+    """Returns tensors by Mixtral's names. They are views if the layout allows.
 
-    Tensors are views where the layout allows. A tied head is left out, as transformers does on disk.
+    A tied head is left out, as in transformers' files.
 
     Args:
-        config: needed with a mapping; a model brings its own.
-        stacked: transformers' in-memory spelling instead of the original one.
+        state: A model, or tensors by its parameter names (weights, gradients or moments).
+        config: The model's; needed with a mapping.
+        stacked: True: transformers' in-memory spelling; False: the original one.
+
+    Raises:
+        ConfigError: If the config is missing.
     """
     if isinstance(state, MoETransformer):
         config, state = state.config, state.state_dict()
     if config is None:
-        raise ConfigError("to_mixtral_state needs the model's config beside a mapping of tensors; pass config")
+        raise ConfigError("to_mixtral_state got tensors without the model's config; pass config")
     out: dict[str, Tensor] = {}
     for name, tensor in state.items():
         match = _LAYER.fullmatch(name)
@@ -90,7 +94,7 @@ def from_mixtral_state(state: Mapping[str, Tensor], config: ModelConfig) -> dict
     """Returns the model's own state dict from Mixtral's tensors in either spelling.
 
     Raises:
-        RunFolderError: if a tensor is missing.
+        RunFolderError: If a tensor is missing.
     """
     try:
         out = {ours: state[theirs] for ours, theirs in _WHOLE.items() if ours != "head.weight"}
@@ -120,9 +124,17 @@ def from_mixtral_state(state: Mapping[str, Tensor], config: ModelConfig) -> dict
 
 
 def export_mixtral(model: MoETransformer, config: ModelConfig, tokenizer: "Tokenizer", folder: Path) -> None:
-    """Writes a folder that `MixtralForCausalLM.from_pretrained` opens offline, with the tokenizer's files beside it.
+    """Writes a folder that `MixtralForCausalLM.from_pretrained` opens offline.
 
-    Weights keep their type. Raises RunFolderError if the folder cannot be written.
+    Args:
+        model: The model; its weights keep their type.
+        config: The model's.
+        tokenizer: Its files are written too.
+        folder: Where to; it is created.
+
+    Raises:
+        ConfigError: If the model has parts that Mixtral does not have.
+        RunFolderError: If the folder cannot be written.
     """
     dtype = str(model.embedding.weight.dtype).removeprefix("torch.")
     settings = {**mixtral_config(config, model.vocab_size, dtype), "bos_token_id": tokenizer.bos_id}
@@ -142,10 +154,11 @@ def import_mixtral(folder: Path, context: int | None = None) -> MoETransformer:
     """Returns a float32 model with the configuration and weights of a Mixtral-format folder.
 
     Args:
-        context: tokens a sequence; None takes the checkpoint's `max_position_embeddings`.
+        folder: Holds `config.json` and `*.safetensors`.
+        context: Tokens a sequence; None takes the checkpoint's `max_position_embeddings`.
 
     Raises:
-        RunFolderError: if the folder is incomplete or is no Mixtral this code can compute.
+        RunFolderError: If the folder is incomplete, or holds a model that this code cannot compute.
     """
     try:
         settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -164,15 +177,15 @@ def import_mixtral(folder: Path, context: int | None = None) -> MoETransformer:
 
 
 def mixtral_config(config: ModelConfig, vocab_size: int, dtype: str = "float32") -> dict[str, Any]:
-    """Returns the settings that a stock `MixtralConfig` of the same shape has.
+    """Returns the settings of a stock `MixtralConfig` of the same shape.
 
     Raises:
-        ConfigError: if the model has parts that Mixtral does not have.
+        ConfigError: If the model has parts that Mixtral does not have.
     """
-    for key, value, mixtrals in (("expert", config.expert, "swiglu"), ("attention", config.attention, "rotary")):
-        if value != mixtrals:
+    for key, value, needed in (("expert", config.expert, "swiglu"), ("attention", config.attention, "rotary")):
+        if value != needed:
             raise ConfigError(
-                f"model.{key}: {value}: a Mixtral folder can only hold {mixtrals}; train with model.{key}={mixtrals} "
+                f"model.{key}: {value}: a Mixtral folder can only hold {needed}; train with model.{key}={needed} "
                 "to export, or load the checkpoint's weights.safetensors with this code"
             )
     return {

@@ -1,5 +1,8 @@
-"""Parts registered in one file, such as this one, and chosen by their name in the recipe."""
+"""Kinds of experts and attentions: registered in one file, such as this one, and chosen by name in the recipe."""
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,17 +13,16 @@ from torch import Tensor
 from trfmoe_core.blocks import BlockLayout
 from trfmoe_core.config import ModelConfig
 from trfmoe_core.errors import ConfigError
-from trfmoe_core.model.attention import Attention
-from trfmoe_core.model.custom.gelu import GELUExperts
-from trfmoe_core.model.experts import Experts, Multiply
-from trfmoe_core.model.hf import mixtral_config
-from trfmoe_core.model.parts import ATTENTIONS, EXPERTS
+from trfmoe_core.model.attention import ATTENTIONS, Attention
+from trfmoe_core.model.experts import EXPERTS, Experts, Multiply
+from trfmoe_core.model.experts.gelu import GELUExperts
+from trfmoe_core.model.mixtral import mixtral_config
+from trfmoe_core.model.moe import mix_experts
 from trfmoe_core.model.transformer import build_model
 
 VOCAB = 40
 
 
-@EXPERTS.register("test-squared-relu")
 class SquaredReLUExperts(Experts):
     """`down(relu(up(x))^2)` (arXiv 2109.08668)."""
 
@@ -32,7 +34,6 @@ class SquaredReLUExperts(Experts):
         return multiply(nnf.relu(multiply(x_SD, "w_up_EFD")).square(), "w_down_EDF")
 
 
-@ATTENTIONS.register("test-neighbour")
 class NeighbourAttention(Attention):
     """Sees itself and the token before."""
 
@@ -40,6 +41,10 @@ class NeighbourAttention(Attention):
         length = x_BTD.shape[1]
         near_TT = torch.ones(length, length, dtype=torch.bool).tril().triu(-1)
         return super().forward(x_BTD, cos_TP, sin_TP, None, near_TT)
+
+
+EXPERTS.add("test-squared-relu", SquaredReLUExperts)
+ATTENTIONS.add("test-neighbour", NeighbourAttention)
 
 
 def make_config(**changes: Any) -> ModelConfig:
@@ -84,8 +89,6 @@ def test_gelu_experts_compute_what_they_say() -> None:
     assert isinstance(experts, GELUExperts)
     x = torch.randn(9, 32)
     by_hand = nnf.gelu(x @ experts.w_up_EFD[0].T) @ experts.w_down_EDF[0].T
-    from trfmoe_core.model.moe import mix_experts
-
     torch.testing.assert_close(mix_experts(x, model.layers[0].router, experts)[0], by_hand)
 
 
@@ -109,13 +112,45 @@ def test_the_other_attentions_are_other_functions() -> None:
     torch.testing.assert_close(normed(tokens).logits_BTV, before, rtol=1e-3, atol=1e-4)
 
 
-def test_unknown_parts_and_two_of_one_name_are_refused() -> None:
+def test_unknown_kinds_and_two_of_one_name_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"model\.expert: 'magic' is not known; choose one of gelu, .*swiglu"):
         build_model(make_config(expert="magic"), VOCAB, 0)
     with pytest.raises(ConfigError, match=r"model\.attention: 'magic' is not known; choose one of normed, rotary"):
         build_model(make_config(attention="magic"), VOCAB, 0)
-    with pytest.raises(ConfigError, match=r"two parts are called 'gelu'"):
-        EXPERTS.register("gelu")(SquaredReLUExperts)
+    with pytest.raises(ValueError, match=r"'gelu' is registered twice"):
+        EXPERTS.add("gelu", SquaredReLUExperts)
+
+
+NEW_FILE = """
+from trfmoe_core.model.attention import ATTENTIONS, Attention
+
+
+class Doubled(Attention):
+    def prepare(self, q_BTHC, k_BTJC):
+        return 2 * q_BTHC, k_BTJC
+
+
+ATTENTIONS.add("doubled", Doubled)
+"""
+
+USE = """
+import sys
+import trfmoe_core.model.attention as folder
+
+folder.__path__.append(sys.argv[1])
+
+from trfmoe_core.config import ModelConfig
+from trfmoe_core.model.transformer import build_model
+
+model = build_model(ModelConfig(layers=1, attention="doubled"), 64, 0)
+print(type(model.layers[0].attention).__name__)
+"""
+
+
+def test_a_file_in_the_folder_is_all_that_a_new_kind_needs(tmp_path: Path) -> None:
+    (tmp_path / "doubled.py").write_text(NEW_FILE)
+    done = subprocess.run([sys.executable, "-c", USE, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "Doubled"
 
 
 @pytest.mark.parametrize("changes", [{"expert": "gelu"}, {"attention": "normed"}])

@@ -1,4 +1,4 @@
-"""Keys and values of the positions that a model has seen: with them the next token costs one position, not all.
+"""Keys and values of the positions that a model has seen, so that the next token costs one position instead of all.
 
 B = sequences, J = key-value heads, T = new positions, U = all positions so far, C = width of a head.
 """
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class LayerCache:
-    """One layer's rotated keys and values, in memory that is taken once."""
+    """One layer's rotated keys and values. Its memory is allocated once, for `capacity` positions."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -16,7 +16,7 @@ class LayerCache:
         self._v: Tensor | None = None
 
     def append(self, k_BJTC: Tensor, v_BJTC: Tensor) -> tuple[Tensor, Tensor]:
-        """Keeps the new positions and returns keys and values (B, J, U, C) of all positions so far."""
+        """Adds new positions and returns the keys and values (B, J, U, C) of all positions so far."""
         if self._k is None or self._v is None:
             shape = (*k_BJTC.shape[:2], self.capacity, k_BJTC.shape[3])
             self._k, self._v = k_BJTC.new_empty(shape), v_BJTC.new_empty(shape)
@@ -27,7 +27,7 @@ class LayerCache:
 
 
 class KeyValueCache:
-    """The caches of all layers, for `capacity` positions (the model's context). Without gradient."""
+    """The caches of all layers, for `capacity` positions (the model's context). They hold no gradient."""
 
     def __init__(self, layers: int, capacity: int) -> None:
         self.layers = [LayerCache(capacity) for _ in range(layers)]

@@ -1,4 +1,4 @@
-"""How much memory this process took, and what to do when there is no more."""
+"""The memory that a process used at most, and an error that says what to lower when there is not enough."""
 
 import resource
 import sys
@@ -11,7 +11,7 @@ from trfmoe_core.errors import RunError
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Returns the most that torch held on a CUDA device, or else the most that this process had in memory."""
+    """Returns the most that torch allocated on a CUDA device; for the CPU, the most that this process held."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024
@@ -20,18 +20,21 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 @contextmanager
 def out_of_memory_explained(device: torch.device, doing: str) -> Iterator[None]:
-    """Turns what torch and numpy raise for lack of memory into a `RunError` that says what to lower.
+    """Turns the errors of torch and numpy for lack of memory into a `RunError` that says what to lower.
 
     Args:
-        device: Where the memory ran out.
-        doing: What was being done, and with which sizes.
+        device: The device that computes.
+        doing: What is being done, and with which sizes.
+
+    Raises:
+        RunError: If memory runs out.
     """
     try:
         yield
     except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
         if not _is_lack_of_memory(error):
             raise
-        # torch puts the place in its source before what happened.
+        # torch's message begins with the place in its source.
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rpartition("err == 0. ")[2]
         raise RunError(
             f"out of memory on {device} while {doing} ({reason[:200]}); lower "

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from trfmoe_core.config import ModelConfig
 from trfmoe_core.errors import RunFolderError
-from trfmoe_core.model.hf import export_mixtral, from_mixtral_state, import_mixtral, to_mixtral_state
+from trfmoe_core.model.mixtral import export_mixtral, from_mixtral_state, import_mixtral, to_mixtral_state
 from trfmoe_core.model.transformer import build_model
 
 BASE = {"layers": 2, "width": 32, "heads": 4, "kv_heads": 2, "experts": 4, "expert_width": 24, "context": 16}

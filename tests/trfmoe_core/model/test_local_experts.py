@@ -10,7 +10,7 @@ from trfmoe_core.blocks import TRUNK, BlockLayout, expert_block
 from trfmoe_core.config import ModelConfig
 from trfmoe_core.config.model import ExpertsConfig
 from trfmoe_core.errors import ConfigError
-from trfmoe_core.model.local import local_experts
+from trfmoe_core.model.local_experts import local_experts
 from trfmoe_core.model.transformer import MoETransformer, build_model, parameter_shapes
 
 CONFIG = ModelConfig.model_validate(

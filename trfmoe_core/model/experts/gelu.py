@@ -4,11 +4,9 @@ import torch.nn.functional as nnf
 from torch import Tensor
 
 from trfmoe_core.config.model import ModelConfig
-from trfmoe_core.model.experts import Experts, Multiply
-from trfmoe_core.model.parts import EXPERTS
+from trfmoe_core.model.experts.base import EXPERTS, Experts, Multiply
 
 
-@EXPERTS.register("gelu")
 class GELUExperts(Experts):
     """`down(gelu(up(x)))` (arXiv 1606.08415): two matrices an expert instead of three."""
 
@@ -20,3 +18,6 @@ class GELUExperts(Experts):
     def compute(self, x_SD: Tensor, multiply: Multiply) -> Tensor:
         """Returns (S, D)."""
         return multiply(nnf.gelu(multiply(x_SD, "w_up_EFD")), "w_down_EDF")
+
+
+EXPERTS.add("gelu", GELUExperts)

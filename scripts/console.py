@@ -8,7 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from scripts.output import Output
 from server.events import Event
 from server.history import RunHistory
-from trfmoe_core.data.documents import printable
+from trfmoe_core.data.documents.reports import printable
 
 
 class RunLines:

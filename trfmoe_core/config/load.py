@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from trfmoe_core.config.node import NodeSettings
 from trfmoe_core.config.problems import describe_problem
-from trfmoe_core.config.schema import NodeSettings, Recipe
+from trfmoe_core.config.recipe import Recipe
 from trfmoe_core.errors import ConfigError
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -5,9 +5,9 @@ import json
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from trfmoe_core.data.documents import Document, Unit
+from trfmoe_core.data.documents.records import Document, Unit
 from trfmoe_core.data.formats.base import FORMATS, Log
-from trfmoe_core.data.formats.packing import Unpacked
+from trfmoe_core.data.formats.compression import Unpacked
 
 TEXT_KEY = "text"
 _LINE_BYTES = 1 << 24

@@ -5,8 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from trfmoe_core.data.documents import Document, Unit
-from trfmoe_core.data.formats.base import FORMATS, Log, open_examined
+from trfmoe_core.data.documents.opening import open_examined
+from trfmoe_core.data.documents.records import Document, Unit
+from trfmoe_core.data.formats.base import FORMATS, Log
 
 TEXT_COLUMN = "text"
 PROVENANCE = (

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from trfmoe_core.data.clean import PAGE_BREAK
-from trfmoe_core.data.documents import Document, Unit
+from trfmoe_core.data.documents.clean import PAGE_BREAK
+from trfmoe_core.data.documents.records import Document, Unit
 from trfmoe_core.data.formats.base import FORMATS, Log
 
 _BLOCK_CHARACTERS = 1 << 22

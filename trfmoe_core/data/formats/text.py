@@ -4,9 +4,9 @@ import codecs
 import io
 from collections.abc import Iterator
 
-from trfmoe_core.data.documents import Document, Unit
+from trfmoe_core.data.documents.records import Document, Unit
 from trfmoe_core.data.formats.base import FORMATS, Log
-from trfmoe_core.data.formats.packing import Unpacked
+from trfmoe_core.data.formats.compression import Unpacked
 
 _BLOCK_BYTES = 1 << 22
 _BUFFER_BYTES = 1 << 16

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from trfmoe_core.data.documents import SourceFile
+from trfmoe_core.data.documents.records import SourceFile
 from trfmoe_core.data.pdf.engines import EngineName, engine_version
 from trfmoe_core.data.pdf.reader import PdfLimits, PdfReader, PdfText
 

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from trfmoe_core.data.clean import PAGE_BREAK, clean
+from trfmoe_core.data.documents.clean import PAGE_BREAK, clean
 
 # Characters that stand for glyphs without a meaning: replacement, private use, and names of unnamed glyphs.
 _BROKEN = re.compile(r"[\ufffd\ue000-\uf8ff]|/(?:g|gid|cid|uni|index|glyph)\d{1,6}\b|\(cid:\d{1,6}\)")

@@ -15,7 +15,8 @@ from typing import IO, Any, Self, cast
 
 import psutil
 
-from trfmoe_core.data.documents import SourceFile, Status
+from trfmoe_core.data.documents.records import SourceFile
+from trfmoe_core.data.documents.reports import Status
 from trfmoe_core.data.pdf.engines import EngineName
 from trfmoe_core.errors import DataError
 

@@ -7,22 +7,24 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field
 
-from trfmoe_core.data.digests import Digests
-from trfmoe_core.data.documents import FileReport, ReadOptions, SourceFile, Unit, printable
-from trfmoe_core.data.files import find_files
+from trfmoe_core.config.sources import SOURCES, Partition
+from trfmoe_core.data.documents.records import ReadOptions, SourceFile, Unit
+from trfmoe_core.data.documents.reports import FileReport, printable
 from trfmoe_core.data.formats.base import FORMATS
 from trfmoe_core.data.formats.parquet import ParquetFormat
 from trfmoe_core.data.pdf.engines import choose_engine
 from trfmoe_core.data.pdf.extract import Extraction, extract_all, text_path
 from trfmoe_core.data.pdf.reader import PdfLimits
-from trfmoe_core.data.sources.base import SOURCES, Context, Source, SourceSettings
-from trfmoe_core.data.sources.partition import Partition, deal_files, row_ranges
+from trfmoe_core.data.sources.base import Context, DataSource, Source
+from trfmoe_core.data.sources.digests import Digests
+from trfmoe_core.data.sources.find import find_files
+from trfmoe_core.data.sources.partition import deal_files, row_ranges
 from trfmoe_core.errors import DataError
 
 Languages = Annotated[list[str], BeforeValidator(lambda raw: [raw] if isinstance(raw, str) else raw)]
 
 
-class FilesSettings(SourceSettings):
+class FilesSettings(DataSource):
     """`{path: FILE_OR_FOLDER}`, the source of a plain string."""
 
     source: Literal["files"]

@@ -7,10 +7,12 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from trfmoe_core.data.documents import ReadOptions, SourceFile, Unit
-from trfmoe_core.data.formats.base import FORMATS, stamp_of
-from trfmoe_core.data.hub import Download, Hub, HubSet, fetch
-from trfmoe_core.data.sources.base import SOURCES, Context, Source, SourceSettings
+from trfmoe_core.config.sources import SOURCES
+from trfmoe_core.data.documents.opening import stamp_of
+from trfmoe_core.data.documents.records import ReadOptions, SourceFile, Unit
+from trfmoe_core.data.formats.base import FORMATS
+from trfmoe_core.data.hub.download import Download, Hub, HubSet, fetch
+from trfmoe_core.data.sources.base import Context, DataSource, Source
 from trfmoe_core.data.sources.files import Languages
 from trfmoe_core.data.sources.partition import row_ranges
 from trfmoe_core.places import is_hub_name
@@ -18,7 +20,7 @@ from trfmoe_core.places import is_hub_name
 REPO, CONFIG = "HuggingFaceFW/fineweb", "sample-10BT"
 
 
-class FineWebSettings(SourceSettings):
+class FineWebSettings(DataSource):
     """`{source: fineweb, config: sample-10BT, max_documents: 1000}`; `repo` may name any other data set."""
 
     source: Literal["fineweb"]
@@ -59,7 +61,7 @@ class FineWebSettings(SourceSettings):
 
     def open(self, context: Context) -> Source:
         """Returns the downloaded documents, after downloading what is missing."""
-        from trfmoe_core.data.hugging_face import HuggingFace
+        from trfmoe_core.data.hub.client import HuggingFace
 
         return self.open_with(HuggingFace(), context)
 

@@ -2,22 +2,7 @@
 
 from collections.abc import Sequence
 
-from pydantic import Field, model_validator
-
-from trfmoe_core.config.section import Section
-
-
-class Partition(Section):
-    """`{index: 0, of: 3}`: this node's part of a shared data set."""
-
-    index: int = Field(ge=0, description="this node's number among those that share it")
-    of: int = Field(ge=1, le=100_000, description="how many nodes share it")
-
-    @model_validator(mode="after")
-    def _check(self) -> "Partition":
-        if self.index >= self.of:
-            raise ValueError(f"index: {self.index} is not below of: {self.of}; they count from 0")
-        return self
+from trfmoe_core.config.sources import Partition
 
 
 def row_ranges(rows: Sequence[int], part: Partition) -> list[tuple[int, int]]:

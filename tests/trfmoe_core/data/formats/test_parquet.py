@@ -7,9 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from trfmoe_core.config import DataConfig, NodeSettings
-from trfmoe_core.data.documents import Document, FileReport
+from trfmoe_core.data.documents.records import Document
+from trfmoe_core.data.documents.reports import FileReport
 from trfmoe_core.data.formats import parquet
-from trfmoe_core.data.formats.base import Reading
+from trfmoe_core.data.formats.reading import Reading
 from trfmoe_core.data.sources import Context, Source, open_sources
 
 ROOT = Path(__file__).parents[4]

@@ -8,12 +8,12 @@ import pytest
 
 from scripts.bench.hostile_files import page, pdf
 from trfmoe_core.config import DataConfig, NodeSettings
-from trfmoe_core.data.documents import SourceFile
-from trfmoe_core.data.files import find_files
+from trfmoe_core.data.documents.records import SourceFile
 from trfmoe_core.data.pdf import reader
 from trfmoe_core.data.pdf.extract import RETRY_S, Extraction, extract_all, text_path
 from trfmoe_core.data.pdf.reader import PdfLimits, PdfReader, PdfText
 from trfmoe_core.data.sources import Context, open_sources
+from trfmoe_core.data.sources.find import find_files
 from trfmoe_core.errors import DataError
 
 HOW = Extraction("pypdf", PdfLimits(60, 1024))

@@ -5,7 +5,7 @@ import pytest
 
 from trfmoe_core.config import NodeSettings, Recipe
 from trfmoe_core.config.load import load_node_file, load_recipe, validate
-from trfmoe_core.data.sources import SOURCES, SourceSettings
+from trfmoe_core.config.sources import SOURCES, SourceSettings
 from trfmoe_core.data.sources.files import FilesSettings
 from trfmoe_core.errors import ConfigError
 

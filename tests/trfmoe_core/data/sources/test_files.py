@@ -6,9 +6,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from trfmoe_core.config import DataConfig
-from trfmoe_core.data.documents import FileReport
+from trfmoe_core.data.documents.reports import FileReport
 from trfmoe_core.data.formats import jsonl, text
-from trfmoe_core.data.formats.base import Reading
+from trfmoe_core.data.formats.reading import Reading
 from trfmoe_core.data.sources import Context, Source, open_sources
 
 Read = Callable[[Path], tuple[list[str], FileReport]]

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.trfmoe_core.data.fake_hub import serve, write_repository
+from tests.trfmoe_core.data.hub.fake_hub import serve, write_repository
 from trfmoe_core.config import DataConfig, NodeSettings
-from trfmoe_core.data.documents import Document
-from trfmoe_core.data.formats.base import Reading
+from trfmoe_core.data.documents.records import Document
+from trfmoe_core.data.formats.reading import Reading
 from trfmoe_core.data.sources import Context, Source, open_sources
 from trfmoe_core.data.sources.fineweb import FineWebSettings
 
@@ -80,9 +80,9 @@ import json, sys
 from pathlib import Path
 from tests.trfmoe_core.data.sources.test_fineweb import settings
 from trfmoe_core.config import DataConfig
-from trfmoe_core.data import hub
-from trfmoe_core.data.formats.base import Reading
-from trfmoe_core.data.hugging_face import HuggingFace
+from trfmoe_core.data.hub import download as hub
+from trfmoe_core.data.formats.reading import Reading
+from trfmoe_core.data.hub.client import HuggingFace
 from trfmoe_core.data.sources import Context, open_sources
 from trfmoe_core.errors import DataError
 hub.time.sleep = lambda seconds: None

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from trfmoe_core.config import DataConfig, NodeSettings, Recipe
-from trfmoe_core.data.formats.base import Reading
-from trfmoe_core.data.sources import Context, SourceSettings, open_sources
-from trfmoe_core.data.sources.partition import Partition, deal_files, row_ranges
+from trfmoe_core.config.sources import Partition, SourceSettings
+from trfmoe_core.data.formats.reading import Reading
+from trfmoe_core.data.sources import Context, open_sources
+from trfmoe_core.data.sources.partition import deal_files, row_ranges
 from trfmoe_core.errors import DataError
 
 

@@ -1,0 +1,93 @@
+"""A node's own settings."""
+
+from collections.abc import Callable
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from trfmoe_core.config.section import Name, Section
+from trfmoe_core.config.sources import DataEntry, resolved_entry
+from trfmoe_core.places import tokenizer_place
+
+Attack = Literal[
+    "scale", "sign_flip", "gaussian", "nan", "inf", "zero", "replay", "stale", "label_flip", "token_lie", "bit_flip",
+    "garbage", "crash", "crash_during", "crash_after", "slow", "stall",
+]  # fmt: skip
+
+
+class DrillConfig(Section):
+    """A fault that a node plays on purpose, to show that the federation bears it. What each is: `clients/drill.py`."""
+
+    attack: Attack = "scale"
+    factor: float = Field(
+        -10.0, description="scale: of the update; gaussian: of its norm; token_lie: of the token count"
+    )
+    delay_s: float = Field(5.0, ge=0, description="slow only: how much later the node answers")
+    from_round: int = Field(1, ge=1)
+    to_round: int | None = Field(None, ge=1)
+
+    def active(self, round_number: int) -> bool:
+        """Whether the fault is played in this round."""
+        return self.from_round <= round_number and (self.to_round is None or round_number <= self.to_round)
+
+
+class NodeLimits(Section):
+    """What a node's owner grants. A coordinator that asks for more is refused, or does without the node for a round."""
+
+    experts: int | None = Field(None, ge=0, description="most experts in this node's hands, over all layers")
+    memory_mb: int | None = Field(None, ge=64, description="most memory that training may take")
+    hours: str | None = Field(
+        None,
+        pattern=r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$",
+        description="when it trains, by its own clock, such as 20:00-06:00",
+    )
+    data_sets: dict[str, list[DataEntry]] | None = Field(
+        None, description="name of a run -> entries of `data` that it may train on; other runs are refused"
+    )
+
+
+class NodeSettings(Section):
+    """One node's own business: its name, where its text lies, its device. Never chosen by the coordinator."""
+
+    name: Name
+    zone: Name | None = None
+    data: list[DataEntry] = Field(
+        min_length=1, description="files and folders (PDF, parquet, JSONL, text), or mappings: trfmoe_core/data/sources"
+    )
+    tokenizer: str | None = Field(None, description="where the recipe's tokenizer lies on this node")
+    device: str | None = Field(None, pattern=r"^(auto|cpu|cuda|cuda:\d+)$")
+    devices: int | Literal["all"] | None = Field(None, description="how many of them train; all: every CUDA device")
+    threads: int | None = Field(None, ge=1, le=1024)
+    state_dir: str | None = Field(None, description="null: the user's state folder")
+    cache_dir: str | None = Field(None, description="null: the user's cache folder")
+    limits: NodeLimits = NodeLimits()
+    drill: DrillConfig | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for run, entries in (self.limits.data_sets or {}).items():
+            unknown = [entry for entry in entries if entry not in self.data]
+            if unknown or not entries:
+                raise ValueError(f"limits.data_sets.{run}: {unknown or entries} is none of data's {self.data}")
+        if isinstance(self.devices, int) and not 1 <= self.devices <= 1024:
+            raise ValueError(f"devices: {self.devices}; give 1 to 1024, or all")
+        if self.drill and self.drill.attack in ("label_flip", "crash_during") and self.devices not in (None, 1):
+            raise ValueError(
+                f"devices: {self.devices}, but the drill {self.drill.attack} is played on one; set it to 1"
+            )
+        return self
+
+    def relocated(self, absolute: Callable[[str], str]) -> Self:
+        """These settings with every path made absolute by `absolute`."""
+        sets = self.limits.data_sets
+        data_sets = sets and {
+            run: [resolved_entry(entry, absolute) for entry in entries] for run, entries in sets.items()
+        }
+        update = {
+            "data": [resolved_entry(entry, absolute) for entry in self.data],
+            "state_dir": self.state_dir and absolute(self.state_dir),
+            "cache_dir": self.cache_dir and absolute(self.cache_dir),
+            "tokenizer": self.tokenizer and tokenizer_place(self.tokenizer, absolute),
+            "limits": self.limits.model_copy(update={"data_sets": data_sets}),
+        }
+        return self.model_copy(update=update)

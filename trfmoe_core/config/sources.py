@@ -1,4 +1,8 @@
-"""The entries of a node's `data`."""
+"""The entries of a node's `data`: paths, or the settings of a data source.
+
+How a source is opened is code of `trfmoe_core.data.sources`, which registers its sources here. So the config imports
+nothing of the data code.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, TypeGuard
@@ -14,7 +18,7 @@ DEFAULT = "files"
 
 
 class Partition(Section):
-    """`{index: 0, of: 3}`: this node's part of a shared data set."""
+    """`{index: 0, of: 3}`: this node's part of a source that several nodes share."""
 
     index: int = Field(ge=0, description="this node's number among those that share it")
     of: int = Field(ge=1, le=100_000, description="how many nodes share it")
@@ -27,23 +31,22 @@ class Partition(Section):
 
 
 class SourceSettings(Section):
-    """An entry of a node's `data` that is a mapping. Subclasses say what else it may hold, and open it."""
+    """The settings that every entry of `data` may hold. Each source adds its own (`data.sources.base.DataSource`)."""
 
     source: str
     weight: float = Field(1.0, gt=0, le=1e6, description="share of the training tokens, relative to the others")
     on_end: Literal["repeat", "stop"] = Field(
         "repeat", description="repeat: once given out it begins again; stop: it waits until all others are given out"
     )
-
     partition: Partition | Literal["auto"] | None = Field(
         None, description="this node's part of what several share; auto: dealt out among the recipe's nodes"
     )
 
-    def my_part(self) -> Partition:
-        """Returns this node's part, the whole by default.
+    def part(self) -> Partition:
+        """Returns this node's part of the source, by default the whole.
 
         Raises:
-            DataError: it was left to a recipe that names the other nodes, and there is none.
+            DataError: `partition` is `auto`, and no recipe has replaced it by a part.
         """
         if self.partition == "auto":
             raise DataError(
@@ -53,21 +56,21 @@ class SourceSettings(Section):
         return self.partition or Partition(index=0, of=1)
 
     def resolved(self, absolute: Callable[[str], str]) -> Self:
-        """Returns the entry with every path in it made absolute."""
+        """Returns the entry with every path made absolute by `absolute`."""
         return self
 
 
-SOURCES: Registry[type[SourceSettings]] = Registry("trfmoe_core.data.sources")
+SOURCES: Registry[type[SourceSettings]] = Registry("source", "trfmoe_core.data.sources")
 
 
 def _parse(raw: Any) -> Any:
-    """Turns a mapping into the settings of the source that it names; leaves everything else alone."""
+    """Returns a mapping as the settings of the source that it names, and anything else as it is."""
     if not isinstance(raw, Mapping):
         return raw
     name = raw.get("source", DEFAULT)
-    if not isinstance(name, str) or name not in SOURCES:
-        raise ValueError(f"source: {name!r} is unknown; known are {', '.join(SOURCES)}")
-    kind = SOURCES[name]
+    if not isinstance(name, str) or name not in SOURCES.names():
+        raise ValueError(f"source: {name!r} is unknown; known are {', '.join(SOURCES.names())}")
+    kind = SOURCES.find(name)
     try:
         return kind.model_validate({**raw, "source": name})
     except ValidationError as error:
@@ -78,18 +81,18 @@ DataEntry = Annotated[
     Annotated[str, Field(min_length=1)] | SerializeAsAny[SourceSettings],
     BeforeValidator(_parse),
 ]
-"""A path, or a mapping that names a source and says more, e.g. `{source: fineweb, max_documents: 1000, weight: 2}`."""
+"""A path, or a mapping with the settings of a source, e.g. `{source: fineweb, max_documents: 1000, weight: 2}`."""
 
 
-def resolved_entry(entry: "str | SourceSettings", absolute: Callable[[str], str]) -> "str | SourceSettings":
-    """Returns the entry with its paths made absolute."""
+def resolved_entry(entry: str | SourceSettings, absolute: Callable[[str], str]) -> str | SourceSettings:
+    """Returns the entry with its paths made absolute by `absolute`."""
     return entry.resolved(absolute) if isinstance(entry, SourceSettings) else absolute(entry)
 
 
-def deal_parts(nodes: "Sequence[Sequence[str | SourceSettings]]") -> "list[list[str | SourceSettings]]":
+def deal_parts(nodes: Sequence[Sequence[str | SourceSettings]]) -> list[list[str | SourceSettings]]:
     """Returns the entries of all nodes with every `partition: auto` replaced by a part.
 
-    Nodes that name the same source share it, whatever weights they give it; they get their parts in order.
+    Nodes whose entries are equal except for `weight` and `on_end` share the source, and get their parts in order.
     """
 
     def shared(entry: SourceSettings) -> str:
@@ -115,5 +118,5 @@ def deal_parts(nodes: "Sequence[Sequence[str | SourceSettings]]") -> "list[list[
     return result
 
 
-def _is_auto(entry: "str | SourceSettings") -> TypeGuard[SourceSettings]:
+def _is_auto(entry: str | SourceSettings) -> TypeGuard[SourceSettings]:
     return isinstance(entry, SourceSettings) and entry.partition == "auto"

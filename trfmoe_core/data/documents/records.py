@@ -1,4 +1,4 @@
-"""The words of the way from files to documents: what is read, what comes out, and what is said about it."""
+"""Files, the units in which they are read, and their documents."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -9,7 +9,7 @@ from trfmoe_core.data.documents.reports import FileReport
 
 @dataclass(frozen=True)
 class Stamp:
-    """What tells, without reading it, that a file is still the one that was examined."""
+    """Identifies a version of a file without reading it: the stamp differs once the file was changed."""
 
     inode: int
     size: int
@@ -18,7 +18,15 @@ class Stamp:
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One file to read (`report` is None), or one that is not read, with the report that says why."""
+    """A file of a source. It is read if `report` is None; otherwise `report` says why it is not.
+
+    Attributes:
+        path: where it lies.
+        kind: name of its format, or `other`.
+        sha256: hex digest of its bytes.
+        stamp: its version when the digest was computed.
+        report: why it is not read.
+    """
 
     path: Path
     kind: str
@@ -28,57 +36,65 @@ class SourceFile:
 
 
 @dataclass(frozen=True)
-class Unit:
-    """A part of a file that is read on its own, by any process and in any order; plain values only.
-
-    Attributes:
-        file: the file.
-        identity: what decides its documents, as JSON values: contents and options, no path, no time.
-        start: first row, of a format that counts rows.
-        stop: the row after the last one; None: to the end.
-        text_file: where the text of the file lies after extraction, for formats that need one.
-        told: what became of the file where that is known before, as after extraction.
-        options: what the source's entry says about reading.
-    """
-
-    file: SourceFile
-    identity: tuple[object, ...]
-    start: int = 0
-    stop: int | None = None
-    text_file: Path | None = None
-    told: FileReport | None = None
-    options: "ReadOptions" = field(default_factory=lambda: ReadOptions())
-
-    def identified(self) -> "Unit":
-        """Returns the unit with its identity, which follows from the file's content and how it is read."""
-        options = self.options
-        part = [self.start, self.stop, list(options.languages), options.index, options.of]
-        return replace(self, identity=(self.file.kind, self.file.sha256, *part))
-
-
-@dataclass(frozen=True)
 class ReadOptions:
-    """What a source's entry says about reading.
+    """How a source's entry wants its files read.
 
     Attributes:
-        languages: in lower case; documents whose own `language` says something else are left out. Empty: all stay.
-        index: of every `of` lines of a file with lines, which one is this node's.
-        of: how many nodes share the source.
+        languages: in lower case. Documents whose own `language` is another one are left out; empty keeps all.
+        index: this node keeps the documents whose number modulo `of` is `index`.
+        of: number of nodes that share the documents.
     """
 
     languages: tuple[str, ...] = ()
     index: int = 0
     of: int = 1
 
+    def includes(self, number: int) -> bool:
+        """Returns True if document `number` of a file belongs to this node."""
+        return number % self.of == self.index
+
+    def excludes_language(self, language: object) -> bool:
+        """Returns True if documents in this language are left out; those without a language are kept."""
+        return bool(self.languages) and isinstance(language, str) and language.casefold() not in self.languages
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A part of a file that any process can read on its own, in any order. Holds plain values only.
+
+    Attributes:
+        file: the file.
+        identity: JSON values that determine the documents: contents and options, but no path and no time.
+        start: first row, for formats with rows.
+        stop: row after the last one; None: to the end.
+        text_file: the file's text, for formats whose text is extracted beforehand.
+        extracted: the report of that extraction.
+        options: how the source's entry wants it read.
+    """
+
+    file: SourceFile
+    identity: tuple[object, ...] = ()
+    start: int = 0
+    stop: int | None = None
+    text_file: Path | None = None
+    extracted: FileReport | None = None
+    options: ReadOptions = field(default_factory=ReadOptions)
+
+    def identified(self) -> "Unit":
+        """Returns the unit with the identity that follows from the file's content and how it is read."""
+        options = self.options
+        part = [self.start, self.stop, list(options.languages), options.index, options.of]
+        return replace(self, identity=(self.file.kind, self.file.sha256, *part))
+
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One text and where it came from.
+    """One text.
 
     Attributes:
-        text: cleaned; pages are parted by `clean.PAGE_BREAK`.
-        place: where in its file, e.g. `row 12` or `pages 1-40`.
-        meta: what the source says about it, e.g. FineWeb's url and date.
+        text: its pages are separated by `clean.PAGE_BREAK`.
+        place: where it stands in its file, e.g. `row 12` or `pages 1-40`.
+        meta: what the file says about it, e.g. FineWeb's url and date.
     """
 
     text: str

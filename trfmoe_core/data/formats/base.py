@@ -1,73 +1,97 @@
-"""What a file format is, and the reading of one unit of a file in constant memory."""
+"""What a file format is, and which format a file name belongs to."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Literal
 
 from trfmoe_core.data.documents.records import Document, Unit
 from trfmoe_core.data.documents.reports import Status
 from trfmoe_core.registry import Registry
 
+COMPRESSED_SUFFIXES = (".gz", ".zst")
 
-class Log:
-    """What a format's reader has to say besides the documents."""
+
+class ReadLog:
+    """What a format reports about a unit besides its documents."""
 
     def __init__(self) -> None:
-        """Nothing went wrong so far."""
+        """Starts with status `ok`."""
         self.status: Status = "ok"
         self.detail = ""
         self.pages: int | None = None
         self.characters = 0
 
-    def spoilt(self, status: Status, detail: str) -> None:
-        """Records a failure: what was read before it counts, so the file is then only partly lost."""
+    def fail(self, status: Status, detail: str) -> None:
+        """Records a failure. The status is `partial` if some text was read before it."""
         self.status = "partial" if self.characters else status
         self.note(detail)
 
     def note(self, detail: str) -> None:
-        """Adds something worth knowing."""
+        """Adds a remark for the owner of the data."""
         self.detail = f"{self.detail}; {detail}" if self.detail else detail
 
 
-class Format(Protocol):
-    """How files of one kind become documents.
+class Format(ABC):
+    """How files of one format become documents. A format is stateless and is chosen by a file's suffix.
 
     Attributes:
-        suffixes: which file names are of this kind, in lower case.
-        packed: whether such files may also be compressed (`packing`).
-        cleaned: whether its documents are clean already.
+        suffixes: file names that belong to the format, in lower case.
+        compressible: True if `.gz` and `.zst` files are accepted too (`compression.Decompressed`).
+        cleaned: True if the documents are clean already (`documents.clean`).
+        shared_by: how nodes that share the files (`partition`) divide them among each other.
+            documents: every node reads every file and keeps its own documents of it. Nothing else has to be done.
+            lines: the same, but `read` itself yields only this node's documents, as `unit.options` says.
+            rows: every node reads a range of the rows of all files; needs `group_rows`.
+            files: every node reads whole files.
     """
 
-    suffixes: tuple[str, ...]
-    packed: bool
-    cleaned: bool
+    suffixes: ClassVar[tuple[str, ...]]
+    compressible: ClassVar[bool] = False
+    cleaned: ClassVar[bool] = False
+    shared_by: ClassVar[Literal["documents", "lines", "rows", "files"]] = "documents"
 
     def split(self, unit: Unit) -> list[Unit]:
-        """Returns the units that a unit consists of, to be read one by one; may read the file's index."""
-        ...
+        """Returns the smaller units that make up `unit`, to be read one by one. May read the file's index."""
+        return [unit]
 
-    def read(self, unit: Unit, log: Log) -> Iterator[Document]:
-        """Yields the unit's documents; what is lost goes into `log`. May raise OSError."""
-        ...
+    def group_rows(self, path: Path) -> list[int]:
+        """Returns the number of rows of every row group of a file, for formats that are shared by rows."""
+        raise NotImplementedError(f"{type(self).__name__} is shared by rows and does not count them")
+
+    @abstractmethod
+    def read(self, unit: Unit, log: ReadLog) -> Iterator[Document]:
+        """Yields the unit's documents and reports lost text to `log`.
+
+        Raises:
+            OSError: the file cannot be read; the reader of the format reports it.
+        """
 
 
-PACKINGS = (".gz", ".zst")
-FORMATS: Registry[Format] = Registry("trfmoe_core.data.formats")
+FORMATS: Registry[type[Format]] = Registry("file format", "trfmoe_core.data.formats")
+
+
+def format_of(kind: str) -> Format:
+    """Returns the format registered as `kind`."""
+    return FORMATS.find(kind)()
 
 
 def known_suffixes() -> str:
     """Returns the suffixes of all formats, in words."""
-    plain = [suffix for name in FORMATS for suffix in FORMATS[name].suffixes]
-    packed = [suffix for name in FORMATS if FORMATS[name].packed for suffix in FORMATS[name].suffixes]
-    return f"{', '.join(plain)} ({', '.join(packed)} also with {' or '.join(PACKINGS)})"
+    formats = [FORMATS.find(name) for name in FORMATS.names()]
+    plain = [suffix for kind in formats for suffix in kind.suffixes]
+    compressible = [suffix for kind in formats if kind.compressible for suffix in kind.suffixes]
+    return f"{', '.join(plain)} ({', '.join(compressible)} also with {' or '.join(COMPRESSED_SUFFIXES)})"
 
 
 def kind_of(path: Path) -> str:
-    """Returns the name of the format that a file's name says, or `other`."""
+    """Returns the name of the format that a file's suffix belongs to, or `other`."""
     suffix = path.suffix.lower()
-    packed = suffix in PACKINGS
-    if packed:
+    compressed = suffix in COMPRESSED_SUFFIXES
+    if compressed:
         suffix = Path(path.stem).suffix.lower()
-    return next(
-        (name for name in FORMATS if suffix in FORMATS[name].suffixes and (FORMATS[name].packed or not packed)), "other"
-    )
+    for name in FORMATS.names():
+        kind = FORMATS.find(name)
+        if suffix in kind.suffixes and (kind.compressible or not compressed):
+            return name
+    return "other"

@@ -1,4 +1,4 @@
-"""Compressed files, inflated step by step and never without bound."""
+"""Reads compressed files in steps, with a limit on how much they may inflate."""
 
 import io
 import zlib
@@ -8,42 +8,43 @@ from typing import BinaryIO
 from trfmoe_core.data.documents.opening import open_examined
 from trfmoe_core.data.documents.records import SourceFile
 from trfmoe_core.data.documents.reports import Status
-from trfmoe_core.data.formats.base import PACKINGS
+from trfmoe_core.data.formats.base import COMPRESSED_SUFFIXES
 
 MAX_RATIO = 50
-"""Text packs 3 to 20 times, logs up to 50 times; what inflates further is no text."""
+"""Text compresses 3 to 20 times and logs up to 50 times. A file that inflates further is not text."""
 FREE_BYTES = 1 << 26
-"""What any file may inflate to, however small it is."""
+"""Any file may inflate to this size, however small it is."""
 _BLOCK_BYTES = 1 << 16
 
 
-class Unpacked(io.RawIOBase):
-    """The bytes of a file, inflated where its name ends in `.gz` or `.zst`.
+class Decompressed(io.RawIOBase):
+    """The bytes of a file, inflated if its name ends in `.gz` or `.zst`.
 
-    Reads to the end of what is good: afterwards `problem` says what was wrong with the rest, if anything.
+    Reading ends where the file is broken or inflates too far; `problem` then holds the status and the reason.
     """
 
     def __init__(self, file: SourceFile) -> None:
         """Opens the file.
 
         Raises:
-            ChangedError: it is no longer the one that was examined.
+            ChangedError: it was changed since it was examined.
+            OSError: it cannot be opened.
         """
         suffix = file.path.suffix.lower()
         self._file = open_examined(file)
-        self._blocks = _UNPACKERS.get(suffix, _plain)(self._file)
+        self._blocks = _DECOMPRESSORS.get(suffix, _plain)(self._file)
         self._size = file.stamp.size if file.stamp else 0
         self._left = b""
         self._given = 0
-        self._packed = suffix in _UNPACKERS
+        self._compressed = suffix in _DECOMPRESSORS
         self.problem: tuple[Status, str] | None = None
 
     def readable(self) -> bool:
-        """True: it is a file to read."""
+        """Returns True."""
         return True
 
     def readinto(self, buffer: "memoryview | bytearray") -> int:  # type: ignore[override]
-        """Fills the front of `buffer`; 0 at the end."""
+        """Fills the front of `buffer` and returns the number of bytes, 0 at the end."""
         if not self._left and self.problem is None:
             self._left = self._next_block()
         part = self._left[: len(buffer)]
@@ -60,12 +61,12 @@ class Unpacked(io.RawIOBase):
         try:
             block = next(self._blocks, b"")
         except (OSError, EOFError, zlib.error, ValueError) as error:
-            if not self._packed:
+            if not self._compressed:
                 raise
             self.problem = "broken", f"its compression is broken: {str(error).strip() or type(error).__name__}"
             return b""
         self._given += len(block)
-        if self._packed and self._given > max(FREE_BYTES, MAX_RATIO * self._size):
+        if self._compressed and self._given > max(FREE_BYTES, MAX_RATIO * self._size):
             self.problem = "too-large", f"it inflates to more than {MAX_RATIO} times its size; the rest is left out"
             return b""
         return block
@@ -77,7 +78,7 @@ def _plain(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _gzip(file: BinaryIO) -> Iterator[bytes]:
-    """Yields the contents of all members of a gzip file; zeros after the last one are padding."""
+    """Yields the contents of all members of a gzip file; zero bytes after the last member are padding."""
     data = file.read(_BLOCK_BYTES)
     while data:
         member = zlib.decompressobj(wbits=31)
@@ -100,4 +101,4 @@ def _zstd(file: BinaryIO) -> Iterator[bytes]:
             yield block
 
 
-_UNPACKERS = dict(zip(PACKINGS, (_gzip, _zstd), strict=True))
+_DECOMPRESSORS = dict(zip(COMPRESSED_SUFFIXES, (_gzip, _zstd), strict=True))

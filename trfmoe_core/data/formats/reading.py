@@ -1,4 +1,4 @@
-"""The reading of one unit of a file in constant memory."""
+"""Reads the documents of one unit of a file in constant memory and reports how that went."""
 
 from collections.abc import Iterator
 
@@ -6,25 +6,29 @@ from trfmoe_core.data.documents.clean import clean
 from trfmoe_core.data.documents.opening import SMALL_BYTES, ChangedError, stamp_of
 from trfmoe_core.data.documents.records import Document, SourceFile, Unit
 from trfmoe_core.data.documents.reports import FileReport, Status, printable
-from trfmoe_core.data.formats.base import FORMATS, Log
+from trfmoe_core.data.formats.base import ReadLog, format_of
 
 
 class Reading:
-    """Iterates over the cleaned documents of one unit; afterwards `report` says what became of it."""
+    """Iterates over the cleaned documents of one unit. `report` is complete once the iteration has ended."""
 
     def __init__(self, unit: Unit) -> None:
-        """Prepares to read `unit`; nothing is opened before the iteration."""
+        """Prepares to read `unit`. The file is opened when the iteration begins."""
         self._unit = unit
-        self._log = Log()
+        self._log = ReadLog()
         self._documents = 0
+        self._skipped = 0
 
     def __iter__(self) -> Iterator[Document]:
-        """Yields documents. What goes wrong ends up in the report."""
+        """Yields this node's documents. Errors of the file end up in the report."""
         unit, log = self._unit, self._log
-        format_ = FORMATS[unit.file.kind]
+        kind = format_of(unit.file.kind)
         try:
-            for document in format_.read(unit, log):
-                text = document.text if format_.cleaned else clean(document.text)
+            for number, document in enumerate(kind.read(unit, log), start=1):
+                if kind.shared_by != "lines" and not unit.options.includes(number):
+                    self._skipped += 1
+                    continue
+                text = document.text if kind.cleaned else clean(document.text)
                 if text:
                     log.characters += len(text)
                     self._documents += 1
@@ -32,27 +36,28 @@ class Reading:
             if self._may_change() and stamp_of(unit.file.path) != unit.file.stamp:
                 log.status, log.detail = "changed", "it changed while it was read; start again"
         except ChangedError:
-            log.spoilt("changed", "it changed since it was examined; start again")
+            log.fail("changed", "it changed since it was examined; start again")
         except OSError as error:
-            log.spoilt("unreadable", error.strerror or str(error))
+            log.fail("unreadable", error.strerror or str(error))
 
     def _may_change(self) -> bool:
+        """Returns True for a large file: a small one is read in one go when it is opened."""
         stamp = self._unit.file.stamp
         return self._unit.text_file is None and stamp is not None and stamp.size > SMALL_BYTES
 
     @property
     def report(self) -> FileReport:
-        """What became of the unit; complete once the iteration ended."""
-        status = self._log.status
+        """What became of the unit."""
+        status, detail = self._log.status, self._log.detail
         if status in ("ok", "partial") and not self._log.characters:
             status = "no-text"
+            if self._skipped:
+                detail = f"{detail}; " * bool(detail) + f"{self._skipped} documents belong to other nodes"
         pages = self._documents if self._log.pages is None else self._log.pages
         file = self._unit.file
-        if self._unit.told is not None and status != "unreadable":
-            return self._unit.told
-        return FileReport(
-            printable(file.path), file.kind, status, pages, self._log.characters, printable(self._log.detail)
-        )
+        if self._unit.extracted is not None and status != "unreadable":
+            return self._unit.extracted
+        return FileReport(printable(file.path), file.kind, status, pages, self._log.characters, printable(detail))
 
 
 def join_reports(file: SourceFile, parts: list[FileReport]) -> FileReport:

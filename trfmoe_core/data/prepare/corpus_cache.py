@@ -1,4 +1,4 @@
-"""A node's text as tokens: read, cut, dealt and tokenized once per content, and kept where it is found again."""
+"""Prepares a node's corpus, or finds it in the cache: equal contents and options are tokenized once."""
 
 import hashlib
 import json
@@ -22,14 +22,14 @@ from trfmoe_core.data.documents.reports import FileReport, moved, printable, wri
 from trfmoe_core.data.prepare import shards as shard_files
 from trfmoe_core.data.prepare.build import META, Progress, build, without
 from trfmoe_core.data.prepare.merge import BIGRAM_FILE, DOCUMENTS_FILE, SIDES
-from trfmoe_core.data.sources import Context, Source, open_sources
+from trfmoe_core.data.sources import OpenContext, OpenedSource, open_sources
 from trfmoe_core.data.tokenizers import Tokenizer
 from trfmoe_core.errors import DataError
 
-# Raise it whenever the same text would give other tokens or another layout on disk.
+# Increase it whenever the same text gives other tokens or another layout on disk.
 FORMAT = 2
 EXTRACT = "extract.jsonl"
-_TRIES = 5
+_ATTEMPTS = 5
 
 
 def prepare_corpus(
@@ -39,10 +39,17 @@ def prepare_corpus(
     cache_dir: Path,
     progress: Progress = lambda what, done, total: None,
 ) -> Corpus:
-    """Returns the corpus of a node's `data` entries, from `cache_dir` where it was prepared before.
+    """Returns the corpus of a node's `data` entries, from the cache if it was prepared before.
 
-    Several processes may prepare the same corpus at once: one works, the others wait for it. A preparation that was
-    killed goes on where it was. Files that change while they are read are read again, and left out if they go on.
+    If several processes prepare the same corpus at once, one works and the others wait. A preparation that was killed
+    continues where it stopped. A file that changes while it is read is read again; if it changes again it is left out.
+
+    Args:
+        entries: paths and sources.
+        config: how text becomes tokens.
+        tokenizer: the tokenizer.
+        cache_dir: folder of the cache.
+        progress: called with (what, done, total) during long work.
 
     Raises:
         DataError: a path is missing or unreadable, no file gave any text, or the cache cannot be written.
@@ -51,9 +58,9 @@ def prepare_corpus(
     home = cache_dir / "corpora"
     changing: dict[Path, FileReport] = {}
     try:
-        for attempt in range(_TRIES):
+        for attempt in range(_ATTEMPTS):
             sources = [
-                without(source, changing) for source in open_sources(entries, Context(config, cache_dir, progress))
+                without(source, changing) for source in open_sources(entries, OpenContext(config, cache_dir, progress))
             ]
             key = corpus_key(sources, config, tokenizer)
             folder = home / key
@@ -62,13 +69,13 @@ def prepare_corpus(
                 meta = _read_meta(folder, len(sources))
                 changed = {} if meta else build(folder, sources, config, tokenizer, progress, lenient=attempt > 0)
                 if changed and (folder / META).exists():
-                    # What was built is the corpus of a folder without them.
+                    # The corpus was built without these files, so its key is that of a folder without them.
                     sources = [without(source, changed) for source in sources]
                     key, folder, changed = *_renamed(folder, corpus_key(sources, config, tokenizer)), {}
                 meta = meta or _read_meta(folder, len(sources))
             if not changed:
                 break
-            # A file may have been written just then; one that changes twice is left out.
+            # A file may have been written at that moment. One that changes a second time is left out.
             changing |= changed if attempt else {}
     except OSError as error:
         raise DataError(
@@ -84,8 +91,8 @@ def prepare_corpus(
     return _opened(folder, key, meta, sources, config, tokenizer)
 
 
-def corpus_key(sources: Sequence[Source], config: DataConfig, tokenizer: Tokenizer) -> str:
-    """Returns a hex SHA-256 of everything that decides the stores: no path, no time, no name, no weight."""
+def corpus_key(sources: Sequence[OpenedSource], config: DataConfig, tokenizer: Tokenizer) -> str:
+    """Returns a hex SHA-256 of everything that determines the stores: not paths, times, names and weights."""
     parts = {
         "format": [FORMAT, shard_files.FORMAT],
         "sources": [source.identity for source in sources],
@@ -97,7 +104,7 @@ def corpus_key(sources: Sequence[Source], config: DataConfig, tokenizer: Tokeniz
 
 
 def _renamed(folder: Path, key: str) -> tuple[str, Path]:
-    """Moves a corpus to where its true key says, unless it is there already; returns key and folder."""
+    """Renames the folder of a corpus to `key`, or deletes it if that corpus exists. Returns key and new folder."""
     target = folder.with_name(key)
     try:
         folder.rename(target)
@@ -107,7 +114,12 @@ def _renamed(folder: Path, key: str) -> tuple[str, Path]:
 
 
 def _opened(
-    folder: Path, key: str, meta: dict[str, Any], sources: Sequence[Source], config: DataConfig, tokenizer: Tokenizer
+    folder: Path,
+    key: str,
+    meta: dict[str, Any],
+    sources: Sequence[OpenedSource],
+    config: DataConfig,
+    tokenizer: Tokenizer,
 ) -> Corpus:
     reports = iter(FileReport(**report) for report in meta["files"])
     notes = list(meta["notes"])
@@ -138,7 +150,7 @@ def _opened(
 
 
 def _shares(sources: Sequence[CorpusSource]) -> str:
-    """Returns who gives how much; by number, because a coordinator reads it and a name may be a path."""
+    """Returns the shares of the sources, without names: the coordinator reads this, and a name may be a path."""
     total = sum(source.weight for source in sources)
     shares = ", ".join(
         f"{100 * source.weight / total:.3g}% ({'stop' if source.stops else 'repeat'} at its end)" for source in sources
@@ -156,7 +168,7 @@ def _bigram_bits(folder: Path, corpus: Corpus, config: DataConfig, tokenizer: To
 
 
 def _read_meta(folder: Path, num_sources: int) -> dict[str, Any] | None:
-    """Returns what `build` noted, or None when the corpus is not there or not whole."""
+    """Returns what `build` wrote into `corpus.json`, or None if the corpus is missing or damaged."""
     try:
         meta = json.loads((folder / META).read_text(encoding="utf-8"))
         if not isinstance(meta, dict) or not {"notes", "duplicates", "leaked", "files"} <= meta.keys():

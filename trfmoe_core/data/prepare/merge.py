@@ -1,6 +1,6 @@
-"""Shards to token stores: duplicates left out, training and held-out text apart, the yardstick measured.
+"""Merges shards into token stores: leaves out duplicates, separates held-out text, counts the byte bigram.
 
-N = pieces of all sources, in their order.
+Shapes: N = pieces of all sources, in their order.
 """
 
 from collections.abc import Sequence
@@ -21,21 +21,21 @@ DOCUMENT = np.dtype([("unit", "<i8"), ("place", f"S{PLACE_BYTES}")])
 DOCUMENTS_FILE = "documents.npy"
 BIGRAM_FILE = "bigram.npy"
 BIGRAM_BYTES = 1 << 26
-"""Training text that the bigram counts, at most; more would move it by less than it is printed with."""
+"""The bigram counts at most this much training text: more would not change the printed digits."""
 
 
 @dataclass
 class Merged:
-    """What came of merging.
+    """The result of merging.
 
     Attributes:
-        duplicates: pieces left out because the same text came before.
-        mended: whether one side of the split by hash was empty, so that the last tenth is held out instead.
-        leaked: held-out pieces that are also in the training text, counted in the written stores. It must be 0.
+        duplicates: pieces that were left out because the same text came before.
+        last_tenth_held_out: True if one side of the split by hash was empty, so that the last tenth is held out.
+        leaked: held-out pieces that are also in the training text, counted in the written stores; must be 0.
     """
 
     duplicates: int = 0
-    mended: bool = False
+    last_tenth_held_out: bool = False
     leaked: int = 0
 
 
@@ -44,7 +44,15 @@ def merge(
 ) -> Merged | None:
     """Writes the stores `<source>.<side>`, the table of documents and the bigram's counts into `folder`.
 
-    Returns None where there are fewer than two different pieces: no text to train on and to hold out.
+    Args:
+        folder: an existing folder.
+        sources: the shards of every source.
+        vocab_size: ids are below it.
+        fraction: fraction of the pieces to hold out.
+        deduplicate: whether to leave out pieces whose text came before.
+
+    Returns:
+        None if there are fewer than two different pieces: too few to train on some and hold out others.
     """
     shards = [shard for source in sources for shard in source]
     tables = [shard.load("bytes", "digests") for shard in shards]
@@ -57,8 +65,8 @@ def merge(
     merged = Merged()
     held_out = is_held_out(digests, fraction)
     if held_out[kept].all() or not held_out[kept].any():
-        # What is held out by its place, not by its hash, must not come twice.
-        merged.mended, kept = True, first
+        # A split by position would put duplicates on both sides, so they are left out in any case.
+        merged.last_tenth_held_out, kept = True, first
         held_out[kept] = last_tenth(num_bytes[kept])
     merged.duplicates = int((~kept).sum())
     _write_stores(folder, sources, vocab_size, kept, held_out)
@@ -99,7 +107,7 @@ def _write_stores(
 
 
 def _write_bigram(folder: Path, shards: Sequence[Shard], train: Flags, num_bytes: Ints) -> None:
-    """Counts the byte pairs of the training text, of every k-th piece where there is very much of it."""
+    """Counts the byte pairs of the training text; of every k-th piece if there is very much of it."""
     step = max(1, -(-int(num_bytes[train].sum()) // BIGRAM_BYTES))
     counted = np.zeros_like(train)
     counted[np.flatnonzero(train)[::step]] = True
@@ -118,7 +126,7 @@ def _write_bigram(folder: Path, shards: Sequence[Shard], train: Flags, num_bytes
 
 
 def first_piece(sources: Sequence[Sequence[Shard]]) -> tuple[int, int, str]:
-    """Returns the first piece's source, unit and text; no text where there is none."""
+    """Returns source, unit and text of the first piece; an empty text if there is none."""
     for source, shards in enumerate(sources):
         for shard in shards:
             sizes, text, owners, units = shard.load("bytes", "text", "documents", "units")
@@ -128,7 +136,7 @@ def first_piece(sources: Sequence[Sequence[Shard]]) -> tuple[int, int, str]:
 
 
 def halves(text: str) -> list[str]:
-    """Returns a text cut in two near its middle, at a line or word border where there is one."""
+    """Returns a text in two halves, cut near its middle at the end of a line or word if there is one."""
     middle = len(text) // 2
     border = max(text.rfind(mark, middle // 2, middle + middle // 2) for mark in "\n ")
     if border <= 0:

@@ -1,7 +1,7 @@
-"""Documents to tokens, some megabytes at a time, by as many processes as there are cores.
+"""Tokenizes documents into shard files of a few megabytes, with one process per core.
 
-A shard is a file named by the digest of all that decides it: the documents' texts and places, the options and the
-tokenizer. So it is never stale, and a preparation that was killed finds those that it wrote. N = pieces of a shard.
+The name of a shard is a digest of everything that determines it: texts, places, options and tokenizer. So a shard is
+never stale, and a preparation that was killed reuses the shards that it wrote. Shapes: N = pieces of a shard.
 """
 
 import hashlib
@@ -29,11 +29,11 @@ from trfmoe_core.data.prepare.split import as_numbers, cut, digest
 from trfmoe_core.data.tokenizers import Tokenizer
 from trfmoe_core.errors import DataError
 
-# Raise it whenever the same documents would give other shards.
+# Increase it whenever the same documents give other shards.
 FORMAT = 1
-SHARD_BYTES = 1 << 21
-ALONE_BYTES = 1 << 21
-"""Text up to this size is tokenized without further processes: starting them takes longer."""
+SHARD_CHARACTERS = 1 << 21
+IN_PROCESS_CHARACTERS = 1 << 21
+"""Text up to this size is tokenized in this process: starting others would take longer."""
 PLACE_BYTES = 40
 
 _encoder: "Encoder | None" = None
@@ -44,10 +44,10 @@ class Documents:
     """Some documents of one source, in order.
 
     Attributes:
-        texts: cleaned.
-        units: which unit of the source each comes from.
-        places: where in its file each stands, in words.
-        size: characters so far.
+        texts: cleaned text of each.
+        units: index of the unit of the source that each comes from.
+        places: where each stands in its file, in words.
+        size: characters of all texts.
     """
 
     texts: list[str] = field(default_factory=list)
@@ -65,18 +65,18 @@ class Documents:
 
 @dataclass(frozen=True)
 class Shard:
-    """A written shard, whose tables are read when they are asked for."""
+    """A shard file; its tables are read on request."""
 
     path: Path
 
     def load(self, *tables: str) -> list[npt.NDArray[Any]]:
-        """Returns some of its tables; see `Encoder.encode` for their names. Each is checked against its checksum."""
+        """Returns some of its tables (`Encoder.encode` lists them). Reading verifies the checksums."""
         with np.load(self.path, allow_pickle=False) as file:
             return [file[table] for table in tables]
 
     @property
     def whole(self) -> bool:
-        """Whether it is there with every byte as written: a crash of the machine may tear a file."""
+        """True if the file exists and all its checksums are right: a crash of the machine may tear a file."""
         try:
             with zipfile.ZipFile(self.path) as file:
                 return file.testzip() is None
@@ -86,13 +86,13 @@ class Shard:
 
 @dataclass(frozen=True)
 class Encoder:
-    """Cuts documents into pieces and turns them into tokens: what every process does."""
+    """Cuts documents into pieces and tokenizes them; every process has one."""
 
     tokenizer: Tokenizer
     piece_bytes: int
 
     def key(self, documents: Documents) -> str:
-        """Returns the digest of all that decides the shard of these documents."""
+        """Returns the digest of everything that determines the shard of these documents."""
         head = [FORMAT, self.piece_bytes, self.tokenizer.fingerprint, documents.units, documents.places]
         state = hashlib.blake2b(json.dumps(head).encode(), digest_size=20)
         for text in documents.texts:
@@ -102,10 +102,14 @@ class Encoder:
         return state.hexdigest()
 
     def encode(self, documents: Documents, path: Path) -> None:
-        """Writes the shard: a zip of tables without compression, there whole or not at all while the machine lives.
+        """Writes the shard as an uncompressed zip of tables. The file appears at once, when it is complete.
 
-        `tokens`: all pieces, each bos and its ids. `sizes`, `bytes`, `digests`, `documents`: (N,) or (N, 2), of each
-        piece. `text`: the pieces' UTF-8 bytes. `units`, `places`: of each document.
+        Tables: `tokens`, all pieces in a row, each a bos and its ids; `sizes` (N,) tokens, `bytes` (N,) UTF-8 bytes,
+        `digests` (N, 2) and `documents` (N,) index of the document, of every piece; `text`, the pieces' UTF-8 bytes in
+        a row; `units` and `places` of every document.
+
+        Raises:
+            OSError: the file cannot be written.
         """
         pieces: list[str] = []
         owners: list[int] = []
@@ -138,13 +142,13 @@ class Encoder:
 
 
 class ShardWriter:
-    """Writes shards in the order of the documents, in this process while they are few, else in several.
+    """Writes shards: the first ones in this process, and many of them in several processes.
 
     A context manager; leaving it ends the processes.
     """
 
     def __init__(self, folder: Path, encoder: Encoder, processes: int) -> None:
-        """Shards go into `folder`, which must be there."""
+        """Prepares to write shards into `folder`, which must exist, with at most `processes` processes."""
         self._folder, self._encoder, self._processes = folder, encoder, processes
         self._pool: ProcessPoolExecutor | None = None
         self._running: deque[Future[None]] = deque()
@@ -157,17 +161,17 @@ class ShardWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Ends the processes; what was asked for and not begun is given up."""
+        """Ends the processes and drops shards that were not begun."""
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
     def write(self, documents: Documents) -> Shard:
-        """Has the shard of these documents written, unless it is there; `finish` waits for it."""
+        """Returns the shard of these documents, which is written unless it exists. `finish` waits for it."""
         shard = Shard(self._folder / f"{self._encoder.key(documents)}.npz")
         if shard.whole:
             return shard
         self._characters += documents.size
-        if self._pool is None and self._processes > 1 and self._characters > ALONE_BYTES:
+        if self._pool is None and self._processes > 1 and self._characters > IN_PROCESS_CHARACTERS:
             self._pool = ProcessPoolExecutor(
                 self._processes, multiprocessing.get_context("spawn"), _start_process, (self._encoder,)
             )
@@ -179,11 +183,11 @@ class ShardWriter:
         return shard
 
     def finish(self) -> None:
-        """Waits for all shards.
+        """Waits until all shards are written.
 
         Raises:
             DataError: a process died.
-            OSError: one could not be written.
+            OSError: a shard could not be written.
         """
         self._wait(0)
 
@@ -198,12 +202,12 @@ class ShardWriter:
                 ) from error
 
 
-def batches(documents: Iterator[tuple[str, int, str]]) -> Iterator[Documents]:
-    """Yields the documents (text, unit, place) in runs of about `SHARD_BYTES` characters."""
+def grouped(documents: Iterator[tuple[str, int, str]]) -> Iterator[Documents]:
+    """Groups documents (text, unit, place) in runs of about `SHARD_CHARACTERS` characters."""
     run = Documents()
     for text, unit, place in documents:
         run.add(text, unit, place)
-        if run.size >= SHARD_BYTES:
+        if run.size >= SHARD_CHARACTERS:
             yield run
             run = Documents()
     if run.texts:
@@ -212,7 +216,7 @@ def batches(documents: Iterator[tuple[str, int, str]]) -> Iterator[Documents]:
 
 def _start_process(encoder: Encoder) -> None:
     global _encoder
-    # One process a core is enough threads; Ctrl-C is the parent's business, and without a parent there is none.
+    # There is one process per core, so one thread is enough. Ctrl-C ends the parent, and with it this process.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -1,6 +1,6 @@
-"""Documents cut into pieces, and pieces dealt to training or held-out text by what they say.
+"""Cuts documents into pieces, finds duplicate pieces, and decides which pieces are held out.
 
-N = pieces.
+Shapes: N = pieces.
 """
 
 import hashlib
@@ -13,15 +13,15 @@ from trfmoe_core.data.documents.clean import normal_form
 
 Flags = npt.NDArray[np.bool_]
 
-# What a piece would rather end at, best first: page, paragraph, line, word.
+# Where a piece prefers to end, best first: page, paragraph, line, word.
 _BORDERS = (b"\f", b"\n\n", b"\n", b" ")
 
 
 def cut(text: str, piece_bytes: int) -> list[str]:
     """Returns `text` in pieces of at most `piece_bytes` UTF-8 bytes, without blank ones.
 
-    A piece ends at the last page break in its second half, or else at the last paragraph, line or word border there;
-    text without any is cut between two characters. Page breaks become blank lines.
+    A piece ends at the last page break in its second half. If there is none it ends at the last paragraph, line or
+    word there, and otherwise between two characters. Page breaks become blank lines.
     """
     data = text.encode("utf-8", "replace")
     pieces, start = [], 0
@@ -39,7 +39,7 @@ def _piece_end(data: bytes, start: int, piece_bytes: int) -> int:
     if limit >= len(data):
         return len(data)
     for border in _BORDERS:
-        # The border may hang over the limit: it is stripped off the piece.
+        # The border itself may lie beyond the limit, because it is stripped off the piece.
         found = data.rfind(border, start + piece_bytes // 2, limit + len(border))
         if found >= 0:
             return found + len(border)
@@ -49,36 +49,36 @@ def _piece_end(data: bytes, start: int, piece_bytes: int) -> int:
 
 
 def digest(piece: str) -> bytes:
-    """Returns 16 bytes that stand for what the piece says, whatever its case and blanks."""
+    """Returns a digest of 16 bytes that ignores case and blanks: duplicates have equal digests."""
     return hashlib.blake2b(normal_form(piece).encode("utf-8", "replace"), digest_size=16).digest()
 
 
 def as_numbers(digests: bytes) -> Digests:
-    """Returns (N, 2) the digests of N pieces, one after the other, as pairs of numbers that sort like the bytes."""
+    """Returns the concatenated digests of N pieces as (N, 2) numbers that sort like the bytes."""
     return np.frombuffer(digests, dtype=">u8").astype(np.uint64).reshape(-1, 2)
 
 
 def first_of_each(digests: Digests) -> Flags:
-    """Returns (N,) True for every digest that did not come before."""
+    """Returns (N,) True for the first occurrence of every digest."""
     order = np.lexsort((digests[:, 1], digests[:, 0]))
     ordered = digests[order]
     new = np.ones(len(order), dtype=np.bool_)
     new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
     first = np.zeros(len(order), dtype=np.bool_)
-    # lexsort is stable, so the first of equals is the one that came first.
+    # lexsort is stable: of equal digests the first occurrence comes first.
     first[order[new]] = True
     return first
 
 
 def is_held_out(digests: Digests, fraction: float) -> Flags:
-    """Returns (N,) whether each piece is held out: the same answer on every node, in every order of the files."""
+    """Returns (N,) True for held-out pieces. Depends on the digests only: the same on every node, in any order."""
     return digests[:, 0] < np.uint64(min(int(fraction * 2.0**64), 2**64 - 1))
 
 
 def last_tenth(sizes: Ints) -> Flags:
-    """Returns (N,) True for the last pieces that make up a tenth of the text, but neither for none nor for all."""
+    """Returns (N,) True for the last pieces, a tenth of the text. At least one piece is True and one False."""
     total = int(sizes.sum())
-    # What the text holds from each piece on.
+    # Size of the text from each piece to the end.
     rest = total - np.cumsum(sizes) + sizes
     enough = np.flatnonzero(10 * rest >= total)
     first = min(max(1, int(enough[-1])), len(sizes) - 1)
@@ -86,13 +86,13 @@ def last_tenth(sizes: Ints) -> Flags:
 
 
 def in_both(one: Digests, other: Digests) -> Flags:
-    """Returns, for every digest of `one`, whether it stands in `other` too."""
+    """Returns for every digest of `one` whether it is in `other` too."""
     both = np.concatenate([other, one])
     order = np.lexsort((both[:, 1], both[:, 0]))
     ordered = both[order]
     new = np.ones(len(order), dtype=np.bool_)
     new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
-    # The stable order puts those of `other` first among equals.
+    # The sort is stable: of equal digests those of `other` come first.
     seen = (order < len(other))[np.flatnonzero(new)][np.cumsum(new) - 1]
     found = np.zeros(len(order), dtype=np.bool_)
     found[order] = seen

@@ -1,8 +1,8 @@
-"""What a source is: an entry of a node's `data`, checked, and the documents that it leads to."""
+"""What a data source is: an entry of a node's `data` that can be opened, and the files that opening it gives."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from trfmoe_core.config.data import DataConfig
@@ -10,18 +10,17 @@ from trfmoe_core.config.sources import SourceSettings
 from trfmoe_core.data.documents.records import SourceFile, Unit
 from trfmoe_core.data.documents.reports import FileReport
 from trfmoe_core.data.formats.reading import join_reports
-from trfmoe_core.data.hub.offline import keep_offline
-from trfmoe_core.errors import DataError
+from trfmoe_core.data.sources.partition import deal_documents
 
 
 @dataclass(frozen=True)
-class Context:
+class OpenContext:
     """What a source needs to be opened.
 
     Attributes:
         config: how text becomes tokens.
-        cache_dir: where downloads and extracted text are kept.
-        progress: told (what, done, total) while it works.
+        cache_dir: folder for downloads and extracted text.
+        progress: called with (what, done, total) during long work.
     """
 
     config: DataConfig
@@ -30,15 +29,16 @@ class Context:
 
 
 @dataclass(frozen=True)
-class Source:
-    """An opened source.
+class OpenedSource:
+    """The files of a source, ready to be read.
 
     Attributes:
         name: printable, e.g. the path.
-        settings: the entry it was opened from, with its weight and what happens at its end.
-        files: every file that was found, in order; those that are not read carry their report.
-        units: what is read, in order; reading them one by one gives the source's documents (`formats.base.Reading`).
-        notes: what the owner should know.
+        settings: the entry of `data` that was opened.
+        files: every file that was found, in order. Files that are not read carry a report.
+        units: what is read, in order (`formats.reading.Reading`).
+        notes: remarks for the owner of the data.
+        partitioned: True if `files` and `units` are only the part that `settings.partition` gives this node.
     """
 
     name: str
@@ -46,14 +46,15 @@ class Source:
     files: list[SourceFile]
     units: list[Unit]
     notes: list[str] = field(default_factory=list)
+    partitioned: bool = False
 
     @property
     def identity(self) -> list[list[object]]:
-        """What decides the documents, as JSON values: no path and no time, so equal contents are equal."""
+        """JSON values that determine the documents, without paths and times: equal contents have equal identities."""
         return [list(unit.identity) for unit in self.units]
 
     def reports(self, units: Sequence[FileReport]) -> list[FileReport]:
-        """Returns one report a file, in the order of `files`, from the reports of `units` in their order."""
+        """Returns one report per file, in the order of `files`, from one report per unit in the order of `units`."""
         parts: dict[Path, list[FileReport]] = {}
         for unit, report in zip(self.units, units, strict=True):
             parts.setdefault(unit.file.path, []).append(report)
@@ -61,33 +62,28 @@ class Source:
 
 
 class DataSource(SourceSettings):
-    """An entry of a node's `data` that can be opened."""
+    """Base of all sources: the settings that an entry of `data` may hold, and how the entry is opened."""
 
     @abstractmethod
-    def open(self, context: Context) -> Source:
+    def open(self, context: OpenContext) -> OpenedSource:
         """Returns the source, ready to be read.
 
+        A source that does not divide its files by `self.part` itself returns all of them: `open_part` divides the
+        documents then.
+
         Raises:
-            DataError: it cannot be read, with what to do about it.
+            DataError: it cannot be read; the message says what to do.
         """
 
+    def open_part(self, context: OpenContext) -> OpenedSource:
+        """Returns this node's part of the source, ready to be read.
 
-def open_sources(entries: Sequence[str | SourceSettings], context: Context) -> list[Source]:
-    """Opens the entries of a node's `data`: paths that are plain strings belong together and are one source.
-
-    Raises:
-        DataError: there are none, or one cannot be opened.
-    """
-    if not entries:
-        raise DataError("no data: the list of files and folders is empty; name at least one")
-    from trfmoe_core.data.sources.files import FilesSettings, open_paths
-
-    keep_offline(context.config)
-    plain = [entry for entry in entries if isinstance(entry, str)]
-    sources: list[Source] = []
-    for entry in entries:
-        if isinstance(entry, DataSource):
-            sources.append(entry.open(context))
-        elif entry is plain[0]:
-            sources.append(open_paths(plain, FilesSettings(source="files", path=plain[0]), context))
-    return sources
+        Raises:
+            DataError: it cannot be read.
+        """
+        part = self.part()
+        opened = self.open(context)
+        if part.of == 1 or opened.partitioned:
+            return opened
+        note = f"part {part.index} of {part.of}: this node keeps its own documents of every file"
+        return replace(opened, units=deal_documents(opened.units, part), notes=[*opened.notes, note], partitioned=True)

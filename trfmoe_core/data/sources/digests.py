@@ -1,4 +1,4 @@
-"""SHA-256 digests of files, remembered for as long as the file system says that a file was not touched."""
+"""SHA-256 digests of files, kept on disk and reused until the file system says that a file was changed."""
 
 import hashlib
 import json
@@ -12,19 +12,22 @@ from trfmoe_core.data.documents.opening import open_plain
 from trfmoe_core.data.documents.records import Stamp
 
 SETTLED_NS = 2_000_000_000
-"""A file that was touched so shortly before it was read may be touched again within the same tick of its clock."""
+"""The digest of a file that was changed less than this before it was read is not kept.
+
+A second change within the same tick of the file system's clock would go unnoticed.
+"""
 _BLOCK_BYTES = 1 << 20
 
 
-class Digests:
-    """Digests by path. What was read before is trusted while inode, size and both times of change are the same.
+class DigestCache:
+    """Digests by path. A digest is reused while inode, size, mtime and ctime of its file are the same.
 
-    The time of the last change of an inode (ctime) cannot be set back by a program, so contents that were replaced
-    under the old time of modification are noticed too.
+    A program can set the mtime of a file back, but not its ctime, so contents that were replaced under the old mtime
+    are noticed too.
     """
 
     def __init__(self, file: Path | None = None, now_ns: Callable[[], int] = time.time_ns) -> None:
-        """Opens the memory kept in `file`; None remembers nothing."""
+        """Loads the digests kept in `file`. With None nothing is kept. `now_ns` is the clock."""
         self._file = file
         self._now_ns = now_ns
         self._known: dict[str, list[object]] = {}
@@ -37,36 +40,36 @@ class Digests:
                 self._known = {}
 
     @classmethod
-    def of(cls, paths: Sequence[str], cache_dir: Path) -> "Digests":
-        """Returns the memory of one list of files and folders."""
+    def of(cls, paths: Sequence[str], cache_dir: Path) -> "DigestCache":
+        """Returns the cache for one list of files and folders."""
         name = hashlib.sha256(json.dumps(list(paths)).encode()).hexdigest()[:32]
         return cls(cache_dir / "digests" / f"{name}.json")
 
     def digest(self, path: Path) -> tuple[str, Stamp]:
-        """Returns the SHA-256 of a file and its stamp, opening it only if it may have changed.
+        """Returns the SHA-256 of a file and its stamp. The file is opened only if it may have changed.
 
         Raises:
             OSError: it cannot be read.
         """
         key = json.dumps(os.fspath(path))
-        seen = _seen(os.stat(path))  # noqa: PTH116
+        version = _version(os.stat(path))  # noqa: PTH116
         known = self._known.get(key)
-        if isinstance(known, list) and known[:-1] == seen and isinstance(known[-1], str):
+        if isinstance(known, list) and known[:-1] == version and isinstance(known[-1], str):
             self._used[key] = known
-            return known[-1], Stamp(seen[0], seen[1], seen[2])
+            return known[-1], Stamp(version[0], version[1], version[2])
         started = self._now_ns()
         with open_plain(path) as file:
-            seen = _seen(os.fstat(file.fileno()))
+            version = _version(os.fstat(file.fileno()))
             state = hashlib.sha256()
             while block := file.read(_BLOCK_BYTES):
                 state.update(block)
-            after = _seen(os.fstat(file.fileno()))
-        if seen == after and max(seen[2:]) + SETTLED_NS < started:
-            self._used[key] = [*seen, state.hexdigest()]
-        return state.hexdigest(), Stamp(seen[0], seen[1], seen[2])
+            after = _version(os.fstat(file.fileno()))
+        if version == after and max(version[2:]) + SETTLED_NS < started:
+            self._used[key] = [*version, state.hexdigest()]
+        return state.hexdigest(), Stamp(version[0], version[1], version[2])
 
     def save(self) -> None:
-        """Keeps what was used.
+        """Writes the digests that were used since the cache was loaded.
 
         Raises:
             OSError: it cannot be written.
@@ -75,5 +78,5 @@ class Digests:
             write_text(self._file, json.dumps(self._used))
 
 
-def _seen(status: os.stat_result) -> list[int]:
+def _version(status: os.stat_result) -> list[int]:
     return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]

@@ -1,4 +1,4 @@
-"""Which files a node's data consists of, and what they are."""
+"""Finds the files below the paths of a node's data and tells their formats."""
 
 import os
 import stat
@@ -8,22 +8,23 @@ from pathlib import Path
 from trfmoe_core.data.documents.records import SourceFile
 from trfmoe_core.data.documents.reports import FileReport, Status, printable
 from trfmoe_core.data.formats.base import kind_of, known_suffixes
-from trfmoe_core.data.sources.digests import Digests
+from trfmoe_core.data.sources.digests import DigestCache
 from trfmoe_core.errors import DataError
 
 
-def find_files(paths: Sequence[str], digests: Digests | None = None) -> list[SourceFile]:
-    """Returns every file below `paths` once, in the order given, folders walked in sorted order.
+def find_files(paths: Sequence[str], digests: DigestCache | None = None) -> list[SourceFile]:
+    """Returns every file below `paths`, in the order given; folders are walked in sorted order.
 
-    Only regular files are opened. Links that lead out of a folder, other file types and other suffixes are reported as
-    `unsupported`; files with the bytes of an earlier one as `duplicate`. Files that `digests` remembers are not opened.
+    Only regular files are opened. Links out of a folder, special files and unknown suffixes are reported as
+    `unsupported`, files with the same bytes as an earlier one as `duplicate`. Files whose digest `digests` has are not
+    opened.
 
     Raises:
-        DataError: no paths, or one that is missing, unreadable, or no file of a kind that can be read.
+        DataError: there are no paths, or one is missing, unreadable, or a file of unknown format.
     """
     if not paths:
         raise DataError("no data: the list of files and folders is empty; name at least one")
-    digests = digests or Digests()
+    digests = digests or DigestCache()
     found: list[SourceFile] = []
     seen: dict[tuple[str, str], Path] = {}
     for name in paths:
@@ -37,7 +38,8 @@ def find_files(paths: Sequence[str], digests: Digests | None = None) -> list[Sou
     return found
 
 
-def _below(root: Path, digests: Digests) -> Iterator[SourceFile]:
+def _below(root: Path, digests: DigestCache) -> Iterator[SourceFile]:
+    """Yields the file `root`, or all files of the folder `root`."""
     where = f"data path {printable(root)}"
     try:
         mode = root.stat().st_mode
@@ -56,8 +58,8 @@ def _below(root: Path, digests: Digests) -> Iterator[SourceFile]:
     yield file
 
 
-def _walk(root: Path, digests: Digests) -> Iterator[SourceFile]:
-    """All files of a folder; what cannot be listed inside is reported, the folder itself must be readable."""
+def _walk(root: Path, digests: DigestCache) -> Iterator[SourceFile]:
+    """Yields all files of a folder. The folder itself must be readable; folders in it that are not are reported."""
     refused: list[SourceFile] = []
 
     def on_error(error: OSError) -> None:
@@ -86,7 +88,7 @@ def _walk(root: Path, digests: Digests) -> Iterator[SourceFile]:
     yield from refused
 
 
-def _examine(path: Path, digests: Digests) -> SourceFile:
+def _examine(path: Path, digests: DigestCache) -> SourceFile:
     kind = kind_of(path)
     try:
         status = path.stat()
@@ -111,7 +113,7 @@ def _reason(error: OSError | ValueError) -> str:
 
 
 def _nearest(path: Path) -> str:
-    """Names the deepest part of a missing path that exists, which is where the typing error is."""
+    """Returns a hint with the deepest existing parent of a missing path: the typing error comes after it."""
     for parent in path.absolute().parents:
         if parent.exists():
             return f" ({printable(parent)} exists)"

@@ -1,4 +1,4 @@
-"""FineWeb and other data sets of the Hugging Face hub: downloaded once, then read as local shards."""
+"""FineWeb and other data sets of the Hugging Face hub, downloaded once and then read as local parquet files."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -10,9 +10,9 @@ from pydantic import Field, model_validator
 from trfmoe_core.config.sources import SOURCES
 from trfmoe_core.data.documents.opening import stamp_of
 from trfmoe_core.data.documents.records import ReadOptions, SourceFile, Unit
-from trfmoe_core.data.formats.base import FORMATS
+from trfmoe_core.data.formats.base import format_of
 from trfmoe_core.data.hub.download import Download, Hub, HubSet, fetch
-from trfmoe_core.data.sources.base import Context, DataSource, Source
+from trfmoe_core.data.sources.base import DataSource, OpenContext, OpenedSource
 from trfmoe_core.data.sources.files import Languages
 from trfmoe_core.data.sources.partition import row_ranges
 from trfmoe_core.places import is_hub_name
@@ -20,7 +20,8 @@ from trfmoe_core.places import is_hub_name
 REPO, CONFIG = "HuggingFaceFW/fineweb", "sample-10BT"
 
 
-class FineWebSettings(DataSource):
+@SOURCES.register("fineweb")
+class FineWebSource(DataSource):
     """`{source: fineweb, config: sample-10BT, max_documents: 1000}`; `repo` may name any other data set."""
 
     source: Literal["fineweb"]
@@ -42,14 +43,14 @@ class FineWebSettings(DataSource):
         return raw
 
     def resolved(self, absolute: Callable[[str], str]) -> Self:
-        """Returns the entry with absolute paths; what could be a name on the hub and is no folder here stays one."""
+        """Returns the entry with absolute paths. `repo` stays a name on the hub unless a folder of that name exists."""
         place = absolute(self.repo)
         repo = self.repo if is_hub_name(self.repo) and not Path(place).is_dir() else place
         return self.model_copy(update={"repo": repo, "folder": self.folder and absolute(self.folder)})
 
     @property
     def hub_set(self) -> HubSet:
-        """What is asked of the hub."""
+        """The data set that is asked of the hub."""
         return HubSet(self.repo, self.config, self.split, self.revision)
 
     def place(self, cache_dir: Path) -> Path:
@@ -59,14 +60,18 @@ class FineWebSettings(DataSource):
         parts = (self.repo, self.config or "", self.split, self.revision or "")
         return cache_dir / "hub" / "--".join(re.sub(r"[^\w.-]", "-", part) for part in parts if part)
 
-    def open(self, context: Context) -> Source:
-        """Returns the downloaded documents, after downloading what is missing."""
+    def open(self, context: OpenContext) -> OpenedSource:
+        """Returns the documents after downloading those that are missing.
+
+        Raises:
+            DataError: the data set cannot be downloaded, or has no text.
+        """
         from trfmoe_core.data.hub.client import HuggingFace
 
         return self.open_with(HuggingFace(), context)
 
-    def open_with(self, hub: Hub, context: Context) -> Source:
-        """Returns the documents as `open` does, asking `hub` for what is missing."""
+    def open_with(self, hub: Hub, context: OpenContext) -> OpenedSource:
+        """Does the same as `open` with another hub."""
         folder = self.place(context.cache_dir)
         download = fetch(
             self.hub_set,
@@ -77,8 +82,8 @@ class FineWebSettings(DataSource):
         )
         return self._source(folder, download)
 
-    def _source(self, folder: Path, download: Download) -> Source:
-        part = self.my_part()
+    def _source(self, folder: Path, download: Download) -> OpenedSource:
+        part = self.part()
         left = download.rows if self.max_documents is None else min(self.max_documents, download.rows)
         counts = []
         for shard in download.shards:
@@ -93,12 +98,10 @@ class FineWebSettings(DataSource):
             path = folder / shard.name
             file = SourceFile(path, "parquet", shard.sha256, stamp_of(path))
             files.append(file)
-            whole = Unit(file, (), start=start, stop=stop, options=options)
-            units += [unit.identified() for unit in FORMATS["parquet"].split(whole)]
+            whole = Unit(file, start=start, stop=stop, options=options)
+            units += [unit.identified() for unit in format_of("parquet").split(whole)]
         notes = [f"{download.skipped} rows of {self.hub_set} without text were left out"] if download.skipped else []
         if self.max_documents and sum(counts) < self.max_documents:
             notes.append(f"{self.hub_set} has only {sum(counts)} documents, {self.max_documents} were asked for")
-        return Source(f"{self.hub_set}, {sum(counts):,} documents", self, files, units, notes)
-
-
-SOURCES.add("fineweb", FineWebSettings)
+        name = f"{self.hub_set}, {sum(counts):,} documents"
+        return OpenedSource(name, self, files, units, notes, partitioned=True)

@@ -10,10 +10,10 @@ import torch
 from tests.conftest import words
 from tests.federation import of_kind, run_recipe
 from trfmoe_core.config import Recipe
-from trfmoe_core.config.sources import SOURCES
 from trfmoe_core.data.batches.corpus import Corpus
 from trfmoe_core.data.batches.training import place_of, training_stream
 from trfmoe_core.data.prepare.corpus_cache import prepare_corpus
+from trfmoe_core.data.sources.files import FilesSource
 from trfmoe_core.data.tokenizers.byte import ByteTokenizer
 from trfmoe_core.model.transformer import build_model
 
@@ -26,7 +26,7 @@ def two_sources(folder: Path, recipe: Recipe, paragraphs: int = 2000) -> Corpus:
     for number, weight in enumerate((3.0, 1.0)):
         path = folder / f"{number}.txt"
         path.write_text(words(number, paragraphs))
-        entries.append(SOURCES["files"].model_validate({"source": "files", "path": str(path), "weight": weight}))
+        entries.append(FilesSource(source="files", path=str(path), weight=weight))
     return prepare_corpus(entries, recipe.data, ByteTokenizer(), folder / "cache")
 
 
@@ -87,7 +87,7 @@ def test_a_federation_learns_from_packed_mixtures(tiny_recipe: Callable[..., Rec
     )
     extra = tmp_path / "extra.txt"
     extra.write_text(words(9, 1000))
-    entry = SOURCES["files"].model_validate({"source": "files", "path": str(extra), "weight": 0.5, "on_end": "stop"})
+    entry = FilesSource(source="files", path=str(extra), weight=0.5, on_end="stop")
     nodes = [node.model_copy(update={"data": [*node.data, entry]}) for node in recipe.nodes]
     _, events = run_recipe(recipe.model_copy(update={"nodes": nodes}))
     (finished,) = of_kind(events, "run_finished")

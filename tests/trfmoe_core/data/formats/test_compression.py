@@ -9,9 +9,9 @@ from trfmoe_core.config import DataConfig
 from trfmoe_core.data.documents.reports import FileReport
 from trfmoe_core.data.formats import compression as packing
 from trfmoe_core.data.formats import kind_of
-from trfmoe_core.data.formats.compression import Unpacked
+from trfmoe_core.data.formats.compression import Decompressed
 from trfmoe_core.data.formats.reading import Reading
-from trfmoe_core.data.sources import Context, open_sources
+from trfmoe_core.data.sources import OpenContext, open_sources
 from trfmoe_core.data.sources.find import find_files
 
 LINES = [f"line {number} of many, some {number * number % 9973} words long" for number in range(30_000)]
@@ -28,7 +28,7 @@ def packed(path: Path, data: bytes) -> Path:
 
 
 def read(path: Path, cache: Path) -> tuple[list[str], FileReport]:
-    (source,) = open_sources([str(path)], Context(DataConfig(), cache))
+    (source,) = open_sources([str(path)], OpenContext(DataConfig(), cache))
     reading = Reading(source.units[0])
     return [document.text for document in reading], reading.report
 
@@ -61,7 +61,7 @@ def test_what_is_good_before_a_break_is_kept(tmp_path: Path, end: str) -> None:
 def test_several_members_are_one_file(tmp_path: Path, end: str) -> None:
     path = packed(tmp_path / f"a.txt{end}", TEXT.encode())
     path.write_bytes(path.read_bytes() * 2 + b"\0" * 70_000 * (end == ".gz"))
-    with Unpacked(find_files([str(path)])[0]) as file:
+    with Decompressed(find_files([str(path)])[0]) as file:
         assert file.read() == TEXT.encode() * 2
         assert file.problem is None
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from trfmoe_core.config import DataConfig
-from trfmoe_core.config.sources import SOURCES, SourceSettings
+from trfmoe_core.config.sources import SourceSettings
 from trfmoe_core.data.batches.bigram import ByteBigram
 from trfmoe_core.data.batches.corpus import Corpus
 from trfmoe_core.data.batches.held_out import evaluation_pieces
@@ -19,6 +19,7 @@ from trfmoe_core.data.documents.reports import FileReport
 from trfmoe_core.data.prepare import build as build_module
 from trfmoe_core.data.prepare.build import describe_files
 from trfmoe_core.data.prepare.corpus_cache import prepare_corpus
+from trfmoe_core.data.sources.files import FilesSource
 from trfmoe_core.data.tokenizers.byte import ByteTokenizer
 from trfmoe_core.errors import DataError
 
@@ -233,7 +234,7 @@ def test_bigram_is_that_of_the_pieces(tmp_path: Path) -> None:
 
 
 def entry(folder: Path, **more: object) -> SourceSettings:
-    return SOURCES["files"].model_validate({"source": "files", "path": str(folder), **more})
+    return FilesSource.model_validate({"source": "files", "path": str(folder), **more})
 
 
 def test_sources_stay_apart_and_share_one_split(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from tests.trfmoe_core.data.conftest import prose
 from trfmoe_core.config import DataConfig
 from trfmoe_core.data.prepare import shards as shards_module
 from trfmoe_core.data.prepare.corpus_cache import prepare_corpus
-from trfmoe_core.data.prepare.shards import Documents, Encoder, Shard, ShardWriter, batches
+from trfmoe_core.data.prepare.shards import Documents, Encoder, Shard, ShardWriter, grouped
 from trfmoe_core.data.prepare.split import digest
 from trfmoe_core.data.tokenizers.byte import ByteTokenizer
 from trfmoe_core.data.tokenizers.train import train_bpe
@@ -28,7 +28,7 @@ def some_documents(count: int, sentences: int = 8) -> list[tuple[str, int, str]]
 
 
 def test_a_shard_holds_every_piece_and_where_it_comes_from(tmp_path: Path) -> None:
-    (documents,) = batches(iter(some_documents(4)))
+    (documents,) = grouped(iter(some_documents(4)))
     ENCODER.encode(documents, tmp_path / "x.npz")
     shard = Shard(tmp_path / "x.npz")
     tokens, sizes, num_bytes, digests, owners, text, units, places = shard.load(
@@ -48,7 +48,7 @@ def test_a_shard_holds_every_piece_and_where_it_comes_from(tmp_path: Path) -> No
 
 
 def test_the_key_is_of_all_that_decides_the_shard() -> None:
-    (documents,) = batches(iter(some_documents(2)))
+    (documents,) = grouped(iter(some_documents(2)))
     other_text = Documents([*documents.texts[:1], "x"], documents.units, documents.places, 9)
     other_place = Documents(documents.texts, documents.units, ["row 0", "row 9"], documents.size)
     shifted = Documents(
@@ -58,28 +58,28 @@ def test_the_key_is_of_all_that_decides_the_shard() -> None:
     keys = {ENCODER.key(one) for one in (documents, other_text, other_place, shifted)}
     keys |= {Encoder(ByteTokenizer(), 257).key(documents), Encoder(bpe, 256).key(documents)}
     assert len(keys) == 6
-    assert ENCODER.key(next(batches(iter(some_documents(2))))) in keys
+    assert ENCODER.key(next(grouped(iter(some_documents(2))))) in keys
 
 
 def test_runs_are_bounded_and_complete(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards_module, "SHARD_BYTES", 2000)
-    runs = list(batches(iter(some_documents(30))))
+    monkeypatch.setattr(shards_module, "SHARD_CHARACTERS", 2000)
+    runs = list(grouped(iter(some_documents(30))))
     assert len(runs) > 5
     assert all(run.size < 2000 + max(map(len, run.texts)) for run in runs)
     assert [text for run in runs for text in run.texts] == [text for text, _, _ in some_documents(30)]
-    assert not list(batches(iter([])))
+    assert not list(grouped(iter([])))
 
 
 def test_several_processes_write_what_one_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards_module, "ALONE_BYTES", 2000)
-    monkeypatch.setattr(shards_module, "SHARD_BYTES", 1500)
+    monkeypatch.setattr(shards_module, "IN_PROCESS_CHARACTERS", 2000)
+    monkeypatch.setattr(shards_module, "SHARD_CHARACTERS", 1500)
     encoder = Encoder(train_bpe([prose(0, 100)], 400, "x"), 256)
     written = []
     for processes in (1, 3):
         folder = tmp_path / str(processes)
         folder.mkdir()
         with ShardWriter(folder, encoder, processes) as writer:
-            found = [writer.write(run) for run in batches(iter(some_documents(20)))]
+            found = [writer.write(run) for run in grouped(iter(some_documents(20)))]
             writer.finish()
         assert all(shard.whole for shard in found)
         written.append({path.name: path.read_bytes() for path in folder.iterdir()})
@@ -88,8 +88,8 @@ def test_several_processes_write_what_one_writes(tmp_path: Path, monkeypatch: py
 
 
 def test_whole_shards_are_kept_and_torn_ones_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards_module, "SHARD_BYTES", 1500)
-    runs = list(batches(iter(some_documents(20))))
+    monkeypatch.setattr(shards_module, "SHARD_CHARACTERS", 1500)
+    runs = list(grouped(iter(some_documents(20))))
     with ShardWriter(tmp_path, ENCODER, 1) as writer:
         shards = [writer.write(run) for run in runs]
         good = shards[1].path.read_bytes()
@@ -121,9 +121,9 @@ class Deadly(ByteTokenizer):
 
 
 def test_a_process_that_dies_is_an_error_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards_module, "ALONE_BYTES", 0)
+    monkeypatch.setattr(shards_module, "IN_PROCESS_CHARACTERS", 0)
     with ShardWriter(tmp_path, Encoder(Deadly(), 256), 2) as writer:
-        writer.write(next(batches(iter(some_documents(2)))))
+        writer.write(next(grouped(iter(some_documents(2)))))
         with pytest.raises(DataError, match=r"killed.*data\.processes"):
             writer.finish()
 
@@ -136,7 +136,7 @@ from trfmoe_core.data.prepare import shards
 from trfmoe_core.data.prepare.corpus_cache import prepare_corpus
 from trfmoe_core.data.tokenizers import load_tokenizer
 if __name__ == "__main__":
-    shards.ALONE_BYTES, shards.SHARD_BYTES = 0, 20_000
+    shards.IN_PROCESS_CHARACTERS, shards.SHARD_CHARACTERS = 0, 20_000
     config = DataConfig(piece_bytes=256, processes=2)
     corpus = prepare_corpus([sys.argv[1]], config, load_tokenizer("byte"), Path(sys.argv[2]))
     print(corpus.key)

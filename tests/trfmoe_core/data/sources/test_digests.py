@@ -6,7 +6,7 @@ import pytest
 
 from trfmoe_core.data.documents.opening import open_plain, stamp_of
 from trfmoe_core.data.sources import digests as module
-from trfmoe_core.data.sources.digests import SETTLED_NS, Digests
+from trfmoe_core.data.sources.digests import SETTLED_NS, DigestCache
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def later(file: Path) -> int:
 
 
 def digest(memory: Path, file: Path, now_ns: int) -> str:
-    digests = Digests(memory, lambda: now_ns)
+    digests = DigestCache(memory, lambda: now_ns)
     found, stamp = digests.digest(file)
     digests.save()
     assert found == hashlib.sha256(file.read_bytes()).hexdigest()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from trfmoe_core.data.documents.reports import printable
-from trfmoe_core.data.sources.digests import Digests
+from trfmoe_core.data.sources.digests import DigestCache
 from trfmoe_core.data.sources.find import find_files
 from trfmoe_core.errors import DataError
 
@@ -76,10 +76,10 @@ def test_unreadable_files_are_reported_in_folders_and_refused_when_named(
 ) -> None:
     (tmp_path / "a.txt").write_text("x")
 
-    def refuse(self: Digests, path: Path) -> str:
+    def refuse(self: DigestCache, path: Path) -> str:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(Digests, "digest", refuse)
+    monkeypatch.setattr(DigestCache, "digest", refuse)
     assert statuses(tmp_path) == {"a.txt": "unreadable"}
     with pytest.raises(DataError, match=r"a\.txt.*Permission denied"):
         find_files([str(tmp_path / "a.txt")])

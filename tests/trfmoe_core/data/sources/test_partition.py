@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from trfmoe_core.config import DataConfig, NodeSettings, Recipe
 from trfmoe_core.config.sources import Partition, SourceSettings
 from trfmoe_core.data.formats.reading import Reading
-from trfmoe_core.data.sources import Context, open_sources
+from trfmoe_core.data.sources import OpenContext, open_sources
 from trfmoe_core.data.sources.partition import deal_files, row_ranges
 from trfmoe_core.errors import DataError
 
@@ -66,7 +66,7 @@ def test_a_shared_folder_is_dealt_out_whole(
         settings = NodeSettings.model_validate(
             {"name": "n", "data": [{"path": str(folder), "partition": {"index": index, "of": 3}}]}
         )
-        (source,) = open_sources(settings.data, Context(DataConfig(), tmp_path / "cache"))
+        (source,) = open_sources(settings.data, OpenContext(DataConfig(), tmp_path / "cache"))
         mine, reports = [], []
         for unit in source.units:
             reading = Reading(unit)
@@ -98,4 +98,4 @@ def test_wrong_partitions_are_refused(tmp_path: Path) -> None:
         Partition(index=3, of=3)
     settings = NodeSettings.model_validate({"name": "n", "data": [{"path": str(tmp_path), "partition": "auto"}]})
     with pytest.raises(DataError, match=r"\{index: 0, of: 3\}"):
-        open_sources(settings.data, Context(DataConfig(), tmp_path / "cache"))
+        open_sources(settings.data, OpenContext(DataConfig(), tmp_path / "cache"))

@@ -1,1 +1,1 @@
-"""From token stores to batches: rows of tokens, mixtures of sources, the training stream and the evaluation."""
+"""From token stores to batches: rows, mixture of sources, training stream, and the windows of an evaluation."""

@@ -1,4 +1,4 @@
-"""Whole items into rows of a fixed size, best fit first, in time that hardly grows with the number of items."""
+"""Packs whole items into rows of a fixed size by best fit, in time that hardly grows with the number of items."""
 
 from dataclasses import dataclass
 
@@ -9,12 +9,12 @@ Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class Packed:
-    """Which sizes share a row.
+class RowPlan:
+    """A plan that says which sizes share a row. A slot is a place for one item.
 
     Attributes:
-        slot_size: (slots,) the size of every item's place, row after row.
-        row_slots: (rows + 1,) where each row's places begin in `slot_size`; the last entry is the number of slots.
+        slot_size: (slots,) size of every slot, row after row.
+        row_slots: (rows + 1,) index of each row's first slot; the last entry is the number of slots.
     """
 
     slot_size: Ints
@@ -26,19 +26,19 @@ class Packed:
         return int(self.row_slots.size) - 1
 
 
-def pack(sizes: Ints, capacity: int) -> Packed:
-    """Returns rows of at most `capacity` that hold items of these sizes (1..capacity), best fit decreasing.
+def pack(sizes: Ints, capacity: int) -> RowPlan:
+    """Returns rows of at most `capacity` for items of these `sizes` (1..capacity), by best fit decreasing.
 
-    Each item, the largest first, goes into the fullest row that still has room for it (arXiv 2404.10830). Items of one
-    size are the same here, and so are rows of the same content, so whole groups are placed at once: the work grows
-    with the number of different sizes, not of items.
+    Each item, the largest first, goes into the fullest row that has room for it (arXiv 2404.10830). Items of one size
+    are interchangeable, and so are rows with equal contents, so groups of them are placed at once: the work grows with
+    the number of different sizes and not with the number of items.
     """
-    # Rows by the room that they have left; a group is (sizes of its items, how many such rows).
+    # Rows by their free room. A group is (sizes of the items in the row, number of such rows).
     by_room: list[list[tuple[tuple[int, ...], int]]] = [[] for _ in range(capacity + 1)]
     values, counts = np.unique(sizes, return_counts=True)
     for size, left in zip(values[::-1].tolist(), counts[::-1].tolist(), strict=True):
         for room in range(size, capacity + 1):
-            # The fullest rows first; where there are none left, as many new ones as it takes.
+            # The fullest rows first, and at last as many new rows as are needed.
             groups = by_room[room] if room < capacity else [((), left)]
             kept: list[tuple[tuple[int, ...], int]] = []
             for content, rows in groups:
@@ -62,4 +62,4 @@ def pack(sizes: Ints, capacity: int) -> Packed:
             slots.append(np.tile(np.array(content, dtype=np.int64), rows))
             lengths.append(np.full(rows, len(content), dtype=np.int64))
     row_slots = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(np.concatenate(lengths))])
-    return Packed(np.concatenate(slots), row_slots)
+    return RowPlan(np.concatenate(slots), row_slots)

@@ -1,4 +1,4 @@
-"""A node's text as tokens."""
+"""A prepared corpus: a node's text as tokens, with a report for every file."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +11,15 @@ from trfmoe_core.data.documents.reports import FileReport
 
 @dataclass(frozen=True, eq=False)
 class CorpusSource:
-    """One entry of a node's `data`, as tokens.
+    """One source of a corpus.
 
     Attributes:
         name: printable.
-        weight: its share of the training tokens, relative to the others.
-        stops: whether it is given out only once (`mixture.Mixture`).
-        train: pieces to train on, in the files' order.
+        weight: its share of the training tokens, relative to the other sources.
+        stops: True: its rows are given out once (`mixture.Mixture`).
+        train: pieces to train on, in the order of the files.
         held_out: pieces to evaluate on.
-        files: the file of each of its units, by the number that the table of documents says.
+        files: path of every unit; `Corpus.documents` refers to units by index.
     """
 
     name: str
@@ -35,15 +35,15 @@ class Corpus:
     """A node's text as tokens.
 
     Attributes:
-        sources: those that have text to train on, at least one.
+        sources: the sources with text to train on, at least one.
         files: one report for every file that was found.
-        notes: what the owner should know, e.g. that the split had to be mended.
-        key: SHA-256 of the documents' sources, the options and the tokenizer; the name under which it is cached.
-        duplicates: pieces left out because the same text came before.
-        leaked: held-out pieces that are in the training text too, as counted in the stores: 0.
-        bigram_bits_per_byte: what an add-one byte bigram of the training text pays on the pieces of an evaluation.
-        extract: the file with one JSON object for every file that was found (`FileReport`).
-        documents: (documents,) which unit of its source each comes from, and where in its file it stands.
+        notes: remarks for the owner of the data.
+        key: hex SHA-256 of the sources' contents, the options and the tokenizer; its name in the cache.
+        duplicates: pieces that were left out because the same text came before.
+        leaked: held-out pieces that are in the training text too, counted in the stores; must be 0.
+        bigram_bits_per_byte: cost of an evaluation's pieces under a byte bigram of the training text (`ByteBigram`).
+        extract: path of the reports on disk, one JSON object per line.
+        documents: (documents,) structured array: `unit` of its source, and `place` in its file.
     """
 
     sources: list[CorpusSource]
@@ -58,17 +58,18 @@ class Corpus:
 
     @property
     def train_tokens(self) -> int:
-        """Tokens to train on, each piece's bos included."""
+        """Tokens to train on, including every piece's bos."""
         return sum(source.train.num_tokens for source in self.sources)
 
     @property
     def held_out_tokens(self) -> int:
-        """Tokens held out."""
+        """Held-out tokens, including every piece's bos."""
         return sum(source.held_out.num_tokens for source in self.sources)
 
     def evaluation(self, context: int, max_tokens: int) -> EvaluationSet:
-        """Returns the fixed windows of an evaluation, of every source its share."""
-        return evaluation_windows(*self._held_out(), context, max_tokens)
+        """Returns the windows of an evaluation, with every source's share of up to `max_tokens` tokens."""
+        return evaluation_windows(*self.held_out_stores(), context, max_tokens)
 
-    def _held_out(self) -> tuple[list[TokenStore], list[float]]:
+    def held_out_stores(self) -> tuple[list[TokenStore], list[float]]:
+        """Returns the held-out pieces and the weight of every source."""
         return [source.held_out for source in self.sources], [source.weight for source in self.sources]

@@ -1,4 +1,4 @@
-"""The windows that an evaluation predicts: whole held-out pieces, each token once.
+"""Chooses the held-out pieces of an evaluation and cuts them into windows, so that every token is predicted once.
 
 Shapes: T = context, W = windows.
 """
@@ -17,13 +17,13 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class EvaluationSet:
-    """What one evaluation predicts.
+    """The windows of one evaluation.
 
     Attributes:
         tokens: (W, T + 1) int64; inputs are `[:, :-1]`, targets `[:, 1:]`.
-        mask: (W, T) bool; False for targets that do not count: padding, and the bos between two pieces.
-        num_bytes: UTF-8 bytes of the predicted pieces: nats over all counted targets / ln 2 / num_bytes is bits per
-            byte, comparable over tokenizers.
+        mask: (W, T) bool; False for targets that do not count: padding and bos.
+        num_bytes: UTF-8 bytes of the predicted pieces. The loss in nats summed over all counted targets, divided by
+            `ln 2 * num_bytes`, is bits per byte, which is comparable between tokenizers.
     """
 
     tokens: npt.NDArray[np.int64]
@@ -37,11 +37,13 @@ class EvaluationSet:
 
 
 def evaluation_pieces(stores: Sequence[TokenStore], weights: Sequence[float], max_tokens: int) -> list[tuple[int, int]]:
-    """Returns (store, piece) of the pieces to evaluate on, up to `max_tokens` tokens and at least one piece.
+    """Returns (store, piece) of the pieces to evaluate on: as many as fit into `max_tokens`, and at least one.
 
-    Within a store the pieces come in the order of their digests, which is a fair sample whatever the order of the
-    files; among stores the one that lags behind its weight most comes next, so each gets its share as far as it lasts.
-    The choice is the same every time.
+    The pieces of a store are taken in the order of their digests, which is a fair sample for any order of the files.
+    The next piece comes from the store that lags behind its weight most. The choice is deterministic.
+
+    Raises:
+        DataError: there are no pieces.
     """
     found: list[tuple[npt.NDArray[np.float64], Ints, Ints, int]] = []
     for number, (store, weight) in enumerate(zip(stores, weights, strict=True)):
@@ -62,12 +64,16 @@ def evaluation_pieces(stores: Sequence[TokenStore], weights: Sequence[float], ma
 def evaluation_windows(
     stores: Sequence[TokenStore], weights: Sequence[float], context: int, max_tokens: int
 ) -> EvaluationSet:
-    """Returns windows over `evaluation_pieces`.
+    """Returns windows over `evaluation_pieces`. Every token of a piece after its bos is predicted exactly once.
 
-    Every token of a piece after its bos is predicted exactly once, so the loss belongs to exactly `num_bytes` bytes.
+    Args:
+        stores: the held-out pieces of every source.
+        weights: share of every source.
+        context: T.
+        max_tokens: tokens of all pieces, at most.
 
     Raises:
-        DataError: no pieces, or no context.
+        DataError: there are no pieces, or the context is not positive.
     """
     if context < 1:
         raise DataError(f"context {context} must be positive")

@@ -1,8 +1,7 @@
-"""Which source the next window of training text comes from, where a node has several.
+"""Chooses the source of the next row of training text, for nodes with several sources.
 
-S = sources. All windows have the same number of tokens, so shares of windows are shares of tokens. A stream keeps one
-cursor a source; `given` is how many windows each has given out since the start (its epochs times its windows an epoch,
-plus its place in the epoch), and everything follows from it: nothing else needs to be kept to go on exactly.
+Shapes: S = sources. The only state is `given`: how many rows each source has given since the start, that is its epochs
+times its rows per epoch plus its row in the current epoch.
 """
 
 from collections.abc import Sequence
@@ -14,10 +13,10 @@ class Mixture:
     """How several sources share one stream.
 
     Attributes:
-        weights: (S,) relative shares, positive.
-        lengths: (S,) windows an epoch of each source, positive.
-        stops: (S,) True: the source is given out once and the others go on without it; where none goes on, all begin
-            again. False: it repeats for ever.
+        weights: (S,) relative shares of the rows, positive.
+        lengths: (S,) rows per epoch of each source, positive.
+        stops: (S,) True: the source gives its rows once, and the others go on without it. When all sources have
+            stopped, all begin again. False: it repeats forever.
     """
 
     weights: Sequence[float]
@@ -25,11 +24,11 @@ class Mixture:
     stops: Sequence[bool]
 
     def draw(self, given: Sequence[int]) -> int:
-        """Returns the source of the next window.
+        """Returns the source of the next row.
 
-        The one that lags behind its share most (Webster's divisors: the least (given + 1/2) / weight, the first of
-        equals), so that what was given out holds the sources in proportion, each to half a window and its share of
-        S / 2 windows.
+        It is the source that lags behind its share most: the one with the smallest (given + 1/2) / weight, the first
+        of equals (Webster's method). Every source stays within
+        1/2 + S/2 * share rows of its exact share.
         """
         counts = self._this_time(given)
         going = [
@@ -40,7 +39,7 @@ class Mixture:
         return min(going, key=lambda source: ((counts[source] + 0.5) / self.weights[source], source))
 
     def _this_time(self, given: Sequence[int]) -> Sequence[int]:
-        """Returns the windows since all began (again)."""
+        """Returns the rows that each source has given since all of them began, for the last time."""
         if not all(self.stops):
             return given
         times = min(count // length for count, length in zip(given, self.lengths, strict=True))

@@ -1,8 +1,7 @@
-"""How one source's pieces become rows of T + 1 tokens: concatenated and cut, or packed whole.
+"""Makes rows of T + 1 tokens out of one source's pieces: concatenated and cut, or packed as whole pieces.
 
-Shapes: T = context, R = rows, N = pieces. A row's inputs are its first T tokens and its targets the last T. Whatever
-the layout, a row is a pure function of (tokens, context, seed, epoch, number), and an epoch has the same number of
-rows every time.
+Shapes: T = context, R = rows. The inputs of a row are its first T tokens, the targets its last T. A row is a pure
+function of (tokens, context, seed, epoch, number), and every epoch has the same number of rows.
 """
 
 from dataclasses import dataclass
@@ -21,20 +20,20 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Part:
-    """A run of one piece's tokens in a row: `tokens` of them, from the piece's token `start` on (0 is its bos)."""
+    """A run of tokens in a row: `tokens` tokens of one piece, beginning with its token `start` (0 is its bos)."""
 
     piece: int
     start: int
     tokens: int
 
 
-class Layout(Protocol):
-    """The rows of one source.
+class RowLayout(Protocol):
+    """The rows of one source, as the recipe's `data.packing` wants them.
 
     Attributes:
         context: T.
-        rows_per_epoch: rows until every piece was given out once.
-        targets_per_row: how many targets of a row are tokens of pieces, on average: what a row is worth.
+        rows_per_epoch: rows that hold every piece once.
+        targets_per_row: mean number of targets in a row that are tokens of pieces and not padding.
     """
 
     context: int
@@ -42,36 +41,42 @@ class Layout(Protocol):
     targets_per_row: float
 
     def order(self, epoch: int) -> Ints:
-        """Returns what `rows` needs to know about an epoch."""
+        """Returns the order of an epoch, which `rows` and `parts` need."""
         ...
 
     def rows(self, order: Ints, numbers: Ints) -> Ints:
-        """Returns (R, T + 1) the rows `numbers` of the epoch with this `order`."""
+        """Returns (R, T + 1) the rows with these `numbers` in the epoch with this `order`."""
         ...
 
     def parts(self, order: Ints, number: int) -> list[Part]:
-        """Returns where a row's tokens come from, in order, padding left out."""
+        """Returns where the tokens of a row come from, in order and without padding."""
         ...
 
 
-def make_layout(packing: Packing, store: TokenStore, context: int, seed: int) -> Layout:
+def make_layout(packing: Packing, store: TokenStore, context: int, seed: int) -> RowLayout:
     """Returns the rows of `store`.
 
+    Args:
+        packing: `concatenate` (`ConcatenatedRows`) or `best_fit` (`WholePieceRows`).
+        store: the pieces, at least one.
+        context: T.
+        seed: of the order of the rows.
+
     Raises:
-        DataError: an empty store or an impossible context or seed.
+        DataError: the store is empty, the context not positive, or the seed negative.
     """
     if store.num_tokens == 0:
         raise DataError("a stream over 0 tokens; give the node some text")
     if context < 1 or seed < 0:
         raise DataError(f"context {context} must be positive, seed {seed} not negative")
-    return Windows(store, context, seed) if packing == "concatenate" else WholePieces(store, context, seed)
+    return (ConcatenatedRows if packing == "concatenate" else WholePieceRows)(store, context, seed)
 
 
-class Windows:
-    """Concatenate and cut, as in nanoGPT: windows over the flat token array, over piece borders, which a bos marks.
+class ConcatenatedRows:
+    """Cuts the flat token array into rows, as nanoGPT does. Rows cross the borders of pieces, which a bos marks.
 
-    Each window starts where the targets of the one before ended. The few tokens that fill no window are left out at
-    another end each epoch. A store shorter than one window is repeated until it fills one.
+    Each row starts with the last target of the row before. The few tokens that fill no row are left out, at another
+    place in every epoch. A store shorter than one row is repeated until it fills one.
     """
 
     def __init__(self, store: TokenStore, context: int, seed: int) -> None:
@@ -84,21 +89,21 @@ class Windows:
         self.targets_per_row = float(context)
 
     def order(self, epoch: int) -> Ints:
-        """Returns the first token of every window of the epoch."""
+        """Returns the position of the first token of every row of the epoch."""
         generator = np.random.default_rng([self._seed, epoch])
         left_over = self._tokens.size - 1 - self.rows_per_epoch * self.context
         offset = int(generator.integers(left_over + 1))
         return offset + self.context * generator.permutation(self.rows_per_epoch)
 
     def rows(self, order: Ints, numbers: Ints) -> Ints:
-        """Returns the windows `numbers`, copied token run by token run."""
+        """Returns (R, T + 1) the rows with these `numbers`."""
         rows = np.empty((len(numbers), self.context + 1), dtype=np.int64)
         for row, start in enumerate(order[numbers].tolist()):
             rows[row] = self._tokens[start : start + self.context + 1]
         return rows
 
     def parts(self, order: Ints, number: int) -> list[Part]:
-        """Returns the runs of pieces in a window."""
+        """Returns the runs of pieces in a row."""
         offsets, size = self._store.piece_offsets, self._store.num_tokens
         at, end = int(order[number]), int(order[number]) + self.context + 1
         found = []
@@ -111,12 +116,12 @@ class Windows:
         return found
 
 
-class WholePieces:
-    """Whole pieces, best fit: a row holds as many whole pieces as fit, and ends in padding.
+class WholePieceRows:
+    """Packs whole pieces into rows by best fit. A row ends with padding.
 
-    Every item of a row begins with bos, and padding is bos again, so document borders and targets that do not count
-    can be told from the tokens alone: a bos begins a document, and is never a target. A piece of more than T tokens
-    is cut into runs of T that each get a bos. Which pieces meet in a row is drawn anew each epoch.
+    Every item of a row begins with a bos, and padding is bos too, so the tokens alone show the borders of documents
+    and the targets that do not count: a bos is never a target. A piece of more than T tokens is cut into items of T
+    tokens, each after a bos. Which pieces share a row is drawn again in every epoch.
     """
 
     def __init__(self, store: TokenStore, context: int, seed: int) -> None:
@@ -125,29 +130,29 @@ class WholePieces:
         runs = np.maximum(1, -(-sizes // context))
         self._item_piece = np.repeat(np.arange(sizes.size), runs)
         number_in_piece = np.arange(self._item_piece.size) - np.repeat(np.cumsum(runs) - runs, runs)
-        # Of an item: its first token in the piece after the bos, and its tokens with a bos.
+        # Of every item: where it starts in its piece after the bos, and its number of tokens including a bos.
         self._item_start = number_in_piece * context
         self._item_size = 1 + np.minimum(context, sizes[self._item_piece] - self._item_start)
-        self._packed = pack(self._item_size, context + 1)
+        self._plan = pack(self._item_size, context + 1)
         self._by_size = np.argsort(self._item_size, kind="stable")
         self._first_of_size = np.searchsorted(self._item_size[self._by_size], np.arange(context + 3))
-        self.rows_per_epoch = self._packed.num_rows
+        self.rows_per_epoch = self._plan.num_rows
         self.targets_per_row = max(1.0, float(sizes.sum())) / self.rows_per_epoch
 
     def order(self, epoch: int) -> Ints:
-        """Returns (slots + rows,): the item of every slot of the plan, then the plan's row of every row."""
+        """Returns (slots + rows,): for every slot of the plan its item, then for every row its row in the plan."""
         generator = np.random.default_rng([self._seed, epoch])
         by_size = self._by_size.copy()
         for begin, end in zip(self._first_of_size[:-1], self._first_of_size[1:], strict=True):
             if end - begin > 1:
                 by_size[begin:end] = generator.permutation(by_size[begin:end])
-        # The plan says only sizes: its slots of one size take the shuffled items of that size in turn.
+        # The plan knows sizes only, so its slots of one size get the shuffled items of that size.
         items = np.empty_like(by_size)
-        items[np.argsort(self._packed.slot_size, kind="stable")] = by_size
+        items[np.argsort(self._plan.slot_size, kind="stable")] = by_size
         return np.concatenate([items, generator.permutation(self.rows_per_epoch)])
 
     def rows(self, order: Ints, numbers: Ints) -> Ints:
-        """Returns the rows `numbers`, padded with bos."""
+        """Returns (R, T + 1) the rows with these `numbers`, padded with bos."""
         bos = int(self._store.tokens[0])
         rows = np.full((len(numbers), self.context + 1), bos, dtype=np.int64)
         offsets, tokens = self._store.piece_offsets, self._store.tokens
@@ -168,7 +173,7 @@ class WholePieces:
         ]
 
     def _items(self, order: Ints, number: int) -> list[int]:
-        planned = int(order[self._packed.slot_size.size + number])
-        begin, end = self._packed.row_slots[planned : planned + 2]
+        planned = int(order[self._plan.slot_size.size + number])
+        begin, end = self._plan.row_slots[planned : planned + 2]
         found: list[int] = order[begin:end].tolist()
         return found

@@ -1,6 +1,6 @@
-"""Tokens on disk: one flat memory-mapped array, where its pieces lie, and what is known about each.
+"""Tokens on disk: a flat memory-mapped array, and tables with one entry per piece.
 
-N = pieces.
+Shapes: N = pieces.
 """
 
 import json
@@ -21,14 +21,14 @@ Digests = npt.NDArray[np.uint64]
 
 @dataclass(frozen=True, eq=False)
 class TokenStore:
-    """The pieces of one side of one source. Everything is memory-mapped when loaded.
+    """The training pieces or the held-out pieces of one source. Arrays that were loaded are memory-mapped.
 
     Attributes:
-        tokens: (num_tokens,) uint16 or uint32; every piece is bos followed by its ids.
+        tokens: (num_tokens,) uint16 or uint32; every piece is a bos followed by its ids.
         piece_offsets: (N + 1,) where each piece starts in `tokens`; the last entry is num_tokens.
         piece_bytes: (N,) UTF-8 bytes of each piece.
-        digests: (N, 2) `split.digest` of each piece as two numbers.
-        documents: (N,) each piece's row in the corpus' table of documents.
+        digests: (N, 2) `prepare.split.digest` of each piece as two numbers.
+        documents: (N,) row of each piece's document in `Corpus.documents`.
     """
 
     tokens: npt.NDArray[np.uint16 | np.uint32]
@@ -39,7 +39,7 @@ class TokenStore:
 
     @property
     def num_tokens(self) -> int:
-        """Number of tokens, each piece's bos included."""
+        """Number of tokens, including every piece's bos."""
         return int(self.tokens.size)
 
     @property
@@ -57,7 +57,7 @@ class TokenStore:
         return self.tokens[int(self.piece_offsets[number]) : int(self.piece_offsets[number + 1])]
 
     def part(self, begin: int, end: int) -> "TokenStore":
-        """Returns the pieces from `begin` up to `end` as a store of their own."""
+        """Returns the pieces from `begin` up to `end` as a store."""
         offsets = self.piece_offsets[begin : end + 1]
         return TokenStore(
             tokens=self.tokens[int(offsets[0]) : int(offsets[-1])],
@@ -69,12 +69,12 @@ class TokenStore:
 
 
 def token_dtype(vocab_size: int) -> "np.dtype[np.uint16] | np.dtype[np.uint32]":
-    """Returns the smallest type that holds every id below `vocab_size`, with the same bytes on every machine."""
+    """Returns the smallest little-endian unsigned type that holds every id below `vocab_size`."""
     return np.dtype("<u2") if vocab_size < 1 << 16 else np.dtype("<u4")
 
 
 class StoreWriter:
-    """Writes a store as `<name>.*` into a folder, run by run. A context manager; leaving it completes the files."""
+    """Writes a store as files `<name>.*` into a folder. A context manager; leaving it completes the files."""
 
     def __init__(self, folder: Path, name: str, vocab_size: int) -> None:
         """Creates the file of tokens."""
@@ -91,7 +91,15 @@ class StoreWriter:
         return self
 
     def append(self, tokens: npt.NDArray[Any], sizes: Ints, num_bytes: Ints, digests: Digests, documents: Ints) -> None:
-        """Adds pieces: their tokens in a row, each with its bos, and for each its tokens, bytes, digest, document."""
+        """Adds M pieces.
+
+        Args:
+            tokens: (all tokens,) of the pieces in a row, each with its bos.
+            sizes: (M,) tokens of each piece.
+            num_bytes: (M,) UTF-8 bytes of each piece.
+            digests: (M, 2) digest of each piece.
+            documents: (M,) row of each piece's document in `Corpus.documents`.
+        """
         self._file.write(tokens.astype(self._dtype, copy=False).tobytes())
         self._sizes.append(sizes)
         self._bytes.append(num_bytes)
@@ -101,7 +109,7 @@ class StoreWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Writes the tables and syncs everything, unless an error ends the writing."""
+        """Writes the tables and syncs all files to disk, unless an error ended the writing."""
         with self._file:
             if error is not None:
                 return
@@ -126,10 +134,10 @@ class StoreWriter:
 
 
 def read_store(folder: Path, name: str) -> TokenStore:
-    """Returns the store `name` of `folder`, memory-mapped and read-only. It may be empty.
+    """Returns the store `name` in `folder`, memory-mapped and read-only. It may be empty.
 
     Raises:
-        DataError: a file is missing, or its size is not what was written.
+        DataError: a file is missing or has the wrong size.
     """
     try:
         meta: dict[str, Any] = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))

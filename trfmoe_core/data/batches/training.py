@@ -1,4 +1,4 @@
-"""The training stream of a corpus, as a recipe asks for it."""
+"""The training stream of a corpus with the options of a recipe."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,15 +12,17 @@ from trfmoe_core.data.batches.stream import BatchStream, Feed
 def training_stream(
     corpus: Corpus, recipe: Recipe, seed: int, state: Mapping[str, Any] | None = None, batch_size: int | None = None
 ) -> BatchStream:
-    """Returns the stream over all of a corpus' sources, by their weights.
+    """Returns the stream over all sources of a corpus, mixed by their weights.
 
     Args:
-        seed: of the order; the same for the same node and run.
-        state: what `place_of` said earlier; a place in other data is left and the stream begins anew.
-        batch_size: rows a batch; None: the recipe's.
+        corpus: the sources.
+        recipe: gives packing, context, batch size and number of loader threads.
+        seed: of the order of the rows; the same for the same node and run.
+        state: an earlier result of `place_of`. If it belongs to another corpus, the stream starts at the beginning.
+        batch_size: rows per batch; None takes the recipe's.
 
     Raises:
-        DataError: a source without tokens, or a state of this corpus that its stream cannot have.
+        DataError: a source has no tokens, or the state belongs to this corpus and does not fit the stream.
     """
     packing = recipe.data.packing
     feeds = [
@@ -35,5 +37,5 @@ def training_stream(
 
 
 def place_of(corpus: Corpus, stream: BatchStream) -> dict[str, Any]:
-    """Returns where a stream stands in a corpus, as plain JSON: what a node or a run keeps to go on exactly."""
+    """Returns the position of a stream in a corpus as plain JSON, from which `training_stream` can continue exactly."""
     return {"corpus": corpus.key, "stream": stream.state()}

@@ -1,34 +1,36 @@
-"""The Hugging Face hub as `hub.Hub`: the library's many errors become one sentence each."""
+"""The real Hugging Face hub behind `download.Hub`. Each of the library's many errors becomes one sentence."""
 
 import difflib
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from trfmoe_core.data.hub.download import HubSet, RowStream, token
+from trfmoe_core.data.documents.reports import first_line
+from trfmoe_core.data.hub.download import HubSet, RowStream
 from trfmoe_core.places import home
 
-_PASSING = {408, 425, 429, 500, 502, 503, 504}
+_TEMPORARY = {408, 425, 429, 500, 502, 503, 504}
 
 
 class HuggingFace:
     """The real hub, or a local folder that is a copy of one of its repositories."""
 
     def revision(self, wanted: HubSet) -> str:
-        """Returns the commit; nothing for a local copy."""
+        """Returns the current commit of the data set; empty for a local copy."""
         if Path(wanted.repo).is_dir():
             return ""
         from huggingface_hub import HfApi
 
-        info = HfApi(token=token([Path.cwd(), home()])).dataset_info(wanted.repo, revision=wanted.revision)
+        info = HfApi(token=access_token([Path.cwd(), home()])).dataset_info(wanted.repo, revision=wanted.revision)
         return str(info.sha)
 
     def open(self, wanted: HubSet, revision: str, state: Any) -> RowStream:
-        """Returns the rows of the data set after `state`."""
+        """Returns the rows of the data set that follow `state`."""
         import datasets
 
-        # Waiting is done in one place, `hub.fetch`.
+        # `download.fetch` alone retries and waits.
         for name in ("STREAMING_READ_MAX_RETRIES", "STREAMING_OPEN_MAX_RETRIES"):
             setattr(datasets.config, name, 1)
         for name in ("READ_RETRY", "READ_SERVER_UNAVAILABLE_RETRY", "READ_RATE_LIMIT_RETRY"):
@@ -39,14 +41,14 @@ class HuggingFace:
             split=wanted.split,
             streaming=True,
             revision=revision or None,
-            token=token([Path.cwd(), home()]),
+            token=access_token([Path.cwd(), home()]),
         )
         if state is not None:
             rows.load_state_dict(state)
         return _Rows(rows)
 
-    def is_passing(self, error: Exception) -> bool:
-        """Returns whether the same request may work later: a broken connection, or a server that is too busy."""
+    def is_temporary(self, error: Exception) -> bool:
+        """Returns True if the same request may succeed later: the connection broke, or the server is too busy."""
         from huggingface_hub.errors import OfflineModeIsEnabled
 
         chain = _chain(error)
@@ -54,11 +56,11 @@ class HuggingFace:
             return False
         statuses = [code for link in chain if (code := _status(link)) is not None]
         if statuses:
-            return any(code in _PASSING for code in statuses)
+            return any(code in _TEMPORARY for code in statuses)
         return any(isinstance(link, ConnectionError | TimeoutError | EOFError) or _is_transport(link) for link in chain)
 
     def explain(self, error: Exception, wanted: HubSet) -> str:
-        """Returns what is wrong and what to do."""
+        """Returns the cause of `error` and the remedy, in words."""
         from datasets.exceptions import DatasetNotFoundError
         from huggingface_hub.errors import (
             GatedRepoError,
@@ -88,9 +90,32 @@ class HuggingFace:
         not_found = (HFValidationError, RepositoryNotFoundError, DatasetNotFoundError, FileNotFoundError)
         if any(isinstance(link, not_found) for link in chain) or statuses & {401, 404}:
             return "no such folder, and no such data set on the hub; correct repo, or set HF_TOKEN if it is private"
-        if self.is_passing(error):
-            return f"the hub cannot be reached ({_first(error)}); check the network: nothing is lost, start again"
-        return f"{type(error).__name__}: {_first(error)}"
+        if self.is_temporary(error):
+            return f"the hub cannot be reached ({first_line(error)}); check the network: nothing is lost, start again"
+        return f"{type(error).__name__}: {first_line(error)}"
+
+
+def access_token(folders: list[Path]) -> str | None:
+    """Returns the user's token from `HF_TOKEN` or `HUGGING_FACE_HUB_TOKEN`.
+
+    Args:
+        folders: their `.env` files are read, in order, if the environment has neither.
+    """
+    names = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+    for name in names:
+        if os.environ.get(name, "").strip():
+            return os.environ[name].strip()
+    for folder in folders:
+        try:
+            lines = (folder / ".env").read_text(encoding="utf-8").splitlines()
+        except (OSError, ValueError):
+            continue
+        for name in names:
+            for line in lines:
+                key, sign, value = line.strip().removeprefix("export ").partition("=")
+                if sign and key.strip() == name and value.strip():
+                    return value.strip().strip("'\"")
+    return None
 
 
 class _Rows:
@@ -105,7 +130,7 @@ class _Rows:
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    """Returns an error and what caused it."""
+    """Returns an error followed by its causes."""
     chain: list[BaseException] = []
     link: BaseException | None = error
     while link is not None and link not in chain:
@@ -120,7 +145,7 @@ def _status(error: BaseException) -> int | None:
 
 
 def _is_transport(error: BaseException) -> bool:
-    """Returns whether it is a network error of one of the HTTP libraries, which have no base in common."""
+    """Returns True for a network error of an HTTP library. These have no common base class."""
     names = {kind.__name__ for kind in type(error).__mro__}
     return bool(
         names & {"TransportError", "NetworkError", "ClientConnectionError", "ReadTimeoutError", "ProtocolError"}
@@ -130,8 +155,3 @@ def _is_transport(error: BaseException) -> bool:
 def _known_configs(text: str) -> list[str]:
     found = re.search(r"BuilderConfig .* not found\. Available: \[(.*?)\]", text, re.DOTALL)
     return re.findall(r"'([^']+)'", found.group(1)) if found else []
-
-
-def _first(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__)[:200]

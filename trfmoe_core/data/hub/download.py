@@ -1,36 +1,29 @@
-"""Data sets of the Hugging Face hub, streamed once into parquet shards on this machine.
+"""Downloads data sets of the Hugging Face hub as streams of rows into parquet files, and survives bad connections."""
 
-The shards and `progress.json` beside them are always whole: a download that was killed goes on after its last shard.
-"""
-
-import hashlib
-import json
-import os
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from trfmoe_core.atomic import locked, write_bytes, write_text
+from trfmoe_core.atomic import locked
 from trfmoe_core.data.formats.parquet import PROVENANCE, TEXT_COLUMN
+from trfmoe_core.data.hub.shards import DiskError, Download, read_progress, write_shard
 from trfmoe_core.errors import DataError
 
 SHARD_ROWS = 10_000
 SHARD_BYTES = 1 << 26
-MARK_ROWS = 200
-"""A broken connection costs at most so many rows, which are asked for again."""
+CHECKPOINT_ROWS = 200
+"""If a connection breaks, at most this many rows are downloaded twice."""
 FIRST_ATTEMPTS, ATTEMPTS = 3, 8
-"""How often silence is borne: before anything came through, and later on."""
-PROGRESS = "progress.json"
+"""Failures in a row before giving up: until the first row has arrived, and afterwards."""
 MAX_WAIT_S = 120.0
-_NUMBERS = {"language_score": float, "score": float, "token_count": int, "int_score": int}
 
 
 @dataclass(frozen=True)
 class HubSet:
-    """One configuration of a data set: of a repository of the hub, or of a local copy of one."""
+    """One split of one configuration of a data set. `repo` is a name on the hub or a local copy of a repository."""
 
     repo: str
     config: str | None
@@ -39,79 +32,43 @@ class HubSet:
 
     @property
     def key(self) -> str:
-        """What a folder of shards may hold only one of."""
+        """Identifies the data set. A folder holds the files of one data set only."""
         return " ".join(part or "-" for part in (self.repo, self.config, self.split, self.revision))
 
     def __str__(self) -> str:
-        """How messages name it."""
+        """Returns its name in messages."""
         return f"{self.repo}{f' ({self.config})' if self.config else ''}"
 
 
-@dataclass(frozen=True)
-class Shard:
-    """One file of the download."""
-
-    name: str
-    rows: int
-    size: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Download:
-    """What has been downloaded so far.
-
-    Attributes:
-        source: the data set's `HubSet.key`.
-        revision: the commit it comes from; empty for a local copy.
-        shards: in the order of the data set.
-        state: where the stream goes on.
-        complete: whether the stream came to its end.
-        skipped: rows without text.
-    """
-
-    source: str
-    revision: str
-    shards: list[Shard] = field(default_factory=list)
-    state: Any = None
-    complete: bool = False
-    skipped: int = 0
-
-    @property
-    def rows(self) -> int:
-        """Number of documents."""
-        return sum(shard.rows for shard in self.shards)
-
-
 class RowStream(Protocol):
-    """Rows of a data set, and where it stands."""
+    """An iterator over rows that knows its position."""
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
         """Yields rows."""
         ...
 
     def state(self) -> Any:
-        """Returns where a new stream goes on after the last row, as JSON values."""
+        """Returns the position after the last row as JSON values; a new stream can start there."""
         ...
 
 
 class Hub(Protocol):
-    """The hub, or what stands in for it in a test."""
+    """The hub, or a substitute in a test."""
 
     def revision(self, wanted: HubSet) -> str:
-        """Returns the commit that is the data set's present one."""
+        """Returns the current commit of the data set."""
         ...
 
     def open(self, wanted: HubSet, revision: str, state: Any) -> RowStream:
-        """Returns the rows after `state`, None for all."""
+        """Returns the rows that follow the position `state`; all rows for None."""
         ...
 
-    def is_passing(self, error: Exception) -> bool:
-        """Returns whether the same request may work later."""
+    def is_temporary(self, error: Exception) -> bool:
+        """Returns True if the same request may succeed later."""
         ...
 
     def explain(self, error: Exception, wanted: HubSet) -> str:
-        """Returns what is wrong and what to do, in words."""
+        """Returns the cause of `error` and the remedy, in words."""
         ...
 
 
@@ -124,12 +81,21 @@ def fetch(
     sleep: Callable[[float], None] = time.sleep,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Download:
-    """Downloads until there are `max_documents` documents or the data set ends, and returns what is in `folder`.
+    """Downloads until `folder` has `max_documents` documents or the data set ends. Returns the progress.
 
-    What is there already is not asked for again. Passing errors are waited out, longer each time.
+    Documents that are in the folder already are not downloaded again. After a temporary error the download is tried
+    again, with a longer pause each time.
+
+    Args:
+        wanted: the data set.
+        folder: where the files are written.
+        max_documents: None downloads all.
+        hub: where the rows come from.
+        sleep: pauses for some seconds.
+        progress: called with (documents so far, `max_documents` or 0).
 
     Raises:
-        DataError: no such data set or configuration, no access, no network; or the disk is full.
+        DataError: there is no such data set or configuration, no access or no network, or the disk is full.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -146,21 +112,6 @@ def fetch(
         ) from error
 
 
-def read_progress(folder: Path) -> Download | None:
-    """Returns what was downloaded into `folder` before, or None when nothing whole is there."""
-    try:
-        raw = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
-        shards = [Shard(**shard) for shard in raw.pop("shards")]
-        whole = all((folder / shard.name).stat().st_size == shard.size for shard in shards)
-        return Download(shards=shards, **raw) if whole else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-
-
-class _DiskError(OSError):
-    """The disk's fault and not the hub's."""
-
-
 def _fetch(
     wanted: HubSet,
     folder: Path,
@@ -170,8 +121,8 @@ def _fetch(
     sleep: Callable[[float], None],
     progress: Callable[[int, int], None],
 ) -> Download:
-    """Goes on until the wanted number, the end, or an error that does not pass."""
-    failures, patience = 0, FIRST_ATTEMPTS
+    """Downloads until the wanted number, the end of the data set, or an error that is not temporary."""
+    failures, attempts = 0, FIRST_ATTEMPTS
     while True:
         rows_before = done.rows if done else 0
         try:
@@ -181,27 +132,27 @@ def _fetch(
                 done = after
                 progress(done.rows, max_documents or 0)
             return done
-        except (DataError, _DiskError):
+        except (DataError, DiskError):
             raise
         except Exception as error:  # The hub's libraries raise errors of every kind.
             done = read_progress(folder) or done
-            # What came through in between counts: only silence wears patience out.
-            came_through = done is not None and done.rows > rows_before
-            failures = 1 if came_through else failures + 1
-            patience = ATTEMPTS if came_through else patience
-            if not hub.is_passing(error) or failures >= patience:
+            # Failures count in a row: rows that arrived in between start the count again.
+            arrived = done is not None and done.rows > rows_before
+            failures = 1 if arrived else failures + 1
+            attempts = ATTEMPTS if arrived else attempts
+            if not hub.is_temporary(error) or failures >= attempts:
                 tried = f" (tried {failures} times)" if failures > 1 else ""
                 raise DataError(f"data set {wanted}: {hub.explain(error, wanted)}{tried}") from error
-            # Many nodes may have been refused at the same moment: they do not all come back at the same moment.
+            # Random, so that nodes that were refused together do not all return at the same moment.
             sleep(min(MAX_WAIT_S, 2.0 ** (failures - 1)) * random.uniform(0.75, 1.25))
 
 
 def _shards(wanted: HubSet, folder: Path, done: Download, max_documents: int | None, hub: Hub) -> Iterator[Download]:
-    """Yields the progress after every shard that was written; keeps good rows when the stream breaks."""
+    """Yields the progress after every file. If the stream breaks, the rows up to the last checkpoint are kept."""
     stream = hub.open(wanted, done.revision, done.state)
     rows: list[dict[str, Any]] = []
     size, skipped = 0, done.skipped
-    mark = (0, skipped, done.state)
+    checkpoint = (0, skipped, done.state)
     missing: int | None = None if max_documents is None else max_documents - done.rows
     try:
         for row in stream:
@@ -215,88 +166,23 @@ def _shards(wanted: HubSet, folder: Path, done: Download, max_documents: int | N
             else:
                 skipped += 1
             full = len(rows) >= SHARD_ROWS or size >= SHARD_BYTES or (missing is not None and len(rows) >= missing)
-            if full or (len(rows) + skipped) % MARK_ROWS == 0:
-                mark = (len(rows), skipped, stream.state())
+            if full or (len(rows) + skipped) % CHECKPOINT_ROWS == 0:
+                checkpoint = (len(rows), skipped, stream.state())
             if full:
-                done = _write_shard(folder, done, rows, mark[2], skipped)
+                done = write_shard(folder, done, rows, checkpoint[2], skipped)
                 yield done
                 missing = None if max_documents is None else max_documents - done.rows
                 if missing == 0:
                     return
-                rows, size, mark = [], 0, (0, skipped, done.state)
-    except (DataError, _DiskError):
+                rows, size, checkpoint = [], 0, (0, skipped, done.state)
+    except (DataError, DiskError):
         raise
     except Exception:
-        good, skipped, state = mark
+        good, skipped, state = checkpoint
         if good:
-            _write_shard(folder, done, rows[:good], state, skipped)
+            write_shard(folder, done, rows[:good], state, skipped)
         raise
-    last = _write_shard(folder, done, rows, None, skipped, complete=True)
+    last = write_shard(folder, done, rows, None, skipped, complete=True)
     if not last.rows:
         raise DataError(f"data set {wanted}: it has no rows with text; choose another split or configuration")
     yield last
-
-
-def _write_shard(
-    folder: Path, done: Download, rows: list[dict[str, Any]], state: Any, skipped: int, *, complete: bool = False
-) -> Download:
-    shards = list(done.shards)
-    try:
-        if rows:
-            data = _parquet(rows)
-            name = f"shard-{len(shards):05d}.parquet"
-            write_bytes(folder / name, data)
-            shards.append(Shard(name, len(rows), len(data), hashlib.sha256(data).hexdigest()))
-        after = Download(done.source, done.revision, shards, state, complete, skipped)
-        write_text(folder / PROGRESS, json.dumps(asdict(after)))
-    except OSError as error:
-        raise _DiskError(*error.args) from error
-    return after
-
-
-def _parquet(rows: list[dict[str, Any]]) -> bytes:
-    import io
-
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    columns = {}
-    for name in (TEXT_COLUMN, *PROVENANCE):
-        values = [_plain(row[name], _NUMBERS.get(name, str)) for row in rows]
-        if any(value is not None for value in values):
-            kind = {str: pa.large_string(), float: pa.float64(), int: pa.int64()}[_NUMBERS.get(name, str)]
-            columns[name] = pa.array(values, kind)
-    sink = io.BytesIO()
-    pq.write_table(pa.table(columns), sink, row_group_size=1000, compression="zstd")
-    return sink.getvalue()
-
-
-def _plain(value: Any, kind: type) -> Any:
-    """Returns the value as `kind`, or None where it is none."""
-    if value is None:
-        return None
-    if kind is str:
-        return str(value).encode("utf-8", "replace").decode()
-    try:
-        return kind(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-
-
-def token(places: list[Path]) -> str | None:
-    """Returns the user's token from `HF_TOKEN` or `HUGGING_FACE_HUB_TOKEN`: of the environment, or of a `.env` file."""
-    names = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-    for name in names:
-        if os.environ.get(name, "").strip():
-            return os.environ[name].strip()
-    for place in places:
-        try:
-            lines = (place / ".env").read_text(encoding="utf-8").splitlines()
-        except (OSError, ValueError):
-            continue
-        for name in names:
-            for line in lines:
-                key, sign, value = line.strip().removeprefix("export ").partition("=")
-                if sign and key.strip() == name and value.strip():
-                    return value.strip().strip("'\"")
-    return None

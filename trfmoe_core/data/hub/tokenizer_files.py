@@ -1,10 +1,11 @@
-"""Tokenizers of the Hugging Face hub: their files, and no code, in the hub's own local cache."""
+"""Downloads the files of a tokenizer from the Hugging Face hub, without any code, into the hub's own local cache."""
 
 from pathlib import Path
 
+from trfmoe_core.data.documents.reports import first_line
 from trfmoe_core.errors import DataError
 
-# What a tokenizer can consist of. `config.json` names the kind of model where the tokenizer's own files do not.
+# The files of a tokenizer. `config.json` names the kind of model if the tokenizer's own files do not.
 FILES = [
     "tokenizer.json",
     "tokenizer_config.json",
@@ -19,10 +20,10 @@ FILES = [
 def download(name: str) -> Path:
     """Returns a local folder with the tokenizer files of the hub's repository `name`.
 
-    What was downloaded before is used where the hub cannot be reached. A token is read from `HF_TOKEN`.
+    If the hub cannot be reached, an earlier download is used. The access token is read from `HF_TOKEN`.
 
     Raises:
-        DataError: no such repository, no access, or no network and nothing kept from before.
+        DataError: there is no such repository, no access to it, or no network and no earlier download.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
@@ -40,7 +41,7 @@ def download(name: str) -> Path:
         raise DataError(f"{where} it needs permission; ask for it there and set HF_TOKEN, or {remedy}") from error
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise DataError(
-            f"{where} no such name is to be seen; correct it, set HF_TOKEN if it is private, or {remedy}"
+            f"{where} there is no such name; correct it, set HF_TOKEN if it is private, or {remedy}"
         ) from error
     except LocalEntryNotFoundError as error:
         raise DataError(
@@ -48,8 +49,7 @@ def download(name: str) -> Path:
             f"connect once, or {remedy}"
         ) from error
     except Exception as error:  # its network errors have no common base
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise DataError(f"{where} an error came up: {first}; try again, or {remedy}") from error
+        raise DataError(f"{where} an error came up: {first_line(error)}; try again, or {remedy}") from error
     if not any((folder / file).is_file() for file in ("tokenizer.json", "vocab.json")):
         raise DataError(f"{where} the repository holds no tokenizer.json or vocab.json; {remedy}")
     return folder

@@ -159,7 +159,7 @@ def _shares(sources: Sequence[CorpusSource]) -> str:
 
 
 def _bigram_bits(folder: Path, corpus: Corpus, config: DataConfig, tokenizer: Tokenizer) -> float:
-    stores, weights = corpus._held_out()
+    stores, weights = corpus.held_out_stores()
     texts = (
         tokenizer.decode(stores[store].piece(piece).tolist()).encode("utf-8")
         for store, piece in evaluation_pieces(stores, weights, config.evaluation_tokens)

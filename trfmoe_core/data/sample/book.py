@@ -1,4 +1,4 @@
-"""Manuals typeset as PDF books of many pages, the same bytes every time."""
+"""Typesets manuals as PDF books of many pages, with the same bytes every time."""
 
 import textwrap
 from collections.abc import Iterable, Iterator
@@ -12,7 +12,7 @@ _CODE_COLUMNS = 92
 
 
 def write_book(path: Path, title: str, manuals: Iterable[Manual]) -> None:
-    """Writes `manuals` as an A4 book with a running foot of title and page number, text in the PDF's own fonts."""
+    """Writes `manuals` as an A4 book in the standard fonts, with title and page number at the foot of every page."""
     from reportlab.lib.pagesizes import A4
     from reportlab.lib.units import mm
     from reportlab.platypus import SimpleDocTemplate
@@ -63,7 +63,7 @@ def _story(title: str, manuals: Iterable[Manual]) -> Iterator[Any]:
 
 
 def is_prose(lines: list[str]) -> bool:
-    """Returns whether a block is running text: all its lines start in one column, and none looks like a session."""
+    """Returns True for running text: all lines start in one column, and none looks like an interpreter session."""
     columns = {len(line) - len(line.lstrip()) for line in lines}
     session = any(line.lstrip().startswith((">>>", "...", "$ ", "+-", "| ")) for line in lines)
     return len(columns) == 1 and not session and "::=" not in " ".join(lines)
@@ -74,5 +74,5 @@ def _typeset(text: str) -> str:
 
 
 def _printable(text: str) -> str:
-    """The PDF's own fonts know Windows-1252 and nothing more."""
+    """Returns text in Windows-1252, the character set of the standard fonts."""
     return text.encode("cp1252", "replace").decode("cp1252")

@@ -1,4 +1,4 @@
-"""Three owners with text of their own, made from what every Python installation carries: no download."""
+"""Makes sample data of three owners from the documentation inside every Python installation, without a download."""
 
 import itertools
 import json
@@ -17,7 +17,7 @@ from trfmoe_core.data.sample.stdlib_text import Manual, Section, language_manual
 from trfmoe_core.errors import DataError
 
 _MANIFEST = "sample.json"
-# Raise it whenever the same Python would give another sample.
+# Increase it whenever the same Python gives another sample.
 _FORMAT = 1
 _REFERENCE = "the language reference"
 
@@ -32,7 +32,7 @@ class Size:
 
 FULL = Size(book=58_000, shard=220_000)
 
-# Owner -> books of modules, and the modules of the shard. No module stands twice.
+# Owner -> books and their modules. No module is used twice, here or in a shard.
 _BOOKS: dict[str, dict[str, str]] = {
     "language": {f"The Python language, volume {number}": _REFERENCE for number in range(1, 7)},
     "network": {
@@ -66,11 +66,11 @@ OWNERS = tuple(_BOOKS)
 def build_sample(root: Path, size: Size = FULL) -> list[Path]:
     """Returns three owner folders below `root`, each with `pdfs/` and `shard.parquet` (FineWeb's nine columns).
 
-    The same Python version and libraries give the same bytes. A whole sample of this Python is used as it is; anything
-    else of ours is replaced. Nothing is ever seen half-built.
+    The same Python version and libraries give the same bytes. A complete sample of this Python is left as it is, an
+    older or damaged sample is replaced. The folder appears at once, when it is complete.
 
     Raises:
-        DataError: `root` holds something else, cannot be written, or this Python has no library sources.
+        DataError: `root` has other files, cannot be written, or this Python has no library sources.
     """
     root = Path(os.path.abspath(Path(root).expanduser()))  # noqa: PTH100  (no link may be resolved away)
     try:
@@ -96,7 +96,7 @@ def _build(root: Path, size: Size) -> None:
         try:
             new.rename(root)
         except OSError:
-            # Another process was quicker; what it built is the same.
+            # Another process was faster; it built the same.
             if not _is_whole(root, size):
                 raise
         sync_folder(root.parent)
@@ -121,7 +121,7 @@ def _build_owner(folder: Path, owner: str, size: Size) -> None:
 
 
 def write_shard(path: Path, manuals: Iterable[Manual]) -> None:
-    """Writes one row a manual in FineWeb's nine columns."""
+    """Writes one row per manual in FineWeb's nine columns."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -150,7 +150,7 @@ def write_shard(path: Path, manuals: Iterable[Manual]) -> None:
 
 
 def _without_repeats(manuals: Iterable[Manual], seen: set[str]) -> Iterator[tuple[str, Section]]:
-    """Yields (manual, section) without paragraphs that stood before: the reference quotes itself."""
+    """Yields (manual, section) without paragraphs that came before: the reference repeats itself."""
     for manual in manuals:
         for section in manual.sections:
             blocks = []
@@ -164,7 +164,7 @@ def _without_repeats(manuals: Iterable[Manual], seen: set[str]) -> Iterator[tupl
 
 
 def _up_to(sections: Iterator[tuple[str, Section]], characters: int) -> list[Manual]:
-    """Takes whole sections until they hold `characters`; the rest stays in the iterator."""
+    """Returns the next sections with about `characters` characters; the rest stays in the iterator."""
     taken: list[tuple[str, Section]] = []
     left = characters
     while left > 0:
@@ -203,7 +203,11 @@ def _is_whole(root: Path, size: Size) -> bool:
 
 
 def _refuse_foreign(root: Path) -> None:
-    """Only an empty folder, or one that holds nothing but an older sample of ours, may be replaced."""
+    """Makes sure that `root` is missing, empty, or has nothing but an older sample.
+
+    Raises:
+        DataError: it has other files.
+    """
     if not root.exists():
         return
     if not root.is_dir():

@@ -1,4 +1,4 @@
-"""Prose that every Python installation carries: docstrings and long comments, read from source and never imported."""
+"""Docstrings and long comments of Python's standard library, read from its sources without importing them."""
 
 import ast
 import io
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from trfmoe_core.errors import DataError
 
-# Shorter docstrings ("Return self.") and comments name things; longer ones are written to be read.
+# Shorter docstrings ("Return self.") and comments are not prose.
 _MINIMUM_CHARACTERS = 60
 _MINIMUM_COMMENT_LINES = 3
 _LANGUAGE_REFERENCE = "pydoc_data/topics.py"
@@ -21,7 +21,7 @@ _DEFINITIONS = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 @dataclass(frozen=True)
 class Section:
-    """A headed text; paragraphs are parted by blank lines."""
+    """A text under a heading; blank lines separate its paragraphs."""
 
     heading: str
     text: str
@@ -29,14 +29,14 @@ class Section:
 
 @dataclass(frozen=True)
 class Manual:
-    """What one module, or one topic of the language reference, has to say."""
+    """The sections of one module or of one topic of the language reference."""
 
     name: str
     sections: tuple[Section, ...]
 
     @property
     def text(self) -> str:
-        """The whole as plain text."""
+        """All sections as plain text."""
         return "\n\n".join(f"{section.heading}\n\n{section.text}" for section in self.sections)
 
 
@@ -44,7 +44,7 @@ def library_folder() -> Path:
     """Returns the folder of the standard library's sources.
 
     Raises:
-        DataError: this Python has none.
+        DataError: this Python has no sources.
     """
     folder = Path(sysconfig.get_path("stdlib"))
     if not (folder / "os.py").is_file():
@@ -53,7 +53,7 @@ def library_folder() -> Path:
 
 
 def module_manuals(names: Sequence[str]) -> Iterator[Manual]:
-    """Yields the manual of each module or package of `names` (all of a package's modules); missing ones are skipped."""
+    """Yields the manual of every module of `names`; a package stands for all its modules. Missing ones are skipped."""
     root = library_folder()
     for name in names:
         path = root / name
@@ -65,7 +65,7 @@ def module_manuals(names: Sequence[str]) -> Iterator[Manual]:
 
 
 def language_manuals() -> Iterator[Manual]:
-    """Yields the topics of the language reference, longest first: short ones are mostly parts of long ones."""
+    """Yields the topics of the language reference, longest first, because most short ones are parts of long ones."""
     tree = _parse(library_folder() / _LANGUAGE_REFERENCE)
     tables = [node.value for node in tree.body if isinstance(node, ast.Assign)] if tree else []
     topics = [table for table in map(ast.literal_eval, tables) if isinstance(table, dict)]
@@ -110,7 +110,7 @@ def _definitions(
 
 
 def _comments(source: Path) -> Iterator[str]:
-    """Yields blocks of whole-line comments that read as text, licence headers and dead code left out."""
+    """Yields blocks of whole-line comments that are prose, without licence headers and commented-out code."""
     lines: list[str] = []
     last = 0
     for row, text in [*_comment_lines(source), (0, "")]:
@@ -134,7 +134,7 @@ def _comment_lines(source: Path) -> Iterator[tuple[int, str]]:
 
 
 def _parse(source: Path) -> ast.Module | None:
-    """Returns the tree of a source file, or None where this Python does not bring it."""
+    """Returns the syntax tree of a source file, or None if this Python lacks the file."""
     try:
         return ast.parse(source.read_bytes())
     except (FileNotFoundError, SyntaxError, ValueError):

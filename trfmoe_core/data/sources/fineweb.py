@@ -11,7 +11,8 @@ from trfmoe_core.config.sources import SOURCES
 from trfmoe_core.data.documents.opening import stamp_of
 from trfmoe_core.data.documents.records import ReadOptions, SourceFile, Unit
 from trfmoe_core.data.formats.base import format_of
-from trfmoe_core.data.hub.download import Download, Hub, HubSet, fetch
+from trfmoe_core.data.hub.download import Hub, HubSet, fetch
+from trfmoe_core.data.hub.shards import Download
 from trfmoe_core.data.sources.base import DataSource, OpenContext, OpenedSource
 from trfmoe_core.data.sources.files import Languages
 from trfmoe_core.data.sources.partition import row_ranges

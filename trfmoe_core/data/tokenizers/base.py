@@ -1,4 +1,4 @@
-"""What a tokenizer is here, the byte tokenizer that needs no files, and how one is loaded by name."""
+"""What every tokenizer can do, and the files that one consists of."""
 
 import json
 from collections.abc import Sequence
@@ -17,25 +17,24 @@ PADDING_MULTIPLE = 64
 
 
 def padded(vocab_size: int) -> int:
-    """Returns the next multiple of 64: the rows of an embedding table that is quick to multiply with."""
+    """Returns the next multiple of 64, which makes matrix products with the embedding faster."""
     return -(-vocab_size // PADDING_MULTIPLE) * PADDING_MULTIPLE
 
 
 class Tokenizer(Protocol):
     """Turns text into token ids and back without loss.
 
-    `vocab_size` counts real tokens, `padded_vocab_size` rows of the embedding. `fingerprint` is a SHA-256 of what the
-    tokenizer does, not of where it lies: two nodes may train together only if theirs are equal.
+    Two nodes may train together only if the fingerprints of their tokenizers are equal.
     """
 
     @property
     def name(self) -> str:
-        """What a log calls it."""
+        """Its name in logs."""
         ...
 
     @property
     def vocab_size(self) -> int:
-        """Number of real tokens."""
+        """Number of tokens."""
         ...
 
     @property
@@ -50,7 +49,7 @@ class Tokenizer(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Hex SHA-256 of the content."""
+        """Hex SHA-256 of what the tokenizer does, independent of its path."""
         ...
 
     def encode(self, text: str) -> TokenIds:
@@ -66,12 +65,12 @@ class Tokenizer(Protocol):
         ...
 
     def save(self, folder: Path) -> None:
-        """Writes what `load_tokenizer(str(folder))` and transformers' `AutoTokenizer` can load again."""
+        """Writes files that `load_tokenizer(str(folder))` and transformers' `AutoTokenizer` can load."""
         ...
 
 
 def write_folder(folder: Path, model: str, config: dict[str, Any]) -> None:
-    """Writes the two files of a tokenizer folder, each whole or not at all."""
+    """Writes the two files of a tokenizer folder. Each appears at once, when it is complete."""
     from trfmoe_core.atomic import write_text
 
     folder.mkdir(parents=True, exist_ok=True)

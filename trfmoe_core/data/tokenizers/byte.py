@@ -12,7 +12,7 @@ BYTE_MARK = "trfmoe_tokenizer"
 
 
 class ByteTokenizer:
-    """One token a UTF-8 byte (ids 0..255), then bos 256, eos 257 and pad 258. Needs no files and cannot fail."""
+    """One token per UTF-8 byte (ids 0..255), then bos 256, eos 257 and pad 258."""
 
     name = "byte"
     vocab_size = 259
@@ -22,7 +22,7 @@ class ByteTokenizer:
     fingerprint = hashlib.sha256(b"trfmoe byte tokenizer: 0..255 bytes, 256 bos, 257 eos, 258 pad").hexdigest()
 
     def encode(self, text: str) -> TokenIds:
-        """Returns one id a UTF-8 byte; what UTF-8 cannot express (lone surrogates) becomes a question mark."""
+        """Returns one id per UTF-8 byte. Lone surrogates, which UTF-8 cannot express, become question marks."""
         return np.frombuffer(text.encode("utf-8", "replace"), dtype=np.uint8).astype(np.int32)
 
     def encode_batch(self, texts: list[str]) -> list[TokenIds]:
@@ -30,12 +30,12 @@ class ByteTokenizer:
         return [self.encode(text) for text in texts]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Returns the text; ids above 255 are left out, bytes that are no UTF-8 become U+FFFD."""
+        """Returns the text. Ids above 255 are left out; bytes that are not UTF-8 become U+FFFD."""
         values = np.asarray(ids, dtype=np.int64).reshape(-1)
         return values[(values >= 0) & (values < 256)].astype(np.uint8).tobytes().decode("utf-8", "replace")
 
     def save(self, folder: Path) -> None:
-        """Writes a stock Hugging Face folder (byte-level BPE without merges) that gives the same ids."""
+        """Writes a Hugging Face folder (byte-level BPE without merges) that gives the same ids."""
         from tokenizers import Tokenizer as Backend
         from tokenizers import decoders, models, pre_tokenizers
 
@@ -60,7 +60,7 @@ class ByteTokenizer:
 
 
 def _byte_letters() -> list[str]:
-    """Returns GPT-2's printable letter for every byte, in which byte-level vocabularies are written."""
+    """Returns GPT-2's printable character for every byte, in which byte-level vocabularies are written."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = iter(range(0x100, 0x200))
     return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]

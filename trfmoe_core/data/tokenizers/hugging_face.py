@@ -1,4 +1,4 @@
-"""Local Hugging Face tokenizers (GPT-2, DialoGPT and other lossless ones), read without running foreign code."""
+"""Local Hugging Face tokenizers such as GPT-2's and DialoGPT's, if they are lossless. Runs no code of their folders."""
 
 import hashlib
 import json
@@ -19,13 +19,23 @@ GPT2_BOS = "<|endoftext|>"
 
 
 class HfTokenizer:
-    """A tokenizer of the `tokenizers` library with a token that starts a piece (its bos, else its eos)."""
+    """A tokenizer of the `tokenizers` library. Its bos, or its eos if it has no bos, starts every piece."""
 
     def __init__(self, backend: Backend, bos_token: str, config: dict[str, Any], name: str) -> None:
-        """Wraps `backend`, whose truncation and padding are switched off; `bos_token` must be one of its tokens."""
+        """Wraps a tokenizer of the library.
+
+        Args:
+            backend: the library's tokenizer; its truncation and padding are switched off.
+            bos_token: the token that starts every piece.
+            config: content of its tokenizer_config.json.
+            name: its name in logs.
+
+        Raises:
+            DataError: `bos_token` is none of its tokens.
+        """
         backend.no_truncation()
         backend.no_padding()
-        # Text that happens to hold "<|endoftext|>" is text: it must not turn into the special token.
+        # "<|endoftext|>" in a text is text and must not become the special token.
         backend.encode_special_tokens = True
         self.backend, self._bos_token = backend, bos_token
         self._config = config
@@ -34,18 +44,18 @@ class HfTokenizer:
         if bos_id is None:
             raise DataError(f"tokenizer {name}: its {CONFIG_FILE} names {bos_token!r}, which is none of its tokens")
         self.bos_id = int(bos_id)
-        # Ids may have holes; the embedding needs a row for the highest.
+        # Ids may have gaps; the embedding needs a row for the highest.
         self.vocab_size = max(backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
         self.padded_vocab_size = padded(self.vocab_size)
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hex SHA-256 of what the tokenizer does; found when it is asked for, because large ones take a while."""
+        """Hex SHA-256 of what the tokenizer does. Computed on demand, because it takes a while for large ones."""
         content = json.dumps([json.loads(self.backend.to_str()), self.bos_id], sort_keys=True, ensure_ascii=True)
         return hashlib.sha256(content.encode("ascii")).hexdigest()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Another process gets it whole; what the library does not carry over is set again."""
+        """Makes copies for other processes, with the settings that the library does not copy."""
         return HfTokenizer, (self.backend, self._bos_token, self._config, self.name)
 
     def encode(self, text: str) -> TokenIds:
@@ -54,8 +64,8 @@ class HfTokenizer:
 
     def encode_batch(self, texts: list[str]) -> list[TokenIds]:
         """Returns the ids of each text, without any special token."""
-        clean = [text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8") for text in texts]
-        encodings = self.backend.encode_batch_fast(clean, add_special_tokens=False)
+        encodable = [text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+        encodings = self.backend.encode_batch_fast(encodable, add_special_tokens=False)
         return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -69,10 +79,10 @@ class HfTokenizer:
 
 
 def load_folder(folder: Path, config: dict[str, Any], name: str) -> HfTokenizer:
-    """Returns the tokenizer that lies in `folder`; `config` is its tokenizer_config.json, possibly empty.
+    """Returns the tokenizer in `folder`. `config` is its tokenizer_config.json and may be empty.
 
     Raises:
-        DataError: the folder holds no tokenizer, or one that is too small, has no bos or eos, or loses text.
+        DataError: there is no tokenizer, or it is too small, has no bos or eos, or loses text.
     """
     backend, config = _read_backend(folder, config)
     bos_token = _token(config.get("bos_token")) or _token(config.get("eos_token")) or _end_of_text(backend)
@@ -84,7 +94,11 @@ def load_folder(folder: Path, config: dict[str, Any], name: str) -> HfTokenizer:
 
 
 def check_lossless(tokenizer: HfTokenizer, where: str) -> None:
-    """Raises a DataError for a tokenizer that is nearly empty or loses text: silent in training, ruinous in figures."""
+    """Makes sure that a tokenizer has a vocabulary and loses no text; otherwise training goes on with wrong results.
+
+    Raises:
+        DataError: it is nearly empty or loses text.
+    """
     if tokenizer.vocab_size < MINIMUM_VOCABULARY:
         raise DataError(
             f"{where}: only {tokenizer.vocab_size} tokens, fewer than {MINIMUM_VOCABULARY}; "
@@ -113,7 +127,7 @@ def _read_backend(folder: Path, config: dict[str, Any]) -> tuple[Backend, dict[s
 
 
 def _convert(folder: Path, config: dict[str, Any]) -> tuple[Backend, dict[str, Any]]:
-    """Older folders (vocab.json and merges.txt) are converted by transformers."""
+    """Converts an older folder (vocab.json and merges.txt) with transformers."""
     from transformers import AutoTokenizer
 
     try:
@@ -131,12 +145,12 @@ def _convert(folder: Path, config: dict[str, Any]) -> tuple[Backend, dict[str, A
 
 
 def _end_of_text(backend: Backend) -> str | None:
-    """GPT-2's folders name no token that starts a text; its only special token does."""
+    """Returns GPT-2's only special token if the tokenizer has it: GPT-2's folders name no bos and no eos."""
     return GPT2_BOS if backend.token_to_id(GPT2_BOS) is not None else None
 
 
 def _token(value: object) -> str | None:
-    """A token is written as a string, or as an object that holds it under `content`."""
+    """Returns a token that is written as a string, or as an object with the string under `content`."""
     if isinstance(value, dict):
         value = value.get("content")
     return value if isinstance(value, str) else None

@@ -1,4 +1,4 @@
-"""How a tokenizer is loaded by name."""
+"""Loads tokenizers by name."""
 
 import json
 from pathlib import Path
@@ -13,10 +13,10 @@ from trfmoe_core.places import is_hub_name
 def load_tokenizer(name: str) -> Tokenizer:
     """Returns the tokenizer called `name`: `byte`, a local tokenizer folder, or a name on the Hugging Face hub.
 
-    Only a name that is no local folder reaches for the network, and no code of a folder is ever run.
+    The network is used only for names that are no local folder. Code in a folder is never run.
 
     Raises:
-        DataError: no such folder or name, no network, or no lossless tokenizer of more than 256 tokens there.
+        DataError: there is no such folder or name, no network, or no lossless tokenizer of more than 256 tokens.
     """
     if name == "byte":
         return ByteTokenizer()
@@ -39,10 +39,10 @@ def load_tokenizer(name: str) -> Tokenizer:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Returns the folder's tokenizer_config.json, or an empty dictionary where there is none.
+    """Returns the folder's tokenizer_config.json, or an empty dictionary if there is none.
 
     Raises:
-        DataError: the file is there and cannot be read as a JSON object.
+        DataError: the file exists and cannot be read as a JSON object.
     """
     path = folder / CONFIG_FILE
     try:

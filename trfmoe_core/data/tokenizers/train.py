@@ -1,4 +1,4 @@
-"""A byte-level BPE vocabulary out of an owner's own text (GPT-2's scheme, lossless for every text)."""
+"""Trains a byte-level BPE vocabulary on the owner's text (GPT-2's scheme, lossless for every text)."""
 
 from collections.abc import Iterable
 
@@ -17,13 +17,13 @@ LEAK_WARNING = (
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int, name: str) -> HfTokenizer:
-    """Returns a tokenizer of at most `vocab_size` tokens: all bytes, three specials, and the most frequent pairs.
+    """Returns a tokenizer with all bytes, three special tokens, and the most frequent pairs.
 
-    The same texts in the same order give the same tokenizer, byte for byte, however many threads count. A text too
-    small for the asked size gives fewer tokens.
+    The same texts in the same order give the same tokenizer, byte for byte, with any number of threads. Small texts
+    give fewer than `vocab_size` tokens.
 
     Raises:
-        DataError: a size without room for a single pair, or not a pair of letters in the text.
+        DataError: `vocab_size` has no room for a single pair, or no pair of letters occurs twice.
     """
     if vocab_size < MINIMUM_SIZE:
         raise DataError(f"vocabulary of {vocab_size} tokens: bytes and specials need {MINIMUM_SIZE}; ask for more")

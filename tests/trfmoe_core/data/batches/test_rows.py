@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.trfmoe_core.data.batches.stores import BOS, make_store
-from trfmoe_core.data.batches.rows import Layout, make_layout
+from trfmoe_core.data.batches.rows import RowLayout, make_layout
 from trfmoe_core.data.batches.store import TokenStore
 from trfmoe_core.errors import DataError
 
 SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=20)
 
 
-def epoch_rows(layout: Layout, epoch: int) -> np.ndarray:
+def epoch_rows(layout: RowLayout, epoch: int) -> np.ndarray:
     return layout.rows(layout.order(epoch), np.arange(layout.rows_per_epoch))
 
 

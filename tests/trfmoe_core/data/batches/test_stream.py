@@ -120,7 +120,7 @@ def test_impossible_cursors_are_refused(cursor: Cursor) -> None:
 
 def test_a_place_in_other_data_is_refused() -> None:
     for size, context in ((500, 8), (50, 4)):
-        with pytest.raises(DataError, match="changed; begin anew"):
+        with pytest.raises(DataError, match="changed; start again"):
             stream_over(make_store([size]), context, 1, 0, STATE)
 
 

@@ -7,7 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from trfmoe_core.data.hub import download as hub
-from trfmoe_core.data.hub.download import ATTEMPTS, FIRST_ATTEMPTS, Download, HubSet, fetch, read_progress, token
+from trfmoe_core.data.hub import shards
+from trfmoe_core.data.hub.client import access_token
+from trfmoe_core.data.hub.download import ATTEMPTS, FIRST_ATTEMPTS, HubSet, fetch
+from trfmoe_core.data.hub.shards import Download, read_progress
 from trfmoe_core.errors import DataError
 
 WANTED = HubSet("owner/name", "sample")
@@ -37,7 +40,7 @@ class FakeHub:
         self.opened.append(state or 0)
         return FakeRows(self, state or 0, next(self.breaks, None))
 
-    def is_passing(self, error: Exception) -> bool:
+    def is_temporary(self, error: Exception) -> bool:
         return isinstance(error, BusyError)
 
     def explain(self, error: Exception, wanted: HubSet) -> str:
@@ -75,7 +78,7 @@ def expected(rows: int) -> list[str]:
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "SHARD_ROWS", 100)
-    monkeypatch.setattr(hub, "MARK_ROWS", 10)
+    monkeypatch.setattr(hub, "CHECKPOINT_ROWS", 10)
 
 
 def test_everything_is_downloaded_once_and_more_is_added(tmp_path: Path) -> None:
@@ -138,7 +141,7 @@ def test_a_download_that_was_killed_goes_on(tmp_path: Path, kill_at: str, monkey
 
     calls = iter(range(100))
     name = "write_bytes" if kill_at != "progress" else "write_text"
-    real = getattr(hub, name)
+    real = getattr(shards, name)
 
     def kill(path: Path, data: Any) -> None:
         if next(calls) == (0 if kill_at == "first" else 2):
@@ -146,7 +149,7 @@ def test_a_download_that_was_killed_goes_on(tmp_path: Path, kill_at: str, monkey
         real(path, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(hub, name, kill)
+        patch.setattr(shards, name, kill)
         with pytest.raises(KilledError):
             fetch(WANTED, tmp_path, None, FakeHub(500))
     assert texts(tmp_path, fetch(WANTED, tmp_path, None, FakeHub(500))) == expected(500)
@@ -171,12 +174,12 @@ def test_a_folder_holds_one_data_set_only_and_must_be_writable(tmp_path: Path) -
 def test_the_token_comes_from_the_environment_or_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         monkeypatch.delenv(name, raising=False)
-    assert token([tmp_path]) is None
+    assert access_token([tmp_path]) is None
     (tmp_path / ".env").write_text("# keys\nHF_TOKENS=x\nexport HUGGING_FACE_HUB_TOKEN='hf_old'\n")
-    assert token([tmp_path / "none", tmp_path]) == "hf_old"
+    assert access_token([tmp_path / "none", tmp_path]) == "hf_old"
     (tmp_path / ".env").write_text('HUGGING_FACE_HUB_TOKEN=hf_old\nHF_TOKEN="hf_file"\n')
-    assert token([tmp_path]) == "hf_file"
+    assert access_token([tmp_path]) == "hf_file"
     monkeypatch.setenv("HUGGING_FACE_HUB_TOKEN", "hf_env")
-    assert token([tmp_path]) == "hf_env"
+    assert access_token([tmp_path]) == "hf_env"
     monkeypatch.setenv("HF_TOKEN", " hf_first ")
-    assert token([tmp_path]) == "hf_first"
+    assert access_token([tmp_path]) == "hf_first"

@@ -117,7 +117,7 @@ def test_a_timeout_of_a_busy_machine_is_tried_again_later(
 ) -> None:
     files = write(tmp_path / "in", "one")
     with monkeypatch.context() as patch:
-        patch.setattr(reader, "PATIENCE", 0.0)
+        patch.setattr(reader, "WALL_FACTOR", 0.0)
         (result,) = results(tmp_path, files, Extraction("pypdf", PdfLimits(60, 1024)), 1000.0)
     assert (result.status, result.settled) == ("timeout", False)
     assert results(tmp_path, files, HOW, 1000.0 + RETRY_S - 1) == [result]

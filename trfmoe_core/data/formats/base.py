@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from trfmoe_core.data.documents.records import Document, Unit
 from trfmoe_core.data.documents.reports import Status
+from trfmoe_core.errors import ConfigError
 from trfmoe_core.registry import Registry
 
 COMPRESSED_SUFFIXES = (".gz", ".zst")
@@ -85,13 +86,19 @@ def known_suffixes() -> str:
 
 
 def kind_of(path: Path) -> str:
-    """Returns the name of the format that a file's suffix belongs to, or `other`."""
+    """Returns the name of the format that a file's suffix belongs to, or `other`.
+
+    Raises:
+        ConfigError: two formats claim the suffix.
+    """
     suffix = path.suffix.lower()
     compressed = suffix in COMPRESSED_SUFFIXES
     if compressed:
         suffix = Path(path.stem).suffix.lower()
-    for name in FORMATS.names():
-        kind = FORMATS.find(name)
-        if suffix in kind.suffixes and (kind.compressible or not compressed):
-            return name
-    return "other"
+    formats = {name: FORMATS.find(name) for name in FORMATS.names()}
+    fitting = [
+        name for name, kind in formats.items() if suffix in kind.suffixes and (kind.compressible or not compressed)
+    ]
+    if len(fitting) > 1:
+        raise ConfigError(f"file format: {' and '.join(fitting)} both claim {suffix!r}; take it from one of them")
+    return fitting[0] if fitting else "other"

@@ -1,4 +1,4 @@
-"""Recipes and node settings: typed, checked, hashed."""
+"""Recipes and settings of nodes: their types, and how files of them are read and checked."""
 
 from trfmoe_core.config.data import DataConfig, PdfConfig
 from trfmoe_core.config.federation import (

@@ -1,4 +1,4 @@
-"""Reads recipes and node files, and reports every problem at once with file, key, value and remedy."""
+"""Reads recipes and node files. Reports all problems at once, each with file, key, value and remedy."""
 
 import difflib
 import hashlib
@@ -22,17 +22,17 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
     """Returns the checked recipe of a YAML file with `a.b=c` overrides applied.
 
     Raises:
-        ConfigError: with every problem of the file, one a line.
+        ConfigError: lists all problems of the file, one per line.
     """
     raw = apply_overrides(_read_yaml(path), overrides or [])
     return validate(Recipe, raw, str(path))
 
 
 def load_node_file(path: Path) -> NodeSettings:
-    """Returns a node's own settings from its YAML file. Relative paths in it are relative to the file.
+    """Returns a node's settings from its YAML file. Relative paths start at the folder of the file.
 
     Raises:
-        ConfigError: with every problem of the file, one a line.
+        ConfigError: lists all problems of the file, one per line.
     """
     settings = validate(NodeSettings, _read_yaml(path), str(path))
     base = path.resolve().parent
@@ -46,9 +46,12 @@ def recipe_hash(recipe: Recipe) -> str:
 
 
 def apply_overrides(raw: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
-    """Returns a copy of a recipe's mapping with `a.b=c` overrides; values are read as YAML.
+    """Returns a copy of a recipe's mapping with `a.b=c` overrides. Values are YAML.
 
-    List entries are named by their number: `nodes.0.name=clinic`.
+    An entry of a list is named by its index: `nodes.0.name=clinic`.
+
+    Raises:
+        ConfigError: an override has no `=`, its value is not YAML, or its key leads nowhere.
     """
     tree = json.loads(json.dumps(raw, default=str))
     for override in overrides:
@@ -58,30 +61,30 @@ def apply_overrides(raw: dict[str, Any], overrides: list[str]) -> dict[str, Any]
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise ConfigError(f"--set {override!r}: the value is no YAML ({error})") from error
+            raise ConfigError(f"--set {override!r}: the value is not YAML ({error})") from error
         _assign(tree, key.strip().split("."), value, override)
     return typing.cast(dict[str, Any], tree)
 
 
 def validate(kind: type[Model], raw: Any, source: str) -> Model:
-    """Returns `raw` as a checked `kind`; `source` stands in the messages.
+    """Returns `raw` as a checked `kind`. `source` names its origin in messages.
 
     Raises:
-        ConfigError: naming source, dotted key, value and what is allowed, for all problems at once.
+        ConfigError: lists all problems with source, dotted key, value and what is allowed.
     """
     try:
-        return kind.model_validate(_lenient(raw))
+        return kind.model_validate(_with_numbers(raw))
     except ValidationError as error:
         lines = [f"{source}: {describe_problem(kind, problem)}" for problem in error.errors()]
         raise ConfigError("\n".join(lines)) from None
 
 
-def _lenient(raw: Any) -> Any:
-    """YAML 1.1 reads `1e-3` as text; a number written that way is a number."""
+def _with_numbers(raw: Any) -> Any:
+    """Returns `raw` with texts such as `1e-3`, which YAML 1.1 reads as text, turned into numbers."""
     if isinstance(raw, dict):
-        return {key: _lenient(value) for key, value in raw.items()}
+        return {key: _with_numbers(value) for key, value in raw.items()}
     if isinstance(raw, list):
-        return [_lenient(value) for value in raw]
+        return [_with_numbers(value) for value in raw]
     if isinstance(raw, str) and "e" in raw.lower() and raw[:1] in "+-.0123456789":
         try:
             return float(raw)
@@ -104,7 +107,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
             f"{path}: cannot be read ({error.strerror}); give a recipe that you may read, such as configs/demo.yaml"
         ) from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is no text ({error}); give a recipe, such as configs/demo.yaml") from error
+        raise ConfigError(f"{path}: is not text ({error}); give a recipe, such as configs/demo.yaml") from error
     try:
         raw = yaml.safe_load(text)
     except yaml.YAMLError as error:

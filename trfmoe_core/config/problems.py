@@ -1,4 +1,4 @@
-"""What pydantic found wrong, in words that name the key, the value and the remedy."""
+"""Describes pydantic's validation errors with key, value and remedy."""
 
 import difflib
 import types
@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 
 def describe_problem(kind: type[BaseModel], problem: Any) -> str:
-    """Returns one problem of a `ValidationError.errors()` about a `kind`, beginning with the dotted key."""
+    """Describes one entry of `ValidationError.errors()` about a `kind`. The text begins with the dotted key."""
     key = ".".join(str(part) for part in problem["loc"])
     value = problem.get("input")
     if problem["type"] == "extra_forbidden":

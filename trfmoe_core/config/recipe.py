@@ -1,4 +1,4 @@
-"""A whole recipe."""
+"""A recipe: everything that determines a run."""
 
 import os
 from pathlib import Path
@@ -28,13 +28,15 @@ Vote = Literal["majority", "median", "mean"]
 
 
 class Recipe(Section):
-    """One run, whole."""
+    """Everything that determines a run."""
 
     name: Name = "run"
     seed: int = Field(0, ge=0, lt=2**31)
-    run_root: str = Field("runs", description="run folders are made below it")
-    vote: Vote = Field("majority", description="on experts")
-    vote_trunk: Vote | None = Field(None, description="on the trunk; null: as vote, but majority in median's place")
+    run_root: str = Field("runs", description="run folders are created in it")
+    vote: Vote = Field("majority", description="rule of the vote on experts")
+    vote_trunk: Vote | None = Field(
+        None, description="rule of the vote on the trunk; null: as vote, but majority if vote is median"
+    )
     model: ModelConfig = ModelConfig()
     experts: ExpertsConfig = ExpertsConfig()
     data: DataConfig = DataConfig()
@@ -43,28 +45,28 @@ class Recipe(Section):
     rounds: RoundsConfig = RoundsConfig()
     agreement: AgreementConfig = AgreementConfig()
     reputation: ReputationConfig = ReputationConfig()
-    witness: WitnessConfig | None = Field(None, description="null: replicas are judged by agreement alone")
+    witness: WitnessConfig | None = Field(None, description="null: replicas are judged by their agreement alone")
     outer: OuterConfig = OuterConfig()
     transport: TransportConfig = TransportConfig()
     log: LogConfig = LogConfig()
     num_nodes: int = Field(3, ge=3, le=100_000, description="nodes that must be present before round 1")
-    nodes: list[NodeSettings] = Field(default_factory=list, description="simulation: one entry a node")
+    nodes: list[NodeSettings] = Field(default_factory=list, description="for simulations: one entry per node")
 
     @property
     def rule_of_trunk(self) -> Vote:
-        """The rule of the trunk's vote: a median over all nodes would leave alone what only few of them trained."""
+        """Rule of the vote on the trunk. By default no median: its result is zero where only a few nodes trained."""
         return self.vote_trunk or ("majority" if self.vote == "median" else self.vote)
 
     @property
     def total_steps(self) -> int:
-        """Local optimizer steps of a node over a whole federated run: what the learning-rate schedule spans."""
+        """Optimizer steps of a node over the whole federated run, for the learning-rate schedule."""
         return self.rounds.num_rounds * self.rounds.local_steps
 
     def check_federated(self) -> None:
-        """Makes sure that the recipe says how long a federated run is.
+        """Makes sure that the recipe determines the length of a federated run.
 
         Raises:
-            ConfigError: when it does not, or says two things.
+            ConfigError: it gives epochs, or two lengths that differ.
         """
         if self.training.epochs is not None:
             raise ConfigError(
@@ -89,7 +91,7 @@ class Recipe(Section):
         names = [node.name for node in nodes]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"the names {twice} stand twice; give every node a name of its own")
+            raise ValueError(f"the names {twice} are used twice; give every node its own name")
         return nodes
 
     @model_validator(mode="after")
@@ -110,8 +112,8 @@ class Recipe(Section):
                 raise ValueError(f"witness: it judges majority votes, and {key} is {rule}; leave one of the two out")
         if self.data.packing == "best_fit" and not self.model.document_mask:
             raise ValueError(
-                "data.packing: best_fit puts texts into one sequence that have nothing to do with each other; "
-                "keep them apart with model.document_mask=true"
+                "data.packing: best_fit puts unrelated texts into one sequence; "
+                "separate them with model.document_mask=true"
             )
         if "num_rounds" not in self.rounds.model_fields_set and (rounds := self._rounds_of_budget()):
             self.__dict__["rounds"] = self.rounds.model_copy(update={"num_rounds": rounds})
@@ -119,28 +121,28 @@ class Recipe(Section):
 
     @property
     def quorum(self) -> int:
-        """Replicas of an expert that are enough to decide it before the others have come."""
+        """Number of agreeing replicas that decide an expert before the others arrive."""
         return self.rounds.quorum or self.experts.replication // 2 + 1
 
     @property
     def federation_size(self) -> int:
-        """Number of nodes that the run expects."""
+        """Number of nodes of the run."""
         return len(self.nodes) or self.num_nodes
 
     def for_nodes(self) -> "Recipe":
-        """The part that travels to the nodes: no node's settings, nothing of the coordinator's own folders."""
+        """Returns the recipe as it is sent to nodes: without settings of nodes and paths of the coordinator."""
         name = self.data.tokenizer
-        # Of a tokenizer folder only its own name; the dot says that it is none on the hub.
+        # Of the path of a tokenizer folder only the last part is sent; `./` marks it as a folder.
         tokenizer = name if name == "byte" or is_hub_name(name) else f"./{Path(name).name}"
         data = self.data.model_copy(update={"tokenizer": tokenizer})
         hidden = {"nodes": [], "num_nodes": self.federation_size, "run_root": "runs", "witness": None, "data": data}
         return self.model_copy(update=hidden)
 
     def resolved(self, base: Path) -> "Recipe":
-        """The recipe with every path made absolute against `base`."""
+        """Returns the recipe with paths made absolute against `base` and a part for every `partition: auto`."""
 
         def absolute(path: str) -> str:
-            # Not Path.resolve: it raises on a loop of links, and what is wrong with a path is said where it is read.
+            # Not Path.resolve, which raises on a loop of links: errors of a path are reported where it is read.
             return os.path.abspath(base / os.path.expanduser(path))  # noqa: PTH100, PTH111
 
         nodes = [node.relocated(absolute) for node in self.nodes]

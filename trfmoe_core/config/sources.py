@@ -34,12 +34,12 @@ class SourceSettings(Section):
     """The settings that every entry of `data` may hold. Each source adds its own (`data.sources.base.DataSource`)."""
 
     source: str
-    weight: float = Field(1.0, gt=0, le=1e6, description="share of the training tokens, relative to the others")
+    weight: float = Field(1.0, gt=0, le=1e6, description="share of the training tokens, relative to the other sources")
     on_end: Literal["repeat", "stop"] = Field(
-        "repeat", description="repeat: once given out it begins again; stop: it waits until all others are given out"
+        "repeat", description="repeat: it begins again; stop: it pauses until the other sources have ended too"
     )
     partition: Partition | Literal["auto"] | None = Field(
-        None, description="this node's part of what several share; auto: dealt out among the recipe's nodes"
+        None, description="this node's part of a source that several nodes share; auto: the recipe's nodes share it"
     )
 
     def part(self) -> Partition:
@@ -50,8 +50,8 @@ class SourceSettings(Section):
         """
         if self.partition == "auto":
             raise DataError(
-                "partition: auto deals a source out among the nodes that a recipe lists; "
-                "a node on its own says its part: {index: 0, of: 3}"
+                "partition: auto shares a source among the nodes that a recipe lists; "
+                "a node outside of a recipe names its part: {index: 0, of: 3}"
             )
         return self.partition or Partition(index=0, of=1)
 

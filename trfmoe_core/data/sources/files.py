@@ -30,9 +30,9 @@ class FilesSource(DataSource):
     source: Literal["files"]
     path: str = Field(min_length=1)
     languages: Languages = Field(
-        default_factory=list, description="rows and lines whose own `language` is none of these are left out"
+        default_factory=list, description="rows and lines in other languages, by their field `language`, are left out"
     )
-    passwords: str | None = Field(None, min_length=1, description="a file with one password a line, for PDFs")
+    passwords: str | None = Field(None, min_length=1, description="a file with one password per line, for PDFs")
 
     def resolved(self, absolute: Callable[[str], str]) -> Self:
         """Returns the entry with absolute paths."""
@@ -156,6 +156,6 @@ def _read_passwords(path: str | None) -> tuple[str, ...]:
         lines = Path(path).expanduser().read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
         raise DataError(
-            f"passwords: {printable(path)}: cannot be read ({error}); give a text file with one password a line"
+            f"passwords: {printable(path)}: cannot be read ({error}); give a text file with one password per line"
         ) from error
     return tuple(dict.fromkeys(line for line in lines if line))

@@ -26,15 +26,19 @@ class FineWebSource(DataSource):
     """`{source: fineweb, config: sample-10BT, max_documents: 1000}`; `repo` may name any other data set."""
 
     source: Literal["fineweb"]
-    repo: str = Field(REPO, min_length=1, description="OWNER/NAME on the hub, or a folder with a copy of one")
-    config: str | None = Field(None, min_length=1, description=f"null: {CONFIG} of FineWeb, the only one of others")
+    repo: str = Field(REPO, min_length=1, description="OWNER/NAME on the hub, or a folder with a copy of a repository")
+    config: str | None = Field(
+        None, min_length=1, description=f"null: {CONFIG} for FineWeb, otherwise the data set's only one"
+    )
     split: str = Field("train", min_length=1)
-    revision: str | None = Field(None, min_length=1, description="branch, tag or commit; null: the newest at first")
+    revision: str | None = Field(
+        None, min_length=1, description="branch, tag or commit; null: the newest when the download begins"
+    )
     max_documents: int | None = Field(None, ge=1, description="null: all, which for sample-10BT are 15 million, 27 GB")
     languages: Languages = Field(
-        default_factory=list, description="rows whose `language` is none of these are left out"
+        default_factory=list, description="rows in other languages, by their column `language`, are left out"
     )
-    folder: str | None = Field(None, min_length=1, description="where the shards are kept; null: the cache folder")
+    folder: str | None = Field(None, min_length=1, description="folder of the downloaded files; null: one in the cache")
 
     @model_validator(mode="before")
     @classmethod

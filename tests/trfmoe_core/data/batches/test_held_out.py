@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.trfmoe_core.data.batches.stores import BOS, make_store
+from tests.trfmoe_core.data.batches.stores import make_store
 from trfmoe_core.data.batches.held_out import evaluation_pieces, evaluation_windows
 from trfmoe_core.errors import DataError
 
@@ -55,4 +55,3 @@ def test_a_source_without_held_out_text_takes_no_part() -> None:
         evaluation_windows([store.part(0, 0)], [1.0], 8, 100)
     with pytest.raises(DataError, match="context 0"):
         evaluation_windows([store], [1.0], 0, 100)
-    assert BOS in evaluation_windows([store], [1.0], 64, 10).tokens

@@ -1,5 +1,6 @@
 import json
 import random
+import time
 from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.trfmoe_core.data.batches.stores import BOS, make_store
-from trfmoe_core.data.batches.rows import Packing, make_layout
+from trfmoe_core.data.batches.rows import ConcatenatedRows, Packing, make_layout
 from trfmoe_core.data.batches.stream import BatchStream, Cursor, Feed, stream_over
 from trfmoe_core.errors import DataError
 
@@ -102,10 +103,25 @@ def test_upcoming_rows_are_those_of_the_next_batch() -> None:
             assert [sum(part.tokens for part in stream.parts(row)) for row in rows] == [25] * 5
 
 
-def test_waiting_is_counted() -> None:
-    with closing(mixed("concatenate", 0)) as stream:
-        stream.next()
-        assert stream.waited_s > 0
+def test_the_time_that_a_caller_waits_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = ConcatenatedRows.rows
+
+    def slow_rows(self: ConcatenatedRows, order: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+        time.sleep(0.02)
+        return rows(self, order, numbers)
+
+    monkeypatch.setattr(ConcatenatedRows, "rows", slow_rows)
+    waited = []
+    for workers in (0, 1):
+        with closing(stream_over(make_store([400]), 8, 2, 0, workers=workers)) as stream:
+            stream.next()
+            before = stream.waited_s
+            time.sleep(0.3)  # A worker has the next batches ready by then.
+            for _ in range(3):
+                stream.next()
+            waited.append(stream.waited_s - before)
+    assert waited[0] >= 3 * 0.02
+    assert waited[1] < waited[0]
 
 
 STATE = stream_over(make_store([50]), 8, 1, 0).state()

@@ -30,11 +30,6 @@ class EvaluationSet:
     mask: npt.NDArray[np.bool_]
     num_bytes: int
 
-    @property
-    def num_targets(self) -> int:
-        """Number of predicted tokens."""
-        return int(self.mask.sum())
-
 
 def evaluation_pieces(stores: Sequence[TokenStore], weights: Sequence[float], max_tokens: int) -> list[tuple[int, int]]:
     """Returns (store, piece) of the pieces to evaluate on: as many as fit into `max_tokens`, and at least one.

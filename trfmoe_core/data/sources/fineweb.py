@@ -11,7 +11,7 @@ from trfmoe_core.config.sources import SOURCES
 from trfmoe_core.data.documents.opening import stamp_of
 from trfmoe_core.data.documents.records import ReadOptions, SourceFile, Unit
 from trfmoe_core.data.formats.base import format_of
-from trfmoe_core.data.hub.download import Hub, HubSet, fetch
+from trfmoe_core.data.hub.download import HubSet, fetch
 from trfmoe_core.data.hub.shards import Download
 from trfmoe_core.data.sources.base import DataSource, OpenContext, OpenedSource
 from trfmoe_core.data.sources.files import Languages
@@ -73,16 +73,12 @@ class FineWebSource(DataSource):
         """
         from trfmoe_core.data.hub.client import HuggingFace
 
-        return self.open_with(HuggingFace(), context)
-
-    def open_with(self, hub: Hub, context: OpenContext) -> OpenedSource:
-        """Does the same as `open` with another hub."""
         folder = self.place(context.cache_dir)
         download = fetch(
             self.hub_set,
             folder,
             self.max_documents,
-            hub,
+            HuggingFace(),
             progress=lambda done, total: context.progress(f"documents of {self.hub_set}", done, total),
         )
         return self._source(folder, download)

@@ -25,7 +25,6 @@ def test_every_token_of_the_chosen_pieces_is_predicted_once(
     expected = np.concatenate([stores[store].piece(piece)[1:] for store, piece in chosen])
     np.testing.assert_array_equal(predicted, expected)
     assert windows.num_bytes == 3 * len(expected)
-    assert windows.num_targets == len(expected)
     np.testing.assert_array_equal(windows.tokens[1:, 0], windows.tokens[:-1, -1])
 
 

@@ -17,7 +17,7 @@ from clients.refusing import RefusedError
 from clients.states import KEEP_STATES, give_up, state_folders
 from strategies.refusals import Refusal
 from trfmoe_core.config import NodeSettings, Recipe
-from trfmoe_core.data.corpus import CACHES
+from trfmoe_core.data.prepare.corpus_cache import CACHES
 
 _MB = 1 << 20
 _BYTES = {"float32": 4, "bfloat16": 2, "int8": 1, "int4": 1}

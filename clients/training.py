@@ -20,8 +20,8 @@ from clients.states import earlier_state
 from strategies.messages import Evaluation, Training, TrainRequest
 from strategies.refusals import Refusal
 from trfmoe_core.config import NodeSettings, Recipe
-from trfmoe_core.data.corpus import Corpus
-from trfmoe_core.data.loader import place_of, training_stream
+from trfmoe_core.data.batches.corpus import Corpus
+from trfmoe_core.data.batches.training import place_of, training_stream
 from trfmoe_core.model.transformer import MoETransformer
 from trfmoe_core.private import private_folder
 from trfmoe_core.seeds import seed_for

@@ -22,9 +22,10 @@ from strategies.refusals import Refusal
 from trfmoe_core.blocks import BlockLayout, Blocks
 from trfmoe_core.config import NodeSettings, Recipe
 from trfmoe_core.config.load import validate
-from trfmoe_core.data.corpus import Corpus, prepare_corpus
-from trfmoe_core.data.offline import keep_offline
-from trfmoe_core.data.tokenizer import Tokenizer, load_tokenizer
+from trfmoe_core.data.batches.corpus import Corpus
+from trfmoe_core.data.hub.offline import keep_offline
+from trfmoe_core.data.prepare.corpus_cache import prepare_corpus
+from trfmoe_core.data.tokenizers import Tokenizer, load_tokenizer
 from trfmoe_core.errors import WireError
 from trfmoe_core.fingerprint import code_fingerprint
 from trfmoe_core.model.local_experts import local_experts

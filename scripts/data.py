@@ -26,7 +26,7 @@ TokenizerOption = Annotated[
 def sample(folder: Annotated[Path, typer.Argument(help="Where to write it.")], as_json: JsonOption = False) -> None:
     """Build the sample data of three owners from what every Python installation carries. No download."""
     from scripts.output import Output
-    from trfmoe_core.data.sample import build_sample
+    from trfmoe_core.data.sample.owners import build_sample
 
     output = Output(as_json)
     owners = build_sample(expand(folder).absolute())
@@ -112,7 +112,7 @@ def tokenizer(
     """Train a byte-level BPE tokenizer on text that may be seen. The same text gives the same files."""
     from scripts.data_entries import asked
     from scripts.output import Output
-    from trfmoe_core.data.train_tokenizer import LEAK_WARNING, train_bpe
+    from trfmoe_core.data.tokenizers.train import LEAK_WARNING, train_bpe
 
     output = Output(as_json)
     output.line(f"warning: {LEAK_WARNING}", style="bold")

@@ -14,8 +14,8 @@ from trfmoe_core.places import expand
 
 if TYPE_CHECKING:
     from scripts.output import Output
-    from trfmoe_core.data.corpus import Corpus
-    from trfmoe_core.data.tokenizer import Tokenizer
+    from trfmoe_core.data.batches.corpus import Corpus
+    from trfmoe_core.data.tokenizers import Tokenizer
 
 TYPED = "local"
 """The node that data named on the command line belongs to: `trfmoe train`'s, so seeds and caches are the same."""
@@ -32,9 +32,9 @@ class Asked:
         """Returns a node's tokens, from the cache where nothing changed, with a bar on a terminal."""
         from clients.node import cache_folder
         from scripts.progress import DataProgress
-        from trfmoe_core.data.corpus import prepare_corpus
-        from trfmoe_core.data.offline import keep_offline
-        from trfmoe_core.data.tokenizer import load_tokenizer
+        from trfmoe_core.data.hub.offline import keep_offline
+        from trfmoe_core.data.prepare.corpus_cache import prepare_corpus
+        from trfmoe_core.data.tokenizers import load_tokenizer
 
         keep_offline(self.recipe.data)
         tokenizer = load_tokenizer(node.tokenizer or self.recipe.data.tokenizer)

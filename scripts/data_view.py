@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from scripts.data_entries import Asked
     from scripts.output import Output
     from trfmoe_core.config import NodeSettings
-    from trfmoe_core.data.batches import BatchStream, Row
-    from trfmoe_core.data.corpus import Corpus
-    from trfmoe_core.data.tokenizer import Tokenizer
+    from trfmoe_core.data.batches.corpus import Corpus
+    from trfmoe_core.data.batches.stream import BatchStream, Row
+    from trfmoe_core.data.tokenizers import Tokenizer
 
 SAMPLE = 60
 
@@ -74,7 +74,7 @@ def batch(
     asked: "Asked", node: "NodeSettings", corpus: "Corpus", tokenizer: "Tokenizer", number: int, rows: int
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Returns (sources, rows) of the batch that a node trains on after `number` others, the first `rows` of it."""
-    from trfmoe_core.data.loader import training_stream
+    from trfmoe_core.data.batches.training import training_stream
     from trfmoe_core.seeds import seed_for
 
     seed = seed_for(asked.recipe.seed, node.name)

@@ -22,7 +22,7 @@ def demo(overrides: SetOption = [], as_json: JsonOption = False) -> None:  # noq
     from scripts.output import Output
     from scripts.simulate import resolve, run_federation
     from server.run_folder import RunFolder
-    from trfmoe_core.data.sample import build_sample
+    from trfmoe_core.data.sample.owners import build_sample
 
     output = Output(as_json)
     recipe = resolve(Path("configs/demo.yaml"), overrides, [])

@@ -183,7 +183,7 @@ def _recipe(path: Path, overrides: list[str]) -> "Iterator[Finding]":
     from scripts.kit_check import check_data
     from scripts.preflight import find_recipe
     from scripts.simulate import resolve
-    from trfmoe_core.data.tokenizer import load_tokenizer
+    from trfmoe_core.data.tokenizers import load_tokenizer
     from trfmoe_core.errors import DataError
 
     recipe = resolve(path, overrides, [])

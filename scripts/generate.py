@@ -10,7 +10,7 @@ import typer
 from scripts.simulate import JsonOption
 
 if TYPE_CHECKING:
-    from trfmoe_core.data.tokenizer import Tokenizer
+    from trfmoe_core.data.tokenizers import Tokenizer
     from trfmoe_core.model.transformer import MoETransformer
 
 RoundOption = Annotated[int | None, typer.Option("--round", help="This round's checkpoint instead of the best.")]

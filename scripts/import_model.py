@@ -54,7 +54,7 @@ def start_run(folder: Path, recipe: "Recipe", context: int | None) -> "RunFolder
 
     from scripts.preflight import check_run_root
     from scripts.run_folders import new_run
-    from trfmoe_core.data.tokenizer import load_tokenizer
+    from trfmoe_core.data.tokenizers import load_tokenizer
     from trfmoe_core.errors import ConfigError, RunFolderError
     from trfmoe_core.model.mixtral import import_mixtral
 

@@ -19,13 +19,14 @@ from server.run_folder import RunFolder
 from server.wandb_sink import WandbSink
 from trfmoe_core.blocks import BlockLayout, blocks_digest
 from trfmoe_core.config import NodeSettings, Recipe
-from trfmoe_core.data.build import Progress
-from trfmoe_core.data.corpus import Corpus, prepare_corpus
-from trfmoe_core.data.evaluation import EvaluationSet
-from trfmoe_core.data.loader import place_of, training_stream
-from trfmoe_core.data.offline import keep_offline
-from trfmoe_core.data.sources import DataEntry
-from trfmoe_core.data.tokenizer import Tokenizer, load_tokenizer
+from trfmoe_core.config.sources import DataEntry
+from trfmoe_core.data.batches.corpus import Corpus
+from trfmoe_core.data.batches.held_out import EvaluationSet
+from trfmoe_core.data.batches.training import place_of, training_stream
+from trfmoe_core.data.hub.offline import keep_offline
+from trfmoe_core.data.prepare.build import Progress
+from trfmoe_core.data.prepare.corpus_cache import prepare_corpus
+from trfmoe_core.data.tokenizers import Tokenizer, load_tokenizer
 from trfmoe_core.errors import ConfigError, RunFolderError, TRFMoEError
 from trfmoe_core.model.transformer import MoETransformer
 from trfmoe_core.seeds import seed_for

@@ -9,10 +9,11 @@ from scripts.flower import app_folder
 from scripts.output import Output
 from scripts.progress import DataProgress
 from trfmoe_core.config import NodeSettings, Recipe
-from trfmoe_core.data.corpus import Corpus, prepare_corpus
-from trfmoe_core.data.documents import FileReport
-from trfmoe_core.data.offline import keep_offline
-from trfmoe_core.data.tokenizer import Tokenizer, load_tokenizer
+from trfmoe_core.data.batches.corpus import Corpus
+from trfmoe_core.data.documents.reports import FileReport
+from trfmoe_core.data.hub.offline import keep_offline
+from trfmoe_core.data.prepare.corpus_cache import prepare_corpus
+from trfmoe_core.data.tokenizers import Tokenizer, load_tokenizer
 from trfmoe_core.errors import ConfigError, DataError, RunFolderError
 from trfmoe_core.places import cache_home
 

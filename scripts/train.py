@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from server.history import RunHistory
     from server.run_folder import RunFolder
     from trfmoe_core.config import Recipe
-    from trfmoe_core.data.corpus import Corpus
-    from trfmoe_core.data.sources import SourceSettings
-    from trfmoe_core.data.tokenizer import Tokenizer
+    from trfmoe_core.config.sources import SourceSettings
+    from trfmoe_core.data.batches.corpus import Corpus
+    from trfmoe_core.data.tokenizers import Tokenizer
 
 
 def train(
@@ -40,7 +40,7 @@ def train(
     from scripts.preflight import find_recipe
     from server.run_folder import RunFolder
     from trfmoe_core.config import load_recipe
-    from trfmoe_core.data.sources import SourceSettings
+    from trfmoe_core.config.sources import SourceSettings
     from trfmoe_core.places import expand
 
     output = Output(as_json)

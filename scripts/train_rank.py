@@ -7,7 +7,7 @@ from pydantic import TypeAdapter
 
 from scripts.local_run import LocalRun, prepare_data
 from server.run_folder import RunFolder
-from trfmoe_core.data.sources import DataEntry
+from trfmoe_core.config.sources import DataEntry
 from trfmoe_core.training.launch import run_rank
 from trfmoe_core.training.ranks import Ranks
 

@@ -22,8 +22,8 @@ from strategies.pace import LONGEST_S
 from strategies.tri_redundant import TriRedundant
 from trfmoe_core.blocks import BlockLayout, Blocks, blocks_digest
 from trfmoe_core.config import load_recipe
-from trfmoe_core.data.offline import keep_offline
-from trfmoe_core.data.tokenizer import Tokenizer, load_tokenizer
+from trfmoe_core.data.hub.offline import keep_offline
+from trfmoe_core.data.tokenizers import Tokenizer, load_tokenizer
 from trfmoe_core.errors import RunFolderError, TRFMoEError
 from trfmoe_core.places import cache_home, find_recipe, home
 

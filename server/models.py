@@ -10,7 +10,7 @@ from torch import Tensor
 from server.checkpoint import checkpoint_rounds
 from server.recorder import best_round, committed_checkpoint, committed_rounds
 from server.run_folder import RunFolder
-from trfmoe_core.data.tokenizer import Tokenizer, load_tokenizer
+from trfmoe_core.data.tokenizers import Tokenizer, load_tokenizer
 from trfmoe_core.errors import RunFolderError
 from trfmoe_core.model.transformer import MoETransformer, build_model
 

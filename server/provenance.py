@@ -10,7 +10,7 @@ import torch
 from server.events import Event
 from server.models import run_tokenizer
 from server.run_folder import RunFolder
-from trfmoe_core.data.tokenizer import Tokenizer
+from trfmoe_core.data.tokenizers import Tokenizer
 from trfmoe_core.errors import RunFolderError
 from trfmoe_core.fingerprint import code_fingerprint
 

@@ -13,10 +13,10 @@ from torch import Tensor
 from strategies.harm import Loss
 from trfmoe_core.blocks import BlockLayout, Blocks
 from trfmoe_core.config import Recipe
-from trfmoe_core.data.batches import stream_over
-from trfmoe_core.data.corpus import prepare_corpus
-from trfmoe_core.data.store import TokenStore
-from trfmoe_core.data.tokenizer import Tokenizer
+from trfmoe_core.data.batches.store import TokenStore
+from trfmoe_core.data.batches.stream import stream_over
+from trfmoe_core.data.prepare.corpus_cache import prepare_corpus
+from trfmoe_core.data.tokenizers import Tokenizer
 from trfmoe_core.errors import ConfigError, DataError
 from trfmoe_core.model.loss import linear_cross_entropy
 from trfmoe_core.model.transformer import build_model

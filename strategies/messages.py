@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 from strategies.boundary import plain
 from strategies.refusals import Refusal
 from trfmoe_core.config.section import Name, Section
-from trfmoe_core.data.documents import Status
+from trfmoe_core.data.documents.reports import Status
 from trfmoe_core.errors import WireError
 from trfmoe_core.wire import Parcel
 

@@ -12,7 +12,7 @@ from statistics import median_high
 
 from strategies.ballots import Ballots
 from strategies.exchange import Clock
-from trfmoe_core.config.schema import RoundsConfig
+from trfmoe_core.config.federation import RoundsConfig
 
 LONGEST_S = 3600.0
 """The most that a phase waits where the recipe sets no deadline."""

@@ -17,7 +17,7 @@ import pytest
 from server.events import read_events
 from tests.federation import of_kind, run_recipe
 from trfmoe_core.config import load_recipe
-from trfmoe_core.data.sample import build_sample
+from trfmoe_core.data.sample.owners import build_sample
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ROOT / "configs" / "tiny.yaml"

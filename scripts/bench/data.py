@@ -14,11 +14,11 @@ from typing import Any, Literal
 
 from scripts.bench.tokens import measure_loader, measure_tokens
 from scripts.output import Output
-from trfmoe_core.data.documents import SourceFile
-from trfmoe_core.data.files import find_files
+from trfmoe_core.data.documents.records import SourceFile
 from trfmoe_core.data.pdf.engines import choose_engine
 from trfmoe_core.data.pdf.extract import Extraction, extract_all
 from trfmoe_core.data.pdf.reader import PdfLimits
+from trfmoe_core.data.sources.find import find_files
 
 BOOKS, PAGES, QUICK_PAGES = 8, 40, 10
 REPEATS = 3

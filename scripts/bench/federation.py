@@ -29,7 +29,7 @@ from server.events import Event, read_events
 from server.run_folder import RunFolder
 from trfmoe_core.blocks import BlockLayout
 from trfmoe_core.config import Recipe
-from trfmoe_core.data.tokenizer import load_tokenizer
+from trfmoe_core.data.tokenizers import load_tokenizer
 from trfmoe_core.errors import RunError, TRFMoEError
 from trfmoe_core.model.transformer import parameter_shapes
 

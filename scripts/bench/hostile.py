@@ -21,9 +21,9 @@ from typing import Any
 from scripts.bench.hostile_files import GIGABYTE, page, pdf
 from scripts.output import Output
 from trfmoe_core.config import DataConfig
-from trfmoe_core.data.corpus import prepare_corpus
-from trfmoe_core.data.documents import FileReport
-from trfmoe_core.data.tokenizer import load_tokenizer
+from trfmoe_core.data.documents.reports import FileReport
+from trfmoe_core.data.prepare.corpus_cache import prepare_corpus
+from trfmoe_core.data.tokenizers import load_tokenizer
 from trfmoe_core.errors import DataError
 
 CHANGING_FILES, CHANGING_RUNS = 300, 3

@@ -35,7 +35,7 @@ def write_text(folder: Path, megabytes: int) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from trfmoe_core.data.stdlib_text import language_manuals
+    from trfmoe_core.data.sample.stdlib_text import language_manuals
 
     paragraphs = [part for manual in language_manuals() for part in manual.text.split("\n\n") if len(part) > 80]
     draw = random.Random(0)
@@ -48,8 +48,8 @@ def write_text(folder: Path, megabytes: int) -> None:
 
 def measure_tokens(quick: bool, tokenizer: str | None) -> dict[str, Any]:
     """Returns speeds in megabytes of text a second, how the work scales, and its shares of the tokenizer's own."""
-    from trfmoe_core.data.tokenizer import load_tokenizer
-    from trfmoe_core.data.train_tokenizer import train_bpe
+    from trfmoe_core.data.tokenizers import load_tokenizer
+    from trfmoe_core.data.tokenizers.train import train_bpe
 
     cores = len(os.sched_getaffinity(0))
     best: dict[str, dict[str, float]] = {}
@@ -85,9 +85,9 @@ def measure_loader(quick: bool) -> dict[str, Any]:
     import torch
 
     from trfmoe_core.config import Recipe
-    from trfmoe_core.data.corpus import prepare_corpus
-    from trfmoe_core.data.loader import training_stream
-    from trfmoe_core.data.tokenizer import load_tokenizer
+    from trfmoe_core.data.batches.training import training_stream
+    from trfmoe_core.data.prepare.corpus_cache import prepare_corpus
+    from trfmoe_core.data.tokenizers import load_tokenizer
     from trfmoe_core.model.transformer import build_model
     from trfmoe_core.training.trainer import Trainer
 
@@ -133,10 +133,10 @@ def _texts(data: Path) -> list[str]:
 
 def _measure(what: str, data: str, name: str, cache: str, cores: int) -> dict[str, float]:
     from trfmoe_core.config import DataConfig
-    from trfmoe_core.data.corpus import prepare_corpus
-    from trfmoe_core.data.hf_tokenizer import HfTokenizer
-    from trfmoe_core.data.split import cut
-    from trfmoe_core.data.tokenizer import load_tokenizer
+    from trfmoe_core.data.prepare.corpus_cache import prepare_corpus
+    from trfmoe_core.data.prepare.split import cut
+    from trfmoe_core.data.tokenizers import load_tokenizer
+    from trfmoe_core.data.tokenizers.hugging_face import HfTokenizer
 
     tokenizer, config = load_tokenizer(name), DataConfig(processes=1 if what == "one" else cores)
     pieces = (

@@ -26,11 +26,11 @@ from strategies.voting import Agreement
 from strategies.witness import Jury
 from trfmoe_core.blocks import BlockLayout, Blocks, block_digest, blocks_digest
 from trfmoe_core.config import Recipe, WitnessConfig
-from trfmoe_core.data.batches import BatchStream, stream_over
-from trfmoe_core.data.corpus import prepare_corpus
-from trfmoe_core.data.evaluation import EvaluationSet, evaluation_windows
-from trfmoe_core.data.store import TokenStore
-from trfmoe_core.data.tokenizer import load_tokenizer
+from trfmoe_core.data.batches.held_out import EvaluationSet, evaluation_windows
+from trfmoe_core.data.batches.store import TokenStore
+from trfmoe_core.data.batches.stream import BatchStream, stream_over
+from trfmoe_core.data.prepare.corpus_cache import prepare_corpus
+from trfmoe_core.data.tokenizers import load_tokenizer
 from trfmoe_core.errors import WireError
 from trfmoe_core.model.transformer import build_model
 from trfmoe_core.seeds import seed_for

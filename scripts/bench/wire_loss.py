@@ -22,7 +22,7 @@ from server.events import read_events
 from server.in_process import InProcessGrid
 from server.run_folder import RunFolder
 from trfmoe_core.config import Recipe
-from trfmoe_core.data.sample import build_sample
+from trfmoe_core.data.sample.owners import build_sample
 
 NODES = 3
 BASELINE = "train float32"

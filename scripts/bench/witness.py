@@ -25,7 +25,7 @@ from strategies.voting import Agreement
 from trfmoe_core.atomic import write_text
 from trfmoe_core.config import Recipe, WitnessConfig, apply_overrides
 from trfmoe_core.config.load import validate
-from trfmoe_core.data.sample import build_sample
+from trfmoe_core.data.sample.owners import build_sample
 from trfmoe_core.errors import ConfigError, TRFMoEError
 from trfmoe_core.places import cache_home
 

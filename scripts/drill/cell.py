@@ -21,8 +21,8 @@ from strategies.exchange import Clock
 from strategies.voting import Rule
 from trfmoe_core.atomic import write_text
 from trfmoe_core.config import DataConfig, Recipe, WitnessConfig
-from trfmoe_core.data.corpus import prepare_corpus
-from trfmoe_core.data.tokenizer import load_tokenizer
+from trfmoe_core.data.prepare.corpus_cache import prepare_corpus
+from trfmoe_core.data.tokenizers import load_tokenizer
 
 MAX_CHARACTERS = 4_000_000
 REPLY_DEADLINE_S = 60.0

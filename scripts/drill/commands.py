@@ -151,7 +151,7 @@ def _store(recipe: "Recipe", counts: Sequence[int], *, fresh: bool) -> "Iterator
     from scripts.drill.cell import read_pieces
     from scripts.drill.store import Store
     from trfmoe_core.config import NodeSettings
-    from trfmoe_core.data.sample import build_sample
+    from trfmoe_core.data.sample.owners import build_sample
     from trfmoe_core.places import cache_home
 
     sample = SAMPLE.absolute()

@@ -10,8 +10,8 @@ from clients.worker import Worker
 from tests.conftest import words
 from tests.federation import of_kind, run_recipe
 from trfmoe_core.config import NodeSettings, Recipe
-from trfmoe_core.data.tokenizer import load_tokenizer
-from trfmoe_core.data.train_tokenizer import train_bpe
+from trfmoe_core.data.tokenizers import load_tokenizer
+from trfmoe_core.data.tokenizers.train import train_bpe
 
 SHORT = {"num_rounds": 1, "local_steps": 2, "nodes_deadline_s": 2.0, "reply_deadline_s": 60.0}
 

@@ -22,9 +22,9 @@ from strategies.messages import TrainReply, TrainRequest, read_header, read_parc
 from tests.federation import run_recipe
 from trfmoe_core.blocks import TRUNK, BlockLayout, Blocks, blocks_digest
 from trfmoe_core.config import Recipe, TransportConfig
-from trfmoe_core.data.stdlib_text import module_manuals
-from trfmoe_core.data.tokenizer import Tokenizer, load_tokenizer
-from trfmoe_core.data.train_tokenizer import train_bpe
+from trfmoe_core.data.sample.stdlib_text import module_manuals
+from trfmoe_core.data.tokenizers import Tokenizer, load_tokenizer
+from trfmoe_core.data.tokenizers.train import train_bpe
 from trfmoe_core.model.transformer import MoETransformer, build_model
 from trfmoe_core.training.schedule import learning_rate
 from trfmoe_core.wire import decode, encode

@@ -14,7 +14,7 @@ from clients.worker import Worker
 from strategies.messages import TrainReply, TrainRequest
 from trfmoe_core.blocks import BlockLayout, Blocks, blocks_digest
 from trfmoe_core.config import NodeSettings, Recipe
-from trfmoe_core.data.tokenizer import load_tokenizer
+from trfmoe_core.data.tokenizers import load_tokenizer
 from trfmoe_core.model.transformer import build_model
 from trfmoe_core.training.local_state import load_state
 from trfmoe_core.wire import Parcel, decode, encode

@@ -8,7 +8,7 @@ import pytest
 
 from scripts.main import main
 from tests.conftest import words
-from trfmoe_core.data.tokenizer import load_tokenizer
+from trfmoe_core.data.tokenizers import load_tokenizer
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, Any], str]:

@@ -4,8 +4,8 @@ from pathlib import Path
 from scripts.bench.hostile import walk
 from scripts.bench.hostile_files import write_hostile
 from trfmoe_core.config import DataConfig
-from trfmoe_core.data.corpus import prepare_corpus
-from trfmoe_core.data.tokenizer import ByteTokenizer
+from trfmoe_core.data.prepare.corpus_cache import prepare_corpus
+from trfmoe_core.data.tokenizers.byte import ByteTokenizer
 
 CONFIG = DataConfig(file_timeout_s=10, file_memory_mb=1024)
 EXPECTED = {

@@ -148,7 +148,7 @@ def test_dry_run_refuses_a_part_that_nobody_registered(
 ) -> None:
     Path("r.yaml").write_text(yaml.safe_dump(recipe))
     assert call("simulate", "r.yaml", "--set", "model.expert=lost", "--dry-run") == 2
-    assert "model.expert: 'lost' is not known; choose one of" in capfd.readouterr().err
+    assert "model.expert: 'lost' is unknown; choose one of" in capfd.readouterr().err
 
 
 def test_dry_run_prints_the_resolved_recipe(recipe: dict[str, Any], capfd: pytest.CaptureFixture[str]) -> None:

@@ -24,7 +24,7 @@ from scripts.bench import commands as bench_commands
 from scripts.kit import Coordinator, KitNode, write_kit
 from scripts.main import app, main
 from tests.conftest import TINY, words
-from trfmoe_core.data import sample
+from trfmoe_core.data.sample import owners as sample
 from trfmoe_core.errors import RunError
 
 UNWRITABLE = "/proc"

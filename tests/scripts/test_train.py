@@ -85,7 +85,7 @@ def test_the_budget(recipe: Path, capfd: pytest.CaptureFixture[str], setting: st
 def test_two_budgets_are_one_too_many(recipe: Path, capfd: pytest.CaptureFixture[str]) -> None:
     run = train(capfd, "training.steps=3", "training.epochs=2")
     assert run["exit_code"] == 2
-    assert "training.steps: steps and epochs each say how long the run is; keep one of them" in run["error"]
+    assert "training.steps: steps and epochs each determine the length of the run; keep one of them" in run["error"]
 
 
 def test_it_evaluates_and_saves_as_often_as_it_is_told(recipe: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from strategies.witness import Jury
 from tests.conftest import words
 from trfmoe_core.blocks import BlockLayout
 from trfmoe_core.config import Recipe
-from trfmoe_core.data.tokenizer import load_tokenizer
+from trfmoe_core.data.tokenizers import load_tokenizer
 from trfmoe_core.errors import DataError, RunFolderError
 from trfmoe_core.model.transformer import build_model
 

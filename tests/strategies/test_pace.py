@@ -10,7 +10,7 @@ import pytest
 from strategies.exchange import Clock
 from strategies.pace import Pace, patience
 from strategies.seating import standings_of
-from trfmoe_core.config.schema import RoundsConfig
+from trfmoe_core.config.federation import RoundsConfig
 
 POLL_S = 0.2
 COMMIT_S = 3.0

@@ -10,9 +10,9 @@ import torch
 from clients.worker import Worker
 from tests.federation import run_recipe
 from trfmoe_core.config import Recipe
-from trfmoe_core.config.schema import DataConfig
-from trfmoe_core.data.corpus import prepare_corpus
-from trfmoe_core.data.tokenizer import load_tokenizer
+from trfmoe_core.config.data import DataConfig
+from trfmoe_core.data.prepare.corpus_cache import prepare_corpus
+from trfmoe_core.data.tokenizers import load_tokenizer
 from trfmoe_core.errors import RunFolderError
 from trfmoe_core.private import private_files, private_folder, tighten
 from trfmoe_core.training.local_state import save_state

@@ -1,20 +1,19 @@
-"""Recipes and node settings: typed, checked, hashed."""
+"""Recipes and settings of nodes: their types, and how files of them are read and checked."""
 
-from trfmoe_core.config.load import apply_overrides, load_node_file, load_recipe, recipe_hash
-from trfmoe_core.config.model import ExpertsConfig, ModelConfig
-from trfmoe_core.config.node import DrillConfig, NodeLimits, NodeSettings
-from trfmoe_core.config.schema import (
+from trfmoe_core.config.data import DataConfig, PdfConfig
+from trfmoe_core.config.federation import (
     AgreementConfig,
-    DataConfig,
     LogConfig,
     OuterConfig,
-    PdfConfig,
-    Recipe,
     ReputationConfig,
     RoundsConfig,
     TransportConfig,
     WitnessConfig,
 )
+from trfmoe_core.config.load import apply_overrides, load_node_file, load_recipe, recipe_hash
+from trfmoe_core.config.model import ExpertsConfig, ModelConfig
+from trfmoe_core.config.node import DrillConfig, NodeLimits, NodeSettings
+from trfmoe_core.config.recipe import Recipe
 from trfmoe_core.config.training import LocalConfig, TrainingConfig
 
 __all__ = [

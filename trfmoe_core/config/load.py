@@ -1,4 +1,4 @@
-"""Reads recipes and node files, and reports every problem at once with file, key, value and remedy."""
+"""Reads recipes and node files. Reports all problems at once, each with file, key, value and remedy."""
 
 import difflib
 import hashlib
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from trfmoe_core.config.node import NodeSettings
 from trfmoe_core.config.problems import describe_problem
-from trfmoe_core.config.schema import Recipe
+from trfmoe_core.config.recipe import Recipe
 from trfmoe_core.config.yaml_text import load_yaml
 from trfmoe_core.errors import ConfigError
 from trfmoe_core.places import expand
@@ -28,17 +28,17 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
     """Returns the checked recipe of a YAML file with `a.b=c` overrides applied.
 
     Raises:
-        ConfigError: with every problem of the file, one a line.
+        ConfigError: lists all problems of the file, one per line.
     """
     raw = apply_overrides(_read_yaml(path), overrides or [])
     return validate(Recipe, raw, str(path))
 
 
 def load_node_file(path: Path) -> NodeSettings:
-    """Returns a node's own settings from its YAML file. Relative paths in it are relative to the file.
+    """Returns a node's settings from its YAML file. Relative paths start at the folder of the file.
 
     Raises:
-        ConfigError: with every problem of the file, one a line.
+        ConfigError: lists all problems of the file, one per line.
     """
     settings = validate(NodeSettings, _read_yaml(path), str(path))
     base = path.resolve().parent
@@ -53,9 +53,12 @@ def recipe_hash(recipe: Recipe) -> str:
 
 
 def apply_overrides(raw: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
-    """Returns a copy of a recipe's mapping with `a.b=c` overrides; values are read as YAML.
+    """Returns a copy of a recipe's mapping with `a.b=c` overrides. Values are YAML.
 
-    List entries are named by their number: `nodes.0.name=clinic`.
+    An entry of a list is named by its index: `nodes.0.name=clinic`.
+
+    Raises:
+        ConfigError: an override has no `=`, its value is not YAML, or its key leads nowhere.
     """
     tree = json.loads(json.dumps(raw, default=str))
     for override in overrides:
@@ -65,16 +68,16 @@ def apply_overrides(raw: dict[str, Any], overrides: list[str]) -> dict[str, Any]
         try:
             value = load_yaml(text)
         except yaml.YAMLError as error:
-            raise ConfigError(f"--set {override!r}: the value is no YAML ({error})") from error
+            raise ConfigError(f"--set {override!r}: the value is not YAML ({error})") from error
         _assign(tree, key.strip().split("."), value, override)
     return typing.cast(dict[str, Any], tree)
 
 
 def validate(kind: type[Model], raw: Any, source: str) -> Model:
-    """Returns `raw` as a checked `kind`; `source` stands in the messages.
+    """Returns `raw` as a checked `kind`. `source` names its origin in messages.
 
     Raises:
-        ConfigError: naming source, dotted key, value and what is allowed, for all problems at once.
+        ConfigError: lists all problems with source, dotted key, value and what is allowed.
     """
     try:
         return kind.model_validate(raw)
@@ -103,7 +106,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
             f"{path}: cannot be read ({error.strerror}); give a recipe that you may read, such as configs/demo.yaml"
         ) from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is no text ({error}); give a recipe, such as configs/demo.yaml") from error
+        raise ConfigError(f"{path}: is not text ({error}); give a recipe, such as configs/demo.yaml") from error
     if len(content) > MAX_BYTES:
         raise ConfigError(f"{path}: has more than {MAX_BYTES >> 20} MiB; give a recipe, such as configs/demo.yaml")
     try:

@@ -1,4 +1,4 @@
-"""The shape of the model, and who holds its experts."""
+"""The part of a recipe about the model: its shape, and which nodes hold its experts."""
 
 from typing import Literal, Self
 
@@ -13,11 +13,13 @@ class ModelConfig(Section):
     layers: int = Field(4, ge=1, le=256)
     width: int = Field(128, ge=8, le=65536)
     heads: int = Field(4, ge=1, le=1024)
-    kv_heads: int | None = Field(None, ge=1, le=1024, description="null: as many as heads; fewer: grouped queries")
-    experts: int = Field(8, ge=1, le=4096, description="experts a layer")
-    top_k: int = Field(2, ge=1, le=64, description="experts a token")
+    kv_heads: int | None = Field(
+        None, ge=1, le=1024, description="null: as many as heads; fewer: grouped-query attention"
+    )
+    experts: int = Field(8, ge=1, le=4096, description="experts per layer")
+    top_k: int = Field(2, ge=1, le=64, description="experts per token")
     expert_width: int = Field(176, ge=1, le=262144)
-    context: int = Field(128, ge=8, le=1048576, description="tokens a sequence")
+    context: int = Field(128, ge=8, le=1048576, description="tokens per sequence")
     vocab_size: int | None = Field(
         None, ge=1, le=1 << 24, description="rows of the embedding; null: the tokenizer's, padded to a multiple of 64"
     )
@@ -27,14 +29,14 @@ class ModelConfig(Section):
     init_std: float = Field(0.02, gt=0, le=1)
     balance: Literal["per_layer", "pooled"] = "per_layer"
     balance_weight: float = Field(0.01, ge=0, le=10)
-    z_loss_weight: float = Field(0.0, ge=0, le=10, description="of the router's z-loss, arXiv 2202.08906; 0: without")
+    z_loss_weight: float = Field(0.0, ge=0, le=10, description="weight of the router's z-loss (arXiv 2202.08906)")
     expert: Name = Field("swiglu", description="kind of expert: swiglu, gelu, or one of your own")
     attention: Name = Field("rotary", description="kind of attention: rotary, normed, or one of your own")
-    document_mask: bool = Field(False, description="true: a token sees nothing before its own document's bos")
+    document_mask: bool = Field(False, description="true: a token attends only to its own document")
 
     @property
     def num_kv_heads(self) -> int:
-        """Number of key-value heads after the default is applied."""
+        """Number of key-value heads, with the default applied."""
         return self.heads if self.kv_heads is None else self.kv_heads
 
     @property
@@ -59,17 +61,17 @@ class ModelConfig(Section):
 
 
 class ExpertsConfig(Section):
-    """Who holds experts, and what a node does with the others."""
+    """Which nodes hold experts, and what a node does with the experts that it does not hold."""
 
     replication: int = Field(3, description="nodes that train every expert: 3, or a larger odd number")
     unheld: Literal["train", "freeze", "absent"] = Field(
         "train",
-        description="train: they train along and are not sent; freeze: used, never changed; absent: not on the node",
+        description="train: trained but not sent; freeze: used but not trained; absent: not on the node",
     )
     absent_routing: Literal["restrict", "skip"] = Field(
         "restrict",
-        description="restrict: tokens go to the best experts at hand; skip: to the best of all, and absent ones add "
-        "nothing (arXiv 2606.19025)",
+        description="restrict: tokens go to the best experts on the node; skip: to the best of all experts, and "
+        "those that are absent add nothing (arXiv 2606.19025)",
     )
 
     @field_validator("replication")
@@ -81,12 +83,12 @@ class ExpertsConfig(Section):
 
 
 def replication_objection(replication: int) -> str:
-    """Returns why a vote cannot have that many replicas, or an empty text."""
+    """Returns why a vote cannot have this number of replicas; empty if it can."""
     if replication < 3:
         return f"{replication}: a vote needs at least 3 replicas to outvote one"
     if replication % 2 == 0:
         return (
-            f"{replication}: an even number of replicas can split in halves, which leaves no majority, and bears no "
+            f"{replication}: an even number of replicas can split in halves without a majority, and tolerates no "
             f"more faults than {replication - 1}; choose {replication - 1} or {replication + 1}"
         )
     return ""

@@ -6,7 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from trfmoe_core.config.section import Name, Section
-from trfmoe_core.data.sources import DataEntry, resolved_entry
+from trfmoe_core.config.sources import DataEntry, resolved_entry
 from trfmoe_core.places import tokenizer_place
 
 Attack = Literal[
@@ -16,18 +16,18 @@ Attack = Literal[
 
 
 class DrillConfig(Section):
-    """A fault that a node plays on purpose, to show that the federation bears it. What each is: `clients/drill.py`."""
+    """A fault that a node plays on purpose to test the federation. `clients/drill.py` describes each attack."""
 
     attack: Attack = "scale"
     factor: float = Field(
-        -10.0, description="scale: of the update; gaussian: of its norm; token_lie: of the token count"
+        -10.0, description="factor of the update (scale), of its norm (gaussian) or of the token count (token_lie)"
     )
-    delay_s: float = Field(5.0, ge=0, description="slow only: how much later the node answers")
+    delay_s: float = Field(5.0, ge=0, description="delay of the node's replies, for slow only")
     from_round: int = Field(1, ge=1)
     to_round: int | None = Field(None, ge=1)
 
     def active(self, round_number: int) -> bool:
-        """Whether the fault is played in this round."""
+        """Returns True if the fault is played in this round."""
         return self.from_round <= round_number and (self.to_round is None or round_number <= self.to_round)
 
     @property
@@ -39,14 +39,14 @@ class DrillConfig(Section):
 
 
 class NodeLimits(Section):
-    """What a node's owner grants. A coordinator that asks for more is refused, or does without the node for a round.
+    """Limits set by a node's owner. A request for more is refused, or the node sits out the round.
 
     The least steps, batch and tokens are there because an update shows which tokens it was trained on, the more plainly
     the fewer they were (`docs/privacy.md`).
     """
 
-    experts: int | None = Field(None, ge=0, description="most experts in this node's hands, over all layers")
-    memory_mb: int | None = Field(None, ge=64, description="most memory that training may take")
+    experts: int | None = Field(None, ge=0, description="most experts that this node holds, over all layers")
+    memory_mb: int | None = Field(None, ge=64, description="most memory that training may use")
     disk_mb: int | None = Field(
         None, ge=1, description="most room for state and cache; what is left of other runs goes first; null: no limit"
     )
@@ -65,16 +65,19 @@ class NodeLimits(Section):
 
 
 class NodeSettings(Section):
-    """One node's own business: its name, where its text lies, its device. Never chosen by the coordinator."""
+    """One node's own settings, such as its name, data and device. The coordinator has no influence on them."""
 
     name: Name
     zone: Name | None = None
     data: list[DataEntry] = Field(
-        min_length=1, description="files and folders (PDF, parquet, JSONL, text), or mappings: trfmoe_core/data/sources"
+        min_length=1,
+        description="files and folders (PDF, parquet, JSONL, text), or other sources (trfmoe_core/data/sources)",
     )
-    tokenizer: str | None = Field(None, description="where the recipe's tokenizer lies on this node")
+    tokenizer: str | None = Field(None, description="folder of the recipe's tokenizer on this node")
     device: str | None = Field(None, pattern=r"^(auto|cpu|cuda|cuda:\d+)$")
-    devices: int | Literal["all"] | None = Field(None, description="how many of them train; all: every CUDA device")
+    devices: int | Literal["all"] | None = Field(
+        None, description="number of devices that train; all: every CUDA device"
+    )
     threads: int | None = Field(None, ge=1, le=1024)
     state_dir: str | None = Field(None, description="null: the user's state folder")
     cache_dir: str | None = Field(None, description="null: the user's cache folder")
@@ -96,7 +99,7 @@ class NodeSettings(Section):
         return self
 
     def relocated(self, absolute: Callable[[str], str]) -> Self:
-        """These settings with every path made absolute by `absolute`."""
+        """Returns the settings with every path made absolute by `absolute`."""
         sets = self.limits.data_sets
         data_sets = sets and {
             run: [resolved_entry(entry, absolute) for entry in entries] for run, entries in sets.items()

@@ -1,4 +1,4 @@
-"""What pydantic found wrong, in words that name the key, the value and the remedy."""
+"""Describes pydantic's validation errors with key, value and remedy."""
 
 import datetime
 import difflib
@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 
 def describe_problem(kind: type[BaseModel], problem: Any) -> str:
-    """Returns one problem of a `ValidationError.errors()` about a `kind`, beginning with the dotted key."""
+    """Describes one entry of `ValidationError.errors()` about a `kind`. The text begins with the dotted key."""
     key = ".".join(str(part) for part in problem["loc"] if part != "constrained-str")
     value = problem.get("input")
     if problem["type"] == "extra_forbidden":

@@ -1,4 +1,4 @@
-"""The base of everything that a recipe or a node's settings may say."""
+"""The base class of all sections of recipes and node settings."""
 
 from typing import Annotated
 
@@ -8,6 +8,6 @@ Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][
 
 
 class Section(BaseModel):
-    """Base of all sections: immutable, no unknown keys, no silent conversions such as `"3"` to 3."""
+    """Base of all sections: immutable, without unknown keys and without conversions such as `"3"` to 3."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)

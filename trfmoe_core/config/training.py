@@ -1,4 +1,4 @@
-"""How a node trains, and what `trfmoe train` does besides."""
+"""The part of a recipe about training: how a node trains, and how `trfmoe train` evaluates and saves."""
 
 import math
 from typing import Literal, Self
@@ -11,14 +11,14 @@ from trfmoe_core.config.section import Section
 class TrainingConfig(Section):
     """Local training on a node (AdamW, arXiv 1711.05101).
 
-    How long a node trains is told by one of `steps`, `tokens` and `epochs`, or by `rounds`.
+    One of `steps`, `tokens` and `epochs`, or `rounds`, determines how long a node trains.
     """
 
     steps: int | None = Field(None, ge=1, le=10**12, description="optimizer steps of a node over the whole run")
     tokens: int | None = Field(None, ge=1, le=10**15, description="tokens of a node over the whole run")
-    epochs: float | None = Field(None, gt=0, le=10**6, description="passes over the text; trfmoe train only")
-    batch_size: int = Field(12, ge=1, le=1 << 20, description="sequences a step and device")
-    accumulation: int = Field(1, ge=1, le=4096, description="micro-batches a step")
+    epochs: float | None = Field(None, gt=0, le=10**6, description="passes over the text; for trfmoe train only")
+    batch_size: int = Field(12, ge=1, le=1 << 20, description="sequences per step and device")
+    accumulation: int = Field(1, ge=1, le=4096, description="micro-batches per step")
     learning_rate: float = Field(1e-3, gt=0, le=1)
     min_learning_rate: float = Field(1e-4, ge=0, le=1)
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -29,14 +29,16 @@ class TrainingConfig(Section):
     clip_norm: float = Field(1.0, gt=0)
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda|cuda:\d+)$")
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    threads: int = Field(1, ge=1, le=1024, description="CPU threads a node; 1 keeps simulated nodes reproducible")
+    threads: int = Field(1, ge=1, le=1024, description="CPU threads per node; with 1, simulated nodes are reproducible")
     devices: int | Literal["all"] = Field(
-        1, description="of a node, each with batch_size sequences a step; all: every CUDA device"
+        1, description="devices of a node, each with batch_size sequences per step; all: every CUDA device"
     )
-    gradient_checkpointing: bool = Field(False, description="less memory for activations, about a third more work")
-    compile: bool = Field(False, description="compile the layers: minutes at first, then faster")
+    gradient_checkpointing: bool = Field(
+        False, description="less memory for activations, about a third more computation"
+    )
+    compile: bool = Field(False, description="compile the layers; takes minutes at first, then training is faster")
     deterministic: bool = Field(
-        False, description="the same bits for every number of threads, and on CUDA in every run; slower"
+        False, description="bitwise equal results for any number of threads, and in every run on CUDA; slower"
     )
 
     @model_validator(mode="after")
@@ -45,9 +47,11 @@ class TrainingConfig(Section):
             raise ValueError(
                 f"min_learning_rate: {self.min_learning_rate} is above learning_rate {self.learning_rate}; lower it"
             )
-        told = [name for name in ("steps", "tokens", "epochs") if getattr(self, name) is not None]
-        if len(told) > 1:
-            raise ValueError(f"{told[0]}: {' and '.join(told)} each say how long the run is; keep one of them")
+        given = [name for name in ("steps", "tokens", "epochs") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(
+                f"{given[0]}: {' and '.join(given)} each determine the length of the run; keep one of them"
+            )
         if isinstance(self.devices, int) and not 1 <= self.devices <= 1024:
             raise ValueError(f"devices: {self.devices}; give 1 to 1024, or all")
         if self.device.startswith("cuda:") and self.devices != 1:
@@ -55,12 +59,12 @@ class TrainingConfig(Section):
         return self
 
     def budget(self, context: int, devices: int = 1, windows_per_epoch: int | None = None) -> int | None:
-        """Returns the optimizer steps of `steps`, `tokens` or `epochs`, rounded up; None where none is given.
+        """Returns the optimizer steps that `steps`, `tokens` or `epochs` give, rounded up; None if none is given.
 
         Args:
-            context: tokens a sequence.
-            devices: that take part in a step.
-            windows_per_epoch: sequences in one pass over the text; None leaves `epochs` aside.
+            context: tokens per sequence.
+            devices: number of devices that take part in a step.
+            windows_per_epoch: sequences in one pass over the text; with None, `epochs` is ignored.
         """
         sequences = self.batch_size * self.accumulation * devices
         if self.tokens is not None:
@@ -71,8 +75,10 @@ class TrainingConfig(Section):
 
 
 class LocalConfig(Section):
-    """What `trfmoe train` does besides training."""
+    """How often `trfmoe train` evaluates and saves."""
 
     evaluate_every: int | None = Field(None, ge=1, description="steps; null: rounds.local_steps")
-    save_every: int | None = Field(None, ge=1, description="steps; null: evaluate_every. The best is saved in any case")
-    keep_last: int = Field(2, ge=1, description="checkpoints that stay besides the best")
+    save_every: int | None = Field(
+        None, ge=1, description="steps; null: evaluate_every. The best model is saved in any case"
+    )
+    keep_last: int = Field(2, ge=1, description="number of latest checkpoints to keep besides the best")

@@ -23,7 +23,7 @@ from trfmoe_core.errors import ConfigError, RunFolderError
 from trfmoe_core.model.transformer import MoETransformer, build_model
 
 if TYPE_CHECKING:
-    from trfmoe_core.data.tokenizer import Tokenizer
+    from trfmoe_core.data.tokenizers import Tokenizer
 
 _WHOLE = {
     "embedding.weight": "model.embed_tokens.weight",

@@ -6,7 +6,6 @@ B = sequences, T = positions, N = B * T tokens, D = width, V = vocabulary, L = l
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 import torch.nn.functional as nnf
@@ -23,9 +22,6 @@ from trfmoe_core.model.layers import Projection, RMSNorm
 from trfmoe_core.model.local_experts import LocalExperts, whole_layer
 from trfmoe_core.model.loss import linear_cross_entropy
 from trfmoe_core.model.moe import Router, RoutingStats, balance_loss, mix_experts
-from trfmoe_core.registry import Registry
-
-Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True)
@@ -64,10 +60,10 @@ class DecoderLayer(nn.Module):
     def __init__(self, config: ModelConfig, local: LocalExperts) -> None:
         super().__init__()
         self.attention_norm = RMSNorm(config.width, config.norm_eps)
-        self.attention = _kind(ATTENTIONS, "model.attention", config.attention)(config)
+        self.attention = ATTENTIONS.find(config.attention)(config)
         self.moe_norm = RMSNorm(config.width, config.norm_eps)
         self.router = Router(config, local)
-        self.experts = _kind(EXPERTS, "model.expert", config.expert)(config, local)
+        self.experts = EXPERTS.find(config.expert)(config, local)
 
     def forward(
         self,
@@ -267,13 +263,3 @@ def build_model(config: ModelConfig, vocab_size: int, seed: int, bos_id: int | N
     model = MoETransformer(config, vocab_size, bos_id=bos_id)
     model.init_weights(torch.Generator().manual_seed(seed))
     return model
-
-
-def _kind(kinds: Registry[type[Kind]], key: str, name: str) -> type[Kind]:
-    """Returns the registered class that the setting `key` names."""
-    if name not in kinds:
-        raise ConfigError(
-            f"{key}: {name!r} is not known; choose one of {', '.join(kinds)}, or register another beside them in "
-            "trfmoe_core/model"
-        )
-    return kinds[name]

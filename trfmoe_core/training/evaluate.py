@@ -11,7 +11,7 @@ from trfmoe_core.training.out_of_memory import out_of_memory_explained
 from trfmoe_core.training.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
-    from trfmoe_core.data.evaluation import EvaluationSet
+    from trfmoe_core.data.batches.held_out import EvaluationSet
 
 
 @dataclass(frozen=True)

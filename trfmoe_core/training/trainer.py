@@ -27,7 +27,7 @@ from trfmoe_core.training.ranks import ALONE, Ranks
 from trfmoe_core.training.schedule import learning_rate
 
 if TYPE_CHECKING:
-    from trfmoe_core.data.batches import BatchStream
+    from trfmoe_core.data.batches.stream import BatchStream
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def test_two_lengths_are_refused_where_both_count() -> None:
 
 @pytest.mark.parametrize("both", [{"steps": 1, "tokens": 1}, {"tokens": 1, "epochs": 1.0}, {"steps": 1, "epochs": 1}])
 def test_only_one_of_steps_tokens_and_epochs(both: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="each say how long the run is; keep one of them"):
+    with pytest.raises(ValueError, match="each determine the length of the run; keep one of them"):
         TrainingConfig.model_validate(both)
 
 

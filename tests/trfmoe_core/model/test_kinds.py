@@ -23,6 +23,7 @@ from trfmoe_core.model.transformer import build_model
 VOCAB = 40
 
 
+@EXPERTS.register("test-squared-relu")
 class SquaredReLUExperts(Experts):
     """`down(relu(up(x))^2)` (arXiv 2109.08668)."""
 
@@ -34,6 +35,7 @@ class SquaredReLUExperts(Experts):
         return multiply(nnf.relu(multiply(x_SD, "w_up_EFD")).square(), "w_down_EDF")
 
 
+@ATTENTIONS.register("test-neighbour")
 class NeighbourAttention(Attention):
     """Sees itself and the token before."""
 
@@ -41,10 +43,6 @@ class NeighbourAttention(Attention):
         length = x_BTD.shape[1]
         near_TT = torch.ones(length, length, dtype=torch.bool).tril().triu(-1)
         return super().forward(x_BTD, cos_TP, sin_TP, None, near_TT)
-
-
-EXPERTS.add("test-squared-relu", SquaredReLUExperts)
-ATTENTIONS.add("test-neighbour", NeighbourAttention)
 
 
 def make_config(**changes: Any) -> ModelConfig:
@@ -113,24 +111,22 @@ def test_the_other_attentions_are_other_functions() -> None:
 
 
 def test_unknown_kinds_and_two_of_one_name_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"model\.expert: 'magic' is not known; choose one of gelu, .*swiglu"):
+    with pytest.raises(ConfigError, match=r"model\.expert: 'magic' is unknown; choose one of gelu, .*swiglu"):
         build_model(make_config(expert="magic"), VOCAB, 0)
-    with pytest.raises(ConfigError, match=r"model\.attention: 'magic' is not known; choose one of normed, rotary"):
+    with pytest.raises(ConfigError, match=r"model\.attention: 'magic' is unknown; choose one of normed, rotary"):
         build_model(make_config(attention="magic"), VOCAB, 0)
-    with pytest.raises(ValueError, match=r"'gelu' is registered twice"):
-        EXPERTS.add("gelu", SquaredReLUExperts)
+    with pytest.raises(ConfigError, match=r"model\.expert: two parts are called 'gelu'"):
+        EXPERTS.register("gelu")(SquaredReLUExperts)
 
 
 NEW_FILE = """
 from trfmoe_core.model.attention import ATTENTIONS, Attention
 
 
+@ATTENTIONS.register("doubled")
 class Doubled(Attention):
     def prepare(self, q_BTHC, k_BTJC):
         return 2 * q_BTHC, k_BTJC
-
-
-ATTENTIONS.add("doubled", Doubled)
 """
 
 USE = """

@@ -1,7 +1,4 @@
-"""File formats: one module each, which registers itself in `FORMATS` by its name.
-
-A new format is a new module here with a `Format` and `FORMATS.add(...)`, and a test with a bad twin.
-"""
+"""File formats: one module each. docs/extending.md shows how to add one."""
 
 from trfmoe_core.data.formats.base import FORMATS, Format, kind_of, known_suffixes
 

@@ -1,37 +1,35 @@
-"""JSON lines: one object a line with a string under `text`; the rest of it is provenance."""
+"""JSON lines: one object per line. Its `text` is the document, its other fields are metadata."""
 
 import io
 import json
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from trfmoe_core.data.documents import Document, Unit
-from trfmoe_core.data.formats.base import FORMATS, Log
-from trfmoe_core.data.formats.packing import Unpacked
+from trfmoe_core.data.documents.records import Document, Unit
+from trfmoe_core.data.documents.reports import first_line
+from trfmoe_core.data.formats.base import FORMATS, Format, ReadLog
+from trfmoe_core.data.formats.compression import Decompressed
 
 TEXT_KEY = "text"
 _LINE_BYTES = 1 << 24
 _BUFFER_BYTES = 1 << 20
 
 
-class JsonLinesFormat:
+@FORMATS.register("jsonl")
+class JsonLinesFormat(Format):
     """`.jsonl` and `.ndjson`, also compressed."""
 
-    suffixes: tuple[str, ...] = (".jsonl", ".ndjson")
-    packed = True
-    cleaned = False
+    suffixes = (".jsonl", ".ndjson")
+    compressible = True
+    shared_by = "lines"
 
-    def split(self, unit: Unit) -> list[Unit]:
-        """Returns the unit: a file is read as a whole."""
-        return [unit]
-
-    def read(self, unit: Unit, log: Log) -> Iterator[Document]:
-        """Yields the texts of this node's good lines; bad ones are counted and the first is described."""
+    def read(self, unit: Unit, log: ReadLog) -> Iterator[Document]:
+        """Yields the texts of this node's lines. Bad lines are counted, and the first is described in `log`."""
         bad, first, other = 0, "", 0
         options = unit.options
-        with Unpacked(unit.file) as raw, io.BufferedReader(raw, _BUFFER_BYTES) as file:
+        with Decompressed(unit.file) as raw, io.BufferedReader(raw, _BUFFER_BYTES) as file:
             for number, line in enumerate(_lines(file), start=1):
-                if number % options.of != options.index:
+                if not options.includes(number):
                     continue
                 if line is not None and not line.strip(b" \t\r\n\xef\xbb\xbf"):
                     continue
@@ -40,23 +38,22 @@ class JsonLinesFormat:
                     bad += 1
                     first = first or f"line {number}: {reason}"
                     continue
-                language = value.get("language")
-                if options.languages and isinstance(language, str) and language.casefold() not in options.languages:
+                if options.excludes_language(value.get("language")):
                     other += 1
                     continue
                 text = value.pop(TEXT_KEY)
                 yield Document(text, f"line {number}", value)
             problem = raw.problem
         if bad:
-            log.spoilt("broken", f"{bad} bad lines, first {first}")
+            log.fail("broken", f"{bad} bad lines, first {first}")
         if problem:
-            log.spoilt(*problem)
+            log.fail(*problem)
         if other:
             log.note(f"{other} lines in other languages left out")
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes | None]:
-    """Yields lines; None for one that is too long to be held in memory."""
+    """Yields lines; None in place of a line that is too long to be held in memory."""
     while line := file.readline(_LINE_BYTES):
         if len(line) < _LINE_BYTES or line.endswith(b"\n"):
             yield line
@@ -67,23 +64,15 @@ def _lines(file: BinaryIO) -> Iterator[bytes | None]:
 
 
 def _object(line: bytes | None) -> tuple[dict[str, Any] | None, str]:
-    """Returns the object of a line with a text in it, or None and what is wrong."""
+    """Returns the object of a line, or None and what is wrong with the line."""
     if line is None:
         return None, f"longer than {_LINE_BYTES >> 20} MiB"
     try:
         value = json.loads(line.decode("utf-8-sig", "replace"))
     except (ValueError, RecursionError) as error:
-        return None, f"no JSON ({_first_line(error)})"
+        return None, f"no JSON ({first_line(error)})"
     if not isinstance(value, dict):
         return None, f"a {type(value).__name__}, not an object"
     if not isinstance(value.get(TEXT_KEY), str):
         return None, f"no string under {TEXT_KEY!r} (has {', '.join(sorted(value)[:12]) or 'nothing'})"
     return value, ""
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return (text.splitlines()[0] if text else type(error).__name__)[:200]
-
-
-FORMATS.add("jsonl", JsonLinesFormat())

@@ -1,35 +1,37 @@
-"""Parquet: one document a row, read in runs of row groups; only the column `text` is required."""
+"""Parquet: one document per row. Only the column `text` is required."""
 
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from trfmoe_core.data.documents import Document, Unit
-from trfmoe_core.data.formats.base import FORMATS, Log, open_examined
+from trfmoe_core.data.documents.opening import open_examined
+from trfmoe_core.data.documents.records import Document, Unit
+from trfmoe_core.data.documents.reports import first_line
+from trfmoe_core.data.formats.base import FORMATS, Format, ReadLog
 
 TEXT_COLUMN = "text"
 PROVENANCE = (
     "id", "dump", "url", "date", "file_path", "language", "language_score", "token_count", "score", "int_score",
 )  # fmt: skip
-"""FineWeb's other columns (and FineWeb-Edu's), kept where they are there."""
+"""The other columns of FineWeb and FineWeb-Edu. They are kept as metadata if the file has them."""
 UNIT_ROWS = 8192
 MAX_BYTES = 1 << 26
-"""A row with more text is left out, and a row group whose rows have more on average is not even opened."""
+"""A row with more text is left out. A file with a row group whose rows are larger on average is not read at all."""
 _BATCH_ROWS = 128
-# Pages are read one after another through a buffer: without it, arrow holds all of a row group's column at once.
+# With a buffer, arrow reads page by page; without one it holds a row group's whole column in memory.
 _BUFFER_BYTES = 1 << 20
 
 
-class ParquetFormat:
+@FORMATS.register("parquet")
+class ParquetFormat(Format):
     """`.parquet`."""
 
-    suffixes: tuple[str, ...] = (".parquet",)
-    packed = False
-    cleaned = False
+    suffixes = (".parquet",)
+    shared_by = "rows"
 
-    def rows(self, path: Path) -> list[int]:
-        """Returns the rows of every row group as the footer says them; none for a file that cannot be read."""
+    def group_rows(self, path: Path) -> list[int]:
+        """Returns the number of rows of every row group, from the footer; an empty list if it cannot be read."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -41,9 +43,9 @@ class ParquetFormat:
             return []
 
     def split(self, unit: Unit) -> list[Unit]:
-        """Returns units of whole row groups, about `UNIT_ROWS` rows each, cut at the unit's own first and last row."""
+        """Returns units of about `UNIT_ROWS` rows that end where row groups end, or where `unit` itself does."""
         borders = [0]
-        for rows in self.rows(unit.file.path):
+        for rows in self.group_rows(unit.file.path):
             borders.append(borders[-1] + rows)
         start, stop = unit.start, borders[-1] if unit.stop is None else min(unit.stop, borders[-1])
         if start >= stop:
@@ -54,30 +56,28 @@ class ParquetFormat:
                 cuts.append(border)
         return [replace(unit, start=first, stop=last) for first, last in zip(cuts, [*cuts[1:], stop], strict=True)]
 
-    def read(self, unit: Unit, log: Log) -> Iterator[Document]:
-        """Yields the texts of the unit's rows, with what other columns say about them."""
+    def read(self, unit: Unit, log: ReadLog) -> Iterator[Document]:
+        """Yields the texts of the unit's rows, with the other columns as metadata."""
         with open_examined(unit.file) as opened:
             yield from _documents(opened, unit, log)
 
 
-def _documents(opened: BinaryIO, unit: Unit, log: Log) -> Iterator[Document]:
+def _documents(opened: BinaryIO, unit: Unit, log: ReadLog) -> Iterator[Document]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     missing, other, large = 0, 0, 0
-    languages = unit.options.languages
     try:
         with pq.ParquetFile(opened, buffer_size=_BUFFER_BYTES, pre_buffer=False) as file:
             problem = _column_problem(file.schema_arrow)
             if problem:
-                log.spoilt("broken", problem)
+                log.fail("broken", problem)
                 return
             if oversized := _oversized(file):
-                log.spoilt("too-large", f"row group {oversized[0]}: {oversized[1] >> 20} MiB a row")
+                log.fail("too-large", f"row group {oversized[0]}: {oversized[1] >> 20} MiB a row")
                 return
             for number, text, meta in _rows(file, unit.start, unit.stop):
-                language = meta.get("language")
-                if languages and isinstance(language, str) and language.casefold() not in languages:
+                if unit.options.excludes_language(meta.get("language")):
                     other += 1
                 elif text is None:
                     missing += 1
@@ -86,9 +86,9 @@ def _documents(opened: BinaryIO, unit: Unit, log: Log) -> Iterator[Document]:
                 else:
                     yield Document(text.decode("utf-8", "replace"), f"row {number}", meta)
     except (pa.ArrowException, OSError) as error:
-        log.spoilt("broken", f"no whole parquet file: {_first_line(error)}")
+        log.fail("broken", f"no whole parquet file: {first_line(error)}")
     if large:
-        log.spoilt("too-large", f"{large} rows of more than {MAX_BYTES >> 20} MiB")
+        log.fail("too-large", f"{large} rows of more than {MAX_BYTES >> 20} MiB")
     if missing:
         log.note(f"{missing} rows without text")
     if other:
@@ -96,7 +96,7 @@ def _documents(opened: BinaryIO, unit: Unit, log: Log) -> Iterator[Document]:
 
 
 def _rows(file: Any, start: int, stop: int | None) -> Iterator[tuple[int, bytes | None, dict[str, object]]]:
-    """Yields (number, text, provenance) of the rows start..stop, a few in memory at a time."""
+    """Yields (number, text, metadata) of the rows from `start` up to `stop`, with few rows in memory at a time."""
     groups: list[int] = []
     first, position = start, 0
     for group in range(file.metadata.num_row_groups):
@@ -123,16 +123,17 @@ def _rows(file: Any, start: int, stop: int | None) -> Iterator[tuple[int, bytes 
 
 
 def _oversized(file: Any) -> tuple[int, int] | None:
-    """Returns the first row group whose rows are too large on average by what the footer says, and their size."""
+    """Returns the first row group whose rows are too large on average, and their average size; by the footer."""
     for group in range(file.metadata.num_row_groups):
-        about = file.metadata.row_group(group)
-        if about.num_rows and about.total_byte_size // about.num_rows > MAX_BYTES:
-            return group, about.total_byte_size // about.num_rows
+        group_metadata = file.metadata.row_group(group)
+        average = group_metadata.total_byte_size // max(1, group_metadata.num_rows)
+        if group_metadata.num_rows and average > MAX_BYTES:
+            return group, average
     return None
 
 
 def _provenance(schema: Any) -> list[str]:
-    """Returns the known columns beside the text that hold plain values and stand there once."""
+    """Returns the columns of `PROVENANCE` that the file has exactly once and that hold plain values."""
     import pyarrow.types as types
 
     plain = (types.is_string, types.is_large_string, types.is_integer, types.is_floating, types.is_timestamp)
@@ -144,7 +145,7 @@ def _provenance(schema: Any) -> list[str]:
 
 
 def _column_problem(schema: Any) -> str:
-    """Returns what keeps the text column from being read, or nothing."""
+    """Returns why the text column cannot be read; empty if it can."""
     import pyarrow as pa
 
     columns = [name for name in schema.names if name == TEXT_COLUMN]
@@ -159,17 +160,9 @@ def _column_problem(schema: Any) -> str:
 
 
 def _binary(column: Any) -> Any:
-    """Strings as bytes: writers exist that put other bytes than UTF-8 into string columns."""
+    """Returns strings as bytes, because some writers put bytes that are not UTF-8 into string columns."""
     import pyarrow as pa
 
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     return column.cast(pa.large_binary())
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return (text.splitlines()[0] if text else type(error).__name__)[:200]
-
-
-FORMATS.add("parquet", ParquetFormat())

@@ -1,27 +1,24 @@
-"""PDFs: their text was extracted into the cache (`trfmoe_core.data.pdf`); a document is a run of whole pages."""
+"""PDFs, whose text was extracted into the cache before (`trfmoe_core.data.pdf`). A document is a run of whole pages."""
 
 from collections.abc import Iterator
 
-from trfmoe_core.data.clean import PAGE_BREAK
-from trfmoe_core.data.documents import Document, Unit
-from trfmoe_core.data.formats.base import FORMATS, Log
+from trfmoe_core.data.documents.clean import PAGE_BREAK
+from trfmoe_core.data.documents.records import Document, Unit
+from trfmoe_core.data.formats.base import FORMATS, Format, ReadLog
 
 _BLOCK_CHARACTERS = 1 << 22
 
 
-class PdfFormat:
+@FORMATS.register("pdf")
+class PdfFormat(Format):
     """`.pdf`."""
 
-    suffixes: tuple[str, ...] = (".pdf",)
-    packed = False
+    suffixes = (".pdf",)
     cleaned = True
+    shared_by = "files"
 
-    def split(self, unit: Unit) -> list[Unit]:
-        """Returns the unit: a file is read as a whole."""
-        return [unit]
-
-    def read(self, unit: Unit, log: Log) -> Iterator[Document]:
-        """Yields the extracted text, in blocks of about 4 Mi characters that end between two pages."""
+    def read(self, unit: Unit, log: ReadLog) -> Iterator[Document]:
+        """Yields the extracted text, in blocks of about 4 million characters that end between two pages."""
         log.pages = 0
         if unit.text_file is None:
             raise ValueError(f"{unit.file.path} was not extracted")
@@ -38,6 +35,3 @@ class PdfFormat:
         pages = rest.count(PAGE_BREAK) + 1
         log.pages = first + pages - 1
         yield Document(rest, f"pages {first}-{log.pages}")
-
-
-FORMATS.add("pdf", PdfFormat())

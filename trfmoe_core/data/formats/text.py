@@ -1,33 +1,30 @@
-"""Plain text and Markdown: UTF-8, or UTF-16 with its mark; documents are blocks of whole paragraphs."""
+"""Plain text and Markdown in UTF-8, or in UTF-16 with a byte order mark. Documents are blocks of whole paragraphs."""
 
 import codecs
 import io
 from collections.abc import Iterator
 
-from trfmoe_core.data.documents import Document, Unit
-from trfmoe_core.data.formats.base import FORMATS, Log
-from trfmoe_core.data.formats.packing import Unpacked
+from trfmoe_core.data.documents.records import Document, Unit
+from trfmoe_core.data.formats.base import FORMATS, Format, ReadLog
+from trfmoe_core.data.formats.compression import Decompressed
 
 _BLOCK_BYTES = 1 << 22
 _BUFFER_BYTES = 1 << 16
 
 
-class TextFormat:
+@FORMATS.register("text")
+class TextFormat(Format):
     """`.txt` and `.md`, also compressed."""
 
-    suffixes: tuple[str, ...] = (".txt", ".md")
-    packed = True
-    cleaned = False
+    suffixes = (".txt", ".md")
+    compressible = True
+    shared_by = "files"
 
-    def split(self, unit: Unit) -> list[Unit]:
-        """Returns the unit: a file is read as a whole."""
-        return [unit]
-
-    def read(self, unit: Unit, log: Log) -> Iterator[Document]:
-        """Yields the text in blocks of about 4 MiB that end at a paragraph, or else at a line."""
+    def read(self, unit: Unit, log: ReadLog) -> Iterator[Document]:
+        """Yields the text in blocks of about 4 MiB that end at a paragraph, or at a line if there is none."""
         log.pages = 1
         rest, replaced = "", 0
-        with Unpacked(unit.file) as raw, io.BufferedReader(raw, _BUFFER_BYTES) as file:
+        with Decompressed(unit.file) as raw, io.BufferedReader(raw, _BUFFER_BYTES) as file:
             wide = file.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
             decoder = codecs.getincrementaldecoder("utf-16" if wide else "utf-8-sig")("replace")
             while block := file.read(_BLOCK_BYTES):
@@ -42,9 +39,6 @@ class TextFormat:
             problem = raw.problem
         yield Document(rest + decoder.decode(b"", final=True))
         if problem:
-            log.spoilt(*problem)
+            log.fail(*problem)
         if replaced > 0:
-            log.spoilt("partial", f"{replaced} places are no Unicode and were replaced")
-
-
-FORMATS.add("text", TextFormat())
+            log.fail("partial", f"{replaced} places are no Unicode and were replaced")

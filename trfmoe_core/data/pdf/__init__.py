@@ -1,1 +1,1 @@
-"""From PDF files to clean text: engines in worker processes with limits, and a cache by content."""
+"""From PDF files to clean text: engines run in worker processes with limits, and their texts are cached by content."""

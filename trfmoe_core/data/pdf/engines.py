@@ -1,4 +1,4 @@
-"""PDF libraries behind one small face. Imported by the worker process only."""
+"""One interface to the PDF libraries. Only the worker process opens documents with it."""
 
 import importlib.util
 import io
@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 EngineName = Literal["pypdf", "pdfium"]
 
-# What malformed files provoke besides the engines' own errors.
+# Exceptions that malformed files cause besides the engines' own.
 FILE_ERRORS: tuple[type[Exception], ...] = (
     ArithmeticError,
     AssertionError,
@@ -27,24 +27,24 @@ FILE_ERRORS: tuple[type[Exception], ...] = (
 
 
 class LockedError(Exception):
-    """The document is encrypted and no password opens it."""
+    """The document is encrypted, and none of the passwords opens it."""
 
 
 def choose_engine(wanted: Literal["auto", "pypdf", "pdfium"]) -> EngineName:
-    """Returns the engine to use: `auto` is pdfium where it is installed, else pypdf."""
+    """Returns the engine to use. `auto` is pdfium if it is installed, otherwise pypdf."""
     if wanted == "auto":
         return "pdfium" if importlib.util.find_spec("pypdfium2") else "pypdf"
     return wanted
 
 
 def engine_version(name: EngineName) -> str:
-    """Returns the engine and its version, as they stand in cache keys."""
+    """Returns name and version of the engine, for cache keys."""
     package = {"pypdf": "pypdf", "pdfium": "pypdfium2"}[name]
     return f"{package} {version(package)}"
 
 
 def file_errors(name: EngineName) -> tuple[type[Exception], ...]:
-    """Returns the exceptions that mean that a file or a page is malformed."""
+    """Returns the exceptions that a malformed file or page causes."""
     if name == "pdfium":
         import pypdfium2
 
@@ -55,13 +55,13 @@ def file_errors(name: EngineName) -> tuple[type[Exception], ...]:
 
 
 class Pages:
-    """The pages of an open document: their number, and the raw text of each."""
+    """The pages of an open document, with the raw text of each."""
 
     def __init__(self, name: EngineName, data: bytes, passwords: Sequence[str]) -> None:
-        """Opens a document with the empty password or else the first of `passwords` that fits.
+        """Opens a document with the empty password or the first of `passwords` that opens it.
 
         Raises:
-            LockedError: none fits.
+            LockedError: none opens it.
         """
         self._name = name
         self._document: Any = (_open_pdfium if name == "pdfium" else _open_pypdf)(data, ["", *passwords])

@@ -1,4 +1,4 @@
-"""Many PDFs to text on all cores, each file once: what came of it is kept by content, engine and options."""
+"""Extracts the text of many PDFs on all cores. Results are cached by content, engine and options."""
 
 import hashlib
 import json
@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from trfmoe_core.data.documents import SourceFile
+from trfmoe_core.data.documents.records import SourceFile
 from trfmoe_core.data.pdf.engines import EngineName, engine_version
 from trfmoe_core.data.pdf.reader import PdfLimits, PdfReader, PdfText
 
-# Raise it whenever the same file would give another text.
+# Increase it whenever the same file gives another text.
 FORMAT = 1
 RETRY_S = 3600.0
-"""What failed because the machine was busy, or a reader was killed, is tried again after this time."""
+"""A file that failed because the machine was busy or the worker was killed is tried again after this time."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Extraction:
 
     Attributes:
         engine: pypdf or pdfium.
-        drop_headers: whether running heads and page numbers go.
-        limits: what one file may cost.
+        limits: time and memory that one file may take.
+        drop_headers: whether to leave out running heads and page numbers.
         passwords: tried on encrypted files.
-        workers: files read at the same time; 0: one a core.
+        workers: files read at the same time; 0: one per core.
     """
 
     engine: EngineName
@@ -43,13 +43,13 @@ class Extraction:
 
     @property
     def key(self) -> str:
-        """A short digest of everything that decides the text of a readable file."""
+        """A short digest of everything besides the file that determines its text."""
         parts = [FORMAT, engine_version(self.engine), unicodedata.unidata_version, self.drop_headers]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
     @property
     def passwords_key(self) -> str:
-        """A digest of the passwords, which are not kept themselves."""
+        """A digest of the passwords. The passwords themselves are not kept."""
         return hashlib.sha256(json.dumps(self.passwords).encode()).hexdigest()[:16]
 
 
@@ -61,12 +61,19 @@ def extract_all(
     progress: Callable[[int, int], None] = lambda done, total: None,
     now: Callable[[], float] = time.time,
 ) -> Mapping[str, PdfText]:
-    """Returns what became of every file, by its SHA-256; their text lies at `text_path`.
+    """Returns the result of every file by its SHA-256. The text of a file is at `text_path`.
 
-    Files that were read before are not opened. `progress` is told (done, total) after every file.
+    Files whose result is in the cache are not opened.
+
+    Args:
+        files: the PDFs.
+        how: engine, limits and options.
+        cache_dir: folder of the cache.
+        progress: called with (files done, files in total) after every file.
+        now: the clock, in seconds.
 
     Raises:
-        DataError: no reader can be started.
+        DataError: no worker process can be started.
         OSError: the cache cannot be written.
     """
     by_digest = {file.sha256: file for file in files}
@@ -77,7 +84,7 @@ def extract_all(
             found[digest] = known
     todo = [file for digest, file in by_digest.items() if digest not in found]
     progress(len(found), len(by_digest))
-    # The largest first, so that no core is left with a long one at the end.
+    # The largest first, so that no core starts a long one at the end.
     todo.sort(key=lambda file: (-(file.stamp.size if file.stamp else 0), file.sha256))
     for digest, result in _read_all(todo, how, cache_dir, now):
         found[digest] = result
@@ -86,7 +93,7 @@ def extract_all(
 
 
 def text_path(digest: str, how: Extraction, cache_dir: Path) -> Path:
-    """Returns where the text of the PDF with this SHA-256 lies."""
+    """Returns the path of the text of the PDF with this SHA-256."""
     return cache_dir / "pdf-text" / digest[:2] / f"{digest}-{how.key}.txt"
 
 
@@ -153,7 +160,7 @@ def _extract(
 
 
 def _look_up(digest: str, how: Extraction, cache_dir: Path, now: float) -> PdfText | None:
-    """Returns what is known about a file, unless there is a reason to hope for more."""
+    """Returns the cached result of a file, or None if there is none or another attempt may give more text."""
     path = text_path(digest, how, cache_dir)
     try:
         record: dict[str, Any] = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))

@@ -1,12 +1,12 @@
-"""The text of pages as engines give it, made into the text of a book: the same for every engine."""
+"""Cleans the raw text of pages: joins hyphenated words, drops broken glyphs, running heads and page numbers."""
 
 import re
 from collections import Counter
 from collections.abc import Sequence
 
-from trfmoe_core.data.clean import PAGE_BREAK, clean
+from trfmoe_core.data.documents.clean import PAGE_BREAK, clean
 
-# Characters that stand for glyphs without a meaning: replacement, private use, and names of unnamed glyphs.
+# Characters for glyphs without a meaning: U+FFFD, private use, and generated glyph names.
 _BROKEN = re.compile(r"[\ufffd\ue000-\uf8ff]|/(?:g|gid|cid|uni|index|glyph)\d{1,6}\b|\(cid:\d{1,6}\)")
 _BROKEN_RUN = re.compile(rf"(?:(?:{_BROKEN.pattern})\s?){{3,}}")
 _MAX_BROKEN = 0.3
@@ -19,10 +19,10 @@ _ROMAN = re.compile(r"[-–—.\[\]() ]*[ivxlc]+[-–—.\[\]() ]*")
 
 
 def tidy(pages: Sequence[str], *, drop_headers: bool) -> tuple[list[str], list[str]]:
-    """Returns the clean pages (empty where nothing is left) and what was dropped whole, one line each.
+    """Returns the clean pages, and a line about every page that was dropped and is empty now.
 
-    Hyphens at line ends are joined, runs of broken glyphs go, and pages that consist of them are emptied. With
-    `drop_headers`, lines at the top and bottom of pages that come again on the pages around go as well.
+    Words that are hyphenated at line ends are joined. Runs of broken glyphs are removed, and pages that consist of
+    them are dropped. With `drop_headers`, lines at the top and bottom that repeat on nearby pages are removed too.
     """
     tidied, dropped = [], []
     for number, page in enumerate(pages, start=1):
@@ -38,12 +38,12 @@ def tidy(pages: Sequence[str], *, drop_headers: bool) -> tuple[list[str], list[s
 
 
 def join(pages: Sequence[str]) -> str:
-    """Returns the pages that say something as one text with page breaks."""
+    """Returns the pages that are not blank as one text with page breaks."""
     return PAGE_BREAK.join(page for page in pages if page.strip())
 
 
 def _without_headers(pages: list[str]) -> list[str]:
-    """Removes running heads and page numbers: short lines at an edge that stand on pages nearby as well."""
+    """Removes running heads and page numbers: short lines at a page's edge that are on nearby pages too."""
     edges = [_edge_lines(page.split("\n"), number) for number, page in enumerate(pages)]
     forms = [set().union(*lines.values()) for lines in edges]
     counts = Counter(form for page_forms in forms for form in page_forms)
@@ -55,15 +55,15 @@ def _without_headers(pages: list[str]) -> list[str]:
             line for index, line in enumerate(page.split("\n")) if repeated.isdisjoint(edges[number].get(index, ()))
         ]
         left = "\n".join(kept).strip("\n")
-        # Pages that are all alike, such as forms, are no running heads.
+        # Pages that would become empty, such as copies of a form, are kept as they are.
         result.append(left if any(letter.isalpha() for letter in left) else page)
     return result
 
 
 def _edge_lines(lines: Sequence[str], page: int) -> dict[int, set[str]]:
-    """Returns the first and last lines that may be running heads: index, and the forms in which they would repeat.
+    """Returns the first and last lines that may be running heads, by line index, each in its comparable forms.
 
-    A line repeats as it is, or with one number in it that grows with the pages.
+    Two lines have a form in common if they are equal, or equal but for one number that grows with the page number.
     """
     full = [index for index, line in enumerate(lines) if line.strip()]
     found = {}

@@ -1,4 +1,4 @@
-"""PDFs read in a child process that may hang, crash or eat memory without harm to anyone else."""
+"""Reads PDFs in a child process, which may hang, crash or use much memory without harm to this one."""
 
 import contextlib
 import json
@@ -15,22 +15,23 @@ from typing import IO, Any, Self, cast
 
 import psutil
 
-from trfmoe_core.data.documents import SourceFile, Status
+from trfmoe_core.data.documents.records import SourceFile
+from trfmoe_core.data.documents.reports import Status
 from trfmoe_core.data.pdf.engines import EngineName
 from trfmoe_core.errors import DataError
 
 START_TIMEOUT_S = 120.0
-FILES_A_WORKER = 64
-PATIENCE = 3.0
-"""A worker that gets no processor may take this many times the limit before it is given up."""
+FILES_PER_WORKER = 64
+WALL_FACTOR = 3.0
+"""A worker that gets too little processor time may take this many times the limit by the clock."""
 _MAX_REPLY_BYTES = 1 << 20
 _HEADER_BYTES = 1024
-_LOOK_S = 0.2
+_POLL_S = 0.2
 
 
 @dataclass(frozen=True)
 class PdfLimits:
-    """What one file may cost: seconds of processor time, and MB beyond what an idle worker has."""
+    """Limits for one file: seconds of processor time, and MB more than an idle worker has."""
 
     timeout_s: float
     memory_mb: int
@@ -38,18 +39,18 @@ class PdfLimits:
 
 @dataclass(frozen=True)
 class PdfText:
-    """What one PDF gave.
+    """The result of reading one PDF.
 
     Attributes:
-        status: ok and partial have a text, all others have none.
-        num_pages: pages of the document, where it could be opened.
-        pages: those that gave text.
-        characters: of the text, after cleaning.
+        status: files that are `ok` or `partial` have a text, all others have none.
+        num_pages: pages of the document; 0 if it could not be opened.
+        pages: pages with text.
+        characters: characters of the text, after cleaning.
         size: UTF-8 bytes of the text.
-        text_sha256: their digest.
+        text_sha256: hex digest of the text.
         detail: the reason in words.
-        page_errors: what went wrong on single pages, the first few.
-        settled: False where another attempt may end otherwise: the machine was busy, or the worker was killed.
+        page_errors: errors on single pages, at most the first few.
+        settled: False if another attempt may end otherwise, because the machine was busy or the worker was killed.
     """
 
     status: Status
@@ -64,18 +65,18 @@ class PdfText:
 
 
 class _TimedOutError(Exception):
-    """The worker did not answer in time; `starved` when it did not get the processor time it was allowed."""
+    """The worker did not answer in time. `starved`: it got less processor time than the limit allows."""
 
     def __init__(self, starved: bool) -> None:
         self.starved = starved
 
 
-class _GoneError(Exception):
-    """The worker ended in the middle of its work."""
+class _WorkerDiedError(Exception):
+    """The worker ended before it answered."""
 
 
 class PdfReader:
-    """Reads PDFs one at a time in a worker process, which is started on first use and replaced when it fails.
+    """Reads PDFs one at a time in a worker process, which is started on first use and restarted after a failure.
 
     A context manager; leaving it ends the worker.
     """
@@ -88,7 +89,14 @@ class PdfReader:
         drop_headers: bool = True,
         passwords: tuple[str, ...] = (),
     ) -> None:
-        """Prepares to read with `engine`; encrypted files are tried with the empty password, then `passwords`."""
+        """Prepares to read. No process is started yet.
+
+        Args:
+            limits: limits for one file.
+            engine: pypdf or pdfium.
+            drop_headers: whether to leave out running heads and page numbers.
+            passwords: tried on encrypted files, after the empty password.
+        """
         self._limits = limits
         self._engine = engine
         self._drop_headers = drop_headers
@@ -108,7 +116,7 @@ class PdfReader:
         self.close()
 
     def read(self, file: SourceFile, out: Path) -> PdfText:
-        """Writes the text of a PDF to `out` and returns what became of the file.
+        """Writes the text of a PDF to `out`, if it has any, and returns the result.
 
         Raises:
             DataError: no worker process can be started, or `stop` was called.
@@ -120,12 +128,12 @@ class PdfReader:
                     return PdfText("not-a-pdf", detail=f"no %PDF- in its first {_HEADER_BYTES} bytes")
         except OSError as error:
             return PdfText("unreadable", detail=error.strerror or str(error), settled=False)
-        # A worker may be killed from outside, by a system short of memory for one: only a second death is the file's.
+        # The system may kill a worker when memory is short, so only a second death is blamed on the file.
         died = "its reader died twice on it: malformed, or beyond data.file_memory_mb"
         return self._attempt(file, out) or self._attempt(file, out) or PdfText("broken", detail=died, settled=False)
 
     def _attempt(self, file: SourceFile, out: Path) -> PdfText | None:
-        """Returns what the worker says about the file, or None when it died over it."""
+        """Returns the worker's result, or None if the worker died."""
         if self._stopped:
             raise DataError("reading PDFs was stopped")
         worker = self._running_worker()
@@ -138,35 +146,35 @@ class PdfReader:
             "passwords": list(self._passwords),
         }
         try:
-            patience = _Patience(worker.pid, self._limits.timeout_s, PATIENCE * self._limits.timeout_s)
+            deadline = _Deadline(worker.pid, self._limits.timeout_s, WALL_FACTOR * self._limits.timeout_s)
             _send(worker, request)
-            reply = _receive(worker, patience)
+            reply = _receive(worker, deadline)
         except _TimedOutError as error:
             self.close(kill=True)
             limit = f"{self._limits.timeout_s:g} s"
             if error.starved:
-                waited = f"{PATIENCE * self._limits.timeout_s:g} s"
+                waited = f"{WALL_FACTOR * self._limits.timeout_s:g} s"
                 return PdfText(
                     "timeout", detail=f"not done after {waited}, with less than {limit} of a processor", settled=False
                 )
             return PdfText("timeout", detail=f"not done after {limit} of a processor; see data.file_timeout_s")
-        except (_GoneError, psutil.NoSuchProcess):
+        except (_WorkerDiedError, psutil.NoSuchProcess):
             self.close(kill=True)
             return None
         self._files += 1
-        if reply["status"] == "too-large" or self._files >= FILES_A_WORKER:
+        if reply["status"] == "too-large" or self._files >= FILES_PER_WORKER:
             self.close()
         return PdfText(**reply, settled=reply["status"] not in ("changed", "unreadable"))
 
     def stop(self) -> None:
-        """Ends the work from another thread: the read under way and all later ones fail."""
+        """Stops the reader, from any thread: the current read and all later ones raise."""
         self._stopped = True
         worker = self._worker
         if worker is not None:
             worker.kill()
 
     def close(self, *, kill: bool = False) -> int:
-        """Ends the worker if there is one; returns its exit code."""
+        """Ends the worker if there is one. Returns its exit code."""
         worker, self._worker, self._files = self._worker, None, 0
         if worker is None:
             return 0
@@ -190,7 +198,7 @@ class PdfReader:
         module = "trfmoe_core.data.pdf.worker"
         try:
             self._worker = subprocess.Popen(
-                # -P: the working directory may not shadow a module.
+                # -P: modules are not imported from the working directory.
                 [sys.executable, "-P", "-W", "ignore", "-m", module, str(self._limits.memory_mb), self._engine],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -199,8 +207,8 @@ class PdfReader:
                 start_new_session=True,
                 env={**os.environ, "PYTHONPATH": path},
             )
-            _receive(self._worker, _Patience(self._worker.pid, START_TIMEOUT_S, START_TIMEOUT_S))
-        except (OSError, _TimedOutError, _GoneError, psutil.NoSuchProcess) as error:
+            _receive(self._worker, _Deadline(self._worker.pid, START_TIMEOUT_S, START_TIMEOUT_S))
+        except (OSError, _TimedOutError, _WorkerDiedError, psutil.NoSuchProcess) as error:
             code = self.close()
             package = {"pypdf": "pypdf", "pdfium": "pypdfium2"}[self._engine]
             raise DataError(
@@ -210,8 +218,8 @@ class PdfReader:
         return self._worker
 
 
-class _Patience:
-    """How long to wait for a worker: by the processor time it uses, so that a busy machine costs no file."""
+class _Deadline:
+    """When to give up a worker. It counts processor time, so that files do not fail on a busy machine."""
 
     def __init__(self, pid: int, limit_s: float, wall_s: float) -> None:
         self._process = psutil.Process(pid)
@@ -224,10 +232,10 @@ class _Patience:
         return float(times.user + times.system)
 
     def wait_s(self) -> float:
-        """Returns how long to wait before the next look.
+        """Returns the seconds to wait until the next check.
 
         Raises:
-            _TimedOutError: the time is over.
+            _TimedOutError: the time is up.
         """
         left = self._limit_s - (self._cpu_s() - self._used_s)
         if left <= 0:
@@ -235,7 +243,7 @@ class _Patience:
         wall = self._deadline - time.monotonic()
         if wall <= 0:
             raise _TimedOutError(starved=True)
-        return min(max(left, 0.01), wall, _LOOK_S)
+        return min(max(left, 0.01), wall, _POLL_S)
 
 
 def _send(worker: subprocess.Popen[bytes], message: dict[str, Any]) -> None:
@@ -243,26 +251,26 @@ def _send(worker: subprocess.Popen[bytes], message: dict[str, Any]) -> None:
     try:
         cast(IO[bytes], worker.stdin).write(struct.pack(">I", len(data)) + data)
     except (OSError, ValueError) as error:
-        raise _GoneError from error
+        raise _WorkerDiedError from error
 
 
-def _receive(worker: subprocess.Popen[bytes], patience: _Patience) -> dict[str, Any]:
+def _receive(worker: subprocess.Popen[bytes], deadline: _Deadline) -> dict[str, Any]:
     pipe = cast(IO[bytes], worker.stdout).fileno()
-    size = struct.unpack(">I", _read_exactly(pipe, 4, patience))[0]
+    size = struct.unpack(">I", _read_exactly(pipe, 4, deadline))[0]
     if size > _MAX_REPLY_BYTES:
-        raise _GoneError(f"a reply of {size} bytes")
-    return cast(dict[str, Any], json.loads(_read_exactly(pipe, size, patience)))
+        raise _WorkerDiedError(f"a reply of {size} bytes")
+    return cast(dict[str, Any], json.loads(_read_exactly(pipe, size, deadline)))
 
 
-def _read_exactly(pipe: int, size: int, patience: _Patience) -> bytes:
+def _read_exactly(pipe: int, size: int, deadline: _Deadline) -> bytes:
     data = bytearray()
     poller = select.poll()
     poller.register(pipe, select.POLLIN)
     while len(data) < size:
-        if not poller.poll(patience.wait_s() * 1000):
+        if not poller.poll(deadline.wait_s() * 1000):
             continue
         block = os.read(pipe, min(size - len(data), 1 << 20))
         if not block:
-            raise _GoneError
+            raise _WorkerDiedError
         data += block
     return bytes(data)

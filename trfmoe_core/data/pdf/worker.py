@@ -1,7 +1,6 @@
-"""The child process that opens PDFs: one request in, one reply out, until its parent is gone.
+"""The child process that opens PDFs. It answers one request after another until its parent ends.
 
-Messages are JSON with their length in four bytes before it. The text goes into a file, so that neither side holds it
-twice.
+A message is JSON after its length in four bytes. Text goes into a file, not into the reply.
 """
 
 import hashlib
@@ -19,12 +18,12 @@ from trfmoe_core.data.pdf.pages import join, tidy
 
 MAX_CHARACTERS = 1 << 26
 MAX_ERRORS = 20
-# A document of many pages with fewer letters and digits a page than this is a scan with stamps on it.
+# A document of many pages with fewer letters and digits per page than this is a scan with stamps on it.
 SCAN_PAGES, SCAN_CHARACTERS = 10, 8
 
 
 def extract(request: dict[str, Any]) -> dict[str, Any]:
-    """Returns status, pages, characters and detail of one PDF, whose text is in the file `out` if there is any."""
+    """Returns the fields of a `PdfText` for one PDF. Its text, if it has any, is in the file `request["out"]`."""
     name = cast(EngineName, request["engine"])
     errors = file_errors(name)
     with open(request["path"], "rb") as file:  # noqa: PTH123
@@ -101,7 +100,7 @@ def _describe(error: BaseException) -> str:
 
 
 def limit_memory(megabytes: int) -> None:
-    """Allows the process `megabytes` more than it has now, where the system can do that."""
+    """Limits the process to `megabytes` more memory than it has now, if the system can do that."""
     try:
         import resource
 
@@ -121,7 +120,7 @@ def send(stream: BinaryIO, message: dict[str, Any]) -> None:
 
 
 def _receive_all(stream: BinaryIO, requests: "queue.SimpleQueue[dict[str, Any]]") -> None:
-    """Reads requests in a thread of its own, so that the parent's end stops even a page that never ends."""
+    """Queues requests, and ends the process when the parent closes the pipe, even during a page that never ends."""
     while True:
         head = stream.read(4)
         data = stream.read(struct.unpack(">I", head)[0]) if len(head) == 4 else b""
@@ -131,7 +130,7 @@ def _receive_all(stream: BinaryIO, requests: "queue.SimpleQueue[dict[str, Any]]"
 
 
 def _watch_parent(parent: int) -> None:
-    """A forked sibling may hold the pipe open after the parent's death: ask who the parent is as well."""
+    """Ends the process when the parent dies: a forked sibling may hold the pipe open after that."""
     pause = threading.Event()
     while not pause.wait(1.0):
         if os.getppid() != parent:
@@ -139,7 +138,7 @@ def _watch_parent(parent: int) -> None:
 
 
 def main() -> None:
-    """Serves requests from standard input until it ends; nothing but replies reaches the real standard output."""
+    """Answers requests from standard input until it ends. Only replies reach the real standard output."""
     parent = os.getppid()
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

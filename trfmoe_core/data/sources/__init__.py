@@ -1,26 +1,6 @@
-"""Where a node's documents come from: one module a source, which registers itself in `SOURCES` by its name.
+"""Where a node's documents come from: one module per source. docs/extending.md shows how to add one."""
 
-A new source is a new module here with a `SourceSettings` and `SOURCES.add(...)`, and a test with a bad twin.
-"""
+from trfmoe_core.data.sources.base import DataSource, OpenContext, OpenedSource
+from trfmoe_core.data.sources.entries import open_sources
 
-from trfmoe_core.data.sources.base import (
-    SOURCES,
-    Context,
-    DataEntry,
-    Source,
-    SourceSettings,
-    deal_parts,
-    open_sources,
-    resolved_entry,
-)
-
-__all__ = [
-    "SOURCES",
-    "Context",
-    "DataEntry",
-    "Source",
-    "SourceSettings",
-    "deal_parts",
-    "open_sources",
-    "resolved_entry",
-]
+__all__ = ["DataSource", "OpenContext", "OpenedSource", "open_sources"]

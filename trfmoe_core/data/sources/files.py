@@ -1,4 +1,4 @@
-"""Files and folders as one finds them: PDF, parquet, JSONL and text."""
+"""Files and folders with any mixture of the known formats."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -7,31 +7,33 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field
 
-from trfmoe_core.data.digests import Digests
-from trfmoe_core.data.documents import FileReport, ReadOptions, SourceFile, Unit, printable
-from trfmoe_core.data.files import find_files
-from trfmoe_core.data.formats.base import FORMATS
-from trfmoe_core.data.formats.parquet import ParquetFormat
+from trfmoe_core.config.sources import SOURCES, Partition
+from trfmoe_core.data.documents.records import ReadOptions, SourceFile, Unit
+from trfmoe_core.data.documents.reports import FileReport, printable
+from trfmoe_core.data.formats.base import format_of
 from trfmoe_core.data.pdf.engines import choose_engine
 from trfmoe_core.data.pdf.extract import Extraction, extract_all, text_path
 from trfmoe_core.data.pdf.reader import PdfLimits
-from trfmoe_core.data.sources.base import SOURCES, Context, Source, SourceSettings
-from trfmoe_core.data.sources.partition import Partition, deal_files, row_ranges
+from trfmoe_core.data.sources.base import DataSource, OpenContext, OpenedSource
+from trfmoe_core.data.sources.digests import DigestCache
+from trfmoe_core.data.sources.find import find_files
+from trfmoe_core.data.sources.partition import deal_documents, deal_files, row_ranges
 from trfmoe_core.errors import DataError
 from trfmoe_core.places import expand
 
 Languages = Annotated[list[str], BeforeValidator(lambda raw: [raw] if isinstance(raw, str) else raw)]
 
 
-class FilesSettings(SourceSettings):
-    """`{path: FILE_OR_FOLDER}`, the source of a plain string."""
+@SOURCES.register("files")
+class FilesSource(DataSource):
+    """`{path: FILE_OR_FOLDER}`. An entry that is a plain string is this source too."""
 
     source: Literal["files"]
     path: str = Field(min_length=1)
     languages: Languages = Field(
-        default_factory=list, description="rows and lines whose own `language` is none of these are left out"
+        default_factory=list, description="rows and lines in other languages, by their field `language`, are left out"
     )
-    passwords: str | None = Field(None, min_length=1, description="a file with one password a line, for PDFs")
+    passwords: str | None = Field(None, min_length=1, description="a file with one password per line, for PDFs")
 
     def resolved(self, absolute: Callable[[str], str]) -> Self:
         """Returns the entry with absolute paths."""
@@ -39,76 +41,93 @@ class FilesSettings(SourceSettings):
             update={"path": absolute(self.path), "passwords": self.passwords and absolute(self.passwords)}
         )
 
-    def open(self, context: Context) -> Source:
-        """Returns the files below the path."""
-        return open_paths([self.path], self, context)
+    def open(self, context: OpenContext) -> OpenedSource:
+        """Returns the files below the path.
+
+        Raises:
+            DataError: the path or the file of passwords cannot be read.
+        """
+        return open_paths([self.path], self, context, languages=self.languages, passwords=self.passwords)
 
 
-def open_paths(paths: Sequence[str], settings: FilesSettings, context: Context) -> Source:
-    """Returns the files below several paths as one source; PDFs are extracted into the cache.
+def open_paths(
+    paths: Sequence[str],
+    settings: DataSource,
+    context: OpenContext,
+    *,
+    languages: Sequence[str] = (),
+    passwords: str | None = None,
+) -> OpenedSource:
+    """Returns this node's part of the files below several paths as one source. Extracts the text of PDFs.
+
+    Args:
+        paths: files and folders.
+        settings: the entry of `data` that leads to these paths.
+        context: how to read, and where the text of PDFs is kept.
+        languages: rows and lines in other languages are left out; empty keeps all.
+        passwords: a file with one password per line, for PDFs.
 
     Raises:
         DataError: a path or the file of passwords cannot be read.
     """
-    share = settings.my_part()
-    units, files = _dealt(find_files(paths, Digests.of(paths, context.cache_dir)), share, settings)
-    texts = _pdf_texts([unit.file for unit in units if unit.file.kind == "pdf"], settings, context)
+    part = settings.part()
+    options = ReadOptions(languages=tuple(sorted(language.casefold() for language in languages)))
+    found = find_files(paths, DigestCache.of(paths, context.cache_dir))
+    units, files = _divided(found, part, options)
+    texts = _pdf_texts([unit.file for unit in units if unit.file.kind == "pdf"], passwords, context)
     refused: dict[Path, FileReport] = {}
     ready: list[Unit] = []
     for unit in units:
         if unit.file.kind != "pdf":
-            ready += [part.identified() for part in FORMATS[unit.file.kind].split(unit)]
+            ready += [smaller.identified() for smaller in format_of(unit.file.kind).split(unit)]
             continue
-        told, text_file, text_sha256 = texts[unit.file.sha256]
-        told = replace(told, path=printable(unit.file.path))
+        report, text_file, text_sha256 = texts[unit.file.sha256]
+        report = replace(report, path=printable(unit.file.path))
         if text_file is None:
-            refused[unit.file.path] = told
+            refused[unit.file.path] = report
         else:
-            ready.append(replace(unit, identity=("pdf", text_sha256), text_file=text_file, told=told))
+            ready.append(replace(unit, identity=("pdf", text_sha256), text_file=text_file, extracted=report))
     named = ", ".join(printable(path) for path in paths[:3])
-    return Source(
+    return OpenedSource(
         name=named if len(paths) <= 3 else f"{named} and {len(paths) - 3} more",
         settings=settings,
         files=[replace(file, report=refused[file.path]) if file.path in refused else file for file in files],
         units=ready,
-        notes=[f"part {share.index} of {share.of}: {len(files)} files are this node's"] if share.of > 1 else [],
+        notes=[f"part {part.index} of {part.of}: {len(files)} files are this node's"] if part.of > 1 else [],
+        partitioned=True,
     )
 
 
-def _dealt(files: list[SourceFile], part: Partition, settings: FilesSettings) -> tuple[list[Unit], list[SourceFile]]:
-    """Returns this node's units, a file each, and the files that they and the refused ones belong to."""
-    languages = tuple(sorted(language.casefold() for language in settings.languages))
-    plain = ReadOptions(languages=languages)
-    good = [file for file in files if file.report is None]
+def _divided(files: list[SourceFile], part: Partition, options: ReadOptions) -> tuple[list[Unit], list[SourceFile]]:
+    """Returns this node's units, one per file, and their files together with the refused ones.
+
+    Every format says how its files are shared (`Format.shared_by`). The first node reports the refused files.
+    """
+    good = [Unit(file, options=options) for file in files if file.report is None]
     if part.of == 1:
-        return [Unit(file, (), options=plain) for file in good], files
-    tables = [file for file in good if file.kind == "parquet"]
-    whole = [file for file in good if file.kind in ("text", "pdf")]
-    parquet = FORMATS["parquet"]
-    assert isinstance(parquet, ParquetFormat)
-    rows = [sum(parquet.rows(file.path)) for file in tables]
-    mine: dict[Path, Unit] = {}
-    for file, count, (start, stop) in zip(tables, rows, row_ranges(rows, part), strict=True):
+        return good, files
+    by_rule: dict[str, list[Unit]] = {"rows": [], "files": [], "documents": []}
+    for unit in good:
+        rule = format_of(unit.file.kind).shared_by
+        by_rule["documents" if rule == "lines" else rule].append(unit)
+    mine = deal_documents(by_rule["documents"], part)
+    rows = [sum(format_of(unit.file.kind).group_rows(unit.file.path)) for unit in by_rule["rows"]]
+    for unit, count, (start, stop) in zip(by_rule["rows"], rows, row_ranges(rows, part), strict=True):
         # A table without rows is most likely a broken one: the first node reports it.
         if start < stop or (count == 0 and part.index == 0):
-            mine[file.path] = Unit(file, (), start=start, stop=stop if count else None, options=plain)
-    sizes = [file.stamp.size if file.stamp else 0 for file in whole]
-    for number in deal_files(sizes, part):
-        mine[whole[number].path] = Unit(whole[number], (), options=plain)
-    for turn, file in enumerate(file for file in good if file.kind not in ("parquet", "text", "pdf")):
-        # Line by line; where a file's lines do not come out even, another node gets the next one's odd line.
-        options = replace(plain, index=(part.index + turn) % part.of, of=part.of)
-        mine[file.path] = Unit(file, (), options=options)
-    refused = [file for file in files if file.report is not None and part.index == 0]
-    chosen = {file.path for file in refused} | mine.keys()
-    kept = [file for file in files if file.path in chosen]
-    return [mine[file.path] for file in kept if file.report is None], kept
+            mine.append(replace(unit, start=start, stop=stop if count else None))
+    sizes = [unit.file.stamp.size if unit.file.stamp else 0 for unit in by_rule["files"]]
+    mine += [by_rule["files"][number] for number in deal_files(sizes, part)]
+    by_path = {unit.file.path: unit for unit in mine}
+    refused = {file.path for file in files if file.report is not None and part.index == 0}
+    kept = [file for file in files if file.path in by_path or file.path in refused]
+    return [by_path[file.path] for file in kept if file.report is None], kept
 
 
 def _pdf_texts(
-    files: list[SourceFile], settings: FilesSettings, context: Context
+    files: list[SourceFile], passwords: str | None, context: OpenContext
 ) -> dict[str, tuple[FileReport, Path | None, str]]:
-    """Returns by SHA-256 what became of PDFs, and where the text of those that have one lies, with its digest."""
+    """Returns for every PDF, by its SHA-256: its report, the file of its text if it has any, and the text's digest."""
     if not files:
         return {}
     config = context.config
@@ -116,7 +135,7 @@ def _pdf_texts(
         engine=choose_engine(config.pdf.engine),
         limits=PdfLimits(config.file_timeout_s, config.file_memory_mb),
         drop_headers=config.pdf.drop_headers,
-        passwords=_passwords(settings.passwords),
+        passwords=_read_passwords(passwords),
     )
     texts = extract_all(
         files, how, context.cache_dir, progress=lambda done, total: context.progress("PDFs read", done, total)
@@ -131,16 +150,13 @@ def _pdf_texts(
     return found
 
 
-def _passwords(path: str | None) -> tuple[str, ...]:
+def _read_passwords(path: str | None) -> tuple[str, ...]:
     if path is None:
         return ()
     try:
         lines = expand(path).read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
         raise DataError(
-            f"passwords: {printable(path)}: cannot be read ({error}); give a text file with one password a line"
+            f"passwords: {printable(path)}: cannot be read ({error}); give a text file with one password per line"
         ) from error
     return tuple(dict.fromkeys(line for line in lines if line))
-
-
-SOURCES.add("files", FilesSettings)

@@ -1,4 +1,4 @@
-"""FineWeb and other data sets of the Hugging Face hub: downloaded once, then read as local shards."""
+"""FineWeb and other data sets of the Hugging Face hub, downloaded once and then read as local parquet files."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -7,10 +7,13 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from trfmoe_core.data.documents import ReadOptions, SourceFile, Unit
-from trfmoe_core.data.formats.base import FORMATS, stamp_of
-from trfmoe_core.data.hub import Download, Hub, HubSet, fetch
-from trfmoe_core.data.sources.base import SOURCES, Context, Source, SourceSettings
+from trfmoe_core.config.sources import SOURCES
+from trfmoe_core.data.documents.opening import stamp_of
+from trfmoe_core.data.documents.records import ReadOptions, SourceFile, Unit
+from trfmoe_core.data.formats.base import format_of
+from trfmoe_core.data.hub.download import HubSet, fetch
+from trfmoe_core.data.hub.shards import Download
+from trfmoe_core.data.sources.base import DataSource, OpenContext, OpenedSource
 from trfmoe_core.data.sources.files import Languages
 from trfmoe_core.data.sources.partition import row_ranges
 from trfmoe_core.places import expand, is_hub_name
@@ -18,19 +21,24 @@ from trfmoe_core.places import expand, is_hub_name
 REPO, CONFIG = "HuggingFaceFW/fineweb", "sample-10BT"
 
 
-class FineWebSettings(SourceSettings):
+@SOURCES.register("fineweb")
+class FineWebSource(DataSource):
     """`{source: fineweb, config: sample-10BT, max_documents: 1000}`; `repo` may name any other data set."""
 
     source: Literal["fineweb"]
-    repo: str = Field(REPO, min_length=1, description="OWNER/NAME on the hub, or a folder with a copy of one")
-    config: str | None = Field(None, min_length=1, description=f"null: {CONFIG} of FineWeb, the only one of others")
+    repo: str = Field(REPO, min_length=1, description="OWNER/NAME on the hub, or a folder with a copy of a repository")
+    config: str | None = Field(
+        None, min_length=1, description=f"null: {CONFIG} for FineWeb, otherwise the data set's only one"
+    )
     split: str = Field("train", min_length=1)
-    revision: str | None = Field(None, min_length=1, description="branch, tag or commit; null: the newest at first")
+    revision: str | None = Field(
+        None, min_length=1, description="branch, tag or commit; null: the newest when the download begins"
+    )
     max_documents: int | None = Field(None, ge=1, description="null: all, which for sample-10BT are 15 million, 27 GB")
     languages: Languages = Field(
-        default_factory=list, description="rows whose `language` is none of these are left out"
+        default_factory=list, description="rows in other languages, by their column `language`, are left out"
     )
-    folder: str | None = Field(None, min_length=1, description="where the shards are kept; null: the cache folder")
+    folder: str | None = Field(None, min_length=1, description="folder of the downloaded files; null: one in the cache")
 
     @model_validator(mode="before")
     @classmethod
@@ -40,14 +48,14 @@ class FineWebSettings(SourceSettings):
         return raw
 
     def resolved(self, absolute: Callable[[str], str]) -> Self:
-        """Returns the entry with absolute paths; what could be a name on the hub and is no folder here stays one."""
+        """Returns the entry with absolute paths. `repo` stays a name on the hub unless a folder of that name exists."""
         place = absolute(self.repo)
         repo = self.repo if is_hub_name(self.repo) and not Path(place).is_dir() else place
         return self.model_copy(update={"repo": repo, "folder": self.folder and absolute(self.folder)})
 
     @property
     def hub_set(self) -> HubSet:
-        """What is asked of the hub."""
+        """The data set that is asked of the hub."""
         return HubSet(self.repo, self.config, self.split, self.revision)
 
     def place(self, cache_dir: Path) -> Path:
@@ -57,26 +65,26 @@ class FineWebSettings(SourceSettings):
         parts = (self.repo, self.config or "", self.split, self.revision or "")
         return cache_dir / "hub" / "--".join(re.sub(r"[^\w.-]", "-", part) for part in parts if part)
 
-    def open(self, context: Context) -> Source:
-        """Returns the downloaded documents, after downloading what is missing."""
-        from trfmoe_core.data.hugging_face import HuggingFace
+    def open(self, context: OpenContext) -> OpenedSource:
+        """Returns the documents after downloading those that are missing.
 
-        return self.open_with(HuggingFace(), context)
+        Raises:
+            DataError: the data set cannot be downloaded, or has no text.
+        """
+        from trfmoe_core.data.hub.client import HuggingFace
 
-    def open_with(self, hub: Hub, context: Context) -> Source:
-        """Returns the documents as `open` does, asking `hub` for what is missing."""
         folder = self.place(context.cache_dir)
         download = fetch(
             self.hub_set,
             folder,
             self.max_documents,
-            hub,
+            HuggingFace(),
             progress=lambda done, total: context.progress(f"documents of {self.hub_set}", done, total),
         )
         return self._source(folder, download)
 
-    def _source(self, folder: Path, download: Download) -> Source:
-        part = self.my_part()
+    def _source(self, folder: Path, download: Download) -> OpenedSource:
+        part = self.part()
         left = download.rows if self.max_documents is None else min(self.max_documents, download.rows)
         counts = []
         for shard in download.shards:
@@ -91,12 +99,10 @@ class FineWebSettings(SourceSettings):
             path = folder / shard.name
             file = SourceFile(path, "parquet", shard.sha256, stamp_of(path))
             files.append(file)
-            whole = Unit(file, (), start=start, stop=stop, options=options)
-            units += [unit.identified() for unit in FORMATS["parquet"].split(whole)]
+            whole = Unit(file, start=start, stop=stop, options=options)
+            units += [unit.identified() for unit in format_of("parquet").split(whole)]
         notes = [f"{download.skipped} rows of {self.hub_set} without text were left out"] if download.skipped else []
         if self.max_documents and sum(counts) < self.max_documents:
             notes.append(f"{self.hub_set} has only {sum(counts)} documents, {self.max_documents} were asked for")
-        return Source(f"{self.hub_set}, {sum(counts):,} documents", self, files, units, notes)
-
-
-SOURCES.add("fineweb", FineWebSettings)
+        name = f"{self.hub_set}, {sum(counts):,} documents"
+        return OpenedSource(name, self, files, units, notes, partitioned=True)

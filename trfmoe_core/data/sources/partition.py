@@ -1,29 +1,20 @@
-"""A data set that several nodes share, dealt out: every part belongs to exactly one of them."""
+"""Divides a source among the nodes that share it: every file, row or document belongs to exactly one of them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from pydantic import Field, model_validator
-
-from trfmoe_core.config.section import Section
-
-
-class Partition(Section):
-    """`{index: 0, of: 3}`: this node's part of a shared data set."""
-
-    index: int = Field(ge=0, description="this node's number among those that share it")
-    of: int = Field(ge=1, le=100_000, description="how many nodes share it")
-
-    @model_validator(mode="after")
-    def _check(self) -> "Partition":
-        if self.index >= self.of:
-            raise ValueError(f"index: {self.index} is not below of: {self.of}; they count from 0")
-        return self
+from trfmoe_core.config.sources import Partition
+from trfmoe_core.data.documents.records import Unit
 
 
 def row_ranges(rows: Sequence[int], part: Partition) -> list[tuple[int, int]]:
-    """Returns for files of `rows` rows each the rows (first, after the last) that belong to a part.
+    """Returns the range of rows (first, after the last) that `part` has of every file.
 
-    Parts are runs of rows over all files in order, and differ by one row at most.
+    A part is a run of rows over all files in order. Parts differ by one row at most.
+
+    Args:
+        rows: number of rows of every file.
+        part: which part.
     """
     total = sum(rows)
     low, high = total * part.index // part.of, total * (part.index + 1) // part.of
@@ -36,7 +27,12 @@ def row_ranges(rows: Sequence[int], part: Partition) -> list[tuple[int, int]]:
 
 
 def deal_files(sizes: Sequence[int], part: Partition) -> set[int]:
-    """Returns the numbers of the files that belong to a part, dealt whole: the largest first, to the smallest part."""
+    """Returns the indices of the files of `part`. Files are dealt whole: the largest first, to the smallest part.
+
+    Args:
+        sizes: bytes of every file.
+        part: which part.
+    """
     totals = [0] * part.of
     mine = set()
     for number in sorted(range(len(sizes)), key=lambda number: (-sizes[number], number)):
@@ -45,3 +41,18 @@ def deal_files(sizes: Sequence[int], part: Partition) -> set[int]:
         if target == part.index:
             mine.add(number)
     return mine
+
+
+def deal_documents(units: Sequence[Unit], part: Partition) -> list[Unit]:
+    """Returns all units with options by which reading them keeps the documents of `part` only.
+
+    Documents are dealt in turn. Every unit starts with another node, so that units with few documents even out.
+    """
+    return [
+        replace(
+            unit,
+            options=replace(unit.options, index=(part.index + turn) % part.of, of=part.of),
+            identity=(*unit.identity, "part", (part.index + turn) % part.of, part.of),
+        )
+        for turn, unit in enumerate(units)
+    ]

@@ -95,5 +95,5 @@ def rotate(x_BTRC: Tensor, cos_TP: Tensor, sin_TP: Tensor) -> Tensor:
     return torch.cat([first * cos_T1P - second * sin_T1P, second * cos_T1P + first * sin_T1P], dim=-1)
 
 
-ATTENTIONS: Registry[type[Attention]] = Registry("trfmoe_core.model.attention")
-ATTENTIONS.add("rotary", Attention)
+ATTENTIONS: Registry[type[Attention]] = Registry("model.attention", "trfmoe_core.model.attention")
+ATTENTIONS.register("rotary")(Attention)

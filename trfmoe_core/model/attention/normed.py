@@ -7,6 +7,7 @@ from trfmoe_core.model.attention.base import ATTENTIONS, Attention
 from trfmoe_core.model.layers import RMSNorm
 
 
+@ATTENTIONS.register("normed")
 class NormedAttention(Attention):
     """Root-mean-square norms over the width of a head, one weight for all query heads and one for all key heads."""
 
@@ -18,6 +19,3 @@ class NormedAttention(Attention):
     def prepare(self, q_BTHC: Tensor, k_BTJC: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the normalised queries and keys, before they are rotated."""
         return self.query_norm(q_BTHC), self.key_norm(k_BTJC)
-
-
-ATTENTIONS.add("normed", NormedAttention)

@@ -56,4 +56,4 @@ class Experts(nn.Module):
         return self.compute(x_SD, multiply)
 
 
-EXPERTS: Registry[type[Experts]] = Registry("trfmoe_core.model.experts")
+EXPERTS: Registry[type[Experts]] = Registry("model.expert", "trfmoe_core.model.experts")

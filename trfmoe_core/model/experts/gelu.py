@@ -7,6 +7,7 @@ from trfmoe_core.config.model import ModelConfig
 from trfmoe_core.model.experts.base import EXPERTS, Experts, Multiply
 
 
+@EXPERTS.register("gelu")
 class GELUExperts(Experts):
     """`down(gelu(up(x)))` (arXiv 1606.08415): two matrices an expert instead of three."""
 
@@ -18,6 +19,3 @@ class GELUExperts(Experts):
     def compute(self, x_SD: Tensor, multiply: Multiply) -> Tensor:
         """Returns (S, D)."""
         return multiply(nnf.gelu(multiply(x_SD, "w_up_EFD")), "w_down_EDF")
-
-
-EXPERTS.add("gelu", GELUExperts)

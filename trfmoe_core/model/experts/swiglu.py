@@ -10,6 +10,7 @@ from trfmoe_core.config.model import ModelConfig
 from trfmoe_core.model.experts.base import EXPERTS, Experts, Multiply
 
 
+@EXPERTS.register("swiglu")
 class SwiGLUExperts(Experts):
     """`down(silu(gate(x)) * up(x))` in transformers' layout: gate and up in one matrix."""
 
@@ -28,6 +29,3 @@ def swiglu(gate_up_SG: Tensor) -> Tensor:
     """Returns `silu(gate) * up` of the two halves of the last dimension (arXiv 2002.05202)."""
     gate_SF, up_SF = gate_up_SG.chunk(2, dim=-1)
     return nnf.silu(gate_SF) * up_SF
-
-
-EXPERTS.add("swiglu", SwiGLUExperts)

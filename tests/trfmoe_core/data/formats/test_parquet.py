@@ -7,21 +7,22 @@ import pyarrow.parquet as pq
 import pytest
 
 from trfmoe_core.config import DataConfig, NodeSettings
-from trfmoe_core.data.documents import Document, FileReport
+from trfmoe_core.data.documents.records import Document
+from trfmoe_core.data.documents.reports import FileReport
 from trfmoe_core.data.formats import parquet
-from trfmoe_core.data.formats.base import Reading
-from trfmoe_core.data.sources import Context, Source, open_sources
+from trfmoe_core.data.formats.reading import Reading
+from trfmoe_core.data.sources import OpenContext, OpenedSource, open_sources
 
 ROOT = Path(__file__).parents[4]
 
 
-def opened(path: Path, **more: object) -> Source:
+def opened(path: Path, **more: object) -> OpenedSource:
     settings = NodeSettings.model_validate({"name": "n", "data": [{"path": str(path), **more}]})
-    (source,) = open_sources(settings.data, Context(DataConfig(), path.parent / "cache"))
+    (source,) = open_sources(settings.data, OpenContext(DataConfig(), path.parent / "cache"))
     return source
 
 
-def read(source: Source) -> tuple[list[Document], list[FileReport]]:
+def read(source: OpenedSource) -> tuple[list[Document], list[FileReport]]:
     documents, reports = [], []
     for unit in source.units:
         reading = Reading(unit)
@@ -118,10 +119,10 @@ def test_memory_does_not_grow_with_the_row_group(tmp_path: Path) -> None:
     program = (
         "import resource, sys; from pathlib import Path\n"
         "from tests.trfmoe_core.data.formats.test_parquet import opened\n"
-        "from trfmoe_core.data.formats.base import FORMATS, Log\n"
+        "from trfmoe_core.data.formats.base import FORMATS, ReadLog\n"
         "(unit,) = opened(Path(sys.argv[1])).units\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "characters = sum(len(document.text) for document in FORMATS['parquet'].read(unit, Log()))\n"
+        "characters = sum(len(document.text) for document in FORMATS.find('parquet')().read(unit, ReadLog()))\n"
         "print(characters, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "a.parquet")]

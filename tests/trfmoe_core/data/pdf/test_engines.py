@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from trfmoe_core.data.files import find_files
 from trfmoe_core.data.pdf.engines import EngineName, choose_engine, engine_version
 from trfmoe_core.data.pdf.reader import PdfLimits, PdfReader
+from trfmoe_core.data.sources.find import find_files
 
 HAS_PDFIUM = importlib.util.find_spec("pypdfium2") is not None
 ENGINES = [

@@ -8,12 +8,12 @@ import pytest
 
 from scripts.bench.hostile_files import page, pdf
 from trfmoe_core.config import DataConfig, NodeSettings
-from trfmoe_core.data.documents import SourceFile
-from trfmoe_core.data.files import find_files
+from trfmoe_core.data.documents.records import SourceFile
 from trfmoe_core.data.pdf import reader
 from trfmoe_core.data.pdf.extract import RETRY_S, Extraction, extract_all, text_path
 from trfmoe_core.data.pdf.reader import PdfLimits, PdfReader, PdfText
-from trfmoe_core.data.sources import Context, open_sources
+from trfmoe_core.data.sources import OpenContext, open_sources
+from trfmoe_core.data.sources.find import find_files
 from trfmoe_core.errors import DataError
 
 HOW = Extraction("pypdf", PdfLimits(60, 1024))
@@ -77,14 +77,14 @@ def test_a_password_that_comes_later_is_tried(tmp_path: Path, write_pdf: Callabl
     keys = NodeSettings.model_validate(
         {"name": "n", "data": [{"path": str(tmp_path / "locked.pdf"), "passwords": str(tmp_path / "keys.txt")}]}
     ).data
-    context = Context(DataConfig(), tmp_path / "cache")
+    context = OpenContext(DataConfig(), tmp_path / "cache")
     for _ in range(2):
         (source,) = open_sources(plain, context)
         assert [file.report.status for file in source.files if file.report] == ["needs-password"]
     assert len(reads) == 1
     for _ in range(2):
         (source,) = open_sources(keys, context)
-        assert [unit.told.status for unit in source.units if unit.told] == ["ok"]
+        assert [unit.extracted.status for unit in source.units if unit.extracted] == ["ok"]
     assert len(reads) == 2
     for path in (tmp_path / "cache").rglob("*.json"):
         assert "wrong" not in path.read_text()
@@ -117,7 +117,7 @@ def test_a_timeout_of_a_busy_machine_is_tried_again_later(
 ) -> None:
     files = write(tmp_path / "in", "one")
     with monkeypatch.context() as patch:
-        patch.setattr(reader, "PATIENCE", 0.0)
+        patch.setattr(reader, "WALL_FACTOR", 0.0)
         (result,) = results(tmp_path, files, Extraction("pypdf", PdfLimits(60, 1024)), 1000.0)
     assert (result.status, result.settled) == ("timeout", False)
     assert results(tmp_path, files, HOW, 1000.0 + RETRY_S - 1) == [result]
@@ -163,11 +163,11 @@ def test_page_errors_reach_the_report(tmp_path: Path) -> None:
     good = pdf([page("a page that is fine"), page("another one")])
     spoilt = good.replace(b"/Length", b"/Filter/NoSuchDecode/Length", 1)
     (tmp_path / "spoilt.pdf").write_bytes(spoilt)
-    (source,) = open_sources([str(tmp_path / "spoilt.pdf")], Context(DataConfig(), tmp_path / "cache"))
+    (source,) = open_sources([str(tmp_path / "spoilt.pdf")], OpenContext(DataConfig(), tmp_path / "cache"))
     (unit,) = source.units
-    assert unit.told is not None
-    assert (unit.told.status, unit.told.pages) == ("partial", 1)
-    assert len(unit.told.page_errors) == 1
-    assert unit.told.page_errors[0].startswith("page 1: ")
+    assert unit.extracted is not None
+    assert (unit.extracted.status, unit.extracted.pages) == ("partial", 1)
+    assert len(unit.extracted.page_errors) == 1
+    assert unit.extracted.page_errors[0].startswith("page 1: ")
     record = next((tmp_path / "cache").rglob("*.json"))
-    assert json.loads(record.read_text())["page_errors"] == unit.told.page_errors
+    assert json.loads(record.read_text())["page_errors"] == unit.extracted.page_errors

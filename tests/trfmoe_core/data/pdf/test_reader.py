@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from trfmoe_core.data.files import find_files
 from trfmoe_core.data.pdf import reader as reader_module
-from trfmoe_core.data.pdf.reader import PATIENCE, PdfLimits, PdfReader, PdfText
+from trfmoe_core.data.pdf.reader import WALL_FACTOR, PdfLimits, PdfReader, PdfText
+from trfmoe_core.data.sources.find import find_files
 from trfmoe_core.errors import DataError
 
 ROOT = Path(__file__).parents[4]
@@ -60,7 +60,7 @@ def test_a_worker_that_does_not_answer_is_replaced(tmp_path: Path, write_pdf: Ca
         reader._limits = PdfLimits(0.2, 512)
         result = read(reader, good)
         assert (result.status, result.size, result.settled) == ("timeout", 0, False)
-        assert f"not done after {0.2 * PATIENCE:g} s" in result.detail
+        assert f"not done after {0.2 * WALL_FACTOR:g} s" in result.detail
         assert gone(first.pid)
         reader._limits = PdfLimits(60, 512)
         assert read(reader, good).status == "ok"
@@ -117,8 +117,8 @@ def test_the_worker_dies_with_its_parent(tmp_path: Path, write_pdf: Callable[...
     good = write_pdf(tmp_path / "good.pdf", [["hello"]])
     program = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from trfmoe_core.data.files import find_files\n"
-        "from trfmoe_core.data.pdf.reader import PATIENCE, PdfLimits, PdfReader\n"
+        "from trfmoe_core.data.sources.find import find_files\n"
+        "from trfmoe_core.data.pdf.reader import WALL_FACTOR, PdfLimits, PdfReader\n"
         "reader = PdfReader(PdfLimits(60, 512)); reader.read(find_files(sys.argv[1:])[0], Path('out'))\n"
         "print(reader._worker.pid, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)"

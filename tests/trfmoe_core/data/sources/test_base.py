@@ -5,8 +5,8 @@ import pytest
 
 from trfmoe_core.config import NodeSettings, Recipe
 from trfmoe_core.config.load import load_node_file, load_recipe, validate
-from trfmoe_core.data.sources import SOURCES, SourceSettings
-from trfmoe_core.data.sources.files import FilesSettings
+from trfmoe_core.config.sources import SOURCES, SourceSettings
+from trfmoe_core.data.sources.files import FilesSource
 from trfmoe_core.errors import ConfigError
 
 
@@ -17,7 +17,7 @@ def node(entry: object) -> NodeSettings:
 def test_a_string_stays_a_string_and_a_mapping_becomes_its_source() -> None:
     assert node("some/folder").data == ["some/folder"]
     (entry,) = node({"path": "x", "weight": 2.0}).data
-    assert isinstance(entry, FilesSettings)
+    assert isinstance(entry, FilesSource)
     assert (entry.path, entry.weight, entry.on_end) == ("x", 2.0, "repeat")
     assert node({"path": "x", "weight": 2}).data == [entry]
 
@@ -25,7 +25,7 @@ def test_a_string_stays_a_string_and_a_mapping_becomes_its_source() -> None:
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"source": "fineweeb"}, "node.yaml: data.0.source: 'fineweeb' is unknown; known are files"),
+        ({"source": "fineweeb"}, "node.yaml: data.0.source: 'fineweeb' is unknown; choose one of files"),
         ({"source": 3}, "data.0.source: 3 is unknown"),
         ({"path": "x", "wieght": 2}, "data.0.wieght: unknown key; did you mean 'weight'?"),
         ({"path": "x", "weight": 0}, "data.0.weight: 0 is not allowed; input should be greater than 0"),
@@ -51,7 +51,7 @@ def test_entries_survive_being_written_down_and_are_resolved(tmp_path: Path) -> 
     again = Recipe.model_validate(json.loads(recipe.model_dump_json()))
     assert again == recipe
     got = again.nodes[0].data[1]
-    assert isinstance(got, FilesSettings)
+    assert isinstance(got, FilesSource)
     assert (got.path, got.passwords, got.languages) == (str(tmp_path / "shared"), str(tmp_path / "keys.txt"), ["en"])
     (tmp_path / "node.yaml").write_text(f"name: a\ndata: [x, {entry}]\n")
     settings = load_node_file(tmp_path / "node.yaml")
@@ -67,5 +67,5 @@ def test_a_set_override_reaches_into_an_entry(tmp_path: Path) -> None:
 
 
 def test_every_source_is_registered_under_the_name_it_reads() -> None:
-    for name, kind in SOURCES.items():
+    for name, kind in ((name, SOURCES.find(name)) for name in SOURCES.names()):
         assert kind.model_fields["source"].annotation.__args__ == (name,)  # type: ignore[union-attr]

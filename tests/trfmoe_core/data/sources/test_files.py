@@ -6,10 +6,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from trfmoe_core.config import DataConfig
-from trfmoe_core.data.documents import FileReport
+from trfmoe_core.data.documents.reports import FileReport
 from trfmoe_core.data.formats import jsonl, text
-from trfmoe_core.data.formats.base import Reading
-from trfmoe_core.data.sources import Context, Source, open_sources
+from trfmoe_core.data.formats.reading import Reading
+from trfmoe_core.data.sources import OpenContext, OpenedSource, open_sources
 
 Read = Callable[[Path], tuple[list[str], FileReport]]
 
@@ -17,7 +17,7 @@ Read = Callable[[Path], tuple[list[str], FileReport]]
 @pytest.fixture
 def read(tmp_path_factory: pytest.TempPathFactory) -> Read:
     """Reads one file: its texts and its report."""
-    context = Context(DataConfig(), tmp_path_factory.mktemp("cache"))
+    context = OpenContext(DataConfig(), tmp_path_factory.mktemp("cache"))
 
     def read(path: Path) -> tuple[list[str], FileReport]:
         (source,) = open_sources([str(path)], context)
@@ -27,7 +27,7 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> Read:
     return read
 
 
-def read_source(source: Source) -> tuple[list[str], list[FileReport]]:
+def read_source(source: OpenedSource) -> tuple[list[str], list[FileReport]]:
     texts, parts = [], []
     for unit in source.units:
         reading = Reading(unit)
@@ -37,7 +37,7 @@ def read_source(source: Source) -> tuple[list[str], list[FileReport]]:
 
 
 def test_every_file_of_a_mixed_folder_gets_its_status(mixed_folder: Path, tmp_path: Path) -> None:
-    (source,) = open_sources([str(mixed_folder)], Context(DataConfig(), tmp_path / "cache"))
+    (source,) = open_sources([str(mixed_folder)], OpenContext(DataConfig(), tmp_path / "cache"))
     texts, reports = read_source(source)
     got = {Path(report.path).name: report.status for report in reports}
     assert sum(map(len, texts)) == sum(report.characters for report in reports)

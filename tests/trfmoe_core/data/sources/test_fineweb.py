@@ -6,28 +6,28 @@ from pathlib import Path
 
 import pytest
 
-from tests.trfmoe_core.data.fake_hub import serve, write_repository
+from tests.trfmoe_core.data.hub.fake_hub import serve, write_repository
 from trfmoe_core.config import DataConfig, NodeSettings
-from trfmoe_core.data.documents import Document
-from trfmoe_core.data.formats.base import Reading
-from trfmoe_core.data.sources import Context, Source, open_sources
-from trfmoe_core.data.sources.fineweb import FineWebSettings
+from trfmoe_core.data.documents.records import Document
+from trfmoe_core.data.formats.reading import Reading
+from trfmoe_core.data.sources import OpenContext, OpenedSource, open_sources
+from trfmoe_core.data.sources.fineweb import FineWebSource
 
 ROOT = Path(__file__).parents[4]
 
 
-def settings(**more: object) -> FineWebSettings:
+def settings(**more: object) -> FineWebSource:
     (entry,) = NodeSettings.model_validate({"name": "n", "data": [{"source": "fineweb", **more}]}).data
-    assert isinstance(entry, FineWebSettings)
+    assert isinstance(entry, FineWebSource)
     return entry
 
 
-def opened(cache: Path, **more: object) -> Source:
-    (source,) = open_sources([settings(**more)], Context(DataConfig(), cache))
+def opened(cache: Path, **more: object) -> OpenedSource:
+    (source,) = open_sources([settings(**more)], OpenContext(DataConfig(), cache))
     return source
 
 
-def documents(source: Source) -> list[Document]:
+def documents(source: OpenedSource) -> list[Document]:
     return [document for unit in source.units for document in Reading(unit)]
 
 
@@ -80,16 +80,16 @@ import json, sys
 from pathlib import Path
 from tests.trfmoe_core.data.sources.test_fineweb import settings
 from trfmoe_core.config import DataConfig
-from trfmoe_core.data import hub
-from trfmoe_core.data.formats.base import Reading
-from trfmoe_core.data.hugging_face import HuggingFace
-from trfmoe_core.data.sources import Context, open_sources
+from trfmoe_core.data.hub import download as hub
+from trfmoe_core.data.formats.reading import Reading
+from trfmoe_core.data.hub.client import HuggingFace
+from trfmoe_core.data.sources import OpenContext, open_sources
 from trfmoe_core.errors import DataError
 hub.time.sleep = lambda seconds: None
 answers = []
 for case in json.loads(sys.argv[2]):
     offline = case.pop("offline", False)
-    context = Context(DataConfig(offline=offline), Path(sys.argv[1]))
+    context = OpenContext(DataConfig(offline=offline), Path(sys.argv[1]))
     try:
         (source,) = open_sources([settings(**case)], context)
         answers.append([document.text for unit in source.units for document in Reading(unit)])

@@ -1,6 +1,8 @@
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -8,10 +10,16 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from trfmoe_core.config import DataConfig, NodeSettings, Recipe
-from trfmoe_core.data.formats.base import Reading
-from trfmoe_core.data.sources import Context, SourceSettings, open_sources
-from trfmoe_core.data.sources.partition import Partition, deal_files, row_ranges
-from trfmoe_core.errors import DataError
+from trfmoe_core.config.sources import SOURCES, Partition, SourceSettings
+from trfmoe_core.data.documents.records import Document, Unit
+from trfmoe_core.data.formats.base import FORMATS, Format, ReadLog, kind_of
+from trfmoe_core.data.formats.reading import Reading
+from trfmoe_core.data.prepare.corpus_cache import prepare_corpus
+from trfmoe_core.data.sources import DataSource, OpenContext, OpenedSource, open_sources
+from trfmoe_core.data.sources.files import FilesSource
+from trfmoe_core.data.sources.partition import deal_files, row_ranges
+from trfmoe_core.data.tokenizers.byte import ByteTokenizer
+from trfmoe_core.errors import ConfigError, DataError
 
 
 def parts(of: int) -> list[Partition]:
@@ -65,7 +73,7 @@ def test_a_shared_folder_is_dealt_out_whole(
         settings = NodeSettings.model_validate(
             {"name": "n", "data": [{"path": str(folder), "partition": {"index": index, "of": 3}}]}
         )
-        (source,) = open_sources(settings.data, Context(DataConfig(), tmp_path / "cache"))
+        (source,) = open_sources(settings.data, OpenContext(DataConfig(), tmp_path / "cache"))
         mine, reports = [], []
         for unit in source.units:
             reading = Reading(unit)
@@ -97,4 +105,83 @@ def test_wrong_partitions_are_refused(tmp_path: Path) -> None:
         Partition(index=3, of=3)
     settings = NodeSettings.model_validate({"name": "n", "data": [{"path": str(tmp_path), "partition": "auto"}]})
     with pytest.raises(DataError, match=r"\{index: 0, of: 3\}"):
-        open_sources(settings.data, Context(DataConfig(), tmp_path / "cache"))
+        open_sources(settings.data, OpenContext(DataConfig(), tmp_path / "cache"))
+
+
+class LinesFormat(Format):
+    """A format that says nothing about sharing: every line is a document."""
+
+    suffixes = (".lines",)
+
+    def read(self, unit: Unit, log: ReadLog) -> Iterator[Document]:
+        for line in unit.file.path.read_text().splitlines():
+            yield Document(line)
+
+
+class NaiveSource(DataSource):
+    """A source that forgets about partitions: it opens all of a folder."""
+
+    source: Literal["naive"] = "naive"
+    folder: str
+
+    def open(self, context: OpenContext) -> OpenedSource:
+        whole = FilesSource(source="files", path=self.folder).open(context)
+        return replace(whole, settings=self, partitioned=False)
+
+
+@pytest.mark.parametrize("settings", [{"source": "files", "path": "{}"}, {"source": "naive", "folder": "{}"}])
+def test_formats_and_sources_that_forget_about_sharing_give_every_document_to_one_node(
+    settings: dict[str, object], tmp_path: Path, write_parquet: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert FORMATS.names() and SOURCES.names()  # Loads them before more are added.
+    monkeypatch.setitem(FORMATS._parts, "lines", LinesFormat)
+    monkeypatch.setitem(SOURCES._parts, "naive", NaiveSource)
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    expected = [f"{name} {number}" for name in "abc" for number in range(5)] + [f"one {name}" for name in "def"]
+    for name in "abc":
+        (folder / f"{name}.lines").write_text("\n".join(f"{name} {number}" for number in range(5)))
+    for name in "def":
+        (folder / f"{name}.lines").write_text(f"one {name}")
+    expected += [f"row {number}" for number in range(6)]
+    write_parquet(folder / "rows.parquet", text=[f"row {number}" for number in range(6)])
+    parts = []
+    for index in range(3):
+        entry = {key: str(value).format(folder) for key, value in settings.items()}
+        entry |= {"partition": {"index": index, "of": 3}}
+        node = NodeSettings.model_validate({"name": "n", "data": [entry]})
+        (source,) = open_sources(node.data, OpenContext(DataConfig(), tmp_path / "cache"))
+        readings = [Reading(unit) for unit in source.units]
+        parts.append([document.text for reading in readings for document in reading])
+        assert {reading.report.status for reading in readings} <= {"ok", "no-text"}
+        assert all("belong to other nodes" in one.report.detail for one in readings if one.report.status == "no-text")
+        assert len({str(unit.identity) for unit in source.units}) == len(source.units)
+    assert sorted(text for part in parts for text in part) == sorted(expected)
+    assert max(map(len, parts)) - min(map(len, parts)) <= 2
+    assert "part 2 of 3" in source.notes[0]
+
+
+def test_two_nodes_of_a_shared_source_prepare_different_corpora(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert SOURCES.names()
+    monkeypatch.setitem(SOURCES._parts, "naive", NaiveSource)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jsonl").write_text("".join(json.dumps({"text": f"line {n} " * 9}) + "\n" for n in range(20)))
+    keys = set()
+    for index in range(2):
+        source = NaiveSource(folder=str(tmp_path / "in"), partition=Partition(index=index, of=2))
+        corpus = prepare_corpus([source], DataConfig(), ByteTokenizer(), tmp_path / "cache")
+        keys.add(corpus.key)
+        assert corpus.train_tokens + corpus.held_out_tokens < 20 * 80
+    assert len(keys) == 2
+
+
+def test_a_suffix_belongs_to_one_format(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert kind_of(Path("a.lines")) == "other"
+    monkeypatch.setitem(FORMATS._parts, "lines", LinesFormat)
+    assert kind_of(Path("a.LINES")) == "lines"
+    assert kind_of(Path("a.lines.gz")) == "other"
+    monkeypatch.setattr(LinesFormat, "suffixes", (".txt",))
+    with pytest.raises(ConfigError, match=r"lines and text both claim '\.txt'"):
+        kind_of(Path("a.txt"))

@@ -1,0 +1,50 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trfmoe_core.data.documents import clean as clean_module
+from trfmoe_core.data.documents.clean import PAGE_BREAK, clean, normal_form
+
+
+def test_characters_get_one_form() -> None:
+    assert clean("eﬃcient ﬁle\u00a0½") == "efficient file 1⁄2"
+    assert clean("a\x00b\x07c\u200b\ufeff\ue001d") == "abcd"
+    assert clean("x\ud800y") == "x\ufffdy"
+
+
+def test_lines_blanks_and_pages() -> None:
+    assert clean("a\r\nb\rc\u2028d") == "a\nb\nc\nd"
+    assert clean("a  \t b   \n\n\n\n\n  indented\n\n") == "a b\n\n  indented"
+    assert clean("one\f\f\n two\n\n\f \f") == f"one{PAGE_BREAK} two"
+    assert clean(" \n\t\x00 ") == ""
+
+
+def test_hyphens_join_only_what_a_line_end_tore() -> None:
+    assert clean("exam\u00adple and soft\u00ad\nware, U\x02\nnits") == "example and software, Units"
+    torn = "the experi-\nment is well-known; Jean-\nPaul; 3-\n4; a --\nb"
+    assert clean(torn, join_hyphens=True) == "the experiment is well-known; Jean-\nPaul; 3-\n4; a --\nb"
+    assert clean(torn) == torn
+
+
+@given(st.text(alphabet=st.one_of(st.characters(), st.sampled_from(" \t\n\f-\u00ad\u0301eﬁ\u00a0"))))
+def test_cleaning_twice_changes_nothing(text: str) -> None:
+    once = clean(text)
+    assert clean(once) == once
+    once.encode("utf-8")
+
+
+@given(st.text(alphabet=st.sampled_from("  \n\fa\tb\u1680\u3000")))
+def test_the_quick_way_for_spaces_gives_what_the_full_patterns_give(text: str) -> None:
+    quick = clean_module._without_needless_blanks(text.replace("\u3000", " "))
+    trailing = clean_module._TRAILING_BLANKS.sub("", text.replace("\u3000", " "))
+    assert quick == clean_module._INNER_BLANKS.sub(" ", trailing)
+
+
+def test_long_runs_cost_linear_time() -> None:
+    # Quadratic patterns take hours here, not seconds: the suite's own time limit ends them.
+    for run in (" ", "\n", "\f", "-\n", "a-", "\t "):
+        assert clean(run * 300_000 + "x", join_hyphens=True).endswith("x")
+
+
+def test_normal_form_ignores_case_and_blanks() -> None:
+    assert normal_form(" The  ﬁle\nIS") == normal_form("the FILE is")
+    assert normal_form("a b") != normal_form("ab")

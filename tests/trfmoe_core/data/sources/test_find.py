@@ -1,0 +1,108 @@
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from trfmoe_core.data.documents.reports import printable
+from trfmoe_core.data.sources.digests import DigestCache
+from trfmoe_core.data.sources.find import find_files
+from trfmoe_core.errors import DataError
+
+
+def statuses(folder: Path) -> dict[str, str]:
+    found = find_files([str(folder)])
+    return {os.fsdecode(file.path.relative_to(folder)): file.report.status if file.report else "" for file in found}
+
+
+def test_only_regular_files_of_known_kinds_are_opened(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "a.txt").write_text("one")
+    (folder / "sub" / "B.MD").write_text("two")
+    (folder / "empty.jsonl").touch()
+    (folder / "same.txt").write_text("one")
+    (folder / "x.exe").write_text("three")
+    os.mkfifo(folder / "pipe.txt")
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(os.path.relpath(folder / "s.pdf"))
+    (tmp_path / "outside.txt").write_text("four")
+    (folder / "out.txt").symlink_to(tmp_path / "outside.txt")
+    (folder / "in.txt").symlink_to("sub/B.MD")
+    (folder / "gone.txt").symlink_to("nothing.txt")
+    (folder / "loop").symlink_to(folder)
+    (folder / "away").symlink_to(tmp_path)
+    assert statuses(folder) == {
+        "a.txt": "",
+        "away": "unsupported",
+        "empty.jsonl": "empty",
+        "gone.txt": "unreadable",
+        "in.txt": "",
+        "loop": "unsupported",
+        "out.txt": "unsupported",
+        "pipe.txt": "unsupported",
+        "s.pdf": "unsupported",
+        "same.txt": "duplicate",
+        "sub/B.MD": "duplicate",
+        "x.exe": "unsupported",
+    }
+    server.close()
+
+
+def test_order_is_that_of_the_names_and_of_the_paths_given(tmp_path: Path) -> None:
+    for name in ("b.txt", "a.txt", "c.txt"):
+        (tmp_path / name).write_text(name)
+    found = find_files([str(tmp_path / "c.txt"), str(tmp_path)])
+    assert [(file.path.name, file.report is None) for file in found] == [
+        ("c.txt", True),
+        ("a.txt", True),
+        ("b.txt", True),
+        ("c.txt", False),
+    ]
+
+
+def test_names_are_printed_on_one_line(tmp_path: Path) -> None:
+    name = os.fsdecode(b"a\nb\xff\x1b[31m.exe")
+    (tmp_path / name).write_text("x")
+    (file,) = find_files([str(tmp_path)])
+    assert file.report is not None
+    file.report.path.encode("ascii")
+    assert file.report.path.isprintable()
+    assert printable("grün 你.txt") == "grün 你.txt"
+
+
+def test_unreadable_files_are_reported_in_folders_and_refused_when_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.txt").write_text("x")
+
+    def refuse(self: DigestCache, path: Path) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(DigestCache, "digest", refuse)
+    assert statuses(tmp_path) == {"a.txt": "unreadable"}
+    with pytest.raises(DataError, match=r"a\.txt.*Permission denied"):
+        find_files([str(tmp_path / "a.txt")])
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_permissions_are_respected(tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0)
+    with pytest.raises(DataError, match="closed"):
+        find_files([str(tmp_path / "closed")])
+    assert statuses(tmp_path) == {"closed": "unreadable"}
+
+
+def test_wrong_paths_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="name at least one"):
+        find_files([])
+    with pytest.raises(DataError, match=rf"nope/deep.txt.*\({tmp_path} exists\)"):
+        find_files([str(tmp_path / "nope" / "deep.txt")])
+    with pytest.raises(DataError, match="embedded null"):
+        find_files(["a\0b"])
+    (tmp_path / "x.exe").write_text("x")
+    with pytest.raises(DataError, match=r"x\.exe.*\.parquet"):
+        find_files([str(tmp_path / "x.exe")])
+    os.mkfifo(tmp_path / "pipe.txt")
+    with pytest.raises(DataError, match="no regular file"):
+        find_files([str(tmp_path / "pipe.txt")])

@@ -1,0 +1,58 @@
+"""The part of a recipe about data: how files become text, and text becomes tokens."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from trfmoe_core.config.section import Section
+
+
+class PdfConfig(Section):
+    """How PDFs become text."""
+
+    engine: Literal["auto", "pypdf", "pdfium"] = Field(
+        "pypdf",
+        description="pdfium is 5 to 20 times faster (pip install pypdfium2); auto: pdfium if it is installed",
+    )
+    drop_headers: bool = Field(True, description="leave out page numbers and lines that repeat from page to page")
+
+
+class DataConfig(Section):
+    """How text becomes tokens, the same on every node."""
+
+    USE_ONLY: ClassVar = (
+        "evaluation_tokens", "packing", "processes", "loader_threads",
+        "offline", "pdf", "file_timeout_s", "file_memory_mb",
+    )  # fmt: skip
+    """Settings that do not determine the prepared tokens. (What counts of a PDF is its extracted text.)"""
+
+    tokenizer: str = Field("byte", min_length=1, description="byte, a tokenizer folder, or a name on the hub")
+    piece_bytes: int = Field(
+        4096,
+        ge=64,
+        le=1 << 24,
+        description="documents are cut into pieces of at most this size, at ends of pages or paragraphs",
+    )
+    held_out: float = Field(0.1, gt=0, lt=1, description="fraction of pieces that is held out, chosen by hash")
+    deduplicate: bool = Field(True, description="leave out pieces whose text came before; case and blanks are ignored")
+    evaluation_tokens: int = Field(
+        16384, ge=64, description="most held-out tokens of an evaluation; a node has one every round"
+    )
+    packing: Literal["concatenate", "best_fit"] = Field(
+        "concatenate",
+        description="concatenate: pieces are joined and cut anywhere; best_fit: whole pieces, separated by a mask",
+    )
+    processes: int | None = Field(
+        None, ge=1, le=1024, description="processes that turn text into tokens; null: one per core"
+    )
+    loader_threads: int = Field(
+        1, ge=0, le=64, description="threads that prepare batches ahead; 0: each batch is prepared when it is needed"
+    )
+    file_timeout_s: float = Field(
+        60.0, gt=0, description="seconds of processor time; a PDF that takes longer is skipped"
+    )
+    file_memory_mb: int = Field(2048, ge=256, description="a PDF that needs more memory is skipped")
+    pdf: PdfConfig = PdfConfig()
+    offline: bool = Field(
+        False, description="never use the network; data sets and tokenizers of the hub must have been downloaded before"
+    )

@@ -1,0 +1,102 @@
+"""Files, the units in which they are read, and their documents."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from trfmoe_core.data.documents.reports import FileReport
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """Identifies a version of a file without reading it: the stamp differs once the file was changed."""
+
+    inode: int
+    size: int
+    modified_ns: int
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file of a source. It is read if `report` is None; otherwise `report` says why it is not.
+
+    Attributes:
+        path: where it lies.
+        kind: name of its format, or `other`.
+        sha256: hex digest of its bytes.
+        stamp: its version when the digest was computed.
+        report: why it is not read.
+    """
+
+    path: Path
+    kind: str
+    sha256: str = ""
+    stamp: Stamp | None = None
+    report: FileReport | None = None
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How a source's entry wants its files read.
+
+    Attributes:
+        languages: in lower case. Documents whose own `language` is another one are left out; empty keeps all.
+        index: this node keeps the documents whose number modulo `of` is `index`.
+        of: number of nodes that share the documents.
+    """
+
+    languages: tuple[str, ...] = ()
+    index: int = 0
+    of: int = 1
+
+    def includes(self, number: int) -> bool:
+        """Returns True if document `number` of a file belongs to this node."""
+        return number % self.of == self.index
+
+    def excludes_language(self, language: object) -> bool:
+        """Returns True if documents in this language are left out; those without a language are kept."""
+        return bool(self.languages) and isinstance(language, str) and language.casefold() not in self.languages
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A part of a file that any process can read on its own, in any order. Holds plain values only.
+
+    Attributes:
+        file: the file.
+        identity: JSON values that determine the documents: contents and options, but no path and no time.
+        start: first row, for formats with rows.
+        stop: row after the last one; None: to the end.
+        text_file: the file's text, for formats whose text is extracted beforehand.
+        extracted: the report of that extraction.
+        options: how the source's entry wants it read.
+    """
+
+    file: SourceFile
+    identity: tuple[object, ...] = ()
+    start: int = 0
+    stop: int | None = None
+    text_file: Path | None = None
+    extracted: FileReport | None = None
+    options: ReadOptions = field(default_factory=ReadOptions)
+
+    def identified(self) -> "Unit":
+        """Returns the unit with the identity that follows from the file's content and how it is read."""
+        options = self.options
+        part = [self.start, self.stop, list(options.languages), options.index, options.of]
+        return replace(self, identity=(self.file.kind, self.file.sha256, *part))
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One text.
+
+    Attributes:
+        text: its pages are separated by `clean.PAGE_BREAK`.
+        place: where it stands in its file, e.g. `row 12` or `pages 1-40`.
+        meta: what the file says about it, e.g. FineWeb's url and date.
+    """
+
+    text: str
+    place: str = ""
+    meta: Mapping[str, object] = field(default_factory=dict)

@@ -1,0 +1,87 @@
+"""Reads the documents of one unit of a file in constant memory and reports how that went."""
+
+from collections.abc import Iterator
+
+from trfmoe_core.data.documents.clean import clean
+from trfmoe_core.data.documents.opening import SMALL_BYTES, ChangedError, stamp_of
+from trfmoe_core.data.documents.records import Document, SourceFile, Unit
+from trfmoe_core.data.documents.reports import FileReport, Status, printable
+from trfmoe_core.data.formats.base import ReadLog, format_of
+
+
+class Reading:
+    """Iterates over the cleaned documents of one unit. `report` is complete once the iteration has ended."""
+
+    def __init__(self, unit: Unit) -> None:
+        """Prepares to read `unit`. The file is opened when the iteration begins."""
+        self._unit = unit
+        self._log = ReadLog()
+        self._documents = 0
+        self._skipped = 0
+
+    def __iter__(self) -> Iterator[Document]:
+        """Yields this node's documents. Errors of the file end up in the report."""
+        unit, log = self._unit, self._log
+        kind = format_of(unit.file.kind)
+        try:
+            for number, document in enumerate(kind.read(unit, log), start=1):
+                if kind.shared_by != "lines" and not unit.options.includes(number):
+                    self._skipped += 1
+                    continue
+                text = document.text if kind.cleaned else clean(document.text)
+                if text:
+                    log.characters += len(text)
+                    self._documents += 1
+                    yield Document(text, document.place, document.meta)
+            if self._may_change() and stamp_of(unit.file.path) != unit.file.stamp:
+                log.status, log.detail = "changed", "it changed while it was read; start again"
+        except ChangedError:
+            log.fail("changed", "it changed since it was examined; start again")
+        except OSError as error:
+            log.fail("unreadable", error.strerror or str(error))
+
+    def _may_change(self) -> bool:
+        """Returns True for a large file: a small one is read in one go when it is opened."""
+        stamp = self._unit.file.stamp
+        return self._unit.text_file is None and stamp is not None and stamp.size > SMALL_BYTES
+
+    @property
+    def report(self) -> FileReport:
+        """What became of the unit."""
+        status, detail = self._log.status, self._log.detail
+        if status in ("ok", "partial") and not self._log.characters:
+            status = "no-text"
+            if self._skipped:
+                detail = f"{detail}; " * bool(detail) + f"{self._skipped} documents belong to other nodes"
+        pages = self._documents if self._log.pages is None else self._log.pages
+        file = self._unit.file
+        if self._unit.extracted is not None and status != "unreadable":
+            return self._unit.extracted
+        return FileReport(printable(file.path), file.kind, status, pages, self._log.characters, printable(detail))
+
+
+def join_reports(file: SourceFile, parts: list[FileReport]) -> FileReport:
+    """Returns the report of a file from those of its units, in their order."""
+    if file.report is not None:
+        return file.report
+    if len(parts) == 1:
+        return parts[0]
+    statuses = {part.status for part in parts}
+    useful = statuses & {"ok", "partial"}
+    status: Status = "no-text"
+    if "changed" in statuses:
+        status = "changed"
+    elif statuses <= {"ok", "no-text"}:
+        status = "ok" if useful else "no-text"
+    else:
+        bad = next(part.status for part in parts if part.status not in ("ok", "no-text"))
+        status = "partial" if useful else bad
+    details = list(dict.fromkeys(part.detail for part in parts if part.detail))
+    return FileReport(
+        printable(file.path),
+        file.kind,
+        status,
+        sum(part.pages for part in parts),
+        sum(part.characters for part in parts),
+        "; ".join(details[:3]) + ("; ..." if len(details) > 3 else ""),
+    )

@@ -1,0 +1,167 @@
+"""Writes a corpus: documents become shards, shards become token stores, and every file gets a report."""
+
+import contextlib
+import json
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from trfmoe_core.atomic import new_folder, write_text
+from trfmoe_core.config.data import DataConfig
+from trfmoe_core.data.documents.reports import FileReport
+from trfmoe_core.data.formats.reading import Reading
+from trfmoe_core.data.prepare.merge import first_piece, halves, merge
+from trfmoe_core.data.prepare.shards import Documents, Encoder, Shard, ShardWriter, grouped
+from trfmoe_core.data.sources import OpenedSource
+from trfmoe_core.data.tokenizers import Tokenizer
+from trfmoe_core.errors import DataError
+
+META = "corpus.json"
+LEFT_OUT = ("changed", "unreadable")
+_LISTED_FILES = 40
+_ABANDONED_S = 7 * 24 * 3600
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what, done, total) during long work."""
+
+
+def describe_files(files: Sequence[FileReport]) -> str:
+    """Returns a count of the statuses and one line per file, problems first, with at most 40 files."""
+    counts = Counter(report.status for report in files)
+    ordered = sorted(files, key=lambda report: report.status == "ok")
+    lines = [f"  {report.path}: {report.status}{': ' * bool(report.detail)}{report.detail}" for report in ordered]
+    left = len(lines) - _LISTED_FILES
+    more = [f"  and {left} more"] if left > 0 else []
+    total = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
+    return "\n".join([f"{len(files)} files: {total or 'none'}", *lines[:_LISTED_FILES], *more])
+
+
+def without(source: OpenedSource, changing: dict[Path, FileReport]) -> OpenedSource:
+    """Returns the source with the files of `changing` not read; they carry the reports given there."""
+    units = [unit for unit in source.units if unit.file.path not in changing]
+    files = [replace(file, report=changing.get(file.path, file.report)) for file in source.files]
+    return replace(source, files=files, units=units)
+
+
+def build(
+    folder: Path,
+    sources: Sequence[OpenedSource],
+    config: DataConfig,
+    tokenizer: Tokenizer,
+    progress: Progress,
+    *,
+    lenient: bool = False,
+) -> dict[Path, FileReport]:
+    """Writes the corpus. The folder appears at once, when it is complete. Returns the files that changed meanwhile.
+
+    Args:
+        folder: where the corpus is written.
+        sources: where its documents come from.
+        config: how documents become tokens.
+        tokenizer: the tokenizer.
+        progress: called during the work.
+        lenient: True: files that changed or vanished before they were opened are left out. False, or if a file
+            changed while its text was read: nothing is written.
+
+    Raises:
+        DataError: there is too little text to train on some and hold out some, or a process died.
+    """
+    shards_folder = folder.with_name(f"{folder.name}.shards")
+    _remove_abandoned_shards(folder.parent)
+    shards_folder.mkdir(exist_ok=True)
+    files = [file for source in sources for file in source.files]
+    processes = config.processes or len(os.sched_getaffinity(0))
+    with ShardWriter(shards_folder, Encoder(tokenizer, config.piece_bytes), processes) as writer:
+        shards, reports = _read_all(sources, writer, progress)
+        writer.finish()
+        # A list and no mapping: two sources may lead to the same file.
+        read = [(file.path, report) for file, report in zip(files, reports, strict=True) if file.report is None]
+        changed = {path: report for path, report in read if report.status in LEFT_OUT}
+        read = [(path, report) for path, report in read if path not in changed]
+        if changed and (not lenient or any(report.characters for report in changed.values())):
+            return changed
+        with new_folder(folder) as temporary:
+            meta = _merge(temporary, shards, config, tokenizer, writer)
+            if meta is None:
+                shutil.rmtree(shards_folder, ignore_errors=True)
+                raise DataError(
+                    f"no text to train on and to hold out in {'; '.join(source.name for source in sources)}; give PDF, "
+                    f"parquet, JSONL or text files with more text; {describe_files(reports)}"
+                )
+            write_text(temporary / META, json.dumps({**meta, "files": [asdict(report) for _, report in read]}))
+    shutil.rmtree(shards_folder, ignore_errors=True)
+    return changed
+
+
+def _remove_abandoned_shards(home: Path) -> None:
+    """Removes the shards of preparations that were killed a week ago or earlier and never started again."""
+    for folder in home.glob("*.shards"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - folder.stat().st_mtime > _ABANDONED_S:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _read_all(
+    sources: Sequence[OpenedSource], writer: ShardWriter, progress: Progress
+) -> tuple[list[list[Shard]], list[FileReport]]:
+    """Returns every source's shards, and a report for every file of all sources."""
+    total = sum(len(source.units) for source in sources)
+    done, characters = 0, 0
+    shards: list[list[Shard]] = []
+    reports: list[FileReport] = []
+    for source in sources:
+        unit_reports: list[FileReport] = []
+        shards.append([])
+        for batch in grouped(_documents(source, unit_reports)):
+            shards[-1].append(writer.write(batch))
+            characters += batch.size
+            progress(f"{characters / 1e6:,.0f} MB to tokens", done + len(unit_reports), total)
+        done += len(unit_reports)
+        reports += source.reports(unit_reports)
+    return shards, reports
+
+
+def _documents(source: OpenedSource, reports: list[FileReport]) -> Iterator[tuple[str, int, str]]:
+    """Yields (text, unit, place) and appends the report of every unit to `reports`.
+
+    Units that are left out get no number, so that the corpus equals that of a folder without them.
+    """
+    number = 0
+    for unit in source.units:
+        reading = Reading(unit)
+        for document in reading:
+            yield document.text, number, document.place
+        reports.append(reading.report)
+        number += reading.report.status not in LEFT_OUT
+
+
+def _merge(
+    folder: Path, shards: list[list[Shard]], config: DataConfig, tokenizer: Tokenizer, writer: ShardWriter
+) -> dict[str, Any] | None:
+    notes = []
+    options = (tokenizer.vocab_size, config.held_out, config.deduplicate)
+    merged = merge(folder, shards, *options)
+    if merged is None:
+        source, unit, text = first_piece(shards)
+        parts = halves(text)
+        if not all(parts):
+            return None
+        cut = Documents(parts, [unit, unit], ["first half", "second half"], len(text))
+        shards = [[writer.write(cut)] if number == source else [] for number in range(len(shards))]
+        writer.finish()
+        merged = merge(folder, shards, *options)
+        if merged is None:
+            return None
+        notes.append("a single piece of text: it was cut in two, and one half is held out")
+    if merged.leaked:
+        raise DataError(f"{merged.leaked} held-out pieces are in the training text; this must not happen: report it")
+    if merged.last_tenth_held_out:
+        notes.append("one side of the split by hash was empty: the last tenth of the text is held out")
+    if merged.duplicates:
+        notes.append(f"{merged.duplicates} pieces that stood there before were left out")
+    return {"notes": notes, "duplicates": merged.duplicates, "leaked": merged.leaked}

@@ -1,0 +1,99 @@
+"""Cuts documents into pieces, finds duplicate pieces, and decides which pieces are held out.
+
+Shapes: N = pieces.
+"""
+
+import hashlib
+
+import numpy as np
+import numpy.typing as npt
+
+from trfmoe_core.data.batches.store import Digests, Ints
+from trfmoe_core.data.documents.clean import normal_form
+
+Flags = npt.NDArray[np.bool_]
+
+# Where a piece prefers to end, best first: page, paragraph, line, word.
+_BORDERS = (b"\f", b"\n\n", b"\n", b" ")
+
+
+def cut(text: str, piece_bytes: int) -> list[str]:
+    """Returns `text` in pieces of at most `piece_bytes` UTF-8 bytes, without blank ones.
+
+    A piece ends at the last page break in its second half. If there is none it ends at the last paragraph, line or
+    word there, and otherwise between two characters. Page breaks become blank lines.
+    """
+    data = text.encode("utf-8", "replace")
+    pieces, start = [], 0
+    while start < len(data):
+        end = _piece_end(data, start, piece_bytes)
+        piece = data[start:end].decode("utf-8").replace("\f", "\n").lstrip("\n").rstrip()
+        if piece:
+            pieces.append(piece)
+        start = end
+    return pieces
+
+
+def _piece_end(data: bytes, start: int, piece_bytes: int) -> int:
+    limit = start + piece_bytes
+    if limit >= len(data):
+        return len(data)
+    for border in _BORDERS:
+        # The border itself may lie beyond the limit, because it is stripped off the piece.
+        found = data.rfind(border, start + piece_bytes // 2, limit + len(border))
+        if found >= 0:
+            return found + len(border)
+    while data[limit] & 0xC0 == 0x80:
+        limit -= 1
+    return limit
+
+
+def digest(piece: str) -> bytes:
+    """Returns a digest of 16 bytes that ignores case and blanks: duplicates have equal digests."""
+    return hashlib.blake2b(normal_form(piece).encode("utf-8", "replace"), digest_size=16).digest()
+
+
+def as_numbers(digests: bytes) -> Digests:
+    """Returns the concatenated digests of N pieces as (N, 2) numbers that sort like the bytes."""
+    return np.frombuffer(digests, dtype=">u8").astype(np.uint64).reshape(-1, 2)
+
+
+def first_of_each(digests: Digests) -> Flags:
+    """Returns (N,) True for the first occurrence of every digest."""
+    order = np.lexsort((digests[:, 1], digests[:, 0]))
+    ordered = digests[order]
+    new = np.ones(len(order), dtype=np.bool_)
+    new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    first = np.zeros(len(order), dtype=np.bool_)
+    # lexsort is stable: of equal digests the first occurrence comes first.
+    first[order[new]] = True
+    return first
+
+
+def is_held_out(digests: Digests, fraction: float) -> Flags:
+    """Returns (N,) True for held-out pieces. Depends on the digests only: the same on every node, in any order."""
+    return digests[:, 0] < np.uint64(min(int(fraction * 2.0**64), 2**64 - 1))
+
+
+def last_tenth(sizes: Ints) -> Flags:
+    """Returns (N,) True for the last pieces, a tenth of the text. At least one piece is True and one False."""
+    total = int(sizes.sum())
+    # Size of the text from each piece to the end.
+    rest = total - np.cumsum(sizes) + sizes
+    enough = np.flatnonzero(10 * rest >= total)
+    first = min(max(1, int(enough[-1])), len(sizes) - 1)
+    return np.arange(len(sizes)) >= first
+
+
+def in_both(one: Digests, other: Digests) -> Flags:
+    """Returns for every digest of `one` whether it is in `other` too."""
+    both = np.concatenate([other, one])
+    order = np.lexsort((both[:, 1], both[:, 0]))
+    ordered = both[order]
+    new = np.ones(len(order), dtype=np.bool_)
+    new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    # The sort is stable: of equal digests those of `other` come first.
+    seen = (order < len(other))[np.flatnonzero(new)][np.cumsum(new) - 1]
+    found = np.zeros(len(order), dtype=np.bool_)
+    found[order] = seen
+    return found[len(other) :]

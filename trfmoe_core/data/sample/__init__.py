@@ -1,0 +1,1 @@
+"""Sample data of three owners, made from what every Python installation carries."""

@@ -1,0 +1,28 @@
+"""Opens all entries of a node's `data`."""
+
+from collections.abc import Sequence
+
+from trfmoe_core.config.sources import SourceSettings
+from trfmoe_core.data.hub.offline import keep_offline
+from trfmoe_core.data.sources.base import DataSource, OpenContext, OpenedSource
+from trfmoe_core.data.sources.files import FilesSource, open_paths
+from trfmoe_core.errors import DataError
+
+
+def open_sources(entries: Sequence[str | SourceSettings], context: OpenContext) -> list[OpenedSource]:
+    """Opens the entries of a node's `data`. All entries that are plain paths form one source together.
+
+    Raises:
+        DataError: there are no entries, or one cannot be opened.
+    """
+    if not entries:
+        raise DataError("no data: the list of files and folders is empty; name at least one")
+    keep_offline(context.config)
+    paths = [entry for entry in entries if isinstance(entry, str)]
+    sources: list[OpenedSource] = []
+    for entry in entries:
+        if isinstance(entry, DataSource):
+            sources.append(entry.open_part(context))
+        elif entry is paths[0]:
+            sources.append(open_paths(paths, FilesSource(source="files", path=paths[0]), context))
+    return sources

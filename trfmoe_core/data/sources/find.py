@@ -1,0 +1,121 @@
+"""Finds the files below the paths of a node's data and tells their formats."""
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from trfmoe_core.data.documents.records import SourceFile
+from trfmoe_core.data.documents.reports import FileReport, Status, printable
+from trfmoe_core.data.formats.base import kind_of, known_suffixes
+from trfmoe_core.data.sources.digests import DigestCache
+from trfmoe_core.errors import DataError
+from trfmoe_core.places import expand
+
+
+def find_files(paths: Sequence[str], digests: DigestCache | None = None) -> list[SourceFile]:
+    """Returns every file below `paths`, in the order given; folders are walked in sorted order.
+
+    Only regular files are opened. Links out of a folder, special files and unknown suffixes are reported as
+    `unsupported`, files with the same bytes as an earlier one as `duplicate`. Files whose digest `digests` has are not
+    opened.
+
+    Raises:
+        DataError: there are no paths, or one is missing, unreadable, or a file of unknown format.
+    """
+    if not paths:
+        raise DataError("no data: the list of files and folders is empty; name at least one")
+    digests = digests or DigestCache()
+    found: list[SourceFile] = []
+    seen: dict[tuple[str, str], Path] = {}
+    for name in paths:
+        for file in _below(expand(name), digests):
+            if file.report is None:
+                first = seen.setdefault((file.kind, file.sha256), file.path)
+                if first is not file.path:
+                    file = _refused(file.path, file.kind, "duplicate", f"same bytes as {printable(first)}")
+            found.append(file)
+    digests.save()
+    return found
+
+
+def _below(root: Path, digests: DigestCache) -> Iterator[SourceFile]:
+    """Yields the file `root`, or all files of the folder `root`."""
+    where = f"data path {printable(root)}"
+    try:
+        mode = root.stat().st_mode
+    except FileNotFoundError as error:
+        raise DataError(f"{where}: no such file or folder{_nearest(root)}; correct the path") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{where}: cannot be read: {_reason(error)}; check its permissions") from error
+    if stat.S_ISDIR(mode):
+        yield from _walk(root, digests)
+        return
+    file = _examine(root, digests)
+    if file.report is not None and file.report.status in ("unsupported", "unreadable"):
+        raise DataError(
+            f"{where}: {file.report.status}: {file.report.detail}; give a readable file ending in {known_suffixes()}"
+        )
+    yield file
+
+
+def _walk(root: Path, digests: DigestCache) -> Iterator[SourceFile]:
+    """Yields all files of a folder. The folder itself must be readable; folders in it that are not are reported."""
+    refused: list[SourceFile] = []
+
+    def on_error(error: OSError) -> None:
+        folder = Path(os.fsdecode(error.filename))
+        if folder == root:
+            raise DataError(
+                f"data path {printable(root)}: cannot be listed: {_reason(error)}; check its permissions"
+            ) from error
+        refused.append(_refused(folder, "other", "unreadable", f"folder: {_reason(error)}"))
+
+    inside = root.resolve()
+    entries: list[Path] = []
+    for folder, folders, names in os.walk(root, onerror=on_error):
+        entries += [Path(folder, name) for name in names]
+        entries += [Path(folder, name) for name in folders if Path(folder, name).is_symlink()]
+    for path in sorted(entries, key=lambda path: os.fsencode(path.relative_to(root))):
+        if path.is_symlink():
+            target = Path(os.path.realpath(path))
+            if not target.is_relative_to(inside):
+                yield _refused(path, kind_of(path), "unsupported", "a link out of the folder; name its target instead")
+                continue
+            if target.is_dir():
+                yield _refused(path, "other", "unsupported", "a link to a folder that is read anyway")
+                continue
+        yield _examine(path, digests)
+    yield from refused
+
+
+def _examine(path: Path, digests: DigestCache) -> SourceFile:
+    kind = kind_of(path)
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            return _refused(path, kind, "unsupported", "no regular file")
+        if kind == "other":
+            return _refused(path, kind, "unsupported", f"suffix {printable(path.suffix)!r}")
+        if status.st_size == 0:
+            return _refused(path, kind, "empty", "0 bytes")
+        sha256, stamp = digests.digest(path)
+        return SourceFile(path, kind, sha256, stamp)
+    except OSError as error:
+        return _refused(path, kind, "unreadable", _reason(error))
+
+
+def _refused(path: Path, kind: str, status: Status, detail: str) -> SourceFile:
+    return SourceFile(path, kind, report=FileReport(printable(path), kind, status, detail=detail))
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def _nearest(path: Path) -> str:
+    """Returns a hint with the deepest existing parent of a missing path: the typing error comes after it."""
+    for parent in path.absolute().parents:
+        if parent.exists():
+            return f" ({printable(parent)} exists)"
+    return ""

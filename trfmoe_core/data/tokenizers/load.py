@@ -1,0 +1,56 @@
+"""Loads tokenizers by name."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from trfmoe_core.data.tokenizers.base import CONFIG_FILE, Tokenizer
+from trfmoe_core.data.tokenizers.byte import BYTE_MARK, ByteTokenizer
+from trfmoe_core.errors import DataError
+from trfmoe_core.places import expand, is_hub_name
+
+
+def load_tokenizer(name: str) -> Tokenizer:
+    """Returns the tokenizer called `name`: `byte`, a local tokenizer folder, or a name on the Hugging Face hub.
+
+    The network is used only for names that are no local folder. Code in a folder is never run.
+
+    Raises:
+        DataError: there is no such folder or name, no network, or no lossless tokenizer of more than 256 tokens.
+    """
+    if name == "byte":
+        return ByteTokenizer()
+    folder = expand(name)
+    if not folder.is_dir():
+        if not is_hub_name(name):
+            raise DataError(
+                f"tokenizer {name!r}: no such folder (looked in {folder.absolute()}); "
+                "use byte, the path of a tokenizer folder, or a name on the Hugging Face hub such as gpt2"
+            )
+        from trfmoe_core.data.hub.tokenizer_files import download
+
+        folder = download(name)
+    config = read_config(folder)
+    if config.get(BYTE_MARK) == "byte":
+        return ByteTokenizer()
+    from trfmoe_core.data.tokenizers.hugging_face import load_folder
+
+    return load_folder(folder, config, name=name if is_hub_name(name) else folder.resolve().name)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Returns the folder's tokenizer_config.json, or an empty dictionary if there is none.
+
+    Raises:
+        DataError: the file exists and cannot be read as a JSON object.
+    """
+    path = folder / CONFIG_FILE
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"tokenizer file {path} cannot be read: {error}; replace it") from error
+    if not isinstance(config, dict):
+        raise DataError(f"tokenizer file {path} holds a {type(config).__name__}, not an object; replace it")
+    return config

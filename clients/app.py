@@ -11,7 +11,8 @@ from collections.abc import Callable
 from flwr.app import Context, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 
-from clients.drill import DrillCrashError, drill_mod, recipe_path
+from clients.drills.mod import drill_mod, recipe_path
+from clients.drills.outages import DrillCrashError
 from clients.limits import check_hours
 from clients.node import node_settings
 from clients.refusing import RefusedError, refusal_of

@@ -32,6 +32,15 @@ def node_settings(node_config: Mapping[str, Any], recipe_path: Path, home: Path)
     Raises:
         ConfigError: when the settings are missing or wrong.
     """
+    settings = _settings(node_config, recipe_path, home)
+    if settings.drill is not None:
+        from clients.drills.attack import check_drill  # it needs torch, which preparing data does not
+
+        check_drill(settings)
+    return settings
+
+
+def _settings(node_config: Mapping[str, Any], recipe_path: Path, home: Path) -> NodeSettings:
     own = {key: value for key, value in node_config.items() if key not in _FLOWER_KEYS}
     if "settings" in own:
         return load_node_file(Path(str(own["settings"])))

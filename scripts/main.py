@@ -14,7 +14,7 @@ from scripts.data import data
 from scripts.demo import demo
 from scripts.deploy import deploy
 from scripts.doctor import doctor
-from scripts.drill.commands import drill
+from scripts.experiments.commands import drill
 from scripts.export import export
 from scripts.generate import generate
 from scripts.import_model import import_model

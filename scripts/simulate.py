@@ -53,11 +53,15 @@ def simulate(
 
 def resolve(config: Path, overrides: list[str], pdfs: list[Path]) -> "Recipe":
     """Returns the recipe with overrides and other sources applied and every path absolute against this folder."""
+    from clients.drills.attack import check_drill
     from scripts.preflight import find_recipe
     from scripts.sources import with_sources
     from trfmoe_core.config import load_recipe
 
-    return with_sources(load_recipe(find_recipe(config), overrides), pdfs).resolved(Path.cwd())
+    recipe = load_recipe(find_recipe(config), overrides)
+    for number, node in enumerate(recipe.nodes):
+        check_drill(node, f"{config}: nodes.{number}.drill")
+    return with_sources(recipe, pdfs).resolved(Path.cwd())
 
 
 def show_recipe(recipe: "Recipe", output: "Output") -> None:
@@ -132,14 +136,14 @@ def run_federation(
 
 def announce(recipe: "Recipe") -> list[str]:
     """Returns one line for every node that is told to misbehave."""
+    from clients.drills.attack import describe
+
     lines = []
     for node in recipe.nodes:
         if node.drill is not None:
-            lie = node.drill.attack.replace("_", " ")
-            if node.drill.attack == "scale":
-                lie = f"it multiplies its updates by {node.drill.factor:g}"
             until = f" to {node.drill.to_round}" if node.drill.to_round else " on"
-            lines.append(f"drill: {node.name} is told to lie ({lie}) from round {node.drill.from_round}{until}")
+            told = f"drill: {node.name} is told to lie (it {describe(node.drill)})"
+            lines.append(f"{told} from round {node.drill.from_round}{until}")
     return lines
 
 

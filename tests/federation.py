@@ -7,9 +7,9 @@ from typing import Any
 from flwr.app import Message
 
 from clients.app import app as client_app
+from scripts.experiments.in_process import InProcessGrid
 from server.app import run
 from server.events import read_events
-from server.in_process import InProcessGrid
 from server.run_folder import RunFolder
 from trfmoe_core.config import Recipe
 

@@ -13,9 +13,9 @@ import psutil
 import pytest
 
 from scripts.deployment import Deployment
-from scripts.drill.process_faults import SCENARIOS
-from scripts.drill.processes import choose
 from scripts.guard import processes_of
+from scripts.process_drill.play import choose
+from scripts.process_drill.scenarios import SCENARIOS
 from server.run_folder import RunFolder
 from tests.conftest import TINY, words
 from trfmoe_core.config import Recipe

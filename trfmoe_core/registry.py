@@ -52,15 +52,19 @@ class Registry(Generic[Part]):
         self._load()
         return sorted(self._parts)
 
-    def find(self, name: str) -> Part:
+    def find(self, name: str, key: str | None = None) -> Part:
         """Returns the part called `name`.
+
+        Args:
+            name: what was chosen.
+            key: the setting or option that chose it, for the error; None: `kind`.
 
         Raises:
             ConfigError: there is none.
         """
         self._load()
         if name not in self._parts:
-            raise ConfigError(f"{self.kind}: {name!r} is unknown; choose one of {', '.join(self.names())}")
+            raise ConfigError(f"{key or self.kind}: {name!r} is unknown; choose one of {', '.join(self.names())}")
         return self._parts[name]
 
     def _load(self) -> None:

@@ -1,1 +1,1 @@
-"""`trfmoe bench`: one file a benchmark, each run in a process of its own."""
+"""`trfmoe bench`: measurements of speed and memory, one file each, run in a process of its own (`child.py`)."""

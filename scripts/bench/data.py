@@ -1,19 +1,19 @@
-"""What the way from files to tokens manages: `python -m scripts.bench.data [--quick] [--json]`.
+"""`trfmoe bench data`: how fast files become tokens and batches.
 
-PDFs: books of set text are made on the spot and extracted into an empty cache with one worker process and with two,
-in turn; the best of the repetitions counts, workers' start included. Wall time, so it wants a quiet machine: the
-parent's share of the processor time says how much of it cannot be shared out. Tokens and batches: `bench_tokens`.
+PDFs: the benchmark makes books of set text and extracts them into an empty cache with one worker process, with two and
+with one a core, in turn; the best repetition counts, and the start of the workers is part of it. These are wall times,
+so they need a quiet machine. `pdf_parent_share` is the share of time that only the parent works, which more workers do
+not shorten. Tokens and batches: `tokens.py`.
 """
 
-import argparse
 import os
 import tempfile
 import time
 from pathlib import Path
 from typing import Any, Literal
 
+from scripts.bench.measure import show
 from scripts.bench.tokens import measure_loader, measure_tokens
-from scripts.output import Output
 from trfmoe_core.data.documents.records import SourceFile
 from trfmoe_core.data.pdf.engines import choose_engine
 from trfmoe_core.data.pdf.extract import Extraction, extract_all
@@ -72,21 +72,14 @@ def measure_pdfs(pages: int, engine: Literal["auto", "pypdf", "pdfium"]) -> dict
     }
 
 
-def main() -> None:
-    """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--quick", action="store_true", help="fewer pages")
-    parser.add_argument("--engine", default="pypdf", choices=["auto", "pypdf", "pdfium"])
-    parser.add_argument("--tokenizer", help="folder or name; without it one is trained on the text")
-    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
-    options = parser.parse_args()
-    output = Output(options.json)
-    result = measure_pdfs(QUICK_PAGES if options.quick else PAGES, options.engine)
-    result |= measure_tokens(options.quick, options.tokenizer) | measure_loader(options.quick)
-    for name, value in result.items():
-        output.line(f"{name:34}{value}")
-    output.result({"outcome": "completed", **result, "exit_code": 0})
+def main(quick: bool, engine: Literal["auto", "pypdf", "pdfium"], tokenizer: str | None, as_json: bool) -> None:
+    """Measures and shows.
 
-
-if __name__ == "__main__":
-    main()
+    Args:
+        quick: Fewer pages and less text.
+        engine: Of PDFs.
+        tokenizer: Folder or name; None: one is trained on the text.
+        as_json: Whether to print one JSON object as the last line.
+    """
+    result = measure_pdfs(QUICK_PAGES if quick else PAGES, engine)
+    show(result | measure_tokens(quick, tokenizer) | measure_loader(quick), as_json)

@@ -1,19 +1,16 @@
 """`trfmoe bench federation`: memory of every process, and the owner of every second, of a federation of real processes.
 
-SuperLink, executor, server app and three SuperNodes with TLS and keys on this machine, a model of the given size, a
-few steps a round. What a round costs besides training does not depend on how long the training is, so the share of a
-longer round follows from it: 1 - (seconds besides training) / (seconds of the round).
+SuperLink, executor, server app and three SuperNodes with TLS and keys run on this machine, with a model of the given
+size and a few steps a round. What a round costs besides training does not depend on the length of the training, so the
+share of a longer round follows: 1 - (seconds besides training) / (seconds of the round).
 
-All processes share this machine. Nodes of their own would not wait for each other's imports, so on few cores the
-seconds are more than a real federation's.
+All processes share this machine and wait for each other's imports, so with few cores the seconds are more than those of
+a federation of many machines.
 """
 
-import argparse
 import os
 import random
-import sys
 import tempfile
-import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -23,6 +20,8 @@ from typing import Any
 
 import psutil
 
+from scripts.bench.measure import Highest
+from scripts.bench.transports import TRANSPORTS
 from scripts.deployment import Deployment
 from scripts.output import Output
 from server.events import Event, read_events
@@ -30,7 +29,7 @@ from server.run_folder import RunFolder
 from trfmoe_core.blocks import BlockLayout
 from trfmoe_core.config import Recipe
 from trfmoe_core.data.tokenizers import load_tokenizer
-from trfmoe_core.errors import RunError, TRFMoEError
+from trfmoe_core.errors import ConfigError, RunError
 from trfmoe_core.model.transformer import parameter_shapes
 
 NODES = ("first", "second", "third")
@@ -39,26 +38,7 @@ GOAL = 0.95
 """Share of a round of 300 seconds that is training."""
 
 WIDTH, EXPERTS = 512, 8
-TRANSPORTS = {
-    "float32": {},
-    "int8": {"broadcast": "bfloat16", "difference": "int8", "updates": "int8"},
-}
-WORDS = (
-    "the",
-    "a",
-    "of",
-    "river",
-    "stone",
-    "light",
-    "bread",
-    "water",
-    "hill",
-    "night",
-    "over",
-    "under",
-    "went",
-    "came",
-)
+WORDS = ("a", "of", "river", "stone", "light", "bread", "water", "hill", "night", "over", "under", "went", "came")
 ROLES = {
     "flwr-serverapp": "server app",
     "flower-superlink": "superlink",
@@ -71,7 +51,15 @@ ROLES = {
 
 
 def recipe_of(megabytes: float, transport: str, rounds: int, steps: int, root: Path) -> Recipe:
-    """Returns a recipe whose model has about this size in float32, with its nodes' texts written."""
+    """Returns a recipe, and writes the texts of its nodes.
+
+    Args:
+        megabytes: Rough size of the model in float32.
+        transport: Name in TRANSPORTS.
+        rounds: Rounds of the run.
+        steps: Local steps of a round.
+        root: Folder of everything that the run writes and reads.
+    """
     nodes = []
     for number, name in enumerate(NODES):
         draw = random.Random(number)
@@ -103,60 +91,19 @@ def recipe_of(megabytes: float, transport: str, rounds: int, steps: int, root: P
     )
 
 
-class Watch(threading.Thread):
-    """Context manager that keeps, of each kind of process, the largest resident memory and the processor time.
-
-    Attributes:
-        peak: Kind -> bytes of its largest process.
-        spent: (time, kind -> processor seconds of all its processes until then), in order.
-    """
-
-    def __init__(self, deployment: Deployment) -> None:
-        super().__init__(daemon=True)
-        self.peak: dict[str, int] = {}
-        self.spent: list[tuple[float, dict[str, float]]] = []
-        self._processor_s: dict[tuple[str, int], float] = {}
-        self._deployment = deployment
-        self._stop_asked = threading.Event()
-
-    def __enter__(self) -> "Watch":
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop_asked.set()
-        self.join()
-
-    def run(self) -> None:
-        """Looks a few times a second."""
-        while not self._stop_asked.wait(0.3):
-            for service in list(self._deployment.services.values()):
-                with suppress(psutil.Error):
-                    parent = psutil.Process(service.pid)
-                    for process in (parent, *parent.children(recursive=True)):
-                        self._look(process)
-            kinds: dict[str, float] = {}
-            for (kind, _), seconds in self._processor_s.items():
-                kinds[kind] = kinds.get(kind, 0.0) + seconds
-            self.spent.append((time.time(), kinds))
-
-    def between(self, begin: float, end: float) -> dict[str, float]:
-        """Returns the processor seconds of each kind between two times."""
-        before, after = ([kinds for moment, kinds in self.spent if moment <= when] for when in (begin, end))
-        first, last = (before or [{}])[-1], (after or [{}])[-1]
-        return {kind: seconds - first.get(kind, 0.0) for kind, seconds in sorted(last.items())}
-
-    def _look(self, process: psutil.Process) -> None:
+def resident_bytes(deployment: Deployment) -> dict[str, int]:
+    """Returns the resident memory of the largest process of each role."""
+    found: dict[str, int] = {}
+    for process in deployment.processes():
         with suppress(psutil.Error):
-            role = next((ROLES[Path(part).name] for part in process.cmdline()[:4] if Path(part).name in ROLES), None)
-            if role is not None:
-                self.peak[role] = max(self.peak.get(role, 0), process.memory_info().rss)
-                times = process.cpu_times()
-                self._processor_s[role, process.pid] = times.user + times.system
+            names = [Path(part).name for part in process.cmdline()[:4]]
+            for role in {ROLES[name] for name in names if name in ROLES}:
+                found[role] = max(found.get(role, 0), process.memory_info().rss)
+    return found
 
 
 def seconds_of(events: list[Event]) -> list[dict[str, float]]:
-    """Returns, for every round but the first, its seconds by owner along the way of its last reply."""
+    """Returns, for every round but the first, its seconds by owner, along the path of the reply that came last."""
     found = []
     by_round: dict[int, list[Event]] = {}
     for event in events:
@@ -186,6 +133,13 @@ def seconds_of(events: list[Event]) -> list[dict[str, float]]:
 def measure(megabytes: float, transport: str, rounds: int, steps: int, output: Output) -> dict[str, Any]:
     """Returns what one run shows.
 
+    Args:
+        megabytes: Rough size of the model in float32.
+        transport: Name in TRANSPORTS.
+        rounds: Rounds of the run.
+        steps: Local steps of a round.
+        output: Where the deployment writes.
+
     Raises:
         RunError: the deployment or the run does not start, or does not come to its end.
     """
@@ -195,7 +149,7 @@ def measure(megabytes: float, transport: str, rounds: int, steps: int, output: O
         with Deployment(folder, "process", output.line) as deployment:
             deployment.start()
             deployment.submit()
-            with Watch(deployment) as watch:
+            with Highest(lambda: resident_bytes(deployment), every_s=0.3) as highest:
                 while not deployment.finished():
                     time.sleep(0.5)
             status = deployment.status()
@@ -208,8 +162,6 @@ def measure(megabytes: float, transport: str, rounds: int, steps: int, output: O
     owners = {owner: fmean(row.get(owner, 0.0) for row in rounds_s) for owner in rounds_s[0]}
     besides = sum(seconds for owner, seconds in owners.items() if owner != "node: train")
     replies = [event for event in events if event["event"] == "node_reply" and event.get("bytes_down")]
-    commits = [event["time"] for event in events if event["event"] == "round_committed"]
-    processor_s = watch.between(commits[0], commits[-1])
     layout = BlockLayout.of(parameter_shapes(recipe.model, load_tokenizer("byte").padded_vocab_size))
     return {
         "transport": transport,
@@ -217,11 +169,10 @@ def measure(megabytes: float, transport: str, rounds: int, steps: int, output: O
         "status": status[0],
         "rounds": len(rounds_s) + 1,
         "load_average": os.getloadavg()[1],
-        "peak_rss_mb": {role: round(size / 1e6, 1) for role, size in sorted(watch.peak.items())},
+        "peak_rss_mb": {role: round(size / 1e6, 1) for role, size in sorted(highest.values.items())},
         "mb_down": [round(event["bytes_down"] / 1e6, 2) for event in replies if event["node"] == NODES[0]],
         "mb_up": [round(event["bytes_up"] / 1e6, 2) for event in replies if event["node"] == NODES[0]],
         "seconds_besides_training": besides,
-        "processor_s": {kind: seconds / (len(commits) - 1) for kind, seconds in processor_s.items()},
         "owners": owners,
         "rounds_s": rounds_s,
         **{f"train_share_{length:.0f}_s": max(0.0, 1 - besides / length) for length in ROUND_S},
@@ -244,30 +195,30 @@ def show(result: dict[str, Any], output: Output) -> None:
         )
 
 
-def main() -> None:
-    """Measures one size after the other."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--megabytes", default="200", help="sizes of the model in float32")
-    parser.add_argument("--transport", default="int8", help="of " + ", ".join(TRANSPORTS))
-    parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=4)
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    output = Output(options.json)
+def main(megabytes: str, transport: str, rounds: int, steps: int, as_json: bool) -> None:
+    """Measures one size after the other.
+
+    Args:
+        megabytes: Sizes of the model in float32, with commas.
+        transport: Names of TRANSPORTS, with commas.
+        rounds: Rounds of a run.
+        steps: Local steps of a round.
+        as_json: Whether to print one JSON object as the last line.
+
+    Raises:
+        ConfigError: There is no such transport, or a size is no number.
+    """
+    output = Output(as_json)
     results = []
-    for transport in options.transport.split(","):
-        for size in options.megabytes.split(","):
-            try:
-                results.append(measure(float(size), transport, options.rounds, options.steps, output))
-            except TRFMoEError as error:
-                sys.stderr.write(f"error: {error}\n")
-                sys.exit(error.exit_code)
+    for way in transport.split(","):
+        if way not in TRANSPORTS:
+            raise ConfigError(f"--transport: {way!r} is none of {', '.join(TRANSPORTS)}")
+        for size in megabytes.split(","):
+            if not size.strip().isdigit():
+                raise ConfigError(f"--megabytes {megabytes}: give whole numbers, such as 200,500")
+            results.append(measure(int(size), way, rounds, steps, output))
             show(results[-1], output)
-    goal = results[0]["train_share_300_s"] >= GOAL
-    output.line(f"\nshare of 300 s, first case: {results[0]['train_share_300_s']:.3f}, goal {GOAL}: {goal}")
-    key = {"train_share_300_s": results[0]["train_share_300_s"], "train_share_60_s": results[0]["train_share_60_s"]}
-    output.result({"outcome": "completed", **key, "reached": goal, "cases": results, "exit_code": 0})
-
-
-if __name__ == "__main__":
-    main()
+    share = results[0]["train_share_300_s"]
+    output.line(f"\nshare of 300 s, first case: {share:.3f}, goal {GOAL}: {share >= GOAL}")
+    key = {"train_share_300_s": share, "train_share_60_s": results[0]["train_share_60_s"]}
+    output.result({"outcome": "completed", **key, "reached": share >= GOAL, "cases": results, "exit_code": 0})

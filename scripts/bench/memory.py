@@ -1,15 +1,10 @@
 """`trfmoe bench memory`: anonymous memory, open files and maps of the coordinator while it votes over many replies.
 
-The strategy, the checks, the spill, the vote and the checkpoint are the real ones; only the nodes are made up: each
-answers with updates drawn when its reply is pulled, so that no more than one reply exists at a time outside.
+Strategy, checks, spilling, vote and checkpoint are the real ones. The nodes are not: each answers with random updates,
+which are drawn when its reply is pulled, so that at most one reply exists outside the coordinator at a time.
 """
 
-import argparse
-import json
-import sys
 import tempfile
-import threading
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +16,9 @@ from flwr.app import Message, MessageType
 from flwr.clientapp import ClientApp
 from torch import Tensor
 
-from server.in_process import InProcessGrid
+from scripts.bench.measure import Highest, anonymous_bytes
+from scripts.bench.transports import TRANSPORTS
+from scripts.experiments.in_process import InProcessGrid
 from server.recorder import RunRecorder
 from server.run_folder import RunFolder
 from strategies.arrays import to_arrays
@@ -131,9 +128,6 @@ def _reply(message: Message, node: int) -> Message:
     return message
 
 
-TRANSPORTS = {"float32": {}, "int8": {"broadcast": "bfloat16", "difference": "int8", "updates": "int8"}}
-
-
 def measure(num_nodes: int, width: int, transport: str = "float32") -> dict[str, Any]:
     """Returns the coordinator's peak anonymous memory over two rounds, and what the limit is made of, in bytes."""
     recipe = Recipe.model_validate(
@@ -152,18 +146,6 @@ def measure(num_nodes: int, width: int, transport: str = "float32") -> dict[str,
     model_bytes = 4 * sum(flat.numel() for flat in blocks.values())
     arrays = [to_arrays(blocks)]
     del layout_model, parameters, blocks
-    peak, stop = [0], threading.Event()
-    files, maps = [0], [0]
-
-    def watch() -> None:
-        process = psutil.Process()
-        while not stop.is_set():
-            memory = process.memory_info()
-            peak[0] = max(peak[0], memory.rss - memory.shared)
-            files[0] = max(files[0], process.num_fds())
-            maps[0] = max(maps[0], Path("/proc/self/maps").read_text().count("/spill/"))
-            time.sleep(0.02)
-
     with tempfile.TemporaryDirectory() as root:
         folder = RunFolder.create(Path(root), recipe)
         grid = MadeUpNodes(num_nodes, recipe, layout)
@@ -175,37 +157,30 @@ def measure(num_nodes: int, width: int, transport: str = "float32") -> dict[str,
             recorder=RunRecorder(folder, layout),
             spill_folder=folder.path / "spill",
         )
-        watcher = threading.Thread(target=watch)
-        watcher.start()
-        try:
+        with Highest(_held_now, every_s=0.02) as highest:
             strategy.start(grid, arrays.pop(), num_rounds=2)
-        finally:
-            stop.set()
-            watcher.join()
+    peak_bytes = highest.values["anonymous"]
     limit = 3 * model_bytes + grid.reply_bytes + SLACK_BYTES
     return {
         "nodes": num_nodes,
         "transport": transport,
         "model_mb": round(model_bytes / 1e6, 1),
         "reply_mb": round(grid.reply_bytes / 1e6, 1),
-        "peak_anonymous_mb": round(peak[0] / 1e6, 1),
+        "peak_anonymous_mb": round(peak_bytes / 1e6, 1),
         "limit_mb": round(limit / 1e6, 1),
-        "most_open_files": files[0],
-        "most_spilled_maps": maps[0],
-        "within": peak[0] <= limit,
+        "most_open_files": highest.values["open_files"],
+        "most_spilled_maps": highest.values["spilled_maps"],
+        "within": peak_bytes <= limit,
     }
 
 
-def main() -> None:
-    """Measures one number of nodes in this process, so that no earlier measurement is in its memory."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--nodes", type=int, default=3)
-    parser.add_argument("--width", type=int, default=288)
-    parser.add_argument("--transport", choices=list(TRANSPORTS), default="float32")
-    options = parser.parse_args()
+def _held_now() -> dict[str, int]:
+    """Returns what this process holds; files and maps of replies that wait on the disk count as well."""
+    maps = Path("/proc/self/maps").read_text().count("/spill/")
+    return {"anonymous": anonymous_bytes(), "open_files": psutil.Process().num_fds(), "spilled_maps": maps}
+
+
+def main(num_nodes: int, width: int, transport: str) -> dict[str, Any]:
+    """Returns the measurement of one number of nodes."""
     torch.set_num_threads(1)
-    sys.stdout.write(json.dumps(measure(options.nodes, options.width, options.transport)) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+    return measure(num_nodes, width, transport)

@@ -1,19 +1,16 @@
-"""What turning text into tokens and batches manages; `scripts.bench.data` prints it.
+"""How fast text becomes tokens and batches; `trfmoe bench data` shows it.
 
-Tokens: a parquet file of English text is prepared into an empty cache by one process and by one a core, and the
-tokenizer alone encodes the same text on all cores, in turn, each in a process of its own; the best of the repetitions
-counts. Wall time wants a quiet machine; the shares by processor time bear others on it: a preparation with nothing but
-the tokenizer in it would have share 1.
+Tokens: a node's preparation turns a parquet file of English text into tokens, with one process and with one a core. The
+bare tokenizer encodes the same text on all cores. Each measurement has a process and an empty cache of its own, they
+take turns, and the best repetition counts. Wall times need a quiet machine; shares by processor time do not. A share of
+1 means that preparation costs nothing besides the tokenizer.
 
-Batches: a small model is trained on the CPU, and a consumer takes batches at the pace of a fast GPU.
+Batches: a small model is trained on the CPU, and then a consumer takes batches as fast as a GPU would.
 """
 
-import json
 import os
 import random
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 from contextlib import closing
@@ -21,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from scripts.bench import child
 
 REPEATS = 3
 MEGABYTES, QUICK_MEGABYTES = 48, 12
@@ -63,7 +62,15 @@ def measure_tokens(quick: bool, tokenizer: str | None) -> dict[str, Any]:
             train_bpe(texts[:200], VOCABULARY, "bench").save(Path(tokenizer))
         for repeat in range(1 if quick else REPEATS):
             for what in ("alone", "one", "all"):
-                found = _child(what, data, tokenizer, Path(scratch, f"cache-{what}-{repeat}"), cores)
+                found = child.result_of(
+                    "scripts.bench.tokens:measure_one",
+                    {"TOKENIZERS_PARALLELISM": "false" if what == "one" else "true", "RAYON_NUM_THREADS": str(cores)},
+                    what=what,
+                    data=str(data),
+                    tokenizer_name=tokenizer,
+                    cache=str(Path(scratch, f"cache-{what}-{repeat}")),
+                    cores=cores,
+                )
                 kept = best.setdefault(what, found)
                 best[what] = {name: min(value, kept[name]) for name, value in found.items()}
         megabytes = sum(len(text.encode()) for text in texts) / 1e6
@@ -114,16 +121,6 @@ def measure_loader(quick: bool) -> dict[str, Any]:
     return {"loader_wait_share": round(on_cpu, 5), "loader_wait_share_at_1m_tokens_per_s": round(at_pace, 5)}
 
 
-def _child(what: str, data: Path, tokenizer: str, cache: Path, cores: int) -> dict[str, float]:
-    """Does one measurement in a process of its own, so that thread pools and peak memory are its own."""
-    threads = {"TOKENIZERS_PARALLELISM": "false" if what == "one" else "true", "RAYON_NUM_THREADS": str(cores)}
-    command = [sys.executable, "-m", "scripts.bench.tokens", what]
-    command += [str(data), tokenizer, str(cache), str(cores)]
-    done = subprocess.run(command, env={**os.environ, **threads}, stdout=subprocess.PIPE, text=True, check=True)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
 def _texts(data: Path) -> list[str]:
     import pyarrow.parquet as pq
 
@@ -131,14 +128,23 @@ def _texts(data: Path) -> list[str]:
     return found
 
 
-def _measure(what: str, data: str, name: str, cache: str, cores: int) -> dict[str, float]:
+def measure_one(what: str, data: str, tokenizer_name: str, cache: str, cores: int) -> dict[str, float]:
+    """Returns wall and processor seconds of one measurement, made in a process of its own.
+
+    Args:
+        what: `alone` for the tokenizer without anything round it; `one` for one process, `all` for one a core.
+        data: Folder of the text.
+        tokenizer_name: Folder or name.
+        cache: An empty folder for tokens.
+        cores: Number of processor cores.
+    """
     from trfmoe_core.config import DataConfig
     from trfmoe_core.data.prepare.corpus_cache import prepare_corpus
     from trfmoe_core.data.prepare.split import cut
     from trfmoe_core.data.tokenizers import load_tokenizer
     from trfmoe_core.data.tokenizers.hugging_face import HfTokenizer
 
-    tokenizer, config = load_tokenizer(name), DataConfig(processes=1 if what == "one" else cores)
+    tokenizer, config = load_tokenizer(tokenizer_name), DataConfig(processes=1 if what == "one" else cores)
     pieces = (
         [piece for text in _texts(Path(data)) for piece in cut(text, config.piece_bytes)] if what == "alone" else []
     )
@@ -160,8 +166,3 @@ def _measure(what: str, data: str, name: str, cache: str, cores: int) -> dict[st
 def _cpu() -> float:
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(one.ru_utime + one.ru_stime for one in used)
-
-
-if __name__ == "__main__":
-    what, data, name, cache, cores = sys.argv[1:]
-    sys.stdout.write(json.dumps(_measure(what, data, name, cache, int(cores))) + "\n")

@@ -1,16 +1,13 @@
-"""Measures votes on three replicas: `python -m scripts.bench.vote [--megabytes 100] [--groups 10] [--json]`.
+"""`trfmoe bench vote`: how long votes on three replicas take.
 
-Results are multiples of a floor: a vote reads three arrays and writes one, a copy reads one and writes one, so the
-floor is twice the time of a copy. Everything runs on one thread, interleaved in groups and in turning order, by
-processor time; a case counts with the best of its groups' medians. All of ours write into memory that was used before,
-as a run does and as the copy does; `new_memory` is what a fresh result costs. Flower's strategies get the same arrays
-as replies, in the first groups only: they take their time.
+Results are multiples of a floor, which is twice the time of a copy: a copy reads one array and writes one, a vote reads
+three and writes one. Times are processor times of one thread. In every group each case runs several times, in changing
+order; the best of its groups' medians counts. Our votes write into memory that was used before, as in a run, and so
+does the copy; `new_memory` allocates the result. Flower's strategies get the same arrays as replies, in the first
+groups only, because they are slow.
 """
 
-import argparse
 import logging
-import resource
-import sys
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -24,7 +21,7 @@ from flwr.serverapp.strategy import FedAvg, FedMedian, FedTrimmedAvg, Krum
 from flwr.supercore.task_identity import TaskIdentity
 from torch import Tensor
 
-from scripts.output import Output
+from scripts.bench.measure import peak_mb, show
 from strategies.voting import Agreement, median, norm, vote
 
 TIME_LIMIT_S = 50.0
@@ -114,12 +111,6 @@ def scratch_mb(case: Case) -> float:
     return peak / 1e6
 
 
-def peak_mb() -> int:
-    """Returns the most memory that this process ever had, in MB."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // 10**6
-
-
 def measure(megabytes: float, groups: int) -> dict[str, Any]:
     """Returns every case as a multiple of the floor, the floor in milliseconds, and what memory it took."""
     torch.set_num_threads(1)
@@ -153,19 +144,6 @@ def measure(megabytes: float, groups: int) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--megabytes", type=float, default=100.0, help="size of one float32 replica")
-    parser.add_argument("--groups", type=int, default=10, help="groups of repetitions")
-    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
-    options = parser.parse_args()
-    output = Output(options.json)
-    result = measure(options.megabytes, options.groups)
-    for name, value in result.items():
-        output.line(f"{name:34}{value}")
-    output.result({"outcome": "completed", **result, "exit_code": 0})
-
-
-if __name__ == "__main__":
-    main()
+def main(megabytes: float, groups: int, as_json: bool) -> None:
+    """Measures and shows."""
+    show(measure(megabytes, groups), as_json)

@@ -1,22 +1,22 @@
 """`trfmoe bench wire`: bytes that travel in a round, and how fast blocks are encoded and decoded.
 
-Bytes are counted on the messages of a real placement and a real broadcast: JSON header, index and buffers, down to a
-node and up from it, mean over the nodes, in a round that is not the first. `first_down` is the first round's, in which
-every node gets the whole. FedAvg, for comparison, sends every node the whole model in float32 and gets it back; only
-its weights are counted. All of it on one thread.
+Bytes are those of the messages of a real placement and a real broadcast: JSON header, index and buffers, down to a node
+and up from it, mean over the nodes, in a round that is not the first. `first_down` is that of the first round, in which
+every node gets the whole model. FedAvg, for comparison, sends every node the whole model in float32 and gets it back;
+only its weights are counted.
 
-Codec speed is float32 bytes over processor seconds: of `encode`, of `decode`, and of both together (their seconds
-added), digests included.
+Codec speed is float32 bytes over processor seconds of one thread: of `encode`, of `decode`, and of both, digests
+included.
 """
 
-import argparse
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from scripts.bench.transports import TRANSPORTS
 from scripts.output import Output
 from strategies.broadcast import Broadcast
 from strategies.chain import Chain
@@ -29,19 +29,27 @@ from trfmoe_core.wire import DTYPES, decode, encode
 
 VOCAB = 6656
 MODEL = {"layers": 4, "width": 256, "heads": 4, "experts": 24, "top_k": 2, "expert_width": 256, "context": 256}
+CODEC_REPETITIONS = 7
 UPDATE_SIZE = 1e-3
 """Standard deviation of the made-up updates; bytes do not depend on it."""
 
-WAYS: dict[str, tuple[str, dict[str, Any]]] = {
-    "train float32": ("train", {}),
-    "train bfloat16": ("train", {"broadcast": "bfloat16", "updates": "bfloat16"}),
-    "train bfloat16 down, int8 up": ("train", {"broadcast": "bfloat16", "updates": "int8"}),
-    "train int8 differences, int8 up": ("train", {"broadcast": "bfloat16", "difference": "int8", "updates": "int8"}),
-    "absent bfloat16 down, int8 up": ("absent", {"broadcast": "bfloat16", "updates": "int8"}),
-    "train int8 differences, int4 up": ("train", {"broadcast": "bfloat16", "difference": "int8", "updates": "int4"}),
-    "absent int8 differences, int8 up": ("absent", {"broadcast": "bfloat16", "difference": "int8", "updates": "int8"}),
+
+class Way(NamedTuple):
+    """What nodes do with experts that they do not hold (`experts.unheld`), and the name of the transport."""
+
+    unheld: str
+    transport: str
+
+
+WAYS = {
+    "train float32": Way("train", "float32"),
+    "train bfloat16": Way("train", "bfloat16"),
+    "train bfloat16 down, int8 up": Way("train", "bfloat16 down, int8 up"),
+    "train int8 differences, int8 up": Way("train", "int8"),
+    "absent bfloat16 down, int8 up": Way("absent", "bfloat16 down, int8 up"),
+    "train int8 differences, int4 up": Way("train", "int4"),
+    "absent int8 differences, int8 up": Way("absent", "int8"),
 }
-"""Name -> what nodes do with experts that they do not hold, and how blocks travel."""
 
 KEYS = {
     "bytes_ratio_fedavg_9_train_bfloat16": "train bfloat16 down, int8 up",
@@ -102,9 +110,16 @@ def bytes_up(layout: BlockLayout, held: list[str], recipe: Recipe) -> int:
 
 
 def count(way: str, num_nodes: int, layout: BlockLayout, model: Blocks) -> dict[str, Any]:
-    """Returns the bytes of one way with so many nodes, mean over the nodes."""
+    """Returns the bytes of one way to travel, mean over the nodes.
+
+    Args:
+        way: Name in WAYS.
+        num_nodes: Nodes of the placement.
+        layout: Of the model.
+        model: All its blocks.
+    """
     unheld, transport = WAYS[way]
-    recipe = Recipe.model_validate({"model": MODEL, "transport": transport, "num_nodes": num_nodes})
+    recipe = Recipe.model_validate({"model": MODEL, "transport": TRANSPORTS[transport], "num_nodes": num_nodes})
     placement = place(layout.experts, [f"node-{number:02d}" for number in range(1, num_nodes + 1)])
     wanted = {node: layout.names if unheld == "train" else placement.held_by(node) for node in placement.nodes}
     chain = Chain(recipe.transport.broadcast) if recipe.transport.difference else None
@@ -169,15 +184,11 @@ def measure(groups: int) -> dict[str, Any]:
     return result | {"reached": {key: result[key] >= goal for key, goal in GOALS.items()}}
 
 
-def main() -> None:
-    """Measures in this process."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--groups", type=int, default=7, help="repetitions of the codec; the best one counts")
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
+def main(as_json: bool) -> None:
+    """Measures and shows."""
     torch.set_num_threads(1)
-    result = measure(options.groups)
-    output = Output(options.json)
+    result = measure(CODEC_REPETITIONS)
+    output = Output(as_json)
     output.line(f"model {result['model_mb']:.1f} MB, trunk {100 * result['trunk_share']:.1f}% of it")
     for nodes, rows in result["bytes"].items():
         output.line(f"\n{nodes} nodes, MB a node and round       down      up  first down   FedAvg's / ours")
@@ -192,7 +203,3 @@ def main() -> None:
     for key, goal in GOALS.items():
         output.line(f"{key} {result[key]:.2f}, at least {goal:g}: {'reached' if result['reached'][key] else 'MISSED'}")
     output.result({"outcome": "completed", **result, "exit_code": 0})
-
-
-if __name__ == "__main__":
-    main()

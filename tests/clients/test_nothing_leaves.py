@@ -24,9 +24,9 @@ from clients import training, worker
 from clients.app import app as client_app
 from clients.refusing import refusal_of
 from clients.training import Trained
+from scripts.experiments.in_process import InProcessGrid
 from server.app import run
 from server.events import read_events
-from server.in_process import InProcessGrid
 from server.run_folder import RunFolder
 from strategies.messages import Description, TrainReply
 from strategies.refusals import _SENTENCES, Refusal, sentence

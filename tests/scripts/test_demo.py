@@ -1,12 +1,17 @@
 """The demo succeeds only when every one of its promises was kept."""
 
+import json
+from pathlib import Path
 from typing import Any
 
+import pytest
+
 from scripts.demo import judge_demo
-from scripts.simulate import announce
+from scripts.simulate import announce, resolve
 from server.history import RunHistory
 from tests.scripts.journal import events
 from trfmoe_core.config import Recipe
+from trfmoe_core.errors import ConfigError
 
 DRILL = {"attack": "scale", "factor": -10.0, "from_round": 2}
 RECIPE = Recipe.model_validate(
@@ -62,3 +67,12 @@ def test_no_lie_no_fall_no_text() -> None:
 
 def test_an_empty_run_fails_every_promise_without_an_error() -> None:
     assert len(failed([], "")) >= 3
+
+
+def test_a_recipe_that_names_no_attack_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    recipe = tmp_path / "r.yaml"
+    nodes = [{"name": name, "data": ["x"]} for name in "ab"]
+    recipe.write_text(json.dumps({"nodes": [*nodes, {"name": "c", "data": ["x"], "drill": {"attack": "sing"}}]}))
+    with pytest.raises(ConfigError, match=r"r\.yaml: nodes\.2\.drill\.attack: 'sing' is unknown; choose one of"):
+        resolve(recipe, [], [])
+    assert resolve(recipe, ["nodes.2.drill.attack=nan"], []).nodes[2].drill is not None

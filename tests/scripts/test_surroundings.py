@@ -12,7 +12,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
@@ -20,7 +19,8 @@ import typer
 import yaml
 
 from scripts import deploy, simulate
-from scripts.bench import commands as bench_commands
+from scripts.bench import child
+from scripts.experiments import runner
 from scripts.kit import Coordinator, KitNode, write_kit
 from scripts.main import app, main
 from tests.conftest import TINY, words
@@ -66,7 +66,8 @@ def _quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setattr(simulate, "_run", refuse)
     monkeypatch.setattr(deploy, "run_deployed", refuse)
-    monkeypatch.setattr(bench_commands, "subprocess", SimpleNamespace(run=refuse))
+    monkeypatch.setattr(child, "_start", refuse)
+    monkeypatch.setattr(runner, "conduct", refuse)
     monkeypatch.setattr(sample, "build_sample", small_sample)
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.chdir(tmp_path)

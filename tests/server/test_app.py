@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from clients.app import app as client_app
+from scripts.experiments.in_process import InProcessGrid
 from server.app import run
 from server.checkpoint import checkpoint_rounds
-from server.in_process import InProcessGrid
 from server.recorder import best_round, last_checkpoint
 from server.run_folder import RunFolder
 from tests.federation import of_kind, run_recipe

@@ -12,19 +12,19 @@ from strategies.messages import TrainReply
 from tests.federation import of_kind, run_recipe
 from trfmoe_core.config import DrillConfig, Recipe
 
-LIE = DrillConfig(attack="scale", factor=-10.0, from_round=2, to_round=3)
+LIE = DrillConfig(attack="scale", factor=-9.0, from_round=2, to_round=3)
 
 
 @pytest.mark.parametrize(
     ("name", "number", "claimed", "believed"),
     [
-        ("ada", 2, "scale x-10", "scale x-10"),
-        ("ada", 1, "scale x-10", None),
-        ("ada", 4, "scale x-10", None),
+        ("ada", 2, "scale x-9", "scale x-9"),
+        ("ada", 1, "scale x-9", None),
+        ("ada", 4, "scale x-9", None),
         ("ada", 2, "zero", None),
         ("ada", 2, "scale x-11", None),
-        ("bob", 2, "scale x-10", None),
-        ("eve", 2, "scale x-10", None),
+        ("bob", 2, "scale x-9", None),
+        ("eve", 2, "scale x-9", None),
         ("ada", 2, None, None),
     ],
 )

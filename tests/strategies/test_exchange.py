@@ -8,9 +8,9 @@ import pytest
 from flwr.app import MessageType
 
 from clients.app import app as client_app
+from scripts.experiments.in_process import InProcessGrid
 from server.app import run
 from server.events import read_events
-from server.in_process import InProcessGrid
 from server.run_folder import RunFolder
 from strategies.exchange import Clock
 from tests.federation import of_kind

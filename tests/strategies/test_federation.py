@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from flwr.app import Context, Message, MessageType, RecordDict
 
-from server.in_process import InProcessGrid
+from scripts.experiments.in_process import InProcessGrid
 from strategies.exchange import Clock
 from strategies.federation import Federation
 from strategies.messages import DescribeRequest, Description, pack

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from flwr.app import ConfigRecord, Error, Message, MessageType, MetricRecord
 
-from clients.parcels import parcel_blocks, with_blocks
+from clients.drills.parcels import parcel_blocks, with_blocks
+from scripts.experiments.in_process import InProcessGrid
 from server.app import run
 from server.events import read_events
-from server.in_process import InProcessGrid
 from server.run_folder import RunFolder
 from strategies.messages import TrainReply, pack, pack_buffers, read_header, read_parcel
 from tests.federation import grid_of, of_kind, run_recipe

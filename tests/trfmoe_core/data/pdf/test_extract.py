@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.bench.hostile_files import page, pdf
+from tests.hostile_files import page, pdf
 from trfmoe_core.config import DataConfig, NodeSettings
 from trfmoe_core.data.documents.records import SourceFile
 from trfmoe_core.data.pdf import reader

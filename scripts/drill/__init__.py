@@ -1,1 +1,0 @@
-"""`trfmoe drill`: faults and attacks, played in process and on real processes."""

@@ -1,0 +1,1 @@
+"""`trfmoe drill --processes`: kills, stops and cuts off the real processes of a run."""

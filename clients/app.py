@@ -1,6 +1,7 @@
 """Flower's ClientApp: every message is answered, whatever goes wrong; a node that answers nothing is lost for good.
 
-What goes wrong is said in words in this node's log only. The coordinator is told a code (`strategies.refusals`).
+What goes wrong is said in words in this node's log only. The coordinator is told a code
+(`strategies.exchange.refusals`).
 """
 
 import datetime
@@ -14,11 +15,10 @@ from flwr.clientapp import ClientApp
 from clients.drills.mod import drill_mod, recipe_path
 from clients.drills.outages import DrillCrashError
 from clients.limits import check_hours
-from clients.node import node_settings
-from clients.refusing import RefusedError, refusal_of
+from clients.refusals import RefusedError, refusal_of
+from clients.settings import node_settings
 from clients.worker import Worker
-from strategies.agreement import disagreement
-from strategies.messages import (
+from strategies.exchange.messages import (
     DescribeRequest,
     Description,
     TrainReply,
@@ -28,8 +28,9 @@ from strategies.messages import (
     read_header,
     read_parcel,
 )
-from strategies.pings import PING
-from strategies.refusals import Refusal, sentence
+from strategies.exchange.refusals import Refusal, sentence
+from strategies.membership.compatibility import disagreement
+from strategies.membership.pings import PING
 from trfmoe_core.config import NodeSettings
 from trfmoe_core.config.section import Section
 from trfmoe_core.errors import TRFMoEError

@@ -3,8 +3,8 @@
 import datetime
 import math
 
-from clients.refusing import RefusedError
-from strategies.refusals import LARGEST, Code, Refusal
+from clients.refusals import RefusedError
+from strategies.exchange.refusals import LARGEST, Code, Refusal
 from trfmoe_core.blocks import TRUNK
 from trfmoe_core.config import NodeSettings, Recipe
 from trfmoe_core.model.transformer import parameter_shapes

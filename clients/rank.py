@@ -5,10 +5,10 @@ from pathlib import Path
 
 import torch
 
-from clients.node import state_folder
+from clients.settings import state_folder
 from clients.training import leave_trained, train_round, weights_path
 from clients.worker import Worker
-from strategies.messages import TrainRequest
+from strategies.exchange.messages import TrainRequest
 from trfmoe_core.config import NodeSettings
 from trfmoe_core.training.launch import run_rank
 from trfmoe_core.training.local_state import load_state

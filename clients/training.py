@@ -15,10 +15,10 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from clients.refusing import RefusedError
-from clients.states import earlier_state
-from strategies.messages import Evaluation, Training, TrainRequest
-from strategies.refusals import Refusal
+from clients.kept.states import earlier_state
+from clients.refusals import RefusedError
+from strategies.exchange.messages import Evaluation, Training, TrainRequest
+from strategies.exchange.refusals import Refusal
 from trfmoe_core.config import NodeSettings, Recipe
 from trfmoe_core.data.batches.corpus import Corpus
 from trfmoe_core.data.batches.training import place_of, training_stream

@@ -8,17 +8,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from clients.bases import KEEP, Bases, receive
-from clients.disk import Room, state_bytes
-from clients.heads import note_head
-from clients.laps import Laps
+from clients.kept.disk_limit import Room, state_bytes
+from clients.kept.journal_heads import note_head
+from clients.kept.models import KEEP, Bases, receive
+from clients.kept.states import LOST, earlier_state, keep_reply, keep_state, kept_reply, tighten_states
 from clients.limits import check_memory, check_round, check_size, within_limits
-from clients.node import cache_folder, state_base, state_folder
-from clients.refusing import RefusedError, refused_as
-from clients.states import LOST, earlier_state, keep_reply, keep_state, kept_reply, tighten_states
+from clients.refusals import RefusedError, refused_as
+from clients.settings import cache_folder, state_base, state_folder
+from clients.stopwatch import Laps
 from clients.training import Trained, told_or_refused, train_round, train_round_in_ranks
-from strategies.messages import Description, Evaluation, TrainReply, TrainRequest
-from strategies.refusals import Refusal
+from strategies.exchange.messages import Description, Evaluation, TrainReply, TrainRequest
+from strategies.exchange.refusals import Refusal
 from trfmoe_core.blocks import BlockLayout, Blocks
 from trfmoe_core.config import NodeSettings, Recipe
 from trfmoe_core.config.load import validate

@@ -10,24 +10,24 @@ from pathlib import Path
 import typer
 
 from scripts.bench.commands import bench
-from scripts.data import data
-from scripts.demo import demo
-from scripts.deploy import deploy
-from scripts.doctor import doctor
+from scripts.commands.data import data
+from scripts.commands.demo import demo
+from scripts.commands.deploy import deploy
+from scripts.commands.doctor import doctor
+from scripts.commands.export import export
+from scripts.commands.generate import generate
+from scripts.commands.import_model import import_model
+from scripts.commands.plan import plan
+from scripts.commands.report import report
+from scripts.commands.serve import serve
+from scripts.commands.sign import sign
+from scripts.commands.simulate import simulate
+from scripts.commands.train import train
+from scripts.commands.verify import verify
 from scripts.experiments.commands import drill
-from scripts.export import export
-from scripts.generate import generate
-from scripts.import_model import import_model
-from scripts.output import Output
-from scripts.plan import plan
-from scripts.proxies import REMEDY, mend_environment
-from scripts.report import report
-from scripts.serve import serve
-from scripts.sign import sign
-from scripts.simulate import simulate
-from scripts.streams import READER_GONE, end_streams, open_streams, reader_gone, write_error
-from scripts.train import train
-from scripts.verify import verify
+from scripts.run.proxies import REMEDY, mend_environment
+from scripts.terminal.output import Output
+from scripts.terminal.streams import READER_GONE, end_streams, open_streams, reader_gone, write_error
 from trfmoe_core.errors import ConfigError, TRFMoEError
 from trfmoe_core.places import expand
 

@@ -9,16 +9,16 @@ import torch
 from flwr.app import ArrayRecord, Context
 from flwr.serverapp import Grid, ServerApp
 
-from server.models import initial_model
-from server.provenance import changes, check_resumed, provenance
-from server.recorder import RunRecorder, Sink, best_round, last_checkpoint
-from server.report import write_report
-from server.run_folder import RunFolder
-from server.wandb_sink import WandbSink
-from server.witness import Witness
-from strategies.arrays import to_arrays
-from strategies.exchange import Clock
-from strategies.pace import LONGEST_S
+from server.report.page import write_report
+from server.report.wandb_sink import WandbSink
+from server.run.folder import RunFolder
+from server.run.models import initial_model
+from server.run.provenance import changes, check_resumed, provenance
+from server.run.recorder import RunRecorder, Sink, best_round, last_checkpoint
+from server.witness_text import Witness
+from strategies.exchange.arrays import to_arrays
+from strategies.exchange.in_flight import Clock
+from strategies.round.pace import LONGEST_S
 from strategies.tri_redundant import TriRedundant
 from trfmoe_core.blocks import BlockLayout, Blocks, blocks_digest
 from trfmoe_core.config import load_recipe

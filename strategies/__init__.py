@@ -1,1 +1,1 @@
-"""Placement, voting, the outer step, and the Flower strategy that runs rounds with them."""
+"""What the coordinator decides: placement, membership, votes, and the rounds that apply them."""

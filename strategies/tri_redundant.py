@@ -14,26 +14,26 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from strategies.accounts import planned_drill, reply_fields, round_summary, verdict_fields
-from strategies.arrays import from_arrays, to_arrays
-from strategies.ballots import Ballots, measured
-from strategies.boundary import boundary
-from strategies.chain import Chain
-from strategies.delivery import Delivery
-from strategies.evaluations import Evaluations
-from strategies.exchange import Clock
-from strategies.federation import Federation
-from strategies.harm import Loss, mean
-from strategies.messages import DescribeRequest, TrainReply
-from strategies.outer import OuterOptimizer
-from strategies.pace import Pace, patience
-from strategies.recording import Recorder
-from strategies.replay import ReplayGuard
-from strategies.replies import CheckedReply, check_reply, relocated
-from strategies.seating import Seating
-from strategies.spill import Spill
-from strategies.voting import Agreement, Verdict, norm
-from strategies.witness import Jury
+from strategies.exchange.arrays import from_arrays, to_arrays
+from strategies.exchange.boundary import boundary
+from strategies.exchange.in_flight import Clock
+from strategies.exchange.last_sent import Chain
+from strategies.exchange.messages import DescribeRequest, TrainReply
+from strategies.membership.federation import Federation
+from strategies.membership.seats import Seating
+from strategies.round.ballots import Ballots, measured
+from strategies.round.delivery import Delivery
+from strategies.round.evaluations import Evaluations
+from strategies.round.pace import Pace, patience
+from strategies.round.recorder import Recorder
+from strategies.round.replay_guard import ReplayGuard
+from strategies.round.replies import CheckedReply, check_reply, relocated
+from strategies.round.spill import Spill
+from strategies.round.summary import planned_drill, reply_fields, round_summary, verdict_fields
+from strategies.voting.outer import OuterOptimizer
+from strategies.voting.vote import Agreement, Verdict, norm
+from strategies.witness.jury import Jury
+from strategies.witness.loss_increase import Loss, mean
 from trfmoe_core.blocks import BlockLayout, Blocks, blocks_digest
 from trfmoe_core.config import Recipe
 from trfmoe_core.errors import RunError, WireError

@@ -14,12 +14,12 @@ from typing import Any
 import psutil
 import pytest
 
-from server.events import read_events
+from server.run.journal import read_events
 from tests.federation import of_kind, run_recipe
+from tests.places import ROOT
 from trfmoe_core.config import load_recipe
 from trfmoe_core.data.sample.owners import build_sample
 
-ROOT = Path(__file__).resolve().parents[1]
 TINY = ROOT / "configs" / "tiny.yaml"
 MARK = "TRFMOE_TEST_MARK"
 

@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 from tests.fresh import failures
+from tests.places import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 MOST_LINES = 40
 BLOCK = re.compile(r"^```python\n(?:# (?P<path>\S+\.py)\n)?(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 # Extends our packages by the folder with the examples, then calls the tests of the blocks that belong to tests/.

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.fresh import failures
+from tests.places import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 MAY_IMPORT = {
     "trfmoe_core": {"trfmoe_core"},
     "strategies": {"trfmoe_core", "strategies"},

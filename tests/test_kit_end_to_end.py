@@ -15,14 +15,13 @@ import psutil
 import pytest
 import yaml
 
-from scripts.flower import free_port
-from scripts.reach import port_open
-from server.events import read_events
+from scripts.deploy.connection_check import port_open
+from scripts.run.simulation import free_port
+from server.run.journal import read_events
 from tests.conftest import TINY, words
 from tests.federation import of_kind
-from tests.scripts.test_proxy import NGINX, await_port, start_nginx
+from tests.scripts.deploy.test_nginx import NGINX, await_port, start_nginx
 
-ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from scripts.deployment import Deployment
-from server.events import read_events
-from server.run_folder import RunFolder
+from scripts.deploy.deployment import Deployment
+from server.run.folder import RunFolder
+from server.run.journal import read_events
 from tests.conftest import words
 from tests.federation import of_kind
 from trfmoe_core.config import NodeSettings, Recipe

@@ -12,16 +12,16 @@ from typing import Any
 import psutil
 import pytest
 
-from scripts.deployment import Deployment
-from scripts.guard import processes_of
+from scripts.deploy.deployment import Deployment
 from scripts.process_drill.play import choose
 from scripts.process_drill.scenarios import SCENARIOS
-from server.run_folder import RunFolder
+from scripts.run.process_guard import processes_of
+from server.run.folder import RunFolder
 from tests.conftest import TINY, words
+from tests.places import ROOT
 from trfmoe_core.config import Recipe
 from trfmoe_core.errors import ConfigError
 
-ROOT = Path(__file__).resolve().parents[1]
 SLOW_ONES = [scenario.name for scenario in SCENARIOS]
 
 

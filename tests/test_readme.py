@@ -2,15 +2,15 @@
 
 import re
 import shlex
-from pathlib import Path
 
 import click
 import pytest
 import typer
 
 from scripts.main import app
+from tests.places import ROOT
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+README = ROOT / "README.md"
 SHOWN = sorted({m.strip() for m in re.findall(r"(?m)(?:^|`)(trfmoe [^`\n]*)", README.read_text(encoding="utf-8"))})
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from flwr.app import Message
 
-from server.recorder import last_checkpoint
-from strategies.messages import TrainReply, read_header
+from server.run.recorder import last_checkpoint
+from strategies.exchange.messages import TrainReply, read_header
 from tests.conftest import words
 from tests.federation import of_kind, run_recipe
 from trfmoe_core.config import Recipe

@@ -2,7 +2,8 @@
 
 import hashlib
 from functools import cache
-from pathlib import Path
+
+from trfmoe_core.places import APP_FOLDER
 
 PACKAGES = ("clients", "server", "strategies", "trfmoe_core")
 
@@ -10,7 +11,7 @@ PACKAGES = ("clients", "server", "strategies", "trfmoe_core")
 @cache
 def code_fingerprint() -> str:
     """Returns the SHA-256 over paths and contents of all Python files of the running app, in hexadecimal."""
-    root = Path(__file__).resolve().parents[1]
+    root = APP_FOLDER
     state = hashlib.sha256()
     for package in PACKAGES:
         for path in sorted((root / package).rglob("*.py")):

@@ -9,6 +9,9 @@ import platformdirs
 
 from trfmoe_core.errors import ConfigError, PathError
 
+APP_FOLDER = Path(__file__).resolve().parents[1]
+"""The folder that holds the packages of this project: the checkout, or where Flower unpacked the app."""
+
 
 def home() -> Path:
     """Returns the folder that relative paths are relative to: `TRFMOE_HOME`, else the working folder."""
@@ -44,7 +47,7 @@ def config_home() -> Path:
 def find_recipe(path: str) -> Path:
     """Returns a recipe's path: as given, or among the app's own files, where `configs/` travels with it."""
     given = home() / path
-    bundled = Path(__file__).resolve().parents[1] / path
+    bundled = APP_FOLDER / path
     return bundled if not given.exists() and bundled.exists() else given
 
 

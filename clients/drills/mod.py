@@ -11,8 +11,8 @@ from flwr.app import Array, ArrayRecord, Context, Message, MessageType
 from clients.drills.attack import Attack, Seen, find_attack
 from clients.drills.parcels import open_reply, parcel_blocks, refill_reply, with_blocks
 from clients.drills.training import recorded_learner
-from clients.node import node_settings
-from strategies.messages import TrainRequest, read_header
+from clients.settings import node_settings
+from strategies.exchange.messages import TrainRequest, read_header
 from trfmoe_core.blocks import Blocks
 from trfmoe_core.config import DrillConfig, Recipe
 from trfmoe_core.config.load import validate

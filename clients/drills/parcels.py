@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from flwr.app import Message
 from torch import Tensor
 
-from strategies.messages import TrainReply, pack, pack_buffers, read_header, read_parcel
+from strategies.exchange.messages import TrainReply, pack, pack_buffers, read_header, read_parcel
 from trfmoe_core.errors import WireError
 from trfmoe_core.wire import Parcel, map_values
 

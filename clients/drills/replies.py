@@ -9,7 +9,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
 from clients.drills.attack import Seen, message_attack
 from clients.drills.parcels import open_reply, refill_reply
-from strategies.messages import TrainReply, pack, pack_buffers
+from strategies.exchange.messages import TrainReply, pack, pack_buffers
 from trfmoe_core.wire import Parcel
 
 

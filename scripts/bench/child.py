@@ -10,8 +10,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
+
+from trfmoe_core.places import APP_FOLDER
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
@@ -40,7 +41,7 @@ def result_of(function: str, environment: Mapping[str, str] = ONE_THREAD, **opti
 def _start(
     function: str, options: Mapping[str, object], environment: Mapping[str, str], *, capture: bool
 ) -> subprocess.CompletedProcess[str]:
-    path = [str(Path(__file__).resolve().parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    path = [str(APP_FOLDER), *filter(None, [os.environ.get("PYTHONPATH")])]
     variables = {**os.environ, **environment, "PYTHONPATH": os.pathsep.join(path)}
     command = [sys.executable, "-m", "scripts.bench.child", function, json.dumps(options)]
     return subprocess.run(command, env=variables, check=False, text=True, stdout=subprocess.PIPE if capture else None)

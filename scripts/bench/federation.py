@@ -22,10 +22,10 @@ import psutil
 
 from scripts.bench.measure import Highest
 from scripts.bench.transports import TRANSPORTS
-from scripts.deployment import Deployment
-from scripts.output import Output
-from server.events import Event, read_events
-from server.run_folder import RunFolder
+from scripts.deploy.deployment import Deployment
+from scripts.terminal.output import Output
+from server.run.folder import RunFolder
+from server.run.journal import Event, read_events
 from trfmoe_core.blocks import BlockLayout
 from trfmoe_core.config import Recipe
 from trfmoe_core.data.tokenizers import load_tokenizer
@@ -45,7 +45,7 @@ ROLES = {
     "flower-superexec": "executor",
     "flower-supernode": "supernode",
     "flwr-clientapp": "client app",
-    "scripts.node_clientapp": "client app",
+    "scripts.deploy.node_clientapp": "client app",
 }
 """Program -> what it is; of several the largest counts."""
 

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import psutil
 
-from scripts.output import Output
+from scripts.terminal.output import Output
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 

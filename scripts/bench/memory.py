@@ -19,10 +19,10 @@ from torch import Tensor
 from scripts.bench.measure import Highest, anonymous_bytes
 from scripts.bench.transports import TRANSPORTS
 from scripts.experiments.in_process import InProcessGrid
-from server.recorder import RunRecorder
-from server.run_folder import RunFolder
-from strategies.arrays import to_arrays
-from strategies.messages import (
+from server.run.folder import RunFolder
+from server.run.recorder import RunRecorder
+from strategies.exchange.arrays import to_arrays
+from strategies.exchange.messages import (
     Description,
     Evaluation,
     Training,

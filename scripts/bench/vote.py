@@ -22,7 +22,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from torch import Tensor
 
 from scripts.bench.measure import peak_mb, show
-from strategies.voting import Agreement, median, norm, vote
+from strategies.voting.vote import Agreement, median, norm, vote
 
 TIME_LIMIT_S = 50.0
 REPEATS = 5

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from scripts.bench.transports import TRANSPORTS
-from scripts.output import Output
-from strategies.broadcast import Broadcast
-from strategies.chain import Chain
-from strategies.messages import Evaluation, Training, TrainReply, TrainRequest
-from strategies.placement import Placement, place
+from scripts.terminal.output import Output
+from strategies.exchange.broadcast import Broadcast
+from strategies.exchange.last_sent import Chain
+from strategies.exchange.messages import Evaluation, Training, TrainReply, TrainRequest
+from strategies.placement.placement import Placement, place
 from trfmoe_core.blocks import TRUNK, BlockLayout, Blocks
 from trfmoe_core.config import Recipe
 from trfmoe_core.model.transformer import build_model

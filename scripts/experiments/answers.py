@@ -18,9 +18,9 @@ from clients.app import describe, evaluate, train
 from clients.drills.attack import find_attack
 from clients.drills.mod import drill_mod, recipe_path
 from clients.drills.parcels import NO_LIMIT
-from clients.node import node_settings, state_folder
-from clients.states import earlier_state_path, state_path
-from strategies.messages import TrainReply, TrainRequest, pack, pack_buffers, read_header, read_parcel
+from clients.kept.states import earlier_state_path, state_path
+from clients.settings import node_settings, state_folder
+from strategies.exchange.messages import TrainReply, TrainRequest, pack, pack_buffers, read_header, read_parcel
 from trfmoe_core.atomic import write_bytes
 from trfmoe_core.config import NodeSettings
 from trfmoe_core.places import home

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scripts.simulate import JsonOption, SetOption
+from scripts.commands.simulate import JsonOption, SetOption
 
 if TYPE_CHECKING:
     from scripts.experiments.drill import DrillStudy
@@ -28,7 +28,7 @@ def _list_attacks(wanted: bool) -> None:
     if not wanted:
         return
     from clients.drills.attack import all_attacks
-    from scripts.output import Output
+    from scripts.terminal.output import Output
 
     output = Output()
     for attack in all_attacks():
@@ -59,8 +59,8 @@ def drill(
 ) -> None:
     """Train a small model with every fault and every vote, and write what is lost into docs/results/drill.md."""
     from scripts.experiments.runner import conduct, parse_names, parse_node_counts
-    from scripts.output import Output
-    from scripts.preflight import find_recipe
+    from scripts.run.preflight import find_recipe
+    from scripts.terminal.output import Output
     from trfmoe_core.atomic import write_text
     from trfmoe_core.config import load_recipe
 
@@ -111,7 +111,7 @@ def witness(
     from scripts.experiments.runner import conduct, parse_names, parse_node_counts
     from scripts.experiments.store import Store
     from scripts.experiments.witness import FAULTS, RULES, WitnessStudy, make_recipe
-    from scripts.output import Output
+    from scripts.terminal.output import Output
     from trfmoe_core.atomic import write_text
     from trfmoe_core.errors import ConfigError
 
@@ -156,7 +156,7 @@ def wire_loss(texts: Sequence[str], seeds: int, rounds: int, steps: int, as_json
     from scripts.experiments.runner import conduct
     from scripts.experiments.store import Store
     from scripts.experiments.wire_loss import LIMIT, NODES, RECIPE, WireLossStudy
-    from scripts.output import Output
+    from scripts.terminal.output import Output
     from trfmoe_core.config import Recipe
     from trfmoe_core.data.sample.owners import build_sample
 
@@ -184,7 +184,7 @@ def _drill_study(
     import hashlib
     import shutil
 
-    from clients.node import cache_folder
+    from clients.settings import cache_folder
     from scripts.experiments.drill import QUICK_FAULTS, RULES, DrillStudy
     from scripts.experiments.faults import find_fault
     from scripts.experiments.federation import deal_text, read_pieces

@@ -16,9 +16,9 @@ from scripts.experiments.faults import find_fault
 from scripts.experiments.in_process import InProcessGrid
 from scripts.experiments.omniscient import OmniscientAttackers
 from server.app import run
-from server.events import Event, read_events
-from server.run_folder import RunFolder
-from strategies.exchange import Clock
+from server.run.folder import RunFolder
+from server.run.journal import Event, read_events
+from strategies.exchange.in_flight import Clock
 from trfmoe_core.atomic import write_text
 from trfmoe_core.config import DataConfig, DrillConfig, Recipe, WitnessConfig
 from trfmoe_core.data.prepare.corpus_cache import prepare_corpus

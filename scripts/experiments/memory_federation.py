@@ -19,14 +19,14 @@ from torch import Tensor
 from clients.drills.attack import Learner, Seen, find_attack
 from scripts.experiments.cell import Cell, Result, Round
 from scripts.experiments.faults import ABSENT, CLEAN, find_fault
-from server.witness import Witness
-from strategies.ballots import Ballots
-from strategies.messages import TrainReply
-from strategies.placement import place
-from strategies.replay import ReplayGuard
-from strategies.seating import standings_of
-from strategies.voting import Agreement
-from strategies.witness import Jury
+from server.witness_text import Witness
+from strategies.exchange.messages import TrainReply
+from strategies.membership.seats import standings_of
+from strategies.placement.placement import place
+from strategies.round.ballots import Ballots
+from strategies.round.replay_guard import ReplayGuard
+from strategies.voting.vote import Agreement
+from strategies.witness.jury import Jury
 from trfmoe_core.blocks import BlockLayout, Blocks, block_digest, blocks_digest
 from trfmoe_core.config import DrillConfig, Recipe, WitnessConfig
 from trfmoe_core.data.batches.held_out import EvaluationSet, evaluation_windows

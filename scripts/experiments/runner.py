@@ -22,7 +22,7 @@ import torch
 from scripts.experiments.cell import Cell, Result
 from scripts.experiments.rows import Promise, Row
 from scripts.experiments.store import Store
-from scripts.output import Output
+from scripts.terminal.output import Output
 from trfmoe_core.errors import ConfigError
 from trfmoe_core.fingerprint import code_fingerprint
 

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from scripts.output import Output
-from scripts.preflight import prepare_nodes
 from scripts.process_drill.scenarios import SCENARIOS
 from scripts.process_drill.scene import Played, Scenario, play
+from scripts.run.preflight import prepare_nodes
+from scripts.terminal.output import Output
 from trfmoe_core.config import Recipe, load_recipe
 from trfmoe_core.errors import ConfigError, TRFMoEError
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import psutil
 
-from scripts.deployment import Deployment
-from scripts.flower_commands import Isolation
-from scripts.guard import processes_of
-from scripts.run_folders import new_run
-from server.events import Event, follow_events, read_events
-from server.run_folder import RunFolder
-from server.verify import verify_run
+from scripts.deploy.deployment import Deployment
+from scripts.deploy.flower_commands import Isolation
+from scripts.run.process_guard import processes_of
+from scripts.run.run_folders import new_run
+from server.run.folder import RunFolder
+from server.run.journal import Event, follow_events, read_events
+from server.run.verify import verify_run
 from trfmoe_core.config import Recipe
 
 VICTIM = -1

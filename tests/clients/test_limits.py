@@ -12,12 +12,12 @@ import pytest
 from flwr.app import Message, MessageType, RecordDict
 
 from clients.limits import OverLimitsError, check_hours, check_memory, check_round, check_size, within_limits
-from clients.refusing import RefusedError
+from clients.refusals import RefusedError
 from clients.worker import Worker
-from server.run_folder import RunFolder
-from strategies.messages import TrainReply, TrainRequest, pack, read_header
-from strategies.pings import PING
-from strategies.refusals import sentence
+from server.run.folder import RunFolder
+from strategies.exchange.messages import TrainReply, TrainRequest, pack, read_header
+from strategies.exchange.refusals import sentence
+from strategies.membership.pings import PING
 from tests.federation import grid_of, of_kind, run_recipe
 from trfmoe_core.config import NodeSettings, Recipe, load_recipe
 from trfmoe_core.wire import Parcel

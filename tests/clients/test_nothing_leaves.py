@@ -22,14 +22,14 @@ from safetensors import SafetensorError
 
 from clients import training, worker
 from clients.app import app as client_app
-from clients.refusing import refusal_of
+from clients.refusals import refusal_of
 from clients.training import Trained
 from scripts.experiments.in_process import InProcessGrid
 from server.app import run
-from server.events import read_events
-from server.run_folder import RunFolder
-from strategies.messages import Description, TrainReply
-from strategies.refusals import _SENTENCES, Refusal, sentence
+from server.run.folder import RunFolder
+from server.run.journal import read_events
+from strategies.exchange.messages import Description, TrainReply
+from strategies.exchange.refusals import _SENTENCES, Refusal, sentence
 from tests.conftest import TINY, words
 from tests.federation import of_kind
 from trfmoe_core.config import NodeLimits, Recipe

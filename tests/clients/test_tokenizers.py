@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from clients.refusing import RefusedError
+from clients.refusals import RefusedError
 from clients.worker import Worker
 from tests.conftest import words
 from tests.federation import of_kind, run_recipe

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from clients import worker as worker_module
-from clients.node import state_folder
-from clients.states import earlier_state, state_path
+from clients.kept.states import earlier_state, state_path
+from clients.settings import state_folder
 from clients.worker import Worker
-from strategies.messages import TrainReply, TrainRequest
+from strategies.exchange.messages import TrainReply, TrainRequest
 from trfmoe_core.blocks import BlockLayout, Blocks, blocks_digest
 from trfmoe_core.config import NodeSettings, Recipe
 from trfmoe_core.data.tokenizers import load_tokenizer

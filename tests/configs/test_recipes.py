@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.places import ROOT
 from trfmoe_core.config import load_recipe
 
-FOLDER = Path(__file__).resolve().parents[2] / "configs"
+FOLDER = ROOT / "configs"
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.name)

@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 import yaml
 
-from scripts import simulate as simulate_module
+from scripts.commands import simulate as simulate_module
 from scripts.main import main
 from tests.conftest import words
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.places import ROOT
 
 
 @pytest.fixture

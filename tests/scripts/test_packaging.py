@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.places import ROOT
+
 CALL = """import importlib, sys
 sys.path.insert(0, sys.argv[1])
 backend = importlib.import_module(sys.argv[2])

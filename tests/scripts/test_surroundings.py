@@ -18,10 +18,10 @@ import pytest
 import typer
 import yaml
 
-from scripts import deploy, simulate
 from scripts.bench import child
+from scripts.commands import deploy, simulate
+from scripts.deploy.kit import Coordinator, KitNode, write_kit
 from scripts.experiments import runner
-from scripts.kit import Coordinator, KitNode, write_kit
 from scripts.main import app, main
 from tests.conftest import TINY, words
 from trfmoe_core.data.sample import owners as sample

@@ -10,12 +10,12 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MessageType, RecordDict
 
 from server.app import run
-from server.events import read_events
-from server.history import RunHistory
-from server.recorder import best_round
-from server.run_folder import RunFolder
-from strategies.messages import TrainReply, pack, pack_buffers, read_header, read_parcel
-from strategies.refusals import Refusal
+from server.report.history import RunHistory
+from server.run.folder import RunFolder
+from server.run.journal import read_events
+from server.run.recorder import best_round
+from strategies.exchange.messages import TrainReply, pack, pack_buffers, read_header, read_parcel
+from strategies.exchange.refusals import Refusal
 from tests.conftest import words
 from tests.federation import grid_of, of_kind, run_recipe
 from trfmoe_core.config import DrillConfig, Recipe

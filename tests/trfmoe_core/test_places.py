@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clients.node import state_folder
+from clients.settings import state_folder
 from trfmoe_core.config import NodeSettings
 from trfmoe_core.errors import PathError
 from trfmoe_core.places import inside

@@ -24,9 +24,9 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from trfmoe_core.errors import RunError
+from trfmoe_core.places import APP_FOLDER
 from trfmoe_core.training.ranks import Ranks, joined
 
-ROOT = Path(__file__).resolve().parents[2]
 SAVE_GRACE_S = 600
 """Seconds that interrupted ranks have to finish their step and save."""
 
@@ -133,7 +133,7 @@ def _emptied(folder: Path) -> Iterator[None]:
 def _environment() -> Iterator[None]:
     """Sets variables so that children can import this code and the launcher waits until they have saved."""
     before = dict(os.environ)
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [before.get("PYTHONPATH")])])
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(APP_FOLDER), *filter(None, [before.get("PYTHONPATH")])])
     os.environ["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(SAVE_GRACE_S)
     for name, logger in logging.root.manager.loggerDict.items():
         if name.startswith("torch.distributed.") and isinstance(logger, logging.Logger):

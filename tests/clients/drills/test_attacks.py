@@ -14,10 +14,10 @@ from clients.drills.parcels import parcel_blocks
 from clients.drills.updates import DISTINCT
 from scripts.experiments.omniscient import OmniscientAttackers
 from server.app import run
-from server.events import read_events
-from server.run_folder import RunFolder
-from strategies.messages import TrainReply, read_header, read_parcel
-from strategies.voting import norm
+from server.run.folder import RunFolder
+from server.run.journal import read_events
+from strategies.exchange.messages import TrainReply, read_header, read_parcel
+from strategies.voting.vote import norm
 from tests.federation import grid_of, of_kind, run_recipe
 from trfmoe_core.config import DrillConfig, NodeSettings, Recipe
 from trfmoe_core.errors import ConfigError, RunError

@@ -5,12 +5,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.places import ROOT
 from trfmoe_core.config import ModelConfig, Recipe, apply_overrides, load_node_file, load_recipe, recipe_hash
 from trfmoe_core.config.load import MAX_BYTES
 from trfmoe_core.errors import ConfigError
 from trfmoe_core.places import tokenizer_place
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 def write(folder: Path, text: str) -> Path:

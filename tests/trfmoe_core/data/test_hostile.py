@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.hostile_files import page, pdf, write_hostile
+from tests.places import ROOT
 from trfmoe_core.config import DataConfig
 from trfmoe_core.data.prepare.corpus_cache import prepare_corpus
 from trfmoe_core.data.tokenizers.byte import ByteTokenizer
 
-ROOT = Path(__file__).resolve().parents[3]
 CONFIG = DataConfig(file_timeout_s=10, file_memory_mb=1024)
 EXPECTED = {
     "cyclic-pages.pdf": {"broken"},

@@ -3,15 +3,13 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
+from tests.places import ROOT
 from trfmoe_core.errors import ConfigError
 from trfmoe_core.training.device import count_devices, resolve_device, resolve_precision
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_without_cuda_auto_is_the_cpu_and_cuda_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,12 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.places import ROOT
 from tests.trfmoe_core.training.rank_work import both_models
 from trfmoe_core.errors import RunError
 from trfmoe_core.training.launch import launch
 from trfmoe_core.training.ranks import ALONE
 
-ROOT = Path(__file__).resolve().parents[3]
 CPU = torch.device("cpu")
 WORK = "tests.trfmoe_core.training.rank_work"
 

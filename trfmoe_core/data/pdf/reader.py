@@ -19,6 +19,7 @@ from trfmoe_core.data.documents.records import SourceFile
 from trfmoe_core.data.documents.reports import Status
 from trfmoe_core.data.pdf.engines import EngineName
 from trfmoe_core.errors import DataError
+from trfmoe_core.places import APP_FOLDER
 
 START_TIMEOUT_S = 120.0
 FILES_PER_WORKER = 64
@@ -193,7 +194,7 @@ class PdfReader:
     def _running_worker(self) -> subprocess.Popen[bytes]:
         if self._worker is not None:
             return self._worker
-        root = os.fspath(Path(__file__).resolve().parents[3])
+        root = os.fspath(APP_FOLDER)
         path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
         module = "trfmoe_core.data.pdf.worker"
         try:

@@ -6,14 +6,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.places import ROOT
 from trfmoe_core.config import DataConfig, NodeSettings
 from trfmoe_core.data.documents.records import Document
 from trfmoe_core.data.documents.reports import FileReport
 from trfmoe_core.data.formats import parquet
 from trfmoe_core.data.formats.reading import Reading
 from trfmoe_core.data.sources import OpenContext, OpenedSource, open_sources
-
-ROOT = Path(__file__).parents[4]
 
 
 def opened(path: Path, **more: object) -> OpenedSource:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.places import ROOT
 from tests.trfmoe_core.data.hub.fake_hub import serve
 
-ROOT = Path(__file__).parents[4]
 PROGRAM = """
 import sys
 {first}

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.places import ROOT
 from trfmoe_core.data.tokenizers.train import train_bpe
 
-ROOT = Path(__file__).parents[4]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 PROGRAM = (
     "import sys\n"

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.places import ROOT
 from trfmoe_core.data.pdf import reader as reader_module
 from trfmoe_core.data.pdf.reader import WALL_FACTOR, PdfLimits, PdfReader, PdfText
 from trfmoe_core.data.sources.find import find_files
 from trfmoe_core.errors import DataError
-
-ROOT = Path(__file__).parents[4]
 
 
 def read(reader: PdfReader, path: Path) -> PdfText:

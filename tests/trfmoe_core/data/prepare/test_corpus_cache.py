@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.places import ROOT
 from trfmoe_core.config import DataConfig
 from trfmoe_core.config.sources import SourceSettings
 from trfmoe_core.data.batches.bigram import ByteBigram
@@ -23,7 +24,6 @@ from trfmoe_core.data.sources.files import FilesSource
 from trfmoe_core.data.tokenizers.byte import ByteTokenizer
 from trfmoe_core.errors import DataError
 
-ROOT = Path(__file__).parents[4]
 CONFIG = DataConfig(piece_bytes=256, evaluation_tokens=512)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.places import ROOT
 from tests.trfmoe_core.data.conftest import prose
 from trfmoe_core.config import DataConfig
 from trfmoe_core.data.prepare import shards as shards_module
@@ -19,7 +20,6 @@ from trfmoe_core.data.tokenizers.byte import ByteTokenizer
 from trfmoe_core.data.tokenizers.train import train_bpe
 from trfmoe_core.errors import DataError
 
-ROOT = Path(__file__).parents[4]
 ENCODER = Encoder(ByteTokenizer(), 256)
 
 

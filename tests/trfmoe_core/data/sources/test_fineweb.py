@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.places import ROOT
 from tests.trfmoe_core.data.hub.fake_hub import serve, write_repository
 from trfmoe_core.config import DataConfig, NodeSettings
 from trfmoe_core.data.documents.records import Document
 from trfmoe_core.data.formats.reading import Reading
 from trfmoe_core.data.sources import OpenContext, OpenedSource, open_sources
 from trfmoe_core.data.sources.fineweb import FineWebSource
-
-ROOT = Path(__file__).parents[4]
 
 
 def settings(**more: object) -> FineWebSource:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.places import ROOT
 from tests.trfmoe_core.data.conftest import prose
 from trfmoe_core.data.tokenizers import load_tokenizer
 from trfmoe_core.data.tokenizers.train import train_bpe
@@ -36,7 +37,7 @@ def test_the_same_texts_give_the_same_files_on_any_number_of_threads(tmp_path: P
         "from tests.trfmoe_core.data.tokenizers.test_train import TEXTS, train_bpe\n"
         "train_bpe(TEXTS, 512, 'own').save(Path(sys.argv[1]))"
     )
-    root = str(Path(__file__).parents[4])
+    root = str(ROOT)
     for name, threads in (("one", "1"), ("four", "4")):
         env = {**os.environ, "RAYON_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "true", "PYTHONPATH": root}
         subprocess.run([sys.executable, "-c", program, str(tmp_path / name)], env=env, check=True)

@@ -1,0 +1,1 @@
+"""What stays on a node's disk between rounds, and how much room it may take."""

@@ -1,0 +1,158 @@
+"""The room that a node's owner grants on the disk: measured before anything is written, and while text is prepared.
+
+What counts is what this node keeps of runs (`state_dir`) and of text (`cache_dir`). A megabyte is 2**20 bytes.
+"""
+
+import contextlib
+import logging
+import re
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from clients.kept.states import KEEP_STATES, give_up, state_folders
+from clients.limits import OverLimitsError, num_parameters
+from clients.refusals import RefusedError
+from clients.settings import cache_folder, state_base
+from strategies.exchange.refusals import Refusal
+from trfmoe_core.config import NodeSettings, Recipe
+from trfmoe_core.data.prepare.corpus_cache import CACHES
+
+_MB = 1 << 20
+_BYTES = {"float32": 4, "bfloat16": 2, "int8": 1, "int4": 1}
+_LOOK_S = 1.0
+_CORPUS = re.compile(r"[0-9a-f]{64}(\.shards)?")
+
+log = logging.getLogger("trfmoe.node")
+
+
+def state_bytes(recipe: Recipe, vocab_size: int, devices: int = 1) -> int:
+    """Returns the most that a node's state of a run can take at any instant.
+
+    One file more than is kept, while the next is written: moments and what rounding lost; the last reply; the models
+    that differences are against; and what ranks hand over when several devices train.
+    """
+    transport = recipe.transport
+    each = (KEEP_STATES + 1) * (2 * 4 + (2 if transport.updates in ("int8", "int4") else 0))
+    each += 2 * _BYTES[transport.updates]
+    each += 3 * _BYTES[transport.broadcast] if transport.difference else 0
+    each += 4 + 3 * 4 if devices > 1 else 0
+    return each * num_parameters(recipe, vocab_size)
+
+
+class Room:
+    """The room for one run on one node.
+
+    Args:
+        settings: The node's own.
+        run_id: Of the run at hand, whose state is not given up.
+        needed_bytes: `state_bytes` of the run.
+    """
+
+    def __init__(self, settings: NodeSettings, run_id: str, needed_bytes: int) -> None:
+        self._name, self._run_id, self._needed = settings.name, run_id, needed_bytes
+        self._granted = settings.limits.disk_mb
+        self._states, self._cache = state_base(settings), cache_folder(settings)
+        self._looked = 0.0
+
+    def make(self) -> None:
+        """Makes sure that the run's state fits, if need be by giving up what is left of other runs.
+
+        Raises:
+            OverLimitsError: the owner grants less.
+            RefusedError: the disk has less.
+        """
+        mine = _size(self._states / self._run_id / self._name)
+        free = shutil.disk_usage(_existing(self._states)).free
+        if self._needed - mine > free:
+            raise RefusedError(
+                Refusal(code="disk"),
+                f"{self._states}: {free // _MB} MB are free, and this run's state takes {self._needed // _MB} MB; free "
+                "space, or choose another state_dir",
+            )
+        if self._granted is None or self._over() <= 0:
+            return
+        for folder, remove in self._dispensable():
+            log.warning("%s: removed, to stay within limits.disk_mb: %d", folder, self._granted)
+            remove(folder)
+            if self._over() <= 0:
+                return
+        raise self._error()
+
+    def watch(self, what: str = "", done: int = 0, total: int = 0) -> None:
+        """Looks again, at most once a second, while text is prepared; called as its progress.
+
+        Raises:
+            OverLimitsError: the text takes more than the owner grants.
+        """
+        now = time.monotonic()
+        if self._granted is None or now - self._looked < _LOOK_S:
+            return
+        # Shards stay until the corpus is merged from them, which takes as much again at most.
+        shards = sum(_size(folder) for folder in (self._cache / "corpora").glob("*.shards"))
+        self._looked = now
+        if self._over() + shards > 0:
+            raise self._error(shards)
+
+    def check(self) -> None:
+        """Looks once more when the text is prepared.
+
+        Raises:
+            OverLimitsError: the text takes more than the owner grants.
+        """
+        if self._granted is not None and self._over() > 0:
+            raise self._error()
+
+    def _used(self) -> int:
+        cached = sum(_size(self._cache / name) for name in CACHES)
+        sizes = {run_id: _size(path) for run_id, path in state_folders(self._states, self._name).items()}
+        mine = sizes.pop(self._run_id, 0)
+        return cached + sum(sizes.values()) + max(mine, self._needed)
+
+    def _over(self) -> int:
+        return self._used() - (self._granted or 0) * _MB
+
+    def _dispensable(self) -> list[tuple[Path, Callable[[Path], None]]]:
+        """What may go, the oldest first, and how: states of other runs; then prepared text, which can be made again."""
+        kept = state_folders(self._states, self._name)
+        states = [path for run_id, path in kept.items() if run_id != self._run_id]
+        corpora = [path for path in (self._cache / "corpora").glob("*") if _CORPUS.fullmatch(path.name)]
+        return [
+            *((path, give_up) for path in sorted(states, key=_modified)),
+            *((path, _remove) for path in sorted(corpora, key=_modified)),
+        ]
+
+    def _error(self, more: int = 0) -> OverLimitsError:
+        asked, granted = -(-(self._used() + more) // _MB), self._granted or 0
+        return OverLimitsError(
+            "limits-disk",
+            f"{self._states} and {self._cache} would take {asked} MB with this run, and the owner of this node grants "
+            f"{granted} MB (limits.disk_mb)",
+            asked,
+            granted,
+        )
+
+
+def _size(path: Path) -> int:
+    """Returns the bytes of all files below a folder; files that vanish meanwhile do not count."""
+    total = 0
+    for file in path.rglob("*"):
+        with contextlib.suppress(OSError):
+            status = file.lstat()
+            total += status.st_size if not file.is_dir() else 0
+    return total
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _modified(path: Path) -> float:
+    with contextlib.suppress(OSError):
+        return path.stat().st_mtime
+    return 0.0
+
+
+def _existing(path: Path) -> Path:
+    return next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())

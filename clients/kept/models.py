@@ -1,0 +1,93 @@
+"""The models that a node decoded last, on its own disk: what differences are applied to."""
+
+import re
+from pathlib import Path
+
+import torch
+
+from strategies.exchange.messages import TrainRequest
+from trfmoe_core.blocks import BlockLayout, Blocks, blocks_digest
+from trfmoe_core.config import TransportConfig
+from trfmoe_core.errors import RunFolderError, WireError
+from trfmoe_core.training.local_state import load_state, save_state
+from trfmoe_core.wire import Parcel, advanced, decode
+
+KEEP = 2
+"""A coordinator that died in a round sends its difference against the model of the round before again."""
+
+_NAME = re.compile(r"(\d{6,})-([0-9a-f]{64})$")
+
+
+class Bases:
+    """The models of one run, one file each. A file that is lost or damaged costs no more than a whole broadcast."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def digests(self) -> list[str]:
+        """Returns the base digests of the models at hand, the oldest first."""
+        return [digest for _, digest in sorted(self._files())]
+
+    def load(self, digest: str) -> Blocks | None:
+        """Returns a model's blocks as they were kept, or None when they cannot be read."""
+        for (_, known), path in self._files().items():
+            if known == digest:
+                try:
+                    return load_state(path)[0]
+                except RunFolderError:
+                    return None
+        return None
+
+    def keep(self, number: int, digest: str, blocks: Blocks, dtype: torch.dtype) -> None:
+        """Writes the model that arrived in round `number`, and removes those that nobody will ask for.
+
+        Raises:
+            RunFolderError: when it cannot be written.
+        """
+        path = self.folder / f"{number:06d}-{digest}.safetensors"
+        save_state(path, {name: values.to(dtype) for name, values in blocks.items()}, {}, durable=False)
+        # What is newer than the newest is left from rounds that never were.
+        older = sorted(key for key in self._files() if key[0] < number)
+        wanted = {(number, digest), *older[len(older) - (KEEP - 1) :]}
+        for key, other in self._files().items():
+            if key not in wanted:
+                other.unlink(missing_ok=True)
+
+    def _files(self) -> dict[tuple[int, str], Path]:
+        found = {path: _NAME.match(path.stem) for path in self.folder.glob("*.safetensors")}
+        return {(int(match[1]), match[2]): path for path, match in found.items() if match}
+
+
+def receive(
+    parcel: Parcel,
+    request: TrainRequest,
+    layout: BlockLayout,
+    names: list[str],
+    transport: TransportConfig,
+    bases: Bases,
+) -> Blocks | None:
+    """Returns the model that arrived, as float32, and keeps it where differences are in use.
+
+    None: it is a difference, and this node does not have what it is against.
+
+    Raises:
+        WireError: when what arrived is not what was announced.
+    """
+    dtype: torch.dtype = getattr(torch, transport.broadcast)
+    if request.against is None:
+        blocks = decode(parcel, layout, names, [transport.broadcast])
+    elif transport.difference is None:
+        raise WireError("a difference arrived, and the recipe says that there are none")
+    else:
+        held = bases.load(request.against)
+        differences = decode(parcel, layout, names, [transport.difference])
+        if held is None or held.keys() != differences.keys():
+            return None
+        blocks = {name: advanced(held.pop(name), differences.pop(name), dtype).float() for name in list(held)}
+    if blocks_digest(blocks) != request.base_digest:
+        if request.against is not None:
+            return None
+        raise WireError("the weights that arrived do not have the digest that the coordinator announced")
+    if transport.difference is not None:
+        bases.keep(request.round + (request.steps == 0), request.base_digest, blocks, dtype)
+    return blocks

@@ -1,0 +1,156 @@
+"""What a node keeps of a run on its own disk: moments and place in the data after a round, and its last reply."""
+
+import contextlib
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from strategies.exchange.messages import TrainReply, TrainRequest
+from trfmoe_core.blocks import TRUNK
+from trfmoe_core.config import Recipe, recipe_hash
+from trfmoe_core.errors import RunFolderError
+from trfmoe_core.fingerprint import code_fingerprint
+from trfmoe_core.private import tighten
+from trfmoe_core.training.local_state import load_state, save_state
+from trfmoe_core.wire import Parcel
+
+KEEP_STATES = 2
+"""Rounds whose state stays on the disk: a coordinator that died in a round asks for it again."""
+
+_ROUND = re.compile(r"round-(\d{6,})\.safetensors")
+
+LOST = "lost."
+"""Before a block's name: what its update lost on the wire and the next one makes up for."""
+
+
+def state_path(folder: Path, round_number: int) -> Path:
+    """Returns where a node's state after a round lies in its state folder."""
+    return folder / f"round-{round_number:06d}.safetensors"
+
+
+def earlier_state_path(folder: Path, round_number: int) -> Path | None:
+    """Returns the state that the training of a round goes on from: the last one before it, if any."""
+    return max((path for number, path in _state_rounds(folder).items() if number < round_number), default=None)
+
+
+def earlier_state(
+    folder: Path, round_number: int, held: Collection[str]
+) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    """Returns the tensors that a round goes on from and its place in the data; none of either if the node is new.
+
+    Moments of experts that moved away since, or came here since, are left out: they begin anew.
+    """
+    path = earlier_state_path(folder, round_number)
+    if path is None:
+        return {}, None
+    tensors, meta = load_state(path)
+    moved = set(meta["held"]) ^ set(held)
+    kept = {name: tensor for name, tensor in tensors.items() if not _belongs_to(name, moved)}
+    return kept, meta["place"]
+
+
+def keep_state(folder: Path, request: TrainRequest, tensors: Mapping[str, Tensor], place: Mapping[str, Any]) -> None:
+    """Writes the state after a round and removes those that nobody will ask for.
+
+    Raises:
+        RunFolderError: when it cannot be written.
+    """
+    meta = {
+        "round": request.round,
+        "base_digest": request.base_digest,
+        "held": request.held,
+        "place": place,
+    }
+    save_state(state_path(folder, request.round), tensors, meta)
+    # What is newer is left from rounds that were taken back.
+    older = sorted(number for number in _state_rounds(folder) if number < request.round)
+    wanted = {request.round, *older[len(older) - (KEEP_STATES - 1) :]}
+    for number, path in _state_rounds(folder).items():
+        if number not in wanted:
+            path.unlink(missing_ok=True)
+
+
+def state_folders(base: Path, name: str) -> dict[str, Path]:
+    """Returns the folders in which a node has kept something: id of the run -> folder; other people's are left out."""
+    found = {}
+    for folder in sorted(base.glob(f"*/{name}")):
+        if not folder.is_symlink() and (_reply_path(folder).is_file() or _state_rounds(folder)):
+            found[folder.parent.name] = folder
+    return found
+
+
+def tighten_states(base: Path, name: str) -> None:
+    """Takes away what others may do in the folders of all runs, also of those that an earlier release made.
+
+    `base` itself may be the user's own and stays as it is.
+
+    Raises:
+        RunFolderError: one belongs to another user.
+    """
+    for folder in state_folders(base, name).values():
+        tighten([folder, folder.parent])
+
+
+def give_up(folder: Path) -> None:
+    """Removes what a node kept of a run. The run costs it its moments then; what the owner wants to keep stays."""
+    for path in (*folder.glob("*.safetensors"), *folder.glob("*.partial")):
+        path.unlink(missing_ok=True)
+    for name in ("bases", "ranks"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for empty in (folder, folder.parent):
+        with contextlib.suppress(OSError):
+            empty.rmdir()
+
+
+def keep_reply(folder: Path, request: TrainRequest, recipe: Recipe, reply: TrainReply, parcel: Parcel) -> None:
+    """Writes the reply to a request, in the place of the last one: asked again, the node need not train again."""
+    buffers = {str(number): torch.frombuffer(data, dtype=torch.uint8) for number, data in enumerate(parcel.buffers)}
+    save_state(
+        _reply_path(folder), buffers, {"request": _mark(request, recipe), "reply": reply.model_dump(mode="json")}
+    )
+
+
+def kept_reply(folder: Path, request: TrainRequest, recipe: Recipe) -> tuple[TrainReply, Parcel] | None:
+    """Returns the last reply if it was to this very request: round, weights, held blocks, placement and recipe.
+
+    A file that is missing or damaged costs no more than the training.
+    """
+    try:
+        buffers, meta = load_state(_reply_path(folder))
+    except RunFolderError:
+        return None
+    if meta.get("request") != _mark(request, recipe):
+        return None
+    reply = TrainReply.model_validate_json(json.dumps(meta["reply"]))
+    return reply, Parcel(str(reply.index), tuple(buffers[str(number)].numpy().data for number in range(len(buffers))))
+
+
+def _mark(request: TrainRequest, recipe: Recipe) -> dict[str, Any]:
+    return {
+        **{name: getattr(request, name) for name in ("run_id", "round", "epoch", "base_digest", "steps")},
+        "held": hashlib.sha256("\n".join(request.held).encode()).hexdigest(),
+        "recipe": recipe_hash(recipe),
+        "code": code_fingerprint(),
+    }
+
+
+def _reply_path(folder: Path) -> Path:
+    return folder / "reply.safetensors"
+
+
+def _state_rounds(folder: Path) -> dict[int, Path]:
+    found = {path: _ROUND.fullmatch(path.name) for path in sorted(folder.glob("round-*.safetensors"))}
+    return {int(match[1]): path for path, match in found.items() if match}
+
+
+def _belongs_to(name: str, blocks: Collection[str]) -> bool:
+    """Whether a tensor of a node's state is about one of the experts: its count of updates, or what it lost."""
+    kind, _, block = name.partition(".")
+    return block != TRUNK and kind in ("updates", LOST.rstrip(".")) and block in blocks

@@ -1,0 +1,302 @@
+"""`trfmoe deploy`: real processes with TLS and keys, on this machine or as a kit for many."""
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from scripts.commands.simulate import DryRunOption, JsonOption, PdfsOption, ResumeOption, RunDirOption, SetOption
+
+if TYPE_CHECKING:
+    from scripts.deploy.flower_commands import Isolation
+    from scripts.run.outcome import Outcome
+    from scripts.run.submission import Engine
+    from scripts.terminal.output import Output
+    from server.run.folder import RunFolder
+
+deploy = typer.Typer(help="Run on real processes with TLS and keys: here, or on many hosts.", no_args_is_help=True)
+PAIRS: "dict[str, Isolation]" = {"production": "process", "default": "subprocess"}
+PairOption = Annotated[
+    str, typer.Option("--pair", help="production: SuperLink and executor are two processes; default: Flower's own.")
+]
+
+
+@deploy.command()
+def local(
+    config: Annotated[Path, typer.Argument(help="Recipe, such as configs/tiny.yaml.")],
+    overrides: SetOption = [],  # noqa: B006
+    pdfs: PdfsOption = [],  # noqa: B006
+    resume: ResumeOption = False,
+    run_dir: RunDirOption = None,
+    pair: PairOption = "production",
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a recipe on a SuperLink and SuperNodes of this machine: separate processes, TLS, a key for every node."""
+    from scripts.commands.simulate import resolve, run_federation, show_recipe
+    from scripts.terminal.output import Output
+    from trfmoe_core.errors import ConfigError
+
+    output = Output(as_json)
+    if pair not in PAIRS:
+        raise ConfigError(f"--pair {pair}: is neither production nor default")
+    recipe = resolve(config, overrides, pdfs)
+    if dry_run:
+        show_recipe(recipe, output)
+        return
+    engine = partial(run_deployed, isolation=PAIRS[pair])
+    outcome = run_federation(recipe, output, resume=resume, run_dir=run_dir, engine=engine, command="deploy local")
+    output.result(outcome.payload())
+    raise typer.Exit(outcome.exit_code)
+
+
+def run_deployed(folder: "RunFolder", output: "Output", isolation: "Isolation") -> "Outcome":
+    """Runs a run folder on a deployment of this machine, and returns its outcome.
+
+    Raises:
+        RunError: the deployment or the run does not start.
+    """
+    from scripts.deploy.deployment import Deployment
+
+    with Deployment(folder, isolation, output.line) as deployment:
+        deployment.start()
+        output.line(f"SuperLink, executor and {len(folder.recipe.nodes)} nodes are up; logs {folder.path / 'logs'}")
+        return follow(folder, output, deployment)
+
+
+def follow(folder: "RunFolder", output: "Output", engine: "Engine") -> "Outcome":
+    """Submits a run, shows its events as they come, and returns its outcome.
+
+    Raises:
+        RunError: the run is not taken.
+    """
+    from scripts.run.outcome import judge
+    from scripts.terminal.console import RunDisplay, RunLines
+    from server.report.history import RunHistory
+    from server.run.journal import JournalReader
+
+    reader = JournalReader(folder.events_path)
+    lines = RunLines(RunHistory(reader.read()))
+    engine.submit()
+    with RunDisplay(output, lines) as display:
+        for event in reader.follow(engine.finished):
+            display.show(event)
+    status, details = engine.status()
+    return judge(lines.history, folder.path, status, details)
+
+
+@deploy.command()
+def run(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The coordinator's folder, its start.sh running.")],
+    config: Annotated[Path, typer.Argument(help="Recipe; its nodes come from the SuperLink.")],
+    overrides: SetOption = [],  # noqa: B006
+    resume: ResumeOption = False,
+    run_dir: RunDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a recipe on a kit's nodes; goes on by itself when the server app or the SuperLink is lost."""
+    from scripts.commands.simulate import conclude, resolve
+    from scripts.deploy.kit import coordinator_folder, read_coordinator
+    from scripts.run.preflight import check_run_root
+    from scripts.run.process_group import Family
+    from scripts.run.run_folders import new_run, resumed_run
+    from scripts.run.submission import KitRun
+    from scripts.terminal.output import Output
+
+    output = Output(as_json)
+    kit = coordinator_folder(directory)
+    coordinator = read_coordinator(kit)
+    recipe = resolve(config, overrides, []).model_copy(update={"nodes": [], "num_nodes": len(coordinator.nodes)})
+    check_run_root(Path(recipe.run_root))
+    folder = (resumed_run(recipe, run_dir, "federated", output) if resume or run_dir else None) or new_run(recipe)
+    output.line(f"run folder {folder.path}")
+    with Family() as family:
+        outcome = follow(folder, output, KitRun(folder, family, kit, coordinator.superlink_port, output.line))
+    sign_ended(folder, kit, output)
+    conclude(outcome, output, f"deploy run {directory}")
+    output.result(outcome.payload())
+    raise typer.Exit(outcome.exit_code)
+
+
+def sign_ended(folder: "RunFolder", kit: Path, output: "Output") -> None:
+    """Signs the journal of a run that has ended with the kit's key, and says so; a kit of an earlier release has none.
+
+    What hinders it is said and no more: the run itself is what it is.
+    """
+    from scripts.commands.sign import sign_run
+    from scripts.deploy.kit import SIGNING_KEY
+    from trfmoe_core.errors import TRFMoEError
+
+    key = kit / SIGNING_KEY
+    if not key.exists():
+        output.line(f"the journal is not signed: {key} is missing")
+        return
+    try:
+        said = sign_run(folder, key).statement
+    except TRFMoEError as error:
+        output.line(f"the journal is not signed: {error}", style="bold red")
+        return
+    output.line(f"signed by {key} at entry {said.entries}, head {said.head}")
+
+
+@deploy.command()
+def init(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
+    host: Annotated[str, typer.Option(help="Name or address at which nodes reach the coordinator.")],
+    nodes: Annotated[str, typer.Option(help="Names, such as alice,bob,carol.")],
+    zones: Annotated[str, typer.Option(help="Their sites, one a node in the same order.")] = "",
+    port: Annotated[int, typer.Option(help="Of the proxy, for nodes.")] = 9092,
+    superlink_port: Annotated[int, typer.Option(help="Of the SuperLink, on the coordinator's loopback.")] = 9093,
+    prefix: Annotated[str, typer.Option(help="Folder on the hosts below which `coordinator` and `node` go.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Write a kit for real hosts: certificates, keys, start scripts, units, the proxy's configuration."""
+    from scripts.deploy.kit import Coordinator, parse_nodes, write_kit
+    from scripts.terminal.output import Output
+    from trfmoe_core.config.load import validate
+    from trfmoe_core.errors import ConfigError
+
+    output = Output(as_json)
+    raw = {"host": host, "port": port, "superlink_port": superlink_port}
+    raw["nodes"] = [node.model_dump() for node in parse_nodes(nodes, zones)]
+    coordinator = validate(Coordinator, raw, "trfmoe deploy init")
+    if port == superlink_port:
+        raise ConfigError(f"--port {port}: is the SuperLink's own (--superlink-port) too; give the two different ports")
+    write_kit(directory, coordinator, prefix or None)
+    output.line(f"{directory}/authority    keep it where nobody else reads it; it signs the coordinator's certificate")
+    output.line(f"{directory}/coordinator  for {coordinator.host}: see its README.md")
+    for node in coordinator.nodes:
+        output.line(f"{directory}/nodes/{node.name}  for its owner alone, by a safe way, and then delete it here")
+    output.result({"outcome": "written", "folder": str(directory), "exit_code": 0})
+
+
+@deploy.command()
+def check(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A kit, or a coordinator's or node's folder of one.")
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """Check a kit: keys and their modes, certificates, settings, and whether the coordinator is reached."""
+    from scripts.deploy.kit_check import check_kit
+    from scripts.terminal.findings import report
+    from scripts.terminal.output import Output
+
+    raise typer.Exit(report(check_kit(directory), Output(as_json)))
+
+
+@deploy.command()
+def allow(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A node's folder.")],
+    app: Annotated[str, typer.Option(metavar="SHA256", help="This bundle instead of the installed release.")] = "",
+    only: Annotated[bool, typer.Option("--only", help="And nothing else: the others are dropped.")] = False,
+    show: Annotated[bool, typer.Option("--list", help="Change nothing; say what may run, since when.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Let the code of this machine's release run on a node."""
+    import re
+
+    from scripts.deploy.allowed_code import ALLOWED_FILE, allow_app, allowed_apps, release
+    from scripts.run.control import app_hash
+    from scripts.run.simulation import app_folder
+    from scripts.terminal.output import Output, one_line
+    from trfmoe_core.errors import ConfigError
+
+    output = Output(as_json)
+    _check_node_folder(directory)
+    if app and not re.fullmatch(r"[0-9a-f]{64}", app):
+        raise ConfigError(f"--app {app}: is no SHA-256 of 64 hexadecimal digits")
+    if show and (app or only):
+        raise ConfigError("--list changes nothing; leave out --app and --only")
+    installed = app_hash(app_folder())
+    if not show:
+        digest = app or installed
+        note = f"{release()}, {app_folder()}" if digest == installed else "given by its hash"
+        dropped = [known.digest for known in allowed_apps(directory / ALLOWED_FILE) if only and known.digest != digest]
+        new = allow_app(directory, digest, note, only=only)
+        output.line(f"{digest} {'may run from now on' if new else 'was allowed already'}")
+        for other in dropped:
+            output.line(f"{other} may no longer run")
+        output.result({"outcome": "allowed", "app": digest, "new": new, "dropped": dropped, "exit_code": 0})
+        return
+    found = []
+    for known in allowed_apps(directory / ALLOWED_FILE):
+        here = known.digest == installed
+        found.append({"app": known.digest, "note": known.note, "installed": here})
+        output.line(one_line(f"{known.digest}  {known.note or 'no note'}{'  (installed here)' if here else ''}"))
+    if not found:
+        output.line("nothing may run")
+    output.result({"outcome": "listed", "installed": installed, "apps": found, "exit_code": 0})
+
+
+@deploy.command()
+def revoke(
+    targets: Annotated[
+        list[str],
+        typer.Argument(metavar="[SHA256|DIR]...", help="Hashes or their beginnings, and a node's folder; else here."),
+    ] = [],  # noqa: B006
+    as_json: JsonOption = False,
+) -> None:
+    """Let code no longer run on a node, from its next message on: by its hash, or this machine's release."""
+    import re
+
+    from scripts.deploy.allowed_code import revoke_apps
+    from scripts.run.control import app_hash
+    from scripts.run.simulation import app_folder
+    from scripts.terminal.output import Output
+    from trfmoe_core.errors import ConfigError
+
+    output = Output(as_json)
+    folders = [target for target in targets if Path(target).is_dir() or not re.fullmatch(r"[0-9a-f]+", target)]
+    hashes = [target for target in targets if target not in folders]
+    if len(folders) > 1:
+        raise ConfigError(f"{', '.join(folders)}: give one node's folder")
+    directory = Path(folders[0] if folders else ".")
+    _check_node_folder(directory)
+    revoked = []
+    for start in hashes or [app_hash(app_folder())]:
+        gone = revoke_apps(directory, start)
+        for app in gone:
+            output.line(f"{app.digest} may no longer run")
+        if not gone:
+            output.line(f"{start} was not allowed")
+        revoked += [app.digest for app in gone]
+    output.result({"outcome": "revoked", "apps": revoked, "exit_code": 0})
+
+
+def _check_node_folder(directory: Path) -> None:
+    from scripts.deploy.kit import NODE_FILE
+    from trfmoe_core.errors import ConfigError
+
+    if not (directory / NODE_FILE).is_file():
+        raise ConfigError(f"{directory}: no {NODE_FILE} in it; give a node's folder of `trfmoe deploy init`")
+
+
+@deploy.command()
+def register(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The coordinator's folder.")],
+    wait_s: Annotated[float, typer.Option("--wait", help="Seconds to wait for the SuperLink.")] = 60.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Register the nodes' public keys with the SuperLink that runs here; those it knows are left as they are."""
+    import time
+
+    from scripts.deploy.connection_check import port_open
+    from scripts.deploy.kit import coordinator_folder, read_coordinator
+    from scripts.run.control import Control
+    from scripts.terminal.output import Output
+
+    output = Output(as_json)
+    folder = coordinator_folder(directory)
+    coordinator = read_coordinator(folder)
+    end = time.monotonic() + wait_s
+    while not port_open("127.0.0.1", coordinator.superlink_port) and time.monotonic() < end:
+        time.sleep(0.5)
+    control = Control(f"127.0.0.1:{coordinator.superlink_port}", folder / "ca.crt")
+    known = {}
+    for node in coordinator.nodes:
+        new = control.register((folder / "keys" / f"{node.name}.pub").read_bytes(), node.registered)
+        known[node.registered] = new
+        output.line(f"{node.registered}: {'registered' if new else 'was registered already'}")
+    output.result({"outcome": "registered", "nodes": known, "exit_code": 0})

@@ -1,0 +1,20 @@
+"""`trfmoe report`: writes a run's HTML report again from its journal."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scripts.commands.simulate import JsonOption
+
+
+def report(run: Annotated[Path, typer.Argument(help="Run folder.")], as_json: JsonOption = False) -> None:
+    """Write a run's report.html again, finished or not."""
+    from scripts.run.run_folders import run_folder
+    from scripts.terminal.output import Output
+    from server.report.page import write_report
+
+    output = Output(as_json)
+    path = write_report(run_folder(run).path)
+    output.line(str(path))
+    output.result({"outcome": "completed", "report": str(path), "exit_code": 0})

@@ -1,0 +1,1 @@
+"""Deployments: kits, keys and certificates, checks, and the processes of a local deployment."""

@@ -1,0 +1,283 @@
+"""Training on one machine without a federation: the same trainer, journal and checkpoints, all data in one place."""
+
+import contextlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import torch
+
+from clients.settings import cache_folder
+from server.report.page import write_report
+from server.report.wandb_sink import WandbSink
+from server.run.checkpoints import Checkpoint
+from server.run.folder import RunFolder
+from server.run.models import initial_model
+from server.run.provenance import changes, check_resumed, provenance
+from server.run.recorder import RunRecorder, Sink, best_round, last_checkpoint
+from trfmoe_core.blocks import BlockLayout, blocks_digest
+from trfmoe_core.config import NodeSettings, Recipe
+from trfmoe_core.config.sources import DataEntry
+from trfmoe_core.data.batches.corpus import Corpus
+from trfmoe_core.data.batches.held_out import EvaluationSet
+from trfmoe_core.data.batches.training import place_of, training_stream
+from trfmoe_core.data.hub.offline import keep_offline
+from trfmoe_core.data.prepare.build import Progress
+from trfmoe_core.data.prepare.corpus_cache import prepare_corpus
+from trfmoe_core.data.tokenizers import Tokenizer, load_tokenizer
+from trfmoe_core.errors import ConfigError, RunFolderError, TRFMoEError
+from trfmoe_core.model.transformer import MoETransformer
+from trfmoe_core.seeds import seed_for
+from trfmoe_core.training.device import prepare_process, resolve_precision
+from trfmoe_core.training.evaluate import EvalMetrics, evaluate
+from trfmoe_core.training.interrupt import Interrupt
+from trfmoe_core.training.ranks import ALONE, Ranks
+from trfmoe_core.training.trainer import Trainer, TrainMetrics
+
+NODE = "local"
+
+
+def prepare_data(
+    recipe: Recipe, data: Sequence[DataEntry], progress: Progress = lambda what, done, total: None
+) -> tuple[Tokenizer, Corpus]:
+    """Returns the run's tokenizer and all its text as one corpus, from the cache when nothing changed."""
+    keep_offline(recipe.data)
+    tokenizer = load_tokenizer(recipe.data.tokenizer)
+    cache = cache_folder(NodeSettings.model_validate({"name": NODE, "data": list(data)}))
+    return tokenizer, prepare_corpus(data, recipe.data, tokenizer, cache, progress)
+
+
+@dataclass
+class LocalRun:
+    """One run on one machine, or one rank's part of it. What the journal calls a round is a step here.
+
+    A checkpoint holds weights, optimizer moments and the place in the data, so a run that was stopped at any instant
+    and goes on gives the same bits as one that was not; on another number of devices, the same but for the order of
+    sums.
+    """
+
+    folder: RunFolder
+    tokenizer: Tokenizer
+    corpus: Corpus
+    sink: Sink
+    device: torch.device
+    ranks: Ranks = ALONE
+
+    def __post_init__(self) -> None:
+        recipe = self.folder.recipe
+        prepare_process(recipe.training)
+        self.rows = recipe.training.batch_size * int(recipe.training.devices)
+        """Sequences in one micro-batch of all devices."""
+        if self.rows % self.ranks.size:
+            raise ConfigError(
+                f"training.devices: {self.ranks.size} devices cannot share batches of {self.rows} sequences evenly; "
+                "give a divisor"
+            )
+        config = recipe.training.model_copy(update={"batch_size": self.rows // self.ranks.size})
+        self.precision = resolve_precision(config.precision, self.device)
+        self.model: MoETransformer = initial_model(self.folder, self.tokenizer)
+        self.parameters = dict(self.model.named_parameters())
+        self.layout = BlockLayout.of(self.parameters)
+        seed = seed_for(recipe.seed, NODE)
+        self.stream = training_stream(self.corpus, recipe, seed, batch_size=self.rows)
+        budget = config.budget(recipe.model.context, self.ranks.size, self.stream.rows_per_epoch)
+        self.total_steps = budget or recipe.total_steps
+        self.trainer = Trainer(self.model, config, self.total_steps, self.device, seed, self.ranks)
+        self.windows: EvaluationSet = self.corpus.evaluation(recipe.model.context, recipe.data.evaluation_tokens)
+        self.best: dict[str, Any] | None = None
+
+    @property
+    def recipe(self) -> Recipe:
+        """The run's recipe."""
+        return self.folder.recipe
+
+    def run(self) -> None:
+        """Trains from the last committed step to the last step of the recipe.
+
+        Raises:
+            TRFMoEError: what ended the run; it is recorded as `run_finished` too.
+            KeyboardInterrupt: on Ctrl-C, after the step was ended and saved; on rank 0 only.
+        """
+        if not self.ranks.is_first:
+            self._run(None)
+            return
+        with self.folder.lock():
+            log = self.recipe.log
+            shown: list[Sink] = [self.sink]
+            if log.wandb != "off":
+                shown.append(WandbSink(log.wandb, log.wandb_project, self.folder.path))
+            recorder = RunRecorder(self.folder, self.layout, shown, self.recipe.local.keep_last)
+            try:
+                self._run(recorder)
+            except ConfigError:
+                raise  # a wrong request, which says nothing about the run
+            except TRFMoEError as error:
+                with contextlib.suppress(RunFolderError):  # on a full disk; what ended the run is what has to be said
+                    recorder.record("run_finished", outcome="failed", reason=str(error), rounds=None, digest=None)
+                raise
+            finally:
+                with contextlib.suppress(OSError, RunFolderError):  # as above
+                    write_report(self.folder.path)
+
+    def _run(self, recorder: RunRecorder | None) -> None:
+        """Does this rank's part; `recorder` is rank 0's."""
+        checkpoint = last_checkpoint(self.folder)
+        self._restore(checkpoint)
+        self.ranks.wait()
+        measured = self.folder.facts().evaluated
+        if recorder:
+            self._record_start(recorder, checkpoint)
+        with Interrupt() as interrupted:
+            if self._due(self._evaluate_every) and self.trainer.step not in measured:
+                self._record_evaluation(recorder, self._evaluate())
+            while self.trainer.step < self.total_steps:
+                steps = self._next_pause() - self.trainer.step
+                metrics = self.trainer.train(self.stream, steps, interrupted)
+                stopped = bool(self.ranks.largest(interrupted()))
+                self._pause(recorder, metrics, stopped)
+                if stopped and self.trainer.step < self.total_steps:
+                    if recorder:
+                        raise KeyboardInterrupt
+                    return
+        if recorder:
+            recorder.record(
+                "run_finished",
+                outcome="completed",
+                reason=None,
+                rounds=self.trainer.step,
+                digest=blocks_digest(self.layout.gather(self.parameters)),
+                best_round=best_round(self.folder),
+            )
+
+    @property
+    def _evaluate_every(self) -> int:
+        return self.recipe.local.evaluate_every or self.recipe.rounds.local_steps
+
+    @property
+    def _save_every(self) -> int:
+        return self.recipe.local.save_every or self._evaluate_every
+
+    def _due(self, every: int) -> bool:
+        return self.trainer.step % every == 0 or self.trainer.step == self.total_steps
+
+    def _next_pause(self) -> int:
+        step = self.trainer.step
+        return min(
+            self.total_steps, *((step // every + 1) * every for every in (self._evaluate_every, self._save_every))
+        )
+
+    def _pause(self, recorder: RunRecorder | None, metrics: TrainMetrics, stopped: bool) -> None:
+        """Evaluates and saves what is due; the best is saved too, and what a stop would lose."""
+        scores = self._evaluate() if self._due(self._evaluate_every) else None
+        better = scores is not None and (self.best is None or scores.bits_per_byte < self.best["bits_per_byte"])
+        if scores is not None and better:
+            self.best = {"round": self.trainer.step, "bits_per_byte": scores.bits_per_byte}
+        if recorder:
+            self._record_training(recorder, metrics)
+            if better or stopped or self._due(self._save_every):
+                self._commit(recorder, metrics)
+        if scores is not None:
+            self._record_evaluation(recorder, scores)
+
+    def _restore(self, checkpoint: Checkpoint | None) -> None:
+        if checkpoint is None:
+            return
+        state = checkpoint.state
+        if state["place"]["corpus"] != self.corpus.key:
+            raise ConfigError(
+                f"{self.folder.path}: its data have changed since it was started; resume it with the same files"
+            )
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(checkpoint.weights[name])
+        self.trainer.load_state(checkpoint.optimizer)
+        self.best = state["best"]
+        self.stream.close()
+        seed = seed_for(self.recipe.seed, NODE)
+        self.stream = training_stream(self.corpus, self.recipe, seed, state["place"], self.rows)
+
+    def _evaluate(self) -> EvalMetrics:
+        batch_size = self.trainer.config.batch_size
+        return evaluate(self.model, self.windows, batch_size, self.device, self.precision, self.ranks)
+
+    def _commit(self, recorder: RunRecorder, metrics: TrainMetrics) -> None:
+        blocks = self.layout.gather(self.parameters)
+        summary = {
+            "train_loss": metrics.loss,
+            "seconds": metrics.seconds,
+            "train_share": 1.0,
+            "tokens": metrics.tokens,
+            "tokens_per_s": metrics.tokens / max(metrics.seconds, 1e-9),
+        }
+        state = {
+            "round": self.trainer.step,
+            "digest": blocks_digest(blocks),
+            "best": self.best,
+            "summary": summary,
+            "place": place_of(self.corpus, self.stream),
+        }
+        recorder.commit(self.trainer.step, blocks, self.trainer.state(), state)
+
+    def _record_training(self, recorder: RunRecorder, metrics: TrainMetrics) -> None:
+        recorder.record(
+            "node_reply",
+            round=self.trainer.step,
+            node=NODE,
+            status="accepted",
+            reason=None,
+            loss=metrics.loss,
+            balance_loss=metrics.balance_loss,
+            grad_norm=metrics.grad_norm,
+            learning_rate=metrics.learning_rate,
+            tokens=metrics.tokens,
+            train_seconds=metrics.seconds,
+            data_wait_share=metrics.data_wait_share,
+            peak_memory_bytes=metrics.peak_memory_bytes,
+            expert_share=metrics.expert_share,
+            drill=False,
+        )
+
+    def _record_start(self, recorder: RunRecorder, checkpoint: Checkpoint | None) -> None:
+        facts = self.folder.facts()
+        first, last = facts.first, facts.started
+        origin = provenance(self.folder, self.tokenizer)
+        check_resumed(self.folder, first, origin)
+        recorder.record(
+            "run_started",
+            run_id=first.get("run_id") or uuid4().hex,
+            name=self.recipe.name,
+            mode="local",
+            num_rounds=self.total_steps,
+            resumed_from=checkpoint and checkpoint.round,
+            parameters=sum(parameter.numel() for parameter in self.parameters.values()),
+            **origin,
+        )
+        for text in changes(last, origin):
+            recorder.record("warning", text=text)
+        count = f" x {self.ranks.size}" if self.ranks.size > 1 else ""
+        recorder.record(
+            "node_joined",
+            node=NODE,
+            zone=None,
+            device=f"{self.device}{count}",
+            train_tokens=self.corpus.train_tokens,
+            held_out_tokens=self.corpus.held_out_tokens,
+            files=dict(sorted(Counter(report.status for report in self.corpus.files).items())),
+            notes=self.corpus.notes,
+            bigram_bits_per_byte=self.corpus.bigram_bits_per_byte,
+        )
+
+    def _record_evaluation(self, recorder: RunRecorder | None, scores: EvalMetrics) -> None:
+        if recorder is None:
+            return
+        recorder.record(
+            "evaluated",
+            round=self.trainer.step,
+            loss=scores.loss,
+            bits_per_byte=scores.bits_per_byte,
+            perplexity=scores.perplexity,
+            nodes={NODE: {"loss": scores.loss, "bits_per_byte": scores.bits_per_byte}},
+            best=self.best is not None and self.best["round"] == self.trainer.step,
+        )

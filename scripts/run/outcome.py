@@ -1,0 +1,53 @@
+"""What a run came to: for the exit code, for `--json`, and for people."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from server.report.history import RunHistory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """The real outcome of a run, from its journal and from Flower's status."""
+
+    completed: bool
+    reason: str
+    run_dir: Path
+    history: RunHistory
+
+    @property
+    def exit_code(self) -> int:
+        """0 for a completed run, else 1."""
+        return 0 if self.completed else 1
+
+    def payload(self) -> dict[str, Any]:
+        """Returns the outcome for programs."""
+        history = self.history
+        rounds = history.outvoted_rounds()
+        last = max(history.committed, default=None)
+        return {
+            "outcome": "completed" if self.completed else "failed",
+            "reason": self.reason or None,
+            "rounds": len(history.committed),
+            "steps": last if history.unit == "step" else None,
+            "run_dir": str(self.run_dir),
+            "report": str(self.run_dir / "report.html"),
+            "bits_per_byte": history.bits_per_byte,
+            "outvoted": {name: len(rounds.get(name, [])) for name in sorted({*history.nodes, *rounds})},
+            "outvoted_rounds": rounds,
+            "digest": None if last is None else history.committed[last]["digest"],
+            "best_round": history.best_round,
+            "exit_code": self.exit_code,
+        }
+
+
+def judge(history: RunHistory, run_dir: Path, status: str = "finished:completed", details: str = "") -> Outcome:
+    """Returns the outcome: completed only when the journal and Flower both say so."""
+    finished = history.finished or {}
+    completed = status == "finished:completed" and finished.get("outcome") == "completed"
+    reason = ""
+    if not completed:
+        told = "" if details in ("", "N/A") else details
+        reason = finished.get("reason") or told or f"the run ended with status {status}"
+    return Outcome(completed=completed, reason=reason, run_dir=run_dir, history=history)

@@ -1,0 +1,70 @@
+"""The few facts of a journal that a run itself asks for again and again, kept up to date as the journal grows."""
+
+from pathlib import Path
+from typing import Any
+
+from server.run.journal import Event, JournalReader
+from trfmoe_core.errors import RunFolderError
+
+
+class RunFacts:
+    """What a journal says about starts, commits and the end. Every entry is read once, however often it is asked.
+
+    Args:
+        path: The journal.
+
+    Attributes:
+        entries: Number of entries.
+        first: The first `run_started`, or an empty dictionary.
+        started: The last `run_started`, or an empty dictionary.
+        finished: The last `run_finished`, of whatever start.
+        committed: Round -> its `round_committed`, in order.
+        evaluated: Round -> its `evaluated`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.first: Event = {}
+        self.started: Event = {}
+        self.finished: Event | None = None
+        self.committed: dict[int, Event] = {}
+        self.evaluated: dict[int, Event] = {}
+        self._reader = JournalReader(path)
+
+    @property
+    def entries(self) -> int:
+        """Number of entries that were read."""
+        return self._reader.head.entries
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run has ended after it was started last."""
+        return self.finished is not None and self.finished["seq"] > self.started.get("seq", -1)
+
+    def follow(self) -> "RunFacts":
+        """Takes in what was added to the journal.
+
+        Raises:
+            RunFolderError: the journal cannot be read, or an entry lacks what its kind has.
+        """
+        number = self.entries
+        try:
+            for event in self._reader.read():
+                self._feed(event)
+                number = self.entries
+        except (KeyError, TypeError) as error:
+            raise RunFolderError(
+                f"{self._reader.path}: entry {number} lacks what its kind has ({error}); put the file back from a copy"
+            ) from error
+        return self
+
+    def _feed(self, event: Event) -> None:
+        kind: Any = event["event"]
+        if kind == "run_started":
+            self.started = event
+            self.first = self.first or event
+        elif kind == "run_finished":
+            self.finished = event
+        elif kind == "round_committed":
+            self.committed[int(event["round"])] = event
+        elif kind == "evaluated":
+            self.evaluated[int(event["round"])] = event

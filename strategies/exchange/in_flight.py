@@ -1,0 +1,176 @@
+"""Messages under way: sends one a node, takes the replies one at a time, and has a clock of its own.
+
+Flower reports a lost node late and under the SuperLink's id, and some never; a node that is late is not told to stop.
+So replies are matched by the message they answer, the clock here decides when waiting ends, and a node that still
+works on an earlier round gets nothing new until its late reply is in.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from strategies.exchange.boundary import boundary, plain
+from strategies.exchange.pulling import Puller
+from strategies.exchange.size_limits import Room
+from trfmoe_core.errors import WireError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clock:
+    """Time as the strategy sees it; tests put in their own."""
+
+    now: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pending:
+    """A message that waits for its reply."""
+
+    node: str
+    node_id: int
+    round: int
+    kind: str = ""
+    """Its type, which the answer must have too; empty: any."""
+    room: Room = field(default_factory=Room)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arrival:
+    """What became of a message: `reply` when there is one, else `reason`.
+
+    Kinds: `reply`; `failed`, Flower reports an error; `broken`, an answer came and cannot be read, and is given up;
+    `silent`, the wait is over and nothing came; `late`, an answer to an earlier round, whose reply is not kept.
+    """
+
+    kind: Literal["reply", "failed", "broken", "silent", "late"]
+    node: str
+    round: int
+    reply: Message | None = None
+    reason: str = ""
+
+
+@dataclass(kw_only=True)
+class Exchange:
+    """All messages of a run that are under way."""
+
+    grid: Grid
+    clock: Clock = field(default_factory=Clock)
+    poll_s: float = 0.2
+    under_way: dict[str, Pending] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._puller = Puller(self.grid)
+
+    def busy(self, node: str) -> Pending | None:
+        """Returns the message that a node still works on."""
+        return next((pending for pending in self.under_way.values() if pending.node == node), None)
+
+    def forget(self, node: str) -> None:
+        """Expects no reply of a node any more: it came back as another process."""
+        self.under_way = {key: pending for key, pending in self.under_way.items() if pending.node != node}
+        self._puller.forget(set(self.under_way))
+
+    def send(self, node: str, message: Message, round_number: int, room: Room | None = None) -> str:
+        """Sends a message to a node; returns why it was refused, or an empty text.
+
+        Args:
+            node: The name under which the answer is told.
+            message: Emptied by Flower or not, as the grid likes.
+            round_number: What `receive` knows the answer by.
+            room: How large the answer may be; None: that of a header.
+        """
+        ids = [message_id for message_id in self.grid.push_messages([message]) if message_id]
+        if not ids:
+            return "Flower refused the message: the node is not registered or not online"
+        told = message.metadata
+        self.under_way[ids[0]] = Pending(
+            node=node, node_id=told.dst_node_id, round=round_number, kind=told.message_type, room=room or Room()
+        )
+        return ""
+
+    def receive(
+        self, round_number: int, deadline_s: float, setting: str, enough: Callable[[float], bool] | None = None
+    ) -> Iterator[Arrival]:
+        """Yields what arrives until all nodes of the round have answered, the deadline has passed or it is enough.
+
+        The grid keeps no copy of a reply that was yielded, so a caller that drops it frees its memory.
+
+        Args:
+            round_number: Replies to other rounds are late.
+            deadline_s: From now.
+            setting: The deadline's name, for the reason.
+            enough: Asked with the seconds since the start whether the rest need not be waited for.
+        """
+        start = self.clock.now()
+        while self._waiting(round_number):
+            progress = False
+            for message_id in list(self.under_way):
+                arrivals = self._arrivals(message_id, round_number) if message_id in self.under_way else []
+                progress = progress or bool(arrivals)
+                while arrivals:
+                    yield arrivals.pop(0)
+            elapsed = self.clock.now() - start
+            if elapsed >= deadline_s:
+                yield from self._silent(round_number, f"no reply within {deadline_s:g} s ({setting})")
+                return
+            if enough is not None and self._waiting(round_number) and enough(elapsed):
+                reason = f"no reply within {elapsed:.3g} s, when the others were enough (rounds.patience)"
+                yield from self._silent(round_number, reason)
+                return
+            if not progress and self._waiting(round_number):
+                self.clock.sleep(self.poll_s)
+
+    def _arrivals(self, message_id: str, round_number: int) -> list[Arrival]:
+        """Returns what has come in answer to a message; what cannot be read is given up, and never asked for again."""
+        pending = self.under_way[message_id]
+        try:
+            with boundary():
+                found = self._puller.pull(message_id, pending.room)
+                answers = [reply for reply in found if reply.metadata.reply_to_message_id == message_id]
+                arrivals = [_arrival(pending, reply, round_number) for reply in answers[:1]]
+                if found and not answers:
+                    raise WireError("the answer names another message than the one that was sent")
+        except WireError as error:
+            arrivals, answers = [_told(pending, "broken", str(error), round_number)], []
+        if arrivals:
+            del self.under_way[message_id]
+        second = f"a second answer to the request of round {pending.round}"
+        return arrivals + [Arrival(kind="late", node=pending.node, round=pending.round, reason=second)] * (
+            len(answers) - 1
+        )
+
+    def _waiting(self, round_number: int) -> bool:
+        return any(pending.round == round_number for pending in self.under_way.values())
+
+    def _silent(self, round_number: int, reason: str) -> Iterator[Arrival]:
+        for pending in list(self.under_way.values()):
+            if pending.round == round_number:
+                yield Arrival(kind="silent", node=pending.node, round=round_number, reason=reason)
+
+
+def _arrival(pending: Pending, reply: Message, round_number: int) -> Arrival:
+    told = reply.metadata
+    if reply.has_error():
+        reason = plain(f"Flower error {reply.error.code}: {reply.error.reason}")
+        return _told(pending, "failed", reason, round_number)
+    if told.src_node_id != pending.node_id:
+        reason = f"the answer comes from Flower's node {plain(str(told.src_node_id), 40)}, which was not asked"
+        return _told(pending, "failed", reason, round_number)
+    if pending.kind and told.message_type != pending.kind:
+        raise WireError(f"the answer is of type {plain(told.message_type, 40)!r}, and {pending.kind!r} was asked")
+    if pending.round != round_number:
+        return _told(pending, "reply", "", round_number)
+    return Arrival(kind="reply", node=pending.node, round=pending.round, reply=reply)
+
+
+def _told(pending: Pending, kind: Literal["reply", "failed", "broken"], reason: str, round_number: int) -> Arrival:
+    """Returns an arrival without its reply; whatever answers an earlier round is late."""
+    if pending.round != round_number:
+        late = f"an answer to round {pending.round} in round {round_number}" + (f": {reason}" if reason else "")
+        return Arrival(kind="late", node=pending.node, round=pending.round, reason=late)
+    return Arrival(kind=kind, node=pending.node, round=pending.round, reason=reason)

@@ -1,0 +1,70 @@
+"""How large an answer may be: what this recipe's honest answer can need, and nothing beyond it.
+
+Sizes are checked before anything is parsed, for a parser may take a hundred times the memory of what it reads.
+"""
+
+import json
+from dataclasses import dataclass
+
+from strategies.exchange.messages import TrainRequest
+from trfmoe_core.blocks import BlockLayout
+from trfmoe_core.config import Recipe
+from trfmoe_core.wire import encoded_size, longest_index
+
+_TEXTS = 32 * 1024
+"""Characters of a header besides shares and index: every text at its longest, some of it escaped."""
+
+_VALUES = 4096
+"""Values of a header besides shares and index; commas in texts count as some."""
+
+_SHARE = 26
+"""Characters of one float with all its digits, and what parts it from the next."""
+
+_CHUNK = 256 * 1024
+"""Bytes of Flower's pieces of an array; it sends 5 MiB."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """Bounds of one answer.
+
+    Attributes:
+        header: Characters of its JSON header.
+        values: JSON values in the header, counted by `[`, `{`, `,` and `:`.
+        parcel: Bytes of all buffers.
+        buffers: Number of buffers.
+    """
+
+    header: int = 2 * _TEXTS
+    values: int = _VALUES
+    parcel: int = 0
+    buffers: int = 0
+
+    @property
+    def objects(self) -> int:
+        """Number of Flower's objects: message, records, arrays and the pieces of arrays."""
+        return 16 + 2 * self.buffers + self.parcel // _CHUNK
+
+    @property
+    def overhead(self) -> int:
+        """Bytes of all objects that are no pieces of an array: UTF-8 may take four a character."""
+        return 4 * self.header + 512 * self.objects
+
+
+DESCRIPTION = Room()
+"""Of a node's description, and of the answer to a ping."""
+
+
+def answer_room(request: TrainRequest, layout: BlockLayout, recipe: Recipe) -> Room:
+    """Returns the room of the answer to a request; without training, that of a header alone."""
+    if not request.steps:
+        return Room()
+    known = [block for block in request.held if block in layout.specs]
+    index = longest_index(layout, known)
+    model = recipe.model
+    return Room(
+        header=_TEXTS + model.layers * (_SHARE * model.experts + 4) + 2 * len(json.dumps(index)),
+        values=_VALUES + model.layers * (model.experts + 2) + sum(index.count(mark) for mark in "[{,:"),
+        parcel=sum(encoded_size(layout.specs[block], recipe.transport.updates) for block in known),
+        buffers=len(known),  # no buffer is empty, and every block lies in one
+    )

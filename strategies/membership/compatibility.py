@@ -1,0 +1,20 @@
+"""What coordinator and node must have in common. Both look, so that either side's log says why nothing came of it."""
+
+from strategies.exchange.messages import DescribeRequest, Description
+
+
+def disagreement(request: DescribeRequest, description: Description) -> str | None:
+    """Returns in what a node and the coordinator differ and must not, with the remedy; None when in nothing."""
+    ours, theirs = request.code_fingerprint, description.code_fingerprint
+    if ours != theirs:
+        return (
+            f"the node's code {theirs[:12]} differs from the coordinator's {ours[:12]}; start the SuperLink from an "
+            "empty folder and use one release everywhere"
+        )
+    ours, tokens = request.tokenizer_fingerprint, description.tokenizer_fingerprint
+    if ours != tokens:
+        return (
+            f"the node's tokenizer {str(tokens)[:12]} differs from the coordinator's {ours[:12]}; copy the "
+            "coordinator's tokenizer folder to the node and name it in the node's settings (tokenizer: FOLDER)"
+        )
+    return None

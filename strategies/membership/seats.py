@@ -1,0 +1,181 @@
+"""Who holds which experts from round to round: nodes join, troublemakers sit out, every change has its reason."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from strategies.membership.federation import Member, Record
+from strategies.membership.reputation import Reputation, Standing
+from strategies.placement.changes import join, leave
+from strategies.placement.layer_minimum import with_floor
+from strategies.placement.placement import REPLICATION, Placement, place
+from strategies.voting.vote import Verdict
+from trfmoe_core.config import ReputationConfig
+from trfmoe_core.errors import PlacementError, RunError
+
+ALONE_SHARE = 0.5
+"""A node stands alone in a round when it was the lone loser in at least this part of the votes that it took part in."""
+
+
+def standings_of(
+    names: Iterable[str],
+    verdicts: Mapping[str, Verdict],
+    replied: Collection[str],
+    convicted: Collection[str] = (),
+    late: Collection[str] = (),
+) -> dict[str, Standing]:
+    """Returns what a round showed of the seated nodes.
+
+    Args:
+        names: The nodes.
+        verdicts: Of the round's votes.
+        replied: Who sent a usable reply.
+        convicted: By the witness.
+        late: Who sent none, and still is, or was, within the time that the others' pace gives it.
+    """
+    standings: dict[str, Standing] = {}
+    for name in names:
+        if name not in replied:
+            standings[name] = "late" if name in late else "silent"
+            continue
+        if name in convicted:
+            standings[name] = "convicted"
+            continue
+        took_part = [v for v in verdicts.values() if name in v.accepted or name in v.outvoted]
+        alone = [v for v in took_part if v.outcome == "majority" and v.outvoted == (name,)]
+        lost = bool(alone) and len(alone) >= ALONE_SHARE * len(took_part)
+        standings[name] = "alone" if lost else "good"
+    return standings
+
+
+class Seating:
+    """The placement of a run over its rounds.
+
+    Args:
+        experts: The experts' block names.
+        config: When a node sits out.
+        record: Takes events.
+        state: What `state` returned, to go on from there.
+        layer_floor: Fewest experts of a layer that a node may hold.
+        replication: Nodes that hold every expert; no node leaves when only so many are seated.
+    """
+
+    def __init__(
+        self,
+        experts: Sequence[str],
+        config: ReputationConfig,
+        record: Record,
+        state: Mapping[str, Any] | None,
+        layer_floor: int = 0,
+        replication: int = REPLICATION,
+    ) -> None:
+        self.experts = list(experts)
+        self.layer_floor, self.replication = layer_floor, replication
+        self.record = record
+        self.reputation = Reputation(config, state["reputation"] if state else None)
+        self._placement: Placement | None = None
+        self._unseated: set[str] = set()
+        if state:
+            holders = {block: tuple(names) for block, names in state["holders"].items()}
+            nodes = tuple(state["nodes"])
+            self._placement = Placement(
+                epoch=state["epoch"], nodes=nodes, holders=holders, zones=state["zones"], replication=replication
+            )
+
+    @property
+    def placement(self) -> Placement:
+        """The placement now.
+
+        Raises:
+            RunError: before `open`.
+        """
+        if self._placement is None:
+            raise RunError("the experts are not placed yet; call start")
+        return self._placement
+
+    def state(self) -> dict[str, Any]:
+        """Returns everything that a resume needs, as plain values."""
+        placement = self.placement
+        return {
+            "epoch": placement.epoch,
+            "nodes": list(placement.nodes),
+            "zones": placement.zones,
+            "holders": {block: list(names) for block, names in placement.holders.items()},
+            "reputation": self.reputation.state(),
+        }
+
+    def open(self, members: Mapping[str, Member]) -> None:
+        """Places the experts on the members, or tells what a resumed run goes on with.
+
+        Raises:
+            PlacementError: when the experts do not suffice for so many members.
+        """
+        if self._placement is None:
+            zones = {name: member.description.zone for name, member in members.items()}
+            self._change(place(self.experts, list(members), zones=zones, replication=self.replication), "start")
+        else:
+            self._change(self._placement, "resumed")
+            self._correct_zones(members)
+
+    def update(self, round_number: int, online: Mapping[str, Member]) -> None:
+        """Moves experts away from persistent troublemakers, and gives new and returning nodes their share."""
+        self._correct_zones(online)
+        placement = self.placement
+        for name in self.reputation.to_leave(placement.nodes, self.replication):
+            record = self.reputation.records[name]
+            reason = f"{name} was {record.last} for {record.strikes} rounds in a row"
+            back = self.reputation.quarantine(name, round_number)
+            self.record("node_quarantined", round=round_number, node=name, reason=reason, until_round=back)
+            self._change(leave(self.placement, name), reason)
+        for name in self.reputation.newly_suspect(self.placement.nodes):
+            record = self.reputation.records[name]
+            reason = f"{name} was {record.last} for {record.strikes} rounds in a row and keeps its seat: nobody else"
+            self.record("node_suspect", round=round_number, node=name, reason=f"{reason} can take its experts")
+        for name, member in online.items():
+            if name not in self.placement.nodes and self.reputation.may_sit(name, round_number):
+                self._join(name, member.description.zone)
+
+    def observe(
+        self,
+        verdicts: Mapping[str, Verdict],
+        replied: Sequence[str],
+        convicted: Collection[str] = (),
+        late: Collection[str] = (),
+    ) -> None:
+        """Takes in what a round showed; see `standings_of`."""
+        self.reputation.observe(standings_of(self.placement.nodes, verdicts, replied, convicted, late))
+
+    def _correct_zones(self, members: Mapping[str, Member]) -> None:
+        """Gives seated nodes the zones that the operator has registered since, and moves what shares a zone then."""
+        for name, member in members.items():
+            placement, zone = self.placement, member.description.zone
+            if not member.registered or name not in placement.nodes or placement.zones.get(name) == zone:
+                continue
+            others = {other: its for other, its in placement.zones.items() if other != name}
+            corrected = replace(placement, zones=others if zone is None else {**others, name: zone})
+            crowded = any(name in placement.holders[block] for block in corrected.zone_violations())
+            if crowded and len(placement.nodes) > self.replication:
+                corrected = join(leave(placement, name), name, zone)
+            self._change(corrected, f"{name} is registered with {f'zone {zone}' if zone else 'no zone'}")
+
+    def _join(self, name: str, zone: str | None) -> None:
+        try:
+            self._change(join(self.placement, name, zone), f"{name} joined")
+        except PlacementError as error:
+            if name not in self._unseated:
+                self.record("node_refused", node=name, reason=f"there is no seat for it: {error}")
+            self._unseated.add(name)
+
+    def _change(self, placement: Placement, reason: str) -> None:
+        placement = self._placement = with_floor(placement, self.layer_floor)
+        loads = placement.loads()
+        self.record(
+            "placement",
+            epoch=placement.epoch,
+            reason=reason,
+            load_min=min(loads.values()),
+            load_max=max(loads.values()),
+            replication=placement.replication,
+            pair_max=placement.pair_max(),
+            holders={block: list(names) for block, names in placement.holders.items()},
+        )

@@ -1,0 +1,1 @@
+"""Which nodes hold which expert. Pure functions that know no network."""

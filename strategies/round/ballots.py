@@ -1,0 +1,173 @@
+"""Collects the replicas of a round and decides every block once."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+
+from torch import Tensor
+
+from strategies.placement.placement import Placement
+from strategies.voting.kernels import empty
+from strategies.voting.vote import Agreement, Rule, Verdict, alike, norm, vote
+from strategies.witness.candidates import witnessed_mean
+from strategies.witness.jury import Judgement, Jury
+from strategies.witness.loss_increase import Loss
+from trfmoe_core.blocks import TRUNK, Blocks
+from trfmoe_core.errors import WireError
+from trfmoe_core.wire import Replica
+
+ABSURD_RMS = 1e3
+"""An update that changes weights by more than this in root mean square has no vote."""
+
+
+class Ballots:
+    """The open votes of one round, one a block.
+
+    Args:
+        placement: Who holds what; None: nobody holds anything yet.
+        rule: Of the experts' votes.
+        agreement: When two replicas agree.
+        trunk_rule: Of the trunk's vote; `rule` when absent.
+    """
+
+    def __init__(
+        self, placement: Placement | None, rule: Rule, agreement: Agreement, trunk_rule: Rule | None = None
+    ) -> None:
+        self.placement = placement or Placement(epoch=0, nodes=(), holders={})
+        self.rule, self.trunk_rule = rule, trunk_rule or rule
+        self.agreement = agreement
+        self._replicas: dict[str, dict[str, Replica]] = {}
+        self._norms: dict[str, dict[str, float]] = {}
+        self._invalid: set[str] = set()
+        self._settled: tuple[tuple[str, ...], bool] | None = None
+        self._judgement: Judgement | None = None
+
+    def admits(self, node: str) -> None:
+        """Checks that a node has not voted yet.
+
+        Raises:
+            WireError: it has, or a reply of its was dropped.
+        """
+        if node in self._replicas or node in self._invalid:
+            raise WireError("a second reply in one round")
+
+    def add(self, node: str, updates: dict[str, Replica], norms: dict[str, float] | None = None) -> None:
+        """Takes a node's checked updates and their norms, if `measured` has given them already.
+
+        All nodes weigh the same: how much one has trained is only its claim.
+
+        Raises:
+            WireError: when the node has voted already, or an update is not finite; nothing of it counts then.
+        """
+        self.admits(node)
+        norms = measured(updates) if norms is None else norms
+        self._replicas[node] = updates
+        self._norms[node] = norms
+
+    def reject(self, node: str) -> None:
+        """Records that a node's reply was dropped."""
+        if node not in self._replicas:
+            self._invalid.add(node)
+
+    @property
+    def voters(self) -> list[str]:
+        """Nodes whose updates count, sorted."""
+        return sorted(self._replicas)
+
+    def has_quorum(self, quorum: int) -> bool:
+        """Whether every expert has at least `quorum` replicas and the trunk those of more than half of the nodes."""
+        for block, holders in self.placement.holders.items():
+            present = sum(block in self._replicas.get(name, {}) for name in holders)
+            if present < (len(holders) // 2 + 1 if block == TRUNK else min(quorum, len(holders))):
+                return False
+        return True
+
+    def settled(self) -> bool:
+        """Whether no block that lacks a replica would stay as it is because those present disagree."""
+        voters = tuple(self.voters)
+        if self._settled is None or self._settled[0] != voters:
+            self._settled = (voters, self._all_agree())
+        return self._settled[1]
+
+    def _all_agree(self) -> bool:
+        for block, holders in self.placement.holders.items():
+            replicas = {name: self._replicas[name][block] for name in holders if block in self._replicas.get(name, {})}
+            if len(replicas) == len(holders):
+                continue
+            norms = {name: self._norms[name][block] for name in replicas}
+            if vote(self._rule(block), replicas, self.agreement, norms=norms)[1].outcome == "kept":
+                return False
+        return True
+
+    def judge(self, jury: Jury, base: Blocks, loss: Loss) -> Judgement:
+        """Lets the witness decide whose replicas count, in the place of their agreement; see `Jury.judge`."""
+        self._judgement = jury.judge(base, self._replicas, self.placement.holders, loss, norms=self._norms)
+        return self._judgement
+
+    def decide(
+        self, norm_cap: Callable[[str], float | None], was_unverified: Mapping[str, bool]
+    ) -> Iterator[tuple[str, Tensor | None, Verdict]]:
+        """Yields block, voted update (None: keep) and verdict for every block of the placement.
+
+        All updates use the same memory: one is valid until the next is asked for.
+
+        Args:
+            norm_cap: Block -> largest norm that a lone replica may have; None: none is known yet, so it does not count.
+            was_unverified: Blocks whose last vote had a lone replica.
+        """
+        memory = empty(
+            max((update.numel() for updates in self._replicas.values() for update in updates.values()), default=0)
+        )
+        for block, holders in self.placement.holders.items():
+            replicas = {name: self._replicas[name][block] for name in holders if block in self._replicas.get(name, {})}
+            result = memory[: next((replica.numel() for replica in replicas.values()), 0)]
+            believed = self._believed(block, replicas)
+            if self._judgement is not None and believed and believed[0][0] in self._judgement.scores:
+                heads = {members[0]: replicas[members[0]] for members in believed}
+                update: Tensor | None = witnessed_mean(heads, self._judgement.scales.get(block), result)
+                verdict = _witnessed(replicas, believed)
+            else:
+                rest = {name: replicas[name] for members in believed for name in members}
+                update, verdict = vote(
+                    self._rule(block),
+                    rest,
+                    self.agreement,
+                    norm_cap=norm_cap(block),
+                    may_be_unverified=not was_unverified.get(block, False),
+                    norms={name: self._norms[name][block] for name in rest},
+                    result=result,
+                )
+                verdict = replace(verdict, outvoted=tuple(sorted({*verdict.outvoted, *(set(replicas) - set(rest))})))
+            absent = [name for name in holders if name not in replicas]
+            invalid = [name for name in absent if name in self._invalid]
+            yield block, update, verdict.absent(missing=[n for n in absent if n not in invalid], invalid=invalid)
+
+    def _believed(self, block: str, replicas: Mapping[str, Replica]) -> list[list[str]]:
+        """Returns the nodes whose replicas count, those with equal replicas together: who copies a lie has lied."""
+        found = self._judgement
+        if found is None:
+            return [[name] for name in replicas]
+        return [members for members in alike(replicas) if all(found.counts(name, block) for name in members)]
+
+    def _rule(self, block: str) -> Rule:
+        return self.trunk_rule if block == TRUNK else self.rule
+
+
+def measured(updates: Mapping[str, Replica]) -> dict[str, float]:
+    """Returns the norms of a node's updates.
+
+    Raises:
+        WireError: an update is not finite, or larger than any training makes it.
+    """
+    norms = {block: norm(update) for block, update in updates.items()}
+    for block, size in norms.items():
+        if not size < float("inf"):
+            raise WireError(f"block {block!r}: the update is not finite")
+        if size > ABSURD_RMS * updates[block].numel() ** 0.5:
+            raise WireError(f"block {block!r}: the update's norm is {size:.3g}; no training goes so far in a round")
+    return norms
+
+
+def _witnessed(replicas: Mapping[str, Replica], believed: list[list[str]]) -> Verdict:
+    accepted = tuple(sorted(name for members in believed for name in members))
+    outvoted = tuple(sorted(set(replicas) - set(accepted)))
+    return Verdict(outcome="majority" if outvoted else "unanimous", accepted=accepted, outvoted=outvoted)

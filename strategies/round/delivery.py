@@ -1,0 +1,222 @@
+"""What a round asks of each node, and the replies as they come: who is asked, who is asked again, who is not there."""
+
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+from flwr.app import ArrayRecord, Message, MessageType
+from flwr.serverapp import Grid
+
+from strategies.exchange.boundary import boundary
+from strategies.exchange.broadcast import Broadcast
+from strategies.exchange.in_flight import Clock, Exchange
+from strategies.exchange.last_sent import Chain
+from strategies.exchange.messages import DescribeRequest, TrainRequest, pack
+from strategies.exchange.size_limits import Room, answer_room
+from strategies.membership.federation import Federation
+from strategies.membership.pings import Pings
+from strategies.membership.seats import Seating
+from strategies.round.pace import Pace
+from strategies.round.recorder import Recorder
+from strategies.round.replies import lacks_base
+from trfmoe_core.blocks import BlockLayout, Blocks
+from trfmoe_core.config import Recipe
+from trfmoe_core.errors import RunError, WireError
+
+Phase = Literal["train", "evaluate"]
+
+
+class Delivery:
+    """The requests of one run, a round at a time.
+
+    Args:
+        described: What every node agreed to.
+        recipe: The run.
+        layout: The model's blocks.
+        federation: The members, and who of them is online.
+        seating: Who holds what.
+        chain: What was sent last, when differences are sent.
+        recorder: Takes events.
+        clock: Time; tests put in their own.
+        pace: Is told who was asked and who has answered.
+    """
+
+    def __init__(
+        self,
+        described: DescribeRequest,
+        recipe: Recipe,
+        layout: BlockLayout,
+        federation: Federation,
+        seating: Seating,
+        chain: Chain | None,
+        recorder: Recorder,
+        clock: Clock,
+        pace: Pace,
+    ) -> None:
+        self._described, self._recipe, self._layout = described, recipe, layout
+        self._federation, self._seating, self._chain = federation, seating, chain
+        self._recorder, self._clock, self._pace = recorder, clock, pace
+        self._pings = Pings(recorder.record, clock)
+        self._has: dict[str, str] = {}
+        self._phase: Phase = "train"
+        self._round = 0
+        self._head: tuple[int, str] | None = None
+        self._broadcast: Broadcast | None = None
+        self._exchange: Exchange | None = None
+
+    def encode(self, blocks: Blocks) -> ArrayRecord:
+        """Packs the model for every seated node, and returns the buffers that all share."""
+        self._broadcast = None  # frees the last one before the next is made
+        placement, partial = self._seating.placement, self._recipe.experts.unheld == "absent"
+        wanted = {name: placement.held_by(name) if partial else self._layout.names for name in placement.nodes}
+        members = self._federation.members
+        known = {name: [*member.description.bases, self._has.get(name, "")] for name, member in members.items()}
+        self._broadcast = Broadcast(blocks, self._layout, self._recipe.transport, wanted, self._chain, known)
+        return self._broadcast.arrays
+
+    @property
+    def sent(self) -> Broadcast:
+        """The model as it was sent."""
+        if self._broadcast is None:
+            raise RunError("nothing was broadcast yet; call start")
+        return self._broadcast
+
+    def has(self, name: str, base_digest: str) -> None:
+        """Remembers which model a node has, for the difference to the next."""
+        self._has[name] = base_digest
+
+    def request(self, name: str) -> TrainRequest:
+        """Returns what a node is asked in the phase at hand."""
+        placement, sent = self._seating.placement, self.sent.of(name)
+        return TrainRequest(
+            run_id=self._described.run_id,
+            round=self._round,
+            epoch=placement.epoch,
+            base_digest=sent.base_digest,
+            steps=self._recipe.rounds.local_steps if self._phase == "train" else 0,
+            held=placement.held_by(name),
+            recipe=self._described.recipe,
+            index=sent.index,
+            against=sent.against,
+            journal_entries=self._head[0] if self._head else 0,
+            journal_head=self._head[1] if self._head else None,
+        )
+
+    def messages(self, grid: Grid, phase: Phase, round_number: int, arrays: ArrayRecord) -> list[Message]:
+        """Begins a phase of a round: one message a node that is online and free; the others are recorded as missing."""
+        self._phase, self._round, self._head = phase, round_number, self._recorder.head()
+        exchange = self._exchange_of(grid)
+        seated = self._seating.placement.nodes
+        online = self._federation.online
+        waiting = {name: pending for name in seated if name in online and (pending := exchange.busy(name))}
+        freed = self._pings.freed(grid, waiting)
+        for name in seated:
+            if name not in online:
+                self._missing(name, "not online when the round began")
+                continue
+            pending = exchange.busy(name)
+            if pending is not None and (name in freed or pending.node_id != online[name].node_id):
+                exchange.forget(name)
+            elif pending is not None:
+                self._missing(name, f"still at work on round {pending.round}")
+        free = [name for name in seated if name in online and exchange.busy(name) is None]
+        return [self._message(name, online[name].node_id, self.sent.arrays_of(name, arrays)) for name in free]
+
+    def collect(
+        self,
+        grid: Grid,
+        messages: list[Message],
+        label: int,
+        timeout: float,
+        enough: Callable[[float], bool] | None = None,
+        reject: Callable[[str], None] = lambda name: None,
+    ) -> Iterator[Message]:
+        """Sends the messages and yields the replies one at a time; all else that comes is recorded.
+
+        Args:
+            grid: Flower's way to the nodes.
+            messages: What `messages` returned; emptied.
+            label: The number that tells these messages from earlier ones.
+            timeout: Seconds until those that said nothing count as silent.
+            enough: Ends the wait sooner, see `Exchange.receive`.
+            reject: Told of every node whose reply was dropped because it cannot be read.
+        """
+        exchange = self._exchange_of(grid)
+        names = self._names()
+        self._pace.begin((names[m.metadata.dst_node_id] for m in messages), training=self._phase == "train")
+        for message in messages:
+            name = names[message.metadata.dst_node_id]
+            if refusal := exchange.send(name, message, label, self._room(name)):
+                self._missing(name, refusal)
+                self._pace.lost(name)
+        messages.clear()
+        self.sent.drop_arrays()
+        for arrival in exchange.receive(label, timeout, "rounds.reply_deadline_s", enough):
+            if arrival.reply is not None and self._asks_for_whole(arrival.node, arrival.reply):
+                self._send_whole(exchange, arrival.node, label)
+            elif arrival.reply is not None:
+                self._pace.heard(arrival.node)
+                yield arrival.reply
+            elif arrival.kind == "late":
+                self._pace.heard(arrival.node)
+                self._recorder.record(
+                    "node_reply", round=arrival.round, node=arrival.node, status="late", reason=arrival.reason
+                )
+            elif arrival.kind == "broken":
+                self._pace.lost(arrival.node)
+                reject(arrival.node)
+                self.dropped(arrival.node, arrival.reason)
+            else:
+                if arrival.kind == "failed":
+                    self._pace.lost(arrival.node)
+                self._missing(arrival.node, arrival.reason)
+        self._pace.end()
+
+    def owes(self, name: str) -> bool:
+        """Whether a node has not answered what it was asked."""
+        return self._exchange is not None and self._exchange.busy(name) is not None
+
+    def sender(self, message: Message) -> str:
+        """Returns the name of the node that sent a reply."""
+        return self._names()[message.metadata.src_node_id]
+
+    def dropped(self, name: str, reason: str) -> None:
+        """Records that a node's reply does not count."""
+        self._recorder.record(
+            "node_reply", round=self._round, node=name, phase=self._phase, status="dropped", reason=reason
+        )
+
+    def _asks_for_whole(self, name: str, reply: Message) -> bool:
+        if not self.sent.of(name).against:
+            return False
+        try:
+            with boundary():
+                return lacks_base(reply, self._room(name))
+        except WireError:
+            return False  # it is looked at again, and dropped with the reason, as every reply is
+
+    def _room(self, name: str) -> Room:
+        return answer_room(self.request(name), self._layout, self._recipe)
+
+    def _send_whole(self, exchange: Exchange, name: str, label: int) -> None:
+        message = self._message(name, self._federation.members[name].node_id, self.sent.whole(name))
+        text = f"{name} lost the model of the last round; it gets the whole in {self._round}"
+        self._recorder.record("warning", text=text)
+        if refusal := exchange.send(name, message, label, self._room(name)):
+            self._missing(name, refusal)
+            self._pace.lost(name)
+
+    def _message(self, name: str, node_id: int, arrays: ArrayRecord) -> Message:
+        kind = MessageType.TRAIN if self._phase == "train" else MessageType.EVALUATE
+        return Message(pack(self.request(name), arrays), dst_node_id=node_id, message_type=kind)
+
+    def _exchange_of(self, grid: Grid) -> Exchange:
+        self._exchange = self._exchange or Exchange(grid=grid, clock=self._clock)
+        return self._exchange
+
+    def _missing(self, name: str, reason: str) -> None:
+        self._recorder.record(
+            "node_reply", round=self._round, node=name, phase=self._phase, status="missing", reason=reason
+        )
+
+    def _names(self) -> dict[int, str]:
+        return {member.node_id: name for name, member in self._federation.members.items()}

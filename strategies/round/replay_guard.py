@@ -1,0 +1,100 @@
+"""Refuses an update that its node has sent before, or nearly so: a replay says nothing about the model of now."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from math import sqrt
+from typing import Any
+
+import numpy as np
+import torch
+
+from strategies.exchange.messages import TrainReply
+from trfmoe_core.errors import WireError
+from trfmoe_core.wire import Replica
+
+REMEMBERED = 8
+"""Updates of a node that are compared, the newest ones."""
+
+SAME = 0.999
+"""Cosine above which two updates of a node are one and the same with a little noise; honest ones stay below 0.9."""
+
+SAMPLED, WINDOW = 1024, 16
+"""Values of an update that are remembered, about, and how many of them lie together."""
+
+
+class ReplayGuard:
+    """Remembers what the nodes sent last: the digests in their parcels' indices, and a sample of the values.
+
+    The sample is for nodes that are stuck or lazy. Who changes a replay where it is sampled passes, and is left to the
+    vote.
+    """
+
+    def __init__(self, state: Mapping[str, Sequence[Mapping[str, Any]]] | None = None) -> None:
+        self._seen: dict[str, list[dict[str, Any]]] = {
+            name: [dict(trace) for trace in traces] for name, traces in (state or {}).items()
+        }
+
+    def state(self) -> dict[str, list[dict[str, Any]]]:
+        """Returns everything that a resume needs, as plain values."""
+        return {name: [dict(trace) for trace in traces] for name, traces in sorted(self._seen.items())}
+
+    def check(self, name: str, reply: TrainReply, updates: Mapping[str, Replica]) -> dict[str, Any]:
+        """Compares a node's checked reply with its earlier ones; returns what `remember` would make of it.
+
+        Raises:
+            WireError: when the node has sent these updates before, exactly or but for a little noise.
+        """
+        found = _trace(reply, updates)
+        for trace in self._seen.get(name, []):
+            if found["mark"] == trace["mark"]:
+                raise WireError(f"a replay: the node has sent exactly these updates before, in round {trace['round']}")
+            if found["blocks"] == trace["blocks"] and (cosine := _cosine(found, trace)) > SAME:
+                raise WireError(
+                    f"a replay: the updates have cosine {cosine:.6f} with those of round {trace['round']}; a node that "
+                    f"trains stays far below {SAME}"
+                )
+        return found
+
+    def remember(
+        self, name: str, reply: TrainReply, updates: Mapping[str, Replica], trace: dict[str, Any] | None = None
+    ) -> None:
+        """Remembers a reply that counts; `trace` is what `check` returned for it, if it was asked."""
+        seen = self._seen.setdefault(name, [])
+        seen.append(_trace(reply, updates) if trace is None else trace)
+        del seen[:-REMEMBERED]
+
+
+def _trace(reply: TrainReply, updates: Mapping[str, Replica]) -> dict[str, Any]:
+    # The index itself can be written in many ways.
+    entries = json.loads(reply.index or '{"entries": []}')["entries"]
+    digests = sorted((entry["block"], entry["sha256"]) for entry in entries)
+    blocks = sorted(updates)
+    return {
+        "round": reply.round,
+        "mark": hashlib.sha256(json.dumps(digests).encode()).hexdigest()[:32],
+        "blocks": hashlib.sha256(json.dumps(blocks).encode()).hexdigest()[:16],
+        "sample": base64.b64encode(_sample([updates[block] for block in blocks]).tobytes()).decode(),
+    }
+
+
+def _sample(updates: Sequence[Replica]) -> np.ndarray:
+    """Returns windows spread evenly over the updates and over each of them, float16, scaled to their largest value."""
+    step = max(1, len(updates) * WINDOW // SAMPLED)
+    chosen = updates[::step]
+    windows = max(1, SAMPLED // (WINDOW * max(1, len(chosen))))
+    parts = [torch.zeros(0)]
+    for update in chosen:
+        for number in range(windows):
+            begin = update.numel() * number // windows
+            parts.append(update[begin : begin + WINDOW].float())
+    sample = torch.cat(parts)
+    return (sample / sample.abs().amax().clamp(min=1e-30)).half().numpy() if sample.numel() else sample.half().numpy()
+
+
+def _cosine(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
+    a, b = (np.frombuffer(base64.b64decode(trace["sample"]), np.float16).astype(np.float64) for trace in (one, other))
+    if len(a) != len(b) or not a.any() or not b.any():
+        return 0.0
+    return float(a @ b / sqrt((a @ a) * (b @ b)))

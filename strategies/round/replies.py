@@ -1,0 +1,112 @@
+"""Checks one reply of a node against what it was asked, all of it, before anything of it is kept."""
+
+from dataclasses import dataclass
+
+from flwr.app import Message
+
+from strategies.exchange.messages import Training, TrainReply, TrainRequest, has_parcel, read_header, read_parcel
+from strategies.exchange.refusals import sentence
+from strategies.exchange.size_limits import Room, answer_room
+from trfmoe_core.blocks import BlockLayout
+from trfmoe_core.config import Recipe
+from trfmoe_core.errors import WireError
+from trfmoe_core.wire import Parcel, Replica, views
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedReply:
+    """A reply that is what it should be. `updates` is empty when nothing was trained."""
+
+    reply: TrainReply
+    updates: dict[str, Replica]
+    parcel: Parcel
+    """Where the updates lie; empty when nothing was trained."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of what was sent."""
+        return self.parcel.num_bytes
+
+    @property
+    def training(self) -> Training:
+        """The measurements of the training.
+
+        Raises:
+            WireError: when the reply has none.
+        """
+        if self.reply.training is None:
+            raise WireError("the reply has no training measurements")
+        return self.reply.training
+
+
+def check_reply(
+    message: Message, request: TrainRequest, name: str, layout: BlockLayout, recipe: Recipe
+) -> CheckedReply:
+    """Returns a node's reply, checked and decoded.
+
+    Args:
+        message: What arrived from the node.
+        request: What the node was sent.
+        name: The node's name.
+        layout: The model's blocks.
+        recipe: The run.
+
+    Raises:
+        WireError: saying what is wrong; the reply must be dropped then.
+    """
+    room = answer_room(request, layout, recipe)
+    reply = read_header(message, TrainReply, room.header, room.values)
+    if reply.error is not None:
+        raise WireError(f"the node reports: {sentence(reply.error)}")
+    if reply.name != name:
+        raise WireError(f"the reply is signed {reply.name!r}")
+    for field in ("run_id", "round", "epoch", "base_digest"):
+        sent, echoed = getattr(request, field), getattr(reply, field)
+        if sent != echoed:
+            raise WireError(f"{field} is {str(echoed)[:16]!r}, not {str(sent)[:16]!r}: a reply to another request")
+    if reply.lacks_base:
+        raise WireError("the node lacks the model that it would need to read this one")
+    if request.steps == 0:
+        if reply.evaluation is None:
+            raise WireError("the reply has no evaluation")
+        if reply.index is not None or has_parcel(message):
+            raise WireError("the reply has a parcel, and only an evaluation was asked for")
+        return CheckedReply(reply=reply, updates={}, parcel=Parcel("", ()))
+    _check_training(reply, request, recipe)
+    if reply.index is None:
+        raise WireError("the reply has no index of its parcel")
+    parcel = read_parcel(message, reply.index, room.parcel, room.buffers)
+    updates = views(parcel, layout, request.held, [recipe.transport.updates])
+    absent = [block for block in request.held if block not in updates]
+    if absent:
+        raise WireError(f"{len(absent)} of the {len(request.held)} blocks that the node holds are missing: {absent[0]}")
+    return CheckedReply(reply=reply, updates=updates, parcel=parcel)
+
+
+def relocated(checked: CheckedReply, parcel: Parcel, layout: BlockLayout, recipe: Recipe) -> CheckedReply:
+    """Returns a checked reply whose updates lie in other memory with the same bytes, such as a mapped file."""
+    dtype = recipe.transport.updates
+    updates = views(parcel, layout, list(checked.updates), [dtype], hashed=True)
+    return CheckedReply(reply=checked.reply, updates=updates, parcel=parcel)
+
+
+def _check_training(reply: TrainReply, request: TrainRequest, recipe: Recipe) -> None:
+    training = reply.training
+    if training is None:
+        raise WireError("the reply has no training measurements")
+    model = recipe.model
+    if [len(row) for row in training.expert_share] != [model.experts] * model.layers:
+        raise WireError(f"expert_share is not {model.layers} rows of {model.experts} shares")
+    # A node may run several devices, so its token count is bounded, not fixed.
+    expected = request.steps * recipe.training.batch_size * recipe.training.accumulation * model.context
+    if training.tokens > 1024 * expected:
+        raise WireError(f"{training.tokens} tokens in {request.steps} steps; about {expected} are possible")
+
+
+def lacks_base(message: Message, room: Room) -> bool:
+    """Whether a node answers that it does not have what a difference is against.
+
+    Raises:
+        WireError: the message has no header that says so or not.
+    """
+    return read_header(message, TrainReply, room.header, room.values).lacks_base

@@ -1,0 +1,111 @@
+"""Global blocks as a round may leave them: with the mean of all replicas that count, and without some terms of it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from strategies.voting.kernels import Chunks, empty, mean
+from strategies.voting.vote import alike
+from trfmoe_core.blocks import Blocks
+from trfmoe_core.wire import Replica
+
+Replicas = Mapping[str, Mapping[str, Replica]]
+"""Node -> block -> update."""
+
+Terms = Iterable[tuple[str, str]]
+"""Pairs of a node and a block: the node's replica of it."""
+
+
+def witnessed_mean(
+    replicas: Mapping[str, Replica],
+    scales: Mapping[str, float] | None = None,
+    result: Tensor | None = None,
+) -> Tensor:
+    """Returns the mean of one block's replicas, in the order of the nodes' names; the plain mean when nothing is set.
+
+    Args:
+        replicas: Node -> update of those who count, no two alike; at least one.
+        scales: Node -> multiplier of its replica, `Judgement.scales` of the block; 1 when absent.
+        result: Float32 memory for the mean; new when absent.
+    """
+    names = sorted(replicas)
+    result = empty(replicas[names[0]].numel()) if result is None else result
+    mean([replicas[name] for name in names], _factors(names, scales or {}), result)
+    return result
+
+
+class Outcomes:
+    """What the round would make of the global blocks, `whole`, and what it would make of them without some terms.
+
+    A term left out leaves the divisor as it is: what the node contributes is judged, not how much longer the others'
+    step would be without it. Replicas that are alike are one term. Needs memory for two sets of blocks beside the base.
+
+    Args:
+        base: Global blocks that the round started from.
+        replicas: Updates of all nodes, read where they lie.
+        voters: Block -> nodes whose replicas of it count.
+        scales: Block -> node -> multiplier of its replica; 1 when absent.
+    """
+
+    def __init__(
+        self,
+        base: Blocks,
+        replicas: Replicas,
+        voters: Mapping[str, Sequence[str]],
+        scales: Mapping[str, Mapping[str, float]],
+    ) -> None:
+        self.base, self.replicas, self.scales = base, replicas, scales
+        self.whole: Blocks = dict(base)
+        self._scratch: Blocks = {}
+        self.classes = {block: alike({name: replicas[name][block] for name in who}) for block, who in voters.items()}
+        for block in voters:
+            self._fill(block)
+
+    def terms(self, node: str) -> list[tuple[str, str]]:
+        """Returns all that a node contributes."""
+        return [(node, block) for block, classes in self.classes.items() if any(node in members for members in classes)]
+
+    def heads(self, block: str) -> list[str]:
+        """Returns the nodes whose replicas of a block are in the mean, one of each class of equal ones."""
+        return [members[0] for members in self.classes[block]]
+
+    def remove(self, terms: Terms) -> None:
+        """Takes terms out for good; the mean is that of the rest."""
+        for node, block in terms:
+            self.classes[block] = [members for members in self.classes[block] if node not in members]
+            self._fill(block)
+
+    def without(self, terms: Terms) -> Blocks:
+        """Returns the blocks without some terms; good until the next call."""
+        blocks = dict(self.whole)
+        gone: dict[str, set[str]] = {}
+        for node, block in terms:
+            gone.setdefault(block, set()).update(members[0] for members in self.classes[block] if node in members)
+        for block, nodes in gone.items():
+            names = self.heads(block)
+            factors = _factors(names, self.scales.get(block, {}))
+            if block not in self._scratch:
+                self._scratch[block] = empty(self.base[block].numel())
+            memory = self._scratch[block]
+            for node in sorted(nodes):
+                share = factors[names.index(node)] / len(names)
+                whole = blocks[block]
+                for where, (part,) in Chunks([self.replicas[node][block]]):
+                    torch.sub(whole[where], torch.from_numpy(part), alpha=share, out=memory[where])
+                blocks[block] = memory
+        return blocks
+
+    def _fill(self, block: str) -> None:
+        names = self.heads(block)
+        if not names:
+            self.whole[block] = self.base[block]
+            return
+        memory = self.whole[block] if self.whole[block] is not self.base[block] else empty(self.base[block].numel())
+        replicas = {name: self.replicas[name][block] for name in names}
+        witnessed_mean(replicas, self.scales.get(block), memory)
+        self.whole[block] = memory.add_(self.base[block])
+
+
+def _factors(names: Sequence[str], scales: Mapping[str, float]) -> list[float]:
+    return [scales.get(name, 1.0) for name in names]

@@ -1,0 +1,233 @@
+"""Judges the nodes of a round by the harm that their updates do on a text that the coordinator trusts.
+
+Where nodes' data differ, direction cannot tell a liar from an honest stranger: near a stationary point honest updates
+sum to about zero, so their cosines are negative too. A node is therefore judged by what leaving its term out of the
+mean does to the loss on the witness text (in the spirit of Zeno, arXiv 1805.10032, with leave-one-out terms in the
+place of whole updates). Pure functions of the replicas and of a loss; no model and no network.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isfinite, sqrt
+
+from strategies.voting.kernels import norm, survey
+from strategies.witness.candidates import Outcomes, Replicas
+from strategies.witness.loss_increase import Harm, Loss, Losses, harm, mean, measure
+from trfmoe_core.blocks import TRUNK, Blocks
+from trfmoe_core.config import WitnessConfig
+from trfmoe_core.wire import Replica
+
+NORM_RATIO = 3.0
+"""A node whose updates are this many times larger or smaller than the median node's is not asked for its harm."""
+
+LEAST_GAIN = 1e-3
+"""Nats; the gain that harms are relative to is never taken as less."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """What the witness says about the nodes of one round.
+
+    Attributes:
+        convicted: Nodes whose updates must not count, in the order of conviction.
+        reasons: Why, for each of them.
+        scores: Harm relative to the round's gain; positive is harmful. Of the last time that the node was scored; a
+            node that was convicted by its numbers alone has none.
+        harms: Harm in nats.
+        t: Mean of the harm over its standard error, over windows.
+        gain: The round's gain on the witness text in nats, as far as anyone can make it.
+        scales: Block -> node -> multiplier below 1 for replicas that are too long; others have none.
+        struck: Expert -> a node whose replica of it alone must not count.
+        asked: Expert -> node -> harm in nats and t of the single replicas that were looked at.
+    """
+
+    convicted: tuple[str, ...] = ()
+    reasons: dict[str, str] = field(default_factory=dict)
+    scores: dict[str, float] = field(default_factory=dict)
+    harms: dict[str, float] = field(default_factory=dict)
+    t: dict[str, float] = field(default_factory=dict)
+    gain: float = 0.0
+    scales: dict[str, dict[str, float]] = field(default_factory=dict)
+    struck: dict[str, str] = field(default_factory=dict)
+    asked: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
+
+    def counts(self, node: str, block: str) -> bool:
+        """Whether a node's replica of a block counts."""
+        return node not in self.convicted and self.struck.get(block) != node
+
+
+@dataclass(frozen=True)
+class _Score:
+    harm: Harm
+    score: float
+
+
+class Jury:
+    """Convicts the nodes that harm the witness text.
+
+    A node is convicted when its harm is above the floor, its score above `tau_times_n` / N, and both beyond doubt
+    (`min_t`). Only the round at hand counts: an average over rounds would convict what is faint and lasts, and that is
+    what an honest node looks like whose domain the text lacks. At most half of the nodes in a round, the worst first,
+    and the rest is scored again after each. Costs N + 2 losses a round, and at most N more for each conviction.
+
+    Then single replicas of experts that point away from the others' are asked for their harm, at most N of them, those
+    that push the hardest first: a node may poison one expert and help with all others.
+
+    Args:
+        config: The thresholds.
+    """
+
+    def __init__(self, config: WitnessConfig) -> None:
+        self.config = config
+
+    def judge(
+        self,
+        base: Blocks,
+        replicas: Replicas,
+        holders: Mapping[str, Sequence[str]],
+        loss: Loss,
+        *,
+        norms: Mapping[str, Mapping[str, float]] | None = None,
+    ) -> Judgement:
+        """Returns who harms.
+
+        Needs memory for two sets of blocks beside `base`; replicas are read where they lie, a block at a time.
+
+        Args:
+            base: Global blocks that the round started from. Not changed.
+            replicas: Node -> block -> update, flat float32, bfloat16, int8 or int4.
+            holders: Block -> nodes whose replicas of it count.
+            loss: Loss of each witness window for given global blocks.
+            norms: Node -> block -> norm of the replica, for whoever has them already.
+        """
+        names = sorted(replicas)
+        norms = norms or {name: {block: norm(update) for block, update in replicas[name].items()} for name in names}
+        sizes = {name: _rms(norms[name], replicas[name]) for name in names}
+        reasons = _insane(sizes)
+        names = [name for name in names if name not in reasons]
+        voters = {
+            block: [name for name in names if name in who and block in replicas[name]] for block, who in holders.items()
+        }
+        scales = _clip({block: {name: norms[name][block] for name in who} for block, who in voters.items()})
+        scores: dict[str, _Score] = {}
+        gain = 0.0
+        asked: dict[str, dict[str, Harm]] = {}
+        if len(names) > 1:
+            outcomes = Outcomes(base, replicas, voters, scales)
+            before = measure(loss, base)
+            most = len(names) // 2
+            for number in range(most + 1):
+                after = measure(loss, outcomes.whole)
+                found, gain = self._score(names, outcomes, before, after, loss)
+                scores |= found
+                worst = self._worst(found)
+                if worst is None or number == most or len(names) == 1:
+                    break
+                reasons[worst] = self._reason(found[worst], gain, len(names))
+                outcomes.remove(outcomes.terms(worst))
+                copies = [name for name in names if name != worst and not outcomes.terms(name)]
+                reasons |= dict.fromkeys(copies, f"its update is equal to that of {worst}")
+                names = [name for name in names if name not in reasons]
+                if not names:
+                    break
+            for name, block in _odd(outcomes, norms)[: len(replicas)]:
+                found_there = harm(after, measure(loss, outcomes.without([(name, block)])))
+                asked.setdefault(block, {})[name] = found_there
+        return Judgement(
+            convicted=tuple(reasons),
+            reasons=reasons,
+            scores={name: score.score for name, score in scores.items()},
+            harms={name: score.harm.nats for name, score in scores.items()},
+            t={name: score.harm.t for name, score in scores.items()},
+            gain=gain,
+            scales=scales,
+            struck=self._struck(asked),
+            asked={block: {name: (h.nats, h.t) for name, h in who.items()} for block, who in asked.items()},
+        )
+
+    def _score(
+        self, names: Sequence[str], outcomes: Outcomes, before: Losses, after: Losses, loss: Loss
+    ) -> tuple[dict[str, _Score], float]:
+        harms = {name: harm(after, measure(loss, outcomes.without(outcomes.terms(name)))) for name in names}
+        best = mean(before) - mean(after)
+        gain = max([LEAST_GAIN, best, *(best + found.nats for found in harms.values())])
+        return {name: _Score(found, found.nats / gain) for name, found in harms.items()}, gain
+
+    def _worst(self, scores: Mapping[str, _Score]) -> str | None:
+        tau = self.config.tau_times_n / len(scores)
+        config = self.config
+        guilty = [
+            name
+            for name, found in scores.items()
+            if found.score > tau and found.harm.nats > config.floor_nats and found.harm.t > config.min_t
+        ]
+        # Beside a great harm, honest terms look harmful too, but less so.
+        return max(guilty, key=lambda name: (scores[name].harm.nats, name), default=None)
+
+    def _struck(self, asked: Mapping[str, Mapping[str, Harm]]) -> dict[str, str]:
+        """The worst of each expert: beside a great harm, honest terms look harmful too, but less so."""
+        struck = {}
+        for block, who in asked.items():
+            worst = max(who, key=lambda name: (who[name].nats, name))
+            if who[worst].nats > self.config.expert_floor_nats and who[worst].t > self.config.min_t:
+                struck[block] = worst
+        return struck
+
+    def _reason(self, score: _Score, gain: float, count: int) -> str:
+        return (
+            f"harms the witness text by {score.harm.nats:.4f} nats in a round that can gain {gain:.4f}: "
+            f"score {score.score:.2f} against {self.config.tau_times_n / count:.3f}, t {score.harm.t:.1f}"
+        )
+
+
+def _odd(outcomes: Outcomes, norms: Mapping[str, Mapping[str, float]]) -> list[tuple[str, str]]:
+    """Returns the replicas of experts that point away from the others of their block, the hardest pushes first."""
+    found = []
+    for block in outcomes.base:
+        names = outcomes.heads(block) if block != TRUNK and block in outcomes.classes else []
+        if len(names) < 3:
+            continue
+        sizes = [norms[name][block] for name in names]
+        updates = [outcomes.replicas[name][block] for name in names]
+        dots = survey(updates, [1.0] * len(names))[1]
+        scales = [outcomes.scales.get(block, {}).get(name, 1.0) for name in names]
+        middle = max(_middle(sizes), 1e-30)
+        for i, name in enumerate(names):
+            push = -sum(scales[i] * scales[j] * dots[min(i, j)][max(i, j)] for j in range(len(names)) if j != i)
+            if push > 0:
+                found.append((push / middle / middle, name, block))
+    return [(name, block) for _, name, block in sorted(found, key=lambda entry: (-entry[0], *entry[1:]))]
+
+
+def _rms(norms: Mapping[str, float], updates: Mapping[str, Replica]) -> float:
+    numel = sum(update.numel() for update in updates.values())
+    return sqrt(sum(size * size for size in norms.values()) / max(1, numel))
+
+
+def _insane(sizes: Mapping[str, float]) -> dict[str, str]:
+    """Returns the nodes whose updates are not finite, or far from the median in size, and why."""
+    reasons = {name: "the update is not finite" for name, size in sizes.items() if not isfinite(size)}
+    finite = {name: size for name, size in sizes.items() if name not in reasons}
+    middle = _middle(list(finite.values())) if finite else 0.0
+    # Of two, nobody can say which one is out of line.
+    if len(finite) < 3 or middle == 0.0:
+        return reasons
+    for name, size in finite.items():
+        if not middle / NORM_RATIO <= size <= middle * NORM_RATIO:
+            reasons[name] = f"the update is {size / middle:.3g} times as large as the median node's"
+    return reasons
+
+
+def _clip(norms: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    scales = {}
+    for block, sizes in norms.items():
+        bound = NORM_RATIO * _middle(list(sizes.values())) if sizes else 0.0
+        long = {name: bound / size for name, size in sizes.items() if size > bound}
+        if long:
+            scales[block] = long
+    return scales
+
+
+def _middle(values: Sequence[float]) -> float:
+    """The lower median: of two replicas, the longer one is the one that is cut."""
+    return sorted(values)[(len(values) - 1) // 2]

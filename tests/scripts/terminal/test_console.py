@@ -1,0 +1,75 @@
+"""One line a round, and what a node says cannot write to the terminal."""
+
+import io
+
+from rich.console import Console
+
+from scripts.terminal.console import RunDisplay, RunLines, quantity, size, verdict_summary
+from scripts.terminal.output import Output
+from tests.scripts.journal import events
+
+
+def test_every_round_is_one_line() -> None:
+    lines = RunLines()
+    written = [line for event in events() for line in lines.feed(event)]
+    rounds = [line for line in written if line.startswith("round")]
+    rest = "4.5k tokens/s  down 3 MB up 2 MB  dead experts (1): layers.1.experts.1  2.0 s"
+    assert rounds == [
+        "round 0/3  bits/byte 8.0100 (perplexity 54.6)  before training",
+        f"round 1/3  loss 4.0000  bits/byte 6.0100 (perplexity 54.6)  3 unanimous  {rest}",
+        f"round 2/3  loss 3.0000  bits/byte 4.0100 (perplexity 54.6)  3 majority; outvoted: carol(3)  {rest}",
+        f"round 3/3  loss 2.0000  bits/byte 2.0100 (perplexity 54.6)  3 majority; outvoted: carol(3)  {rest}",
+    ]
+    assert written[0] == "run demo: 3 rounds, vote majority"
+    assert written[-1] == "run completed"
+    assert lines.doing == "completed"
+
+
+def test_a_round_that_nobody_measured_has_its_line_too() -> None:
+    lines = RunLines()
+    written = [line for event in events() if event["event"] != "evaluated" for line in lines.feed(event)]
+    rounds = [line.split("  ")[:3] for line in written if line.startswith("round")]
+    assert rounds == [[f"round {n}/3", f"loss {5 - n}.0000", "bits/byte not measured"] for n in (1, 2, 3)]
+
+
+def test_lost_replies_refusals_and_warnings_are_shown() -> None:
+    lines = RunLines()
+    told = [
+        {"event": "node_reply", "round": 2, "node": "bob", "status": "missing", "reason": "no answer in 5 s"},
+        {"event": "node_refused", "node": "eve", "reason": "another tokenizer"},
+        {"event": "warning", "text": "the run starts without eve"},
+        {"event": "run_finished", "outcome": "failed", "reason": "too few nodes"},
+        {"event": "of a later version"},
+    ]
+    assert [line for event in told for line in lines.feed(event)] == [
+        "round 2: bob missing: no answer in 5 s",
+        "node eve refused: another tokenizer",
+        "warning: the run starts without eve",
+        "run failed: too few nodes",
+    ]
+
+
+def test_control_characters_of_nodes_do_not_reach_the_terminal() -> None:
+    output = Output()
+    written = io.StringIO()
+    output.console = Console(file=written, force_terminal=False, soft_wrap=True)
+    with RunDisplay(output, RunLines()) as display:
+        display.show({"event": "node_refused", "node": "eve\x1b[2J", "reason": "[red]x\ny"})
+    assert "\x1b" not in written.getvalue()
+    assert written.getvalue().count("\n") == 1
+
+
+def test_a_terminal_gets_the_same_lines_above_a_bar() -> None:
+    output = Output()
+    written = io.StringIO()
+    output.console = Console(file=written, force_terminal=True, width=200, soft_wrap=True, highlight=False)
+    with RunDisplay(output, RunLines()) as display:
+        for event in events():
+            display.show(event)
+    assert "round 3/3" in written.getvalue()
+
+
+def test_numbers_for_people() -> None:
+    assert [quantity(value) for value in (7, 1234, 1.2e6, 3e9)] == ["7", "1.23k", "1.2M", "3G"]
+    assert [size(value) for value in (7, 1500, 2e6, 3e9)] == ["7 B", "1.5 kB", "2 MB", "3 GB"]
+    assert verdict_summary({"outcomes": {"kept": 1, "majority": 32}}) == "32 majority 1 kept"

@@ -1,0 +1,217 @@
+"""Flower's objects as a hostile node writes them, through Flower's own serialisation: whatever comes is that node's."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from flwr.app import MessageType
+from flwr.proto.message_pb2 import ObjectTree
+
+from clients.app import app
+from server.app import run
+from server.run.folder import RunFolder
+from server.run.journal import read_events
+from strategies.exchange.pulling import Puller
+from strategies.exchange.size_limits import Room
+from tests.federation import of_kind
+from tests.wire_grid import Sent, WireGrid, clients
+from trfmoe_core.config import Recipe
+
+LIAR = 3
+Spoil = Callable[[Sent], None]
+
+
+def keys(sent: Sent, kind: str) -> list[str]:
+    return [key for key, content in sent.contents.items() if content.startswith(f"{kind} ".encode())]
+
+
+def rewrite(sent: Sent, kind: str, change: Callable[[bytes], bytes]) -> None:
+    """Changes the content of the first object of a kind."""
+    key = keys(sent, kind)[0]
+    sent.contents[key] = change(sent.contents[key])
+
+
+def body(content: bytes, change: Callable[[bytes], bytes]) -> bytes:
+    """Changes what stands after an object's head, whose length stays true."""
+    head, _, rest = content.partition(b"\0")
+    kind, children, _ = head.split(b" ")
+    new = change(rest)
+    return b" ".join([kind, children, str(len(new)).encode()]) + b"\0" + new
+
+
+def in_json(kind: str, change: Callable[[Any], Any]) -> Spoil:
+    def spoil(sent: Sent) -> None:
+        rewrite(sent, kind, lambda content: body(content, lambda text: json.dumps(change(json.loads(text))).encode()))
+
+    return spoil
+
+
+def in_body(kind: str, new: bytes) -> Spoil:
+    return lambda sent: rewrite(sent, kind, lambda content: body(content, lambda _: new))
+
+
+def of_kind_instead(kind: str, other: str) -> Spoil:
+    return lambda sent: rewrite(sent, kind, lambda content: content.replace(kind.encode(), other.encode(), 1))
+
+
+def without(kind: str) -> Spoil:
+    def spoil(sent: Sent) -> None:
+        del sent.contents[keys(sent, kind)[0]]
+
+    return spoil
+
+
+def child_lost(sent: Sent) -> None:
+    """The message names a record that the tree of objects lacks."""
+    sent.tree.children[0].ClearField("children")
+
+
+def raising(error: Exception) -> Spoil:
+    def spoil(sent: Sent) -> None:
+        sent.raises = error
+
+    return spoil
+
+
+def wide(sent: Sent) -> None:
+    sent.tree.children.extend(ObjectTree(object_id=f"{number:064x}") for number in range(100_000))
+
+
+def says(field: str, value: Any) -> Spoil:
+    def spoil(sent: Sent) -> None:
+        setattr(sent.message.metadata, field, value)
+
+    return spoil
+
+
+FAULT = httpx.HTTPStatusError(
+    "500 Internal Server Error", request=httpx.Request("POST", "http://x"), response=httpx.Response(500)
+)
+
+
+def bomb(metadata: dict[str, Any]) -> dict[str, Any]:
+    """An array whose one piece is named so often that it would be 2 GB."""
+    return {**metadata, "arraychunk_ids": [0] * 20_000}
+
+
+TRAINING: dict[str, tuple[Spoil, str]] = {
+    "another type": (of_kind_instead("ConfigRecord", "RecordDict"), "in it"),
+    "no such type": (of_kind_instead("Array", "Arrray"), "in it"),
+    "json of an array": (in_body("Array", b'{"dtype": '), "JSONDecodeError"),
+    "json of the records": (in_body("RecordDict", b"[]"), "AttributeError"),
+    "no such key": (in_json("Array", lambda tree: {"stype": "x"}), "KeyError"),
+    "infinite shape": (in_json("Array", lambda tree: {**tree, "shape": [float("inf")]}), "cannot be handled"),
+    "place out of range": (in_json("Array", lambda tree: {**tree, "arraychunk_ids": [7]}), "IndexError"),
+    "place a text": (in_json("Array", lambda tree: {**tree, "arraychunk_ids": "abc"}), "TypeError"),
+    "bomb": (in_json("Array", bomb), "more than the"),
+    "protobuf": (in_body("ConfigRecord", b"\xff" * 50), "DecodeError"),
+    "protobuf of the message": (in_body("Message", b"\x0a\xff"), "DecodeError"),
+    "no head": (lambda sent: rewrite(sent, "Array", lambda _: b"Array"), "cannot be handled"),
+    "missing child": (child_lost, "missing object"),
+    "too deep a tree": (raising(ValueError("Invalid protobuf response payload")), "Invalid protobuf"),
+    "a fault of the SuperLink": (raising(FAULT), "500 Internal"),
+    "wide tree": (wide, "objects that it can need"),
+    "large records": (in_body("ConfigRecord", b"\x0a" * 3_000_000), "larger than this node can need"),
+    "large pieces": (in_body("ArrayChunk", b"\0" * 3_000_000), "larger than this node can need"),
+    "another sender": (says("src_node_id", 2), "something else than the SuperLink knows"),
+    "another type of message": (says("message_type", "query"), "something else than the SuperLink knows"),
+}
+
+
+def play(recipe: Recipe, spoil: Callable[[int, Sent], Sent | None]) -> tuple[list[dict[str, Any]], WireGrid]:
+    folder = RunFolder.create(Path(recipe.run_root), recipe)
+    configs = [{"partition-id": number} for number in range(len(recipe.nodes))]
+    answer = clients(app, configs, {"recipe": str(folder.path / "recipe.yaml")})
+    names = {number: node.name for number, node in enumerate(recipe.nodes, 1)}
+    grid = WireGrid(names, answer, spoil)
+    run(grid, folder)
+    return read_events(folder.events_path), grid
+
+
+def test_what_does_not_inflate_is_dropped_and_the_run_goes_on(tiny_recipe: Callable[..., Recipe]) -> None:
+    kinds = iter(TRAINING.values())
+
+    def spoil(node: int, sent: Sent) -> Sent:
+        if node == LIAR and sent.message.metadata.message_type == MessageType.TRAIN:
+            next(kinds)[0](sent)
+        elif node == LIAR and sent.message.metadata.message_type == MessageType.EVALUATE:
+            in_body("ConfigRecord", b"\xff")(sent)
+        return sent
+
+    rounds = {"num_rounds": len(TRAINING), "local_steps": 1, "nodes_deadline_s": 5.0, "reply_deadline_s": 60.0}
+    data = {"piece_bytes": 512, "evaluation_tokens": 64}
+    events, grid = play(tiny_recipe(rounds=rounds, data=data), spoil)
+    replies = [event for event in of_kind(events, "node_reply") if event["node"] == "cyd"]
+    assert [event["status"] for event in replies] == ["dropped"] * (len(TRAINING) + 1)
+    for name, (_, reason), event in zip(TRAINING, TRAINING.values(), replies, strict=False):
+        assert reason in event["reason"], (name, event["reason"])
+    for verdict in (verdict for event in of_kind(events, "verdicts") for verdict in event["verdicts"]):
+        assert (verdict["invalid"], verdict["missing"]) == (["cyd"], [])
+    assert of_kind(events, "run_finished")[0]["outcome"] == "completed"
+    assert not grid.superlink.replies, "the SuperLink is rid of every answer"
+
+
+@pytest.mark.parametrize("name", ["protobuf", "json of the records", "another type", "protobuf of the message"])
+def test_a_description_that_does_not_inflate_is_refused_by_the_registered_name(
+    tiny_recipe: Callable[..., Recipe], name: str
+) -> None:
+    def spoil(node: int, sent: Sent) -> Sent:
+        if node == LIAR:
+            TRAINING[name][0](sent)
+        return sent
+
+    rounds = {"num_rounds": 2, "local_steps": 1, "nodes_deadline_s": 1.0, "reply_deadline_s": 2.0}
+    nodes = [node.model_dump(mode="json") for node in tiny_recipe().nodes]
+    recipe = tiny_recipe(rounds=rounds, nodes=[*nodes, nodes[0] | {"name": "dan"}]).resolved(Path("/"))
+    events, _ = play(recipe, spoil)
+    refused = of_kind(events, "node_refused")
+    assert {event["node"] for event in refused} == {"cyd"}
+    assert len(of_kind(events, "round_committed")) == 2
+    assert of_kind(events, "run_finished")[0]["outcome"] == "completed"
+
+
+def test_what_is_not_uploaded_yet_holds_nobody_up_and_is_asked_for_again(tiny_recipe: Callable[..., Recipe]) -> None:
+    held_back: list[Sent] = []
+
+    def spoil(node: int, sent: Sent) -> Sent:
+        if node == LIAR and sent.message.metadata.message_type == MessageType.TRAIN:
+            sent.unavailable = {sent.message.metadata.message_id, *keys(sent, "ArrayChunk")}
+            held_back.append(sent)
+        elif held_back and sent.message.metadata.message_type == MessageType.EVALUATE:
+            held_back.pop().unavailable.clear()
+        return sent
+
+    rounds = {"num_rounds": 1, "local_steps": 1, "nodes_deadline_s": 5.0, "reply_deadline_s": 0.5}
+    events, _ = play(tiny_recipe(rounds=rounds), spoil)
+    replies = [(event["node"], event["status"]) for event in of_kind(events, "node_reply") if event["round"] == 1]
+    assert replies[:3] == [("ada", "accepted"), ("bob", "accepted"), ("cyd", "missing")]
+    assert of_kind(events, "run_finished")[0]["outcome"] == "completed"
+
+
+def test_no_more_is_fetched_than_the_answer_has_room_for() -> None:
+    grid = WireGrid({1: "ada"}, lambda node, request: None)
+    large = Sent.of(_reply(b"\1" * 30_000_000))
+    superlink: Any = grid.superlink
+    superlink.replies["x"] = large
+    large.message.metadata.reply_to_message_id = "asked"
+    superlink.PullMessages = lambda request: _told(large)
+    with pytest.raises(Exception, match="larger than this node can need"):
+        Puller(grid).pull("asked", Room(parcel=1_000_000, buffers=1))
+    assert superlink.pulled_bytes < 3 * 5_300_000 + 100_000  # two pieces at a time are on their way
+    assert superlink.confirmed == [large.message.metadata.message_id]
+
+
+def _reply(data: bytes) -> Any:
+    from flwr.app import Array, ArrayRecord, Message, RecordDict
+
+    array = Array(dtype="uint8", shape=(len(data),), stype="trfmoe.bytes", data=data)
+    return Message(RecordDict({"parcel": ArrayRecord({"0": array})}), dst_node_id=1, message_type="train")
+
+
+def _told(sent: Sent) -> Any:
+    from flwr.proto.runtime_pb2 import PullAppMessagesResponse
+
+    return PullAppMessagesResponse(messages_list=[sent.message], message_object_trees=[sent.tree])

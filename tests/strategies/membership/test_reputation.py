@@ -1,0 +1,130 @@
+"""Reputation and seats: persistent troublemakers lose their experts, for a while, and never below three nodes."""
+
+from typing import Any
+
+from strategies.exchange.messages import Description
+from strategies.membership.federation import Member
+from strategies.membership.reputation import Reputation, Standing
+from strategies.membership.seats import Seating
+from strategies.voting.vote import Verdict
+from trfmoe_core.blocks import TRUNK
+from trfmoe_core.config import ReputationConfig
+
+CONFIG = ReputationConfig(strikes=2, cool_off_rounds=3)
+EXPERTS = [f"layers.{layer}.experts.{number}" for layer in range(2) for number in range(8)]
+
+
+def members(*names: str) -> dict[str, Member]:
+    def describe(name: str) -> Description:
+        return Description(name=name, code_fingerprint="0" * 64, versions={}, zone=f"zone-{name}")
+
+    return {name: Member(name=name, node_id=number, description=describe(name)) for number, name in enumerate(names)}
+
+
+class Table:
+    """A seating whose rounds are played by hand."""
+
+    def __init__(self, *names: str) -> None:
+        self.events: list[dict[str, Any]] = []
+        self.seating = Seating(EXPERTS, CONFIG, lambda kind, **f: self.events.append({"event": kind, **f}), None)
+        self.members = members(*names)
+        self.seating.open(self.members)
+        self.round = 0
+
+    def play(self, alone: str = "", silent: str = "", split: bool = False, convicted: tuple[str, ...] = ()) -> None:
+        self.round += 1
+        self.seating.update(self.round, self.members)
+        verdicts = {}
+        for block, holders in self.seating.placement.holders.items():
+            there = tuple(name for name in holders if name != silent)
+            lost = tuple(name for name in there if name == alone)
+            outcome = "median" if split else "majority" if lost else "unanimous"
+            verdicts[block] = Verdict(
+                outcome=outcome, accepted=tuple(name for name in there if name not in lost), outvoted=lost
+            )
+        self.seating.observe(verdicts, [name for name in self.seating.placement.nodes if name != silent], convicted)
+
+    def kinds(self, kind: str) -> list[dict[str, Any]]:
+        return [event for event in self.events if event["event"] == kind]
+
+
+def test_a_lone_loser_sits_out_and_comes_back() -> None:
+    table = Table("a", "b", "c", "d", "e")
+    before = table.seating.placement
+    for _ in range(3):
+        table.play(alone="c")
+    after = table.seating.placement
+    assert "c" not in after.nodes
+    moved = [block for block in EXPERTS if set(after.holders[block]) != set(before.holders[block])]
+    assert moved == [block for block in EXPERTS if "c" in before.holders[block]]
+    quarantine = table.kinds("node_quarantined")[0]
+    assert (quarantine["node"], quarantine["round"], quarantine["until_round"]) == ("c", 3, 7)
+    assert "alone for 2 rounds" in quarantine["reason"]
+    for _ in range(3):
+        table.play()
+    assert "c" not in table.seating.placement.nodes
+    table.play()
+    assert "c" in table.seating.placement.nodes
+    assert table.kinds("placement")[-1]["reason"] == "c joined"
+    assert table.seating.placement.epoch == 3
+    assert table.seating.placement.holders[TRUNK] == ("a", "b", "c", "d", "e")
+
+
+def test_silence_counts_as_much() -> None:
+    table = Table("a", "b", "c", "d")
+    for _ in range(3):
+        table.play(silent="b")
+    assert table.seating.placement.nodes == ("a", "c", "d")
+
+
+def test_three_nodes_keep_their_seats_and_the_suspect_is_marked_once() -> None:
+    table = Table("a", "b", "c")
+    for _ in range(6):
+        table.play(alone="b")
+    assert table.seating.placement.nodes == ("a", "b", "c")
+    assert table.seating.placement.epoch == 1
+    assert [event["node"] for event in table.kinds("node_suspect")] == ["b"]
+    assert not table.kinds("node_quarantined")
+
+
+def test_who_is_convicted_sits_out_even_when_it_is_not_alone() -> None:
+    table = Table("a", "b", "c", "d", "e")
+    for _ in range(3):
+        table.play(alone="b", split=True, convicted=("b",))
+    assert table.seating.placement.nodes == ("a", "c", "d", "e")
+    assert "b was convicted for 2 rounds in a row" in table.kinds("node_quarantined")[0]["reason"]
+
+
+def test_split_votes_convict_nobody() -> None:
+    table = Table("a", "b", "c", "d")
+    for _ in range(6):
+        table.play(alone="b", split=True)
+    assert table.seating.placement.nodes == ("a", "b", "c", "d")
+
+
+def test_one_good_round_clears_the_record() -> None:
+    table = Table("a", "b", "c", "d")
+    for alone in ("b", "", "b", "", "b", ""):
+        table.play(alone=alone)
+    assert not table.kinds("node_quarantined")
+
+
+def test_a_resumed_seating_goes_on_the_same() -> None:
+    first = Table("a", "b", "c", "d")
+    for _ in range(2):
+        first.play(alone="c")
+    again = Seating(EXPERTS, CONFIG, lambda kind, **f: None, first.seating.state())
+    again.open(first.members)
+    again.update(3, first.members)
+    first.play(alone="c")
+    assert again.placement == first.seating.placement
+    assert again.reputation.records["c"].out_until == 7
+
+
+def test_the_worst_goes_first_and_three_stay() -> None:
+    reputation = Reputation(CONFIG)
+    alone: dict[str, Standing] = {"a": "alone", "b": "silent", "c": "good", "d": "good"}
+    for _ in range(2):
+        reputation.observe(alone)
+    reputation.observe({"b": "silent"})
+    assert reputation.to_leave(["a", "b", "c", "d"], 3) == ["b"]

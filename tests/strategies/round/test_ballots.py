@@ -1,0 +1,89 @@
+"""Ballots: what counts, and that every block is voted on by the norms of its own replicas."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from strategies.placement.placement import place
+from strategies.round.ballots import Ballots
+from strategies.voting.vote import Agreement
+from strategies.witness.jury import Jury
+from trfmoe_core.blocks import Blocks
+from trfmoe_core.config import WitnessConfig
+from trfmoe_core.errors import WireError
+
+BLOCKS = {"layers.0.experts.0": 5, "layers.0.experts.1": 5, "trunk": 11}
+
+
+def ballots_of(scale: dict[str, float]) -> Ballots:
+    placement = place(["layers.0.experts.0", "layers.0.experts.1"], ["a", "b", "c"], 1)
+    ballots = Ballots(placement, "majority", Agreement())
+    for name, factor in scale.items():
+        ballots.add(name, {block: torch.full((size,), factor) for block, size in BLOCKS.items()})
+    return ballots
+
+
+def test_every_block_gets_its_own_result_while_it_is_asked_for() -> None:
+    seen = {}
+    for block, update, verdict in ballots_of({"a": 1.0, "b": 2.0, "c": -1.0}).decide(lambda block: None, {}):
+        assert update is not None
+        seen[block] = update.tolist()
+        assert verdict.outvoted == ("c",)
+    # The louder of the two is shortened to their middle norm.
+    assert seen == {block: [pytest.approx(1.25)] * size for block, size in BLOCKS.items()}
+
+
+def test_a_lone_replica_is_capped_by_its_norm() -> None:
+    [update] = [
+        u.clone() for b, u, _ in ballots_of({"a": 3.0}).decide(lambda b: 1.0, {}) if b == "trunk" and u is not None
+    ]
+    assert float(update.norm()) == pytest.approx(1 / 3)
+
+
+def test_the_witness_decides_whose_replicas_count() -> None:
+    placement = place(["layers.0.experts.0", "layers.0.experts.1"], ["a", "b", "c", "d"], 1)
+    ballots = Ballots(placement, "majority", Agreement())
+    for name in "abcd":
+        factor = -1.0 if name == "c" else 1.0 + 0.1 * (name == "a")
+        blocks = placement.held_by(name)
+        ballots.add(name, {block: torch.full((BLOCKS[block],), factor) for block in blocks})
+    judge_of = Jury(WitnessConfig(data=["-"]))
+
+    def loss(blocks: Blocks) -> list[Tensor]:
+        distance = sum(float((flat - 2.0).square().mean()) for flat in blocks.values())
+        return [torch.tensor([distance, distance + 1e-9])]
+
+    base = {block: torch.zeros(size) for block, size in BLOCKS.items()}
+    assert ballots.judge(judge_of, base, loss).convicted == ("c",)
+    for block, update, verdict in ballots.decide(lambda block: None, {}):
+        holders = placement.holders[block]
+        assert update is not None
+        assert verdict.outvoted == tuple(name for name in holders if name == "c")
+        assert verdict.accepted == tuple(name for name in holders if name != "c"), "equal replicas are all named"
+        assert verdict.outcome == ("majority" if "c" in holders else "unanimous")
+        values = {1.1 if name == "a" else 1.0 for name in verdict.accepted}
+        assert update.tolist() == [pytest.approx(sum(values) / len(values))] * BLOCKS[block], "and count once"
+
+
+def test_experts_and_trunk_have_rules_of_their_own() -> None:
+    placement = place(["layers.0.experts.0", "layers.0.experts.1"], ["a", "b", "c"], 1)
+    ballots = Ballots(placement, "median", Agreement(), "mean")
+    for name, factor in {"a": 1.0, "b": 2.0, "c": 6.0}.items():
+        ballots.add(name, {block: torch.full((size,), factor) for block, size in BLOCKS.items()})
+    found = {}
+    for block, update, verdict in ballots.decide(lambda block: None, {}):
+        assert update is not None
+        found[block] = (verdict.outcome, update.tolist())
+    assert found == {block: ("mean", [3.0] * 11) if block == "trunk" else ("median", [2.0] * 5) for block in BLOCKS}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_one_value_that_is_not_finite_spoils_the_whole_reply(value: float) -> None:
+    ballots = ballots_of({"a": 1.0})
+    updates = {block: torch.ones(size) for block, size in BLOCKS.items()}
+    updates["trunk"][7] = value
+    with pytest.raises(WireError, match=r"block 'trunk': the update is not finite"):
+        ballots.add("b", updates)
+    assert ballots.voters == ["a"]
+    with pytest.raises(WireError, match="second reply"):
+        ballots.add("a", updates)

@@ -10,11 +10,11 @@ from flwr.app import ArrayRecord, Context
 from flwr.serverapp import Grid, ServerApp
 
 from server.report.page import write_report
-from server.report.wandb_sink import WandbSink
+from server.report.sinks import sinks_of
 from server.run.folder import RunFolder
 from server.run.models import initial_model
 from server.run.provenance import changes, check_resumed, provenance
-from server.run.recorder import RunRecorder, Sink, best_round, last_checkpoint
+from server.run.recorder import RunRecorder, best_round, last_checkpoint
 from server.witness_text import Witness
 from strategies.exchange.arrays import to_arrays
 from strategies.exchange.in_flight import Clock
@@ -52,7 +52,7 @@ def run(grid: Grid, folder: RunFolder, clock: Clock | None = None) -> None:
         keep_offline(recipe.data)
         tokenizer = load_tokenizer(recipe.data.tokenizer)
         layout, blocks = initial_blocks(folder, tokenizer)
-        recorder = RunRecorder(folder, layout, _sinks(folder))
+        recorder = RunRecorder(folder, layout, sinks_of(recipe.log, folder.path))
         arrays = [to_arrays(blocks)]
         del blocks
         try:
@@ -132,10 +132,3 @@ def initial_blocks(folder: RunFolder, tokenizer: Tokenizer) -> tuple[BlockLayout
     parameters = dict(initial_model(folder, tokenizer).named_parameters())
     layout = BlockLayout.of(parameters)
     return layout, layout.gather(parameters)
-
-
-def _sinks(folder: RunFolder) -> list[Sink]:
-    log = folder.recipe.log
-    if log.wandb == "off":
-        return []
-    return [WandbSink(log.wandb, log.wandb_project, folder.path)]

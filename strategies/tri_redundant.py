@@ -21,6 +21,8 @@ from strategies.exchange.last_sent import Chain
 from strategies.exchange.messages import DescribeRequest, TrainReply
 from strategies.membership.federation import Federation
 from strategies.membership.seats import Seating
+from strategies.outer.optimizer import outer_optimizer
+from strategies.parts import check_parts
 from strategies.round.ballots import Ballots, measured
 from strategies.round.delivery import Delivery
 from strategies.round.evaluations import Evaluations
@@ -29,9 +31,10 @@ from strategies.round.recorder import Recorder
 from strategies.round.replay_guard import ReplayGuard
 from strategies.round.replies import CheckedReply, check_reply, relocated
 from strategies.round.spill import Spill
+from strategies.round.standings import standings_of
 from strategies.round.summary import planned_drill, reply_fields, round_summary, verdict_fields
-from strategies.voting.outer import OuterOptimizer
-from strategies.voting.vote import Agreement, Verdict, norm
+from strategies.voting.kernels import norm
+from strategies.voting.vote import Agreement, Verdict
 from strategies.witness.jury import Jury
 from strategies.witness.loss_increase import Loss, mean
 from trfmoe_core.blocks import BlockLayout, Blocks, blocks_digest
@@ -76,13 +79,14 @@ class TriRedundant(Strategy):
         witness: Callable[[int], Loss] | None = None,
         clock: Clock | None = None,
     ) -> None:
+        check_parts(recipe)
         self.recipe = recipe
         self.layout = layout
         self.run_id = run_id
         self.recorder = recorder
         self.clock = clock or Clock()
         tensors = tensors or {}
-        self.outer = OuterOptimizer(recipe.outer, {k: v for k, v in tensors.items() if not k.startswith(_SENT)})
+        self.outer = outer_optimizer(recipe.outer, {k: v for k, v in tensors.items() if not k.startswith(_SENT)})
         sent = {name.removeprefix(_SENT): values for name, values in tensors.items() if name.startswith(_SENT)}
         self.chain = Chain(recipe.transport.broadcast, sent) if recipe.transport.difference else None
         self.agreement = Agreement(**recipe.agreement.model_dump())
@@ -231,7 +235,8 @@ class TriRedundant(Strategy):
             losses = self.witness(server_round)(self.blocks)
             windows = sum(part.numel() for part in losses)
             self.recorder.record("witnessed", round=server_round, loss=mean(losses), windows=windows)
-        self.seating.observe(verdicts, list(good), convicted, self.pace.late(self.seating.placement.nodes))
+        seated = self.seating.placement.nodes
+        self.seating.observe(standings_of(seated, verdicts, good, convicted, self.pace.late(seated)))
         self.round = server_round
         self._barren = 0 if good else self._barren + 1
         trained = [reply.training for _, reply in sorted(good.items()) if reply.training]
@@ -302,9 +307,9 @@ class TriRedundant(Strategy):
     def _decide(self) -> dict[str, Verdict]:
         verdicts = {}
         for block, update, verdict in self._ballots.decide(self._norms.get, self._unverified):
-            self._unverified[block] = verdict.outcome == "unverified"
+            self._unverified[block] = verdict.is_unverified
             if update is not None:
-                if verdict.outcome != "unverified":
+                if not verdict.is_unverified:
                     self._norms[block] = norm(update)
                 self.outer.step(self.blocks, block, update)
             verdicts[block] = verdict

@@ -21,6 +21,9 @@ OURS = {*MAY_IMPORT, "tests", "configs"}
 # The rooms of a package: a room imports itself and the rooms above it. "." stands for the files beside the rooms.
 # A folder inside a room that is not listed itself belongs to that room.
 ROOMS = {
+    "strategies": ["placement", "exchange", "voting", "outer", "witness", "membership", "round", "."],
+    "server": ["run", "report", "."],
+    "scripts": ["packaging", "terminal", "run", "deploy", "process_drill", "experiments", "bench", "commands", "."],
     "trfmoe_core": [
         ".",
         "config",

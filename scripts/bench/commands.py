@@ -5,8 +5,8 @@ from typing import Annotated
 import typer
 
 from scripts.bench import child
-from scripts.commands.simulate import JsonOption
 from scripts.experiments.commands import wire_loss, witness
+from scripts.terminal.options import JsonOption
 from trfmoe_core.errors import ConfigError
 
 bench = typer.Typer(help="Measure this machine.", no_args_is_help=True)

@@ -21,8 +21,8 @@ from typing import Any
 import psutil
 
 from scripts.bench.measure import Highest
-from scripts.bench.transports import TRANSPORTS
 from scripts.deploy.deployment import Deployment
+from scripts.experiments.transports import TRANSPORTS
 from scripts.terminal.output import Output
 from server.run.folder import RunFolder
 from server.run.journal import Event, read_events

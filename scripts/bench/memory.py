@@ -17,8 +17,8 @@ from flwr.clientapp import ClientApp
 from torch import Tensor
 
 from scripts.bench.measure import Highest, anonymous_bytes
-from scripts.bench.transports import TRANSPORTS
 from scripts.experiments.in_process import InProcessGrid
+from scripts.experiments.transports import TRANSPORTS
 from server.run.folder import RunFolder
 from server.run.recorder import RunRecorder
 from strategies.exchange.arrays import to_arrays

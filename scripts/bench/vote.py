@@ -22,7 +22,8 @@ from flwr.supercore.task_identity import TaskIdentity
 from torch import Tensor
 
 from scripts.bench.measure import peak_mb, show
-from strategies.voting.vote import Agreement, median, norm, vote
+from strategies.voting.kernels import median, norm
+from strategies.voting.vote import Agreement, vote
 
 TIME_LIMIT_S = 50.0
 REPEATS = 5

@@ -11,12 +11,12 @@ included.
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from scripts.bench.transports import TRANSPORTS
+from scripts.experiments.transports import TRANSPORTS, WAYS
 from scripts.terminal.output import Output
 from strategies.exchange.broadcast import Broadcast
 from strategies.exchange.last_sent import Chain
@@ -33,23 +33,6 @@ CODEC_REPETITIONS = 7
 UPDATE_SIZE = 1e-3
 """Standard deviation of the made-up updates; bytes do not depend on it."""
 
-
-class Way(NamedTuple):
-    """What nodes do with experts that they do not hold (`experts.unheld`), and the name of the transport."""
-
-    unheld: str
-    transport: str
-
-
-WAYS = {
-    "train float32": Way("train", "float32"),
-    "train bfloat16": Way("train", "bfloat16"),
-    "train bfloat16 down, int8 up": Way("train", "bfloat16 down, int8 up"),
-    "train int8 differences, int8 up": Way("train", "int8"),
-    "absent bfloat16 down, int8 up": Way("absent", "bfloat16 down, int8 up"),
-    "train int8 differences, int4 up": Way("train", "int4"),
-    "absent int8 differences, int8 up": Way("absent", "int8"),
-}
 
 KEYS = {
     "bytes_ratio_fedavg_9_train_bfloat16": "train bfloat16 down, int8 up",

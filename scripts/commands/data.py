@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from scripts.commands.simulate import JsonOption, SetOption
+from scripts.terminal.options import JsonOption, SetOption
 from trfmoe_core.places import expand
 
 data = typer.Typer(help="Make sample data, prepare data, look into them.", no_args_is_help=True)

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from scripts.commands.simulate import JsonOption, SetOption
+from scripts.terminal.options import JsonOption, SetOption
 
 if TYPE_CHECKING:
-    from server.report.history import RunHistory
     from server.run.folder import RunFolder
+    from server.run.history import RunHistory
     from trfmoe_core.config import Recipe
 
 SAMPLE = Path("data/sample")
@@ -19,7 +19,7 @@ Check = tuple[str, bool, str]
 
 def demo(overrides: SetOption = [], as_json: JsonOption = False) -> None:  # noqa: B006
     """Show the whole product on sample data: three nodes, one of which lies, and what the vote makes of it."""
-    from scripts.commands.simulate import resolve, run_federation
+    from scripts.run.federation import resolve, run_federation
     from scripts.terminal.output import Output
     from server.run.folder import RunFolder
     from trfmoe_core.data.sample.owners import build_sample

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scripts.commands.simulate import DryRunOption, JsonOption, PdfsOption, ResumeOption, RunDirOption, SetOption
+from scripts.terminal.options import DryRunOption, JsonOption, PdfsOption, ResumeOption, RunDirOption, SetOption
 
 if TYPE_CHECKING:
     from scripts.deploy.flower_commands import Isolation
@@ -34,7 +34,7 @@ def local(
     as_json: JsonOption = False,
 ) -> None:
     """Run a recipe on a SuperLink and SuperNodes of this machine: separate processes, TLS, a key for every node."""
-    from scripts.commands.simulate import resolve, run_federation, show_recipe
+    from scripts.run.federation import resolve, run_federation, show_recipe
     from scripts.terminal.output import Output
     from trfmoe_core.errors import ConfigError
 
@@ -73,7 +73,7 @@ def follow(folder: "RunFolder", output: "Output", engine: "Engine") -> "Outcome"
     """
     from scripts.run.outcome import judge
     from scripts.terminal.console import RunDisplay, RunLines
-    from server.report.history import RunHistory
+    from server.run.history import RunHistory
     from server.run.journal import JournalReader
 
     reader = JournalReader(folder.events_path)
@@ -96,8 +96,8 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Run a recipe on a kit's nodes; goes on by itself when the server app or the SuperLink is lost."""
-    from scripts.commands.simulate import conclude, resolve
     from scripts.deploy.kit import coordinator_folder, read_coordinator
+    from scripts.run.federation import conclude, resolve
     from scripts.run.preflight import check_run_root
     from scripts.run.process_group import Family
     from scripts.run.run_folders import new_run, resumed_run

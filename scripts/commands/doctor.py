@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scripts.commands.simulate import JsonOption, SetOption
+from scripts.terminal.options import JsonOption, SetOption
 
 if TYPE_CHECKING:
     from scripts.terminal.findings import Finding
@@ -179,8 +179,8 @@ def gpu(recipe: "Recipe") -> "Iterator[Finding]":
 
 def _recipe(path: Path, overrides: list[str]) -> "Iterator[Finding]":
     from clients.settings import cache_folder
-    from scripts.commands.simulate import resolve
     from scripts.deploy.kit_check import check_data
+    from scripts.run.federation import resolve
     from scripts.run.preflight import find_recipe
     from scripts.terminal.findings import trouble, well
     from trfmoe_core.data.tokenizers import load_tokenizer

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from scripts.commands.generate import LastOption, RoundOption
-from scripts.commands.simulate import JsonOption
+from scripts.terminal.options import JsonOption
 
 if TYPE_CHECKING:
     from server.run.folder import RunFolder

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scripts.commands.simulate import JsonOption
+from scripts.terminal.options import JsonOption
 
 if TYPE_CHECKING:
     from trfmoe_core.data.tokenizers import Tokenizer

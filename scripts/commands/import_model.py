@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scripts.commands.simulate import JsonOption, PdfsOption, SetOption
+from scripts.terminal.options import JsonOption, PdfsOption, SetOption
 
 if TYPE_CHECKING:
     from server.run.folder import RunFolder
@@ -26,7 +26,7 @@ def import_model(
     as_json: JsonOption = False,
 ) -> None:
     """Make a run folder that begins with the weights of a Mixtral-format checkpoint."""
-    from scripts.commands.simulate import resolve
+    from scripts.run.federation import resolve
     from scripts.terminal.output import Output
     from trfmoe_core.errors import ConfigError
 

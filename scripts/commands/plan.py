@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scripts.commands.simulate import JsonOption
+from scripts.terminal.options import JsonOption
 
 if TYPE_CHECKING:
     from scripts.terminal.output import Output

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from scripts.commands.simulate import JsonOption
+from scripts.terminal.options import JsonOption
 
 
 def report(run: Annotated[Path, typer.Argument(help="Run folder.")], as_json: JsonOption = False) -> None:

@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scripts.commands.simulate import DryRunOption, JsonOption, ResumeOption, RunDirOption, SetOption, show_recipe
+from scripts.run.federation import show_recipe
+from scripts.terminal.options import DryRunOption, JsonOption, ResumeOption, RunDirOption, SetOption
 
 if TYPE_CHECKING:
     import torch
 
     from scripts.run.outcome import Outcome
     from scripts.terminal.output import Output
-    from server.report.history import RunHistory
     from server.run.folder import RunFolder
+    from server.run.history import RunHistory
     from trfmoe_core.config import Recipe
     from trfmoe_core.config.sources import SourceSettings
     from trfmoe_core.data.batches.corpus import Corpus
@@ -75,13 +76,13 @@ def run_local(
     Raises:
         TRFMoEError: what is wrong before training starts, or what ended it.
     """
-    from scripts.commands.simulate import conclude, resume_hint
+    from scripts.run.federation import conclude, resume_hint
     from scripts.run.local_run import NODE, prepare_data
     from scripts.run.outcome import judge
     from scripts.run.preflight import check_run_root, show_files
     from scripts.run.run_folders import new_run, resumed_run
     from scripts.terminal.progress import DataProgress
-    from server.report.history import RunHistory
+    from server.run.history import RunHistory
     from server.run.journal import read_events
     from trfmoe_core.errors import ConfigError
     from trfmoe_core.training.device import count_devices, resolve_device
@@ -144,7 +145,7 @@ def _train_in_ranks(
     """Lets one process a device train, and shows what the first of them writes down."""
     from threading import Event, Thread
 
-    from scripts.commands.simulate import resume_hint
+    from scripts.run.federation import resume_hint
     from scripts.run.local_rank import DATA
     from scripts.terminal.console import RunDisplay, RunLines
     from server.run.journal import JournalReader

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scripts.commands.simulate import JsonOption, SetOption
+from scripts.terminal.options import JsonOption, SetOption
 
 if TYPE_CHECKING:
     from scripts.experiments.drill import DrillStudy

@@ -21,10 +21,10 @@ from scripts.experiments.cell import Cell, Result, Round
 from scripts.experiments.faults import ABSENT, CLEAN, find_fault
 from server.witness_text import Witness
 from strategies.exchange.messages import TrainReply
-from strategies.membership.seats import standings_of
 from strategies.placement.placement import place
 from strategies.round.ballots import Ballots
 from strategies.round.replay_guard import ReplayGuard
+from strategies.round.standings import standings_of
 from strategies.voting.vote import Agreement
 from strategies.witness.jury import Jury
 from trfmoe_core.blocks import BlockLayout, Blocks, block_digest, blocks_digest

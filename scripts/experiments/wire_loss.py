@@ -10,12 +10,11 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from scripts.bench.transports import TRANSPORTS
-from scripts.bench.wire import WAYS
 from scripts.experiments.cell import Cell, Result
 from scripts.experiments.federation import train_cell
 from scripts.experiments.rows import Promise, Results, Row, at_most, make_rows
 from scripts.experiments.runner import Study, environment
+from scripts.experiments.transports import TRANSPORTS, WAYS
 from trfmoe_core.config import Recipe, TransportConfig
 
 NODES = 3

@@ -11,12 +11,12 @@ import torch
 
 from clients.settings import cache_folder
 from server.report.page import write_report
-from server.report.wandb_sink import WandbSink
+from server.report.sinks import Sink, sinks_of
 from server.run.checkpoints import Checkpoint
 from server.run.folder import RunFolder
 from server.run.models import initial_model
 from server.run.provenance import changes, check_resumed, provenance
-from server.run.recorder import RunRecorder, Sink, best_round, last_checkpoint
+from server.run.recorder import RunRecorder, best_round, last_checkpoint
 from trfmoe_core.blocks import BlockLayout, blocks_digest
 from trfmoe_core.config import NodeSettings, Recipe
 from trfmoe_core.config.sources import DataEntry
@@ -104,10 +104,7 @@ class LocalRun:
             self._run(None)
             return
         with self.folder.lock():
-            log = self.recipe.log
-            shown: list[Sink] = [self.sink]
-            if log.wandb != "off":
-                shown.append(WandbSink(log.wandb, log.wandb_project, self.folder.path))
+            shown = [self.sink, *sinks_of(self.recipe.log, self.folder.path)]
             recorder = RunRecorder(self.folder, self.layout, shown, self.recipe.local.keep_last)
             try:
                 self._run(recorder)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from server.report.history import RunHistory
+from server.run.history import RunHistory
 
 
 @dataclass(frozen=True, kw_only=True)

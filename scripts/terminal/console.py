@@ -6,7 +6,7 @@ from typing import Self
 from rich.progress import Progress, TaskID
 
 from scripts.terminal.output import Output, one_line
-from server.report.history import RunHistory
+from server.run.history import RunHistory
 from server.run.journal import Event
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from server.report.charts import heat_table, line_chart, table
-from server.report.history import RunHistory
+from server.run.history import RunHistory
 from server.run.journal import Event, read_events
 from trfmoe_core.atomic import write_text
 from trfmoe_core.terminal import visible

@@ -4,7 +4,9 @@ import logging
 from pathlib import Path
 from typing import Any, Literal
 
+from server.report.sinks import SINKS
 from server.run.journal import Event
+from trfmoe_core.config import LogConfig
 
 log = logging.getLogger(__name__)
 
@@ -96,3 +98,10 @@ def metrics(event: Event) -> dict[str, Any]:
         dead = sum(share == 0 for row in event.get("expert_share", []) for share in row)
         return {"round": event["round"], **values, f"train/{name}/dead_experts": dead}
     return {}
+
+
+@SINKS.register("wandb")
+def wandb_sink(log_config: LogConfig, run_dir: Path) -> WandbSink:
+    """Returns the sink of a run. `log.sinks: [wandb]` without `log.wandb` works offline."""
+    mode = "offline" if log_config.wandb == "off" else log_config.wandb
+    return WandbSink(mode, log_config.wandb_project, run_dir)

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from server.report.history import RunHistory
 from server.run.checkpoints import (
     Checkpoint,
     checkpoint_path,
@@ -15,12 +14,12 @@ from server.run.checkpoints import (
     sweep_checkpoints,
 )
 from server.run.folder import RunFolder
+from server.run.history import RunHistory
 from server.run.journal import Event, Journal
 from trfmoe_core.blocks import BlockLayout, Blocks, blocks_digest
 from trfmoe_core.errors import RunFolderError
 
 KEEP_LAST = 2
-Sink = Callable[[Event], None]
 
 
 class RunRecorder:
@@ -31,7 +30,11 @@ class RunRecorder:
     """
 
     def __init__(
-        self, folder: RunFolder, layout: BlockLayout, sinks: Sequence[Sink] = (), keep_last: int = KEEP_LAST
+        self,
+        folder: RunFolder,
+        layout: BlockLayout,
+        sinks: Sequence[Callable[[Event], None]] = (),
+        keep_last: int = KEEP_LAST,
     ) -> None:
         self.folder = folder
         self.layout = layout

@@ -1,6 +1,6 @@
 """Who holds which experts from round to round: nodes join, troublemakers sit out, every change has its reason."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,43 +9,8 @@ from strategies.membership.reputation import Reputation, Standing
 from strategies.placement.changes import join, leave
 from strategies.placement.layer_minimum import with_floor
 from strategies.placement.placement import REPLICATION, Placement, place
-from strategies.voting.vote import Verdict
 from trfmoe_core.config import ReputationConfig
 from trfmoe_core.errors import PlacementError, RunError
-
-ALONE_SHARE = 0.5
-"""A node stands alone in a round when it was the lone loser in at least this part of the votes that it took part in."""
-
-
-def standings_of(
-    names: Iterable[str],
-    verdicts: Mapping[str, Verdict],
-    replied: Collection[str],
-    convicted: Collection[str] = (),
-    late: Collection[str] = (),
-) -> dict[str, Standing]:
-    """Returns what a round showed of the seated nodes.
-
-    Args:
-        names: The nodes.
-        verdicts: Of the round's votes.
-        replied: Who sent a usable reply.
-        convicted: By the witness.
-        late: Who sent none, and still is, or was, within the time that the others' pace gives it.
-    """
-    standings: dict[str, Standing] = {}
-    for name in names:
-        if name not in replied:
-            standings[name] = "late" if name in late else "silent"
-            continue
-        if name in convicted:
-            standings[name] = "convicted"
-            continue
-        took_part = [v for v in verdicts.values() if name in v.accepted or name in v.outvoted]
-        alone = [v for v in took_part if v.outcome == "majority" and v.outvoted == (name,)]
-        lost = bool(alone) and len(alone) >= ALONE_SHARE * len(took_part)
-        standings[name] = "alone" if lost else "good"
-    return standings
 
 
 class Seating:
@@ -135,15 +100,9 @@ class Seating:
             if name not in self.placement.nodes and self.reputation.may_sit(name, round_number):
                 self._join(name, member.description.zone)
 
-    def observe(
-        self,
-        verdicts: Mapping[str, Verdict],
-        replied: Sequence[str],
-        convicted: Collection[str] = (),
-        late: Collection[str] = (),
-    ) -> None:
-        """Takes in what a round showed; see `standings_of`."""
-        self.reputation.observe(standings_of(self.placement.nodes, verdicts, replied, convicted, late))
+    def observe(self, standings: Mapping[str, Standing]) -> None:
+        """Takes in what a round showed of the seated nodes."""
+        self.reputation.observe(standings)
 
     def _correct_zones(self, members: Mapping[str, Member]) -> None:
         """Gives seated nodes the zones that the operator has registered since, and moves what shares a zone then."""

@@ -6,8 +6,8 @@ from dataclasses import replace
 from torch import Tensor
 
 from strategies.placement.placement import Placement
-from strategies.voting.kernels import empty
-from strategies.voting.vote import Agreement, Rule, Verdict, alike, norm, vote
+from strategies.voting.kernels import empty, norm
+from strategies.voting.vote import Agreement, Verdict, alike, vote
 from strategies.witness.candidates import witnessed_mean
 from strategies.witness.jury import Judgement, Jury
 from strategies.witness.loss_increase import Loss
@@ -30,7 +30,7 @@ class Ballots:
     """
 
     def __init__(
-        self, placement: Placement | None, rule: Rule, agreement: Agreement, trunk_rule: Rule | None = None
+        self, placement: Placement | None, rule: str, agreement: Agreement, trunk_rule: str | None = None
     ) -> None:
         self.placement = placement or Placement(epoch=0, nodes=(), holders={})
         self.rule, self.trunk_rule = rule, trunk_rule or rule
@@ -94,7 +94,7 @@ class Ballots:
             if len(replicas) == len(holders):
                 continue
             norms = {name: self._norms[name][block] for name in replicas}
-            if vote(self._rule(block), replicas, self.agreement, norms=norms)[1].outcome == "kept":
+            if vote(self._rule(block), replicas, self.agreement, norms=norms)[1].is_kept:
                 return False
         return True
 
@@ -136,7 +136,9 @@ class Ballots:
                     norms={name: self._norms[name][block] for name in rest},
                     result=result,
                 )
-                verdict = replace(verdict, outvoted=tuple(sorted({*verdict.outvoted, *(set(replicas) - set(rest))})))
+                if disbelieved := set(replicas) - set(rest):
+                    outvoted = tuple(sorted({*verdict.outvoted, *disbelieved}))
+                    verdict = replace(verdict, outvoted=outvoted, alone=None)
             absent = [name for name in holders if name not in replicas]
             invalid = [name for name in absent if name in self._invalid]
             yield block, update, verdict.absent(missing=[n for n in absent if n not in invalid], invalid=invalid)
@@ -148,7 +150,7 @@ class Ballots:
             return [[name] for name in replicas]
         return [members for members in alike(replicas) if all(found.counts(name, block) for name in members)]
 
-    def _rule(self, block: str) -> Rule:
+    def _rule(self, block: str) -> str:
         return self.trunk_rule if block == TRUNK else self.rule
 
 
@@ -170,4 +172,9 @@ def measured(updates: Mapping[str, Replica]) -> dict[str, float]:
 def _witnessed(replicas: Mapping[str, Replica], believed: list[list[str]]) -> Verdict:
     accepted = tuple(sorted(name for members in believed for name in members))
     outvoted = tuple(sorted(set(replicas) - set(accepted)))
-    return Verdict(outcome="majority" if outvoted else "unanimous", accepted=accepted, outvoted=outvoted)
+    return Verdict(
+        outcome="majority" if outvoted else "unanimous",
+        accepted=accepted,
+        outvoted=outvoted,
+        alone=outvoted[0] if len(outvoted) == 1 else None,
+    )

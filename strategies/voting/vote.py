@@ -1,30 +1,21 @@
-"""Turns the replicas of one block into one update and one verdict. Pure functions over flat float32 updates.
+"""One vote: the replicas of one block become one update and one verdict.
 
-`median` is the coordinate-wise median (Yin et al., arXiv 1803.01498). `majority` is an agreement graph in the spirit of
-Aspis (Konstantinidis and Ramamoorthy, arXiv 2108.02416), with a scale-free edge instead of a tolerance: two replicas
-agree when the cosine of their updates is above a threshold and their norms are within a ratio. `mean` is there to
-compare with. Where data are alike, a replica that is far from a majority that is close to itself loses its edges too.
-
-All sums run in the order of the nodes' names, never of arrival. The arithmetic itself stands in `kernels`.
+Pure functions over flat float32 updates. Each rule has a file of its own: `majority_rule`, `median_rule`, `mean_rule`.
+All sums run in the order of the nodes' names, never of arrival. `kernels` holds the arithmetic.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from functools import cached_property
 from typing import Literal
 
 from torch import Tensor
 
-from strategies.voting.kernels import Dots, empty, identical, mean, median, norm, survey
+from strategies.voting.kernels import empty, identical, mean, norm
+from trfmoe_core.registry import Registry
 from trfmoe_core.wire import Replica
 
-__all__ = ["Agreement", "Outcome", "Rule", "Verdict", "alike", "median", "norm", "vote"]
-
-Rule = Literal["majority", "median", "mean"]
 Outcome = Literal["unanimous", "majority", "median", "mean", "unverified", "kept"]
-
-TINY_RMS = 1e-9
-"""Below this root mean square an update counts as zero, and two such updates agree whatever their direction."""
 
 UNVERIFIED_STEP = 1 / 3
 """Share of a step that a block takes when only one replica is left."""
@@ -34,8 +25,8 @@ UNVERIFIED_STEP = 1 / 3
 class Agreement:
     """When two replicas agree: cosine above `cosine`, norms within `norm_ratio` of each other, and neither is odd.
 
-    A replica's closeness is the least cosine to those with which it would make a majority. It is odd when that is more
-    than `margin` below the closest one's; 2 and more is never.
+    The closeness of a replica is the smallest cosine to the peers that it needs for a majority. A replica is odd if its
+    closeness is more than `margin` below that of the closest one; a margin of 2 or more switches this off.
     """
 
     cosine: float = -0.1
@@ -45,21 +36,105 @@ class Agreement:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What the vote decided about one block, and about whom. Names are sorted."""
+    """What the vote decided about one block, and about whom. Names are sorted.
+
+    Attributes:
+        outcome: How the update came about, for people and reports.
+        accepted: Nodes whose replicas count.
+        outvoted: Nodes whose replicas arrived and do not count.
+        missing: Nodes that sent nothing.
+        invalid: Nodes whose reply was dropped.
+        alone: The node that stood alone against all others; the rule decides whether there is one.
+    """
 
     outcome: Outcome
     accepted: tuple[str, ...] = ()
     outvoted: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     invalid: tuple[str, ...] = ()
+    alone: str | None = None
+
+    @property
+    def is_kept(self) -> bool:
+        """True if the block stays as it was."""
+        return self.outcome == "kept"
+
+    @property
+    def is_unverified(self) -> bool:
+        """True if one replica alone moved the block."""
+        return self.outcome == "unverified"
 
     def absent(self, *, missing: Sequence[str], invalid: Sequence[str]) -> "Verdict":
         """Returns the verdict with the nodes that sent no usable replica."""
         return replace(self, missing=tuple(sorted(missing)), invalid=tuple(sorted(invalid)))
 
 
+Decision = tuple[Tensor | None, Verdict]
+"""The voted update (None: keep the block) and the verdict."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockVote:
+    """What a rule decides on: the replicas of one block. Replicas that are equal to the bit count once, as one class.
+
+    Attributes:
+        classes: Names of the nodes, those with equal replicas together.
+        updates: One flat replica of each class, of float32, bfloat16, int8 or int4.
+        agreement: When two replicas agree.
+        result: Float32 memory of a replica's length, in which a rule returns its update.
+        norm_cap: Largest norm of a lone replica; a longer one is shortened. None: none is known yet.
+        may_be_unverified: True if a lone replica may count.
+        known_norms: Norms of `updates`, if they are known already.
+    """
+
+    classes: list[list[str]]
+    updates: list[Replica]
+    agreement: Agreement
+    result: Tensor
+    norm_cap: float | None
+    may_be_unverified: bool
+    known_norms: list[float] | None
+
+    @property
+    def names(self) -> list[str]:
+        """The nodes whose replicas arrived, sorted."""
+        return sorted(name for members in self.classes for name in members)
+
+    @cached_property
+    def norms(self) -> list[float]:
+        """Euclidean norms of `updates`."""
+        return self.known_norms or [norm(update) for update in self.updates]
+
+    def lone(self) -> Decision:
+        """Decides on a single replica: a third of a step, no longer than the last verified one; else the block stays.
+
+        Without a norm of a verified step nothing tells a step from a wreck, so the block stays then.
+        """
+        if not self.may_be_unverified or self.norm_cap is None:
+            return None, Verdict(outcome="kept")
+        size = self.norms[0]
+        scale = 1.0 if size <= self.norm_cap else self.norm_cap / size
+        mean(self.updates, [UNVERIFIED_STEP * scale], self.result)
+        return self.result, Verdict(outcome="unverified", accepted=tuple(self.names))
+
+    def verdict(self, outcome: Outcome, counted: Sequence[int]) -> Verdict:
+        """Returns the verdict when the classes with these numbers count, and the others do not."""
+        accepted = sorted(name for number in counted for name in self.classes[number])
+        outvoted = sorted(
+            name for number, members in enumerate(self.classes) if number not in counted for name in members
+        )
+        return Verdict(outcome=outcome, accepted=tuple(accepted), outvoted=tuple(outvoted))
+
+
+Rule = Callable[[BlockVote], Decision]
+"""A rule of a vote. It gets at least one replica."""
+
+RULES: Registry[Rule] = Registry("vote", "strategies.voting")
+"""The rules by the name that a recipe gives (`vote`, `vote_trunk`); each registers itself in a file of this folder."""
+
+
 def vote(
-    rule: Rule,
+    rule: str,
     replicas: Mapping[str, Replica],
     agreement: Agreement,
     *,
@@ -67,57 +142,39 @@ def vote(
     may_be_unverified: bool = True,
     norms: Mapping[str, float] | None = None,
     result: Tensor | None = None,
-) -> tuple[Tensor | None, Verdict]:
+) -> Decision:
     """Returns the voted update (None: keep the block), float32, and the verdict.
 
-    When all agree, one pass over the replicas is all it takes; otherwise there is a second one.
-
     Args:
-        rule: How three or more replicas become one.
+        rule: Name of the rule by which replicas become one update.
         replicas: Node name -> update, all finite, flat float32, bfloat16, int8 or int4, of one length.
         agreement: When two replicas agree.
         norm_cap: Largest norm that a lone replica's update may have before its step is shortened; None: none is known
-            yet, so there is nothing to tell a step from a wreck, and a lone replica leaves the block as it is.
+            yet, and a lone replica leaves the block as it is.
         may_be_unverified: Whether a lone replica may be accepted; False when it was the round before.
         norms: Node name -> norm of its replica by `norm`, for whoever has them already.
         result: Float32 memory for the update, of the replicas' length; new when absent. Overwritten in any case.
+
+    Raises:
+        ConfigError: there is no such rule.
     """
-    names = sorted(replicas)
+    decide = RULES.find(rule)
+    if not replicas:
+        return None, Verdict(outcome="kept")
     classes = alike(replicas)
     heads = [members[0] for members in classes]
     updates = [replicas[head] for head in heads]
-    if not heads:
-        return None, Verdict(outcome="kept")
-    count = len(heads)
-    known = None if norms is None else [norms[head] for head in heads]
-    result = empty(updates[0].numel()) if result is None else result
-    equal = [1.0] * count
-    if rule == "mean" and len(names) > 1:
-        mean(updates, equal, result)
-        return result, Verdict(outcome="mean", accepted=tuple(names))
-    if count == 1:
-        if not may_be_unverified or norm_cap is None:
-            return None, Verdict(outcome="kept")
-        size = known[0] if known else norm(updates[0])
-        scale = 1.0 if size <= norm_cap else norm_cap / size
-        mean(updates, [UNVERIFIED_STEP * scale], result)
-        return result, Verdict(outcome="unverified", accepted=tuple(names))
-    if rule == "median" and count > 2:
-        sizes = known or [norm(update) for update in updates]
-        return median(updates, result=result), _named("median", classes, _within(sizes, agreement))
-
-    sizes, dots = survey(updates, equal, result)
-    edges = _edges(sizes, dots, agreement, TINY_RMS * updates[0].numel() ** 0.5)
-    if len(edges) == count * (count - 1) // 2:
-        return result, Verdict(outcome="majority" if count == 2 else "unanimous", accepted=tuple(names))
-    if count == 2:
-        return None, Verdict(outcome="kept")
-    kept = _majority(count, edges)
-    if kept:
-        mean([updates[i] for i in kept], _clip_scales([sizes[i] for i in kept]), result)
-        return result, _named("majority", classes, kept)
-    median(updates, _clip_scales(sizes), result)
-    return result, _named("median", classes, _within(sizes, agreement))
+    return decide(
+        BlockVote(
+            classes=classes,
+            updates=updates,
+            agreement=agreement,
+            result=empty(updates[0].numel()) if result is None else result,
+            norm_cap=norm_cap,
+            may_be_unverified=may_be_unverified,
+            known_norms=None if norms is None else [norms[head] for head in heads],
+        )
+    )
 
 
 def alike(replicas: Mapping[str, Replica]) -> list[list[str]]:
@@ -136,57 +193,14 @@ def alike(replicas: Mapping[str, Replica]) -> list[list[str]]:
     return classes
 
 
-def _edges(norms: Sequence[float], dots: Dots, agreement: Agreement, tiny: float) -> set[tuple[int, int]]:
-    edges = set()
-    odd = _odd(norms, dots, agreement.margin)
-    for i, j in combinations(range(len(norms)), 2):
-        low, high = sorted((norms[i], norms[j]))
-        alike = high <= agreement.norm_ratio * low and dots[i][j] > agreement.cosine * low * high
-        if high <= tiny or (alike and not {i, j} & odd):
-            edges.add((i, j))
-    return edges
-
-
-def _odd(norms: Sequence[float], dots: Dots, margin: float) -> set[int]:
-    count = len(norms)
-    if margin >= 2 or count < 3:
-        return set()
-
-    def cosine(i: int, j: int) -> float:
-        return dots[min(i, j)][max(i, j)] / max(norms[i] * norms[j], 1e-300)
-
-    # With so many others a replica is a majority.
-    needed = count // 2
-    closeness = [sorted((cosine(i, j) for j in range(count) if j != i), reverse=True)[needed - 1] for i in range(count)]
-    return {i for i in range(count) if closeness[i] < max(closeness) - margin}
-
-
-def _majority(count: int, edges: set[tuple[int, int]]) -> list[int]:
-    if count == 3:
-        return sorted(next(iter(edges))) if len(edges) == 1 else []
-    degree = [sum(i in edge for edge in edges) for i in range(count)]
-    # With itself a majority: of five, two that lie together leave three that have two edges each.
-    kept = [i for i in range(count) if degree[i] + 1 > count / 2]
-    return kept if len(kept) > count / 2 else []
-
-
-def _within(norms: Sequence[float], agreement: Agreement) -> list[int]:
-    middle = _middle(norms)
-    return [i for i, size in enumerate(norms) if size <= agreement.norm_ratio * middle]
-
-
-def _named(outcome: Outcome, classes: list[list[str]], kept: Sequence[int]) -> Verdict:
-    accepted = sorted(name for i in kept for name in classes[i])
-    outvoted = sorted(name for i, members in enumerate(classes) if i not in kept for name in members)
-    return Verdict(outcome=outcome, accepted=tuple(accepted), outvoted=tuple(outvoted))
-
-
-def _clip_scales(norms: Sequence[float]) -> list[float]:
-    middle = _middle(norms)
-    return [1.0 if size <= middle else middle / size for size in norms]
-
-
-def _middle(values: Sequence[float]) -> float:
+def middle(values: Sequence[float]) -> float:
+    """Returns the median of one value or more."""
     ordered = sorted(values)
     half = len(ordered) // 2
     return ordered[half] if len(ordered) % 2 else 0.5 * (ordered[half - 1] + ordered[half])
+
+
+def within_norm_ratio(block: BlockVote) -> list[int]:
+    """Returns the numbers of the classes whose norm is at most `norm_ratio` times the median norm."""
+    largest = block.agreement.norm_ratio * middle(block.norms)
+    return [number for number, size in enumerate(block.norms) if size <= largest]

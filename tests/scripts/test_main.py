@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from scripts.commands import simulate as simulate_module
 from scripts.main import main
+from scripts.run import federation
 from tests.conftest import words
 from tests.places import ROOT
 
@@ -25,7 +25,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     def never(*_: object) -> None:
         raise AssertionError("the run was started")
 
-    monkeypatch.setattr(simulate_module, "_run", never)
+    monkeypatch.setattr(federation, "simulate_rounds", never)
     monkeypatch.chdir(tmp_path)
     nodes = []
     for number, name in enumerate(("ada", "bob", "cyd")):

@@ -19,10 +19,11 @@ import typer
 import yaml
 
 from scripts.bench import child
-from scripts.commands import deploy, simulate
+from scripts.commands import deploy
 from scripts.deploy.kit import Coordinator, KitNode, write_kit
 from scripts.experiments import runner
 from scripts.main import app, main
+from scripts.run import federation
 from tests.conftest import TINY, words
 from trfmoe_core.data.sample import owners as sample
 from trfmoe_core.errors import RunError
@@ -64,7 +65,7 @@ def _quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         (root / "a").mkdir(parents=True)
         return [root / "a"]
 
-    monkeypatch.setattr(simulate, "_run", refuse)
+    monkeypatch.setattr(federation, "simulate_rounds", refuse)
     monkeypatch.setattr(deploy, "run_deployed", refuse)
     monkeypatch.setattr(child, "_start", refuse)
     monkeypatch.setattr(runner, "conduct", refuse)

@@ -10,8 +10,8 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MessageType, RecordDict
 
 from server.app import run
-from server.report.history import RunHistory
 from server.run.folder import RunFolder
+from server.run.history import RunHistory
 from server.run.journal import read_events
 from server.run.recorder import best_round
 from strategies.exchange.messages import TrainReply, pack, pack_buffers, read_header, read_parcel

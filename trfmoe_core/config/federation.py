@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from trfmoe_core.config.section import Section
+from trfmoe_core.config.section import Name, Section
 from trfmoe_core.config.sources import DataEntry
 
 Dtype = Literal["float32", "bfloat16"]
@@ -87,7 +87,7 @@ class WitnessConfig(Section):
 class OuterConfig(Section):
     """How the coordinator applies a voted update."""
 
-    optimizer: Literal["average", "nesterov"] = "average"
+    optimizer: Name = Field("average", description="average, nesterov, or one of your own")
     learning_rate: float = Field(1.0, gt=0, le=10)
     momentum: float = Field(0.9, ge=0, lt=1, description="nesterov only")
 
@@ -111,3 +111,4 @@ class LogConfig(Section):
 
     wandb: Literal["off", "offline", "online"] = "off"
     wandb_project: str = "trfmoe"
+    sinks: list[Name] = Field(default_factory=list, description="further metric sinks, such as one of your own")

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -24,8 +24,6 @@ from trfmoe_core.config.training import LocalConfig, TrainingConfig
 from trfmoe_core.errors import ConfigError
 from trfmoe_core.places import is_hub_name, tokenizer_place
 
-Vote = Literal["majority", "median", "mean"]
-
 
 class Recipe(Section):
     """Everything that determines a run."""
@@ -33,8 +31,10 @@ class Recipe(Section):
     name: Name = "run"
     seed: int = Field(0, ge=0, lt=2**31)
     run_root: str = Field("runs", description="run folders are created in it")
-    vote: Vote = Field("majority", description="rule of the vote on experts")
-    vote_trunk: Vote | None = Field(
+    vote: Name = Field(
+        "majority", description="rule of the vote on experts: majority, median, mean, or one of your own"
+    )
+    vote_trunk: Name | None = Field(
         None, description="rule of the vote on the trunk; null: as vote, but majority if vote is median"
     )
     model: ModelConfig = ModelConfig()
@@ -53,7 +53,7 @@ class Recipe(Section):
     nodes: list[NodeSettings] = Field(default_factory=list, description="for simulations: one entry per node")
 
     @property
-    def rule_of_trunk(self) -> Vote:
+    def rule_of_trunk(self) -> str:
         """Rule of the vote on the trunk. By default no median: its result is zero where only a few nodes trained."""
         return self.vote_trunk or ("majority" if self.vote == "median" else self.vote)
 

@@ -17,7 +17,7 @@ from server.app import run
 from server.run.folder import RunFolder
 from server.run.journal import read_events
 from strategies.exchange.messages import TrainReply, read_header, read_parcel
-from strategies.voting.vote import norm
+from strategies.voting.kernels import norm
 from tests.federation import grid_of, of_kind, run_recipe
 from trfmoe_core.config import DrillConfig, NodeSettings, Recipe
 from trfmoe_core.errors import ConfigError, RunError

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from scripts.run.outcome import judge
-from server.report.history import RunHistory
+from server.run.history import RunHistory
 from tests.scripts.journal import events
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from server.report.charts import heat_table, line_chart, table
-from server.report.history import RunHistory
 from server.report.page import render, write_report
+from server.run.history import RunHistory
 from tests.scripts.journal import events, write_journal
 
 VOID = {"meta"}

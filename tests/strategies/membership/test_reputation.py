@@ -6,6 +6,7 @@ from strategies.exchange.messages import Description
 from strategies.membership.federation import Member
 from strategies.membership.reputation import Reputation, Standing
 from strategies.membership.seats import Seating
+from strategies.round.standings import standings_of
 from strategies.voting.vote import Verdict
 from trfmoe_core.blocks import TRUNK
 from trfmoe_core.config import ReputationConfig
@@ -40,9 +41,13 @@ class Table:
             lost = tuple(name for name in there if name == alone)
             outcome = "median" if split else "majority" if lost else "unanimous"
             verdicts[block] = Verdict(
-                outcome=outcome, accepted=tuple(name for name in there if name not in lost), outvoted=lost
+                outcome=outcome,
+                accepted=tuple(name for name in there if name not in lost),
+                outvoted=lost,
+                alone=alone if lost and not split else None,
             )
-        self.seating.observe(verdicts, [name for name in self.seating.placement.nodes if name != silent], convicted)
+        seated = self.seating.placement.nodes
+        self.seating.observe(standings_of(seated, verdicts, [name for name in seated if name != silent], convicted))
 
     def kinds(self, kind: str) -> list[dict[str, Any]]:
         return [event for event in self.events if event["event"] == kind]

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from strategies.exchange.in_flight import Clock
-from strategies.membership.seats import standings_of
 from strategies.round.pace import Pace, patience
+from strategies.round.standings import standings_of
 from trfmoe_core.config.federation import RoundsConfig
 
 POLL_S = 0.2

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strategies.voting.kernels import CHUNK
-from strategies.voting.vote import Agreement, Rule, Verdict, median, norm, vote
+from strategies.voting.kernels import CHUNK, median, norm
+from strategies.voting.vote import Agreement, Verdict, vote
 
 AGREE = Agreement(cosine=-0.2, norm_ratio=3.0)
 
@@ -117,7 +117,7 @@ def test_one_left_takes_a_third_of_a_capped_step_and_never_twice_running() -> No
 
 @pytest.mark.parametrize("rule", ["majority", "median", "mean"])
 @pytest.mark.parametrize("size", [1e-3, 1.0, 1e6])
-def test_one_left_counts_for_nothing_while_no_norm_is_known(rule: Rule, size: float) -> None:
+def test_one_left_counts_for_nothing_while_no_norm_is_known(rule: str, size: float) -> None:
     alone = replicas([size] * 50)
     copies = {**alone, "b": alone["a"].clone()}
     assert vote(rule, alone, AGREE)[1] == Verdict(outcome="kept")
@@ -175,7 +175,7 @@ def test_a_vote_never_exceeds_what_its_voters_sent(seed: int, count: int, cosine
 @pytest.mark.parametrize("rule", ["majority", "median", "mean"])
 @pytest.mark.parametrize("lie", [1.0, -2.0])
 @pytest.mark.parametrize("count", [2, 3, 5])
-def test_bfloat16_replicas_count_as_their_values_in_float32(rule: Rule, lie: float, count: int) -> None:
+def test_bfloat16_replicas_count_as_their_values_in_float32(rule: str, lie: float, count: int) -> None:
     base = torch.randn(CHUNK + 7, generator=torch.Generator().manual_seed(0))
     short = {name: (base + noise).bfloat16() for name, noise in zip("abcde", random(1, count, CHUNK + 7), strict=False)}
     short["a"] = short["a"] * lie
@@ -191,7 +191,7 @@ def test_bfloat16_replicas_count_as_their_values_in_float32(rule: Rule, lie: flo
 
 @pytest.mark.parametrize("rule", ["majority", "median", "mean"])
 @pytest.mark.parametrize("lie", [1.0, -2.0, 50.0])
-def test_known_norms_and_given_memory_change_nothing(rule: Rule, lie: float) -> None:
+def test_known_norms_and_given_memory_change_nothing(rule: str, lie: float) -> None:
     base = torch.randn(3 * CHUNK, generator=torch.Generator().manual_seed(0))
     updates = {name: base + noise for name, noise in zip("abc", random(1, 3, 3 * CHUNK), strict=True)}
     updates["b"] *= lie

@@ -30,13 +30,13 @@ def test_every_shipped_recipe_is_valid(path: Path) -> None:
 
 
 def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
-    lines = problems(tmp_path, "model: {widht: 64, layers: four}\nrounds: {num_rounds: 0}\nvote: loudest\n")
+    lines = problems(tmp_path, "model: {widht: 64, layers: four}\nrounds: {num_rounds: 0}\nouter: {momentum: 2}\n")
     assert len(lines) == 4
     text = "\n".join(lines)
     assert "model.widht: unknown key; did you mean 'width'?" in text
     assert "model.layers: 'four'" in text
     assert "rounds.num_rounds: 0 is not allowed; input should be greater than or equal to 1" in text
-    assert "'majority', 'median' or 'mean'" in text
+    assert "outer.momentum: 2 is not allowed" in text
     assert all(str(tmp_path / "recipe.yaml") in line for line in lines)
 
 

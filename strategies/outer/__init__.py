@@ -1,0 +1,1 @@
+"""The outer optimizer: what the coordinator does with a voted update."""

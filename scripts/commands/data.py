@@ -46,8 +46,8 @@ def prepare(
 ) -> None:
     """Download, read and tokenize data into the cache, so that training starts at once. Goes on where it was killed."""
     from scripts.run.data_entries import asked
+    from scripts.run.data_view import show_summary, summary
     from scripts.run.preflight import show_files
-    from scripts.terminal.data_view import show_summary, summary
     from scripts.terminal.output import Output
 
     output = Output(as_json)
@@ -73,9 +73,9 @@ def inspect(
     as_json: JsonOption = False,
 ) -> None:
     """Say what a node would get out of data: one line a file, and where the rows of a batch come from."""
+    from scripts.run import data_view
     from scripts.run.data_entries import asked
     from scripts.run.preflight import counts, file_line
-    from scripts.terminal import data_view
     from scripts.terminal.output import Output
     from trfmoe_core.errors import ConfigError
 

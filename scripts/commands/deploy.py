@@ -10,8 +10,8 @@ from scripts.terminal.options import DryRunOption, JsonOption, PdfsOption, Resum
 
 if TYPE_CHECKING:
     from scripts.deploy.flower_commands import Isolation
+    from scripts.deploy.submission import Engine
     from scripts.run.outcome import Outcome
-    from scripts.run.submission import Engine
     from scripts.terminal.output import Output
     from server.run.folder import RunFolder
 
@@ -97,11 +97,11 @@ def run(
 ) -> None:
     """Run a recipe on a kit's nodes; goes on by itself when the server app or the SuperLink is lost."""
     from scripts.deploy.kit import coordinator_folder, read_coordinator
+    from scripts.deploy.submission import KitRun
     from scripts.run.federation import conclude, resolve
     from scripts.run.preflight import check_run_root
     from scripts.run.process_group import Family
     from scripts.run.run_folders import new_run, resumed_run
-    from scripts.run.submission import KitRun
     from scripts.terminal.output import Output
 
     output = Output(as_json)

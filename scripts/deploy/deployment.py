@@ -24,10 +24,10 @@ from scripts.deploy import flower_commands
 from scripts.deploy.allowed_code import ALLOWED_FILE
 from scripts.deploy.flower_commands import Isolation
 from scripts.deploy.kit import NODE_FILE, Coordinator, KitNode, write_file, write_kit
+from scripts.deploy.submission import Submission
 from scripts.run.control import app_hash
 from scripts.run.process_group import Family
 from scripts.run.simulation import ANSI, app_folder, flower_environment, free_port, install_programs
-from scripts.run.submission import Submission
 from server.run.folder import RunFolder
 from trfmoe_core.config import NodeSettings
 from trfmoe_core.config.yaml_text import dump_yaml

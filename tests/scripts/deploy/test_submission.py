@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from scripts.run import submission as module
+from scripts.deploy import submission as module
+from scripts.deploy.submission import MAX_LOSSES, Submission
 from scripts.run.process_group import Family
-from scripts.run.submission import MAX_LOSSES, Submission
 from server.run.folder import RunFolder
 from server.run.journal import Journal
 from tests.places import ROOT

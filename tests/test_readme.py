@@ -14,6 +14,17 @@ README = ROOT / "README.md"
 SHOWN = sorted({m.strip() for m in re.findall(r"(?m)(?:^|`)(trfmoe [^`\n]*)", README.read_text(encoding="utf-8"))})
 
 
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "threat-model.md", ROOT / "docs" / "privacy.md"]
+PATH = re.compile(r"(?<![\w/.])(?:strategies|server|clients|scripts|trfmoe_core|tests|configs|docs)/[\w/.-]*\w")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_path_that_a_page_names_exists(page: Path) -> None:
+    found = set(PATH.findall(page.read_text(encoding="utf-8")))
+    assert found
+    assert not [path for path in found if not (ROOT / path).exists()]
+
+
 def test_the_readme_shows_commands() -> None:
     assert len(SHOWN) > 20
 

@@ -17,7 +17,7 @@ class OverLimitsError(RefusedError):
     """The owner of this node does not grant what was asked."""
 
     def __init__(self, code: Code, text: str, asked: int | None = None, granted: int | None = None) -> None:
-        super().__init__(Refusal(code=code, asked=_told(asked), granted=_told(granted)), text)
+        super().__init__(Refusal(code=code, asked=_bounded(asked), granted=_bounded(granted)), text)
 
 
 def check_hours(settings: NodeSettings, now: datetime.datetime) -> None:
@@ -129,7 +129,7 @@ def check_round(settings: NodeSettings, held: list[str]) -> None:
         raise _beyond("limits-experts", text, experts, "experts", limits.experts)
 
 
-def _told(figure: int | None) -> int | None:
+def _bounded(figure: int | None) -> int | None:
     return None if figure is None else min(figure, LARGEST)
 
 

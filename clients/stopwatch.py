@@ -5,7 +5,7 @@ import time
 import psutil
 
 
-class Laps:
+class Stopwatch:
     """Seconds by owner. The first message of a process also counts the time since the process began, as `start`."""
 
     _begun = False
@@ -13,8 +13,8 @@ class Laps:
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self._last = time.monotonic()
-        if not Laps._begun:
-            Laps._begun = True
+        if not Stopwatch._begun:
+            Stopwatch._begun = True
             self.seconds["start"] = max(0.0, time.time() - psutil.Process().create_time())
 
     def lap(self, owner: str) -> None:

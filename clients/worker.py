@@ -8,14 +8,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from clients.kept.disk_limit import Room, state_bytes
+from clients.kept.disk_limit import DiskLimit, state_bytes
 from clients.kept.journal_heads import note_head
-from clients.kept.models import KEEP, Bases, receive
+from clients.kept.models import KEEP, KeptModels, receive
 from clients.kept.states import LOST, earlier_state, keep_reply, keep_state, kept_reply, tighten_states
 from clients.limits import check_memory, check_round, check_size, within_limits
 from clients.refusals import RefusedError, refused_as
 from clients.settings import cache_folder, state_base, state_folder
-from clients.stopwatch import Laps
+from clients.stopwatch import Stopwatch
 from clients.training import Trained, told_or_refused, train_round, train_round_in_ranks
 from strategies.exchange.messages import Description, Evaluation, TrainReply, TrainRequest
 from strategies.exchange.refusals import Refusal
@@ -52,7 +52,7 @@ class Worker:
     """
 
     def __init__(self, settings: NodeSettings, recipe: dict[str, object]) -> None:
-        self.laps = Laps()
+        self.stopwatch = Stopwatch()
         self.settings = settings
         with refused_as("recipe"):
             self.recipe = validate(Recipe, recipe, "the coordinator's recipe")
@@ -81,7 +81,7 @@ class Worker:
         if held is not None:
             check_round(self.settings, held)
 
-    def room(self, run_id: str, tokenizer: Tokenizer) -> Room:
+    def room(self, run_id: str, tokenizer: Tokenizer) -> DiskLimit:
         """Returns the room for the run's state and text, after making sure that memory and disk are granted.
 
         Raises:
@@ -91,7 +91,7 @@ class Worker:
         check_memory(self.settings, self.recipe, vocab_size)
         state_folder(self.settings, run_id)  # the run's id is a name that may be one
         tighten_states(state_base(self.settings), self.settings.name)
-        room = Room(self.settings, run_id, state_bytes(self.recipe, vocab_size, self.devices))
+        room = DiskLimit(self.settings, run_id, state_bytes(self.recipe, vocab_size, self.devices))
         room.make()
         return room
 
@@ -113,7 +113,7 @@ class Worker:
         with refused_as("limits-network" if away else "tokenizer"):
             return load_tokenizer(own or asked)
 
-    def corpus(self, tokenizer: Tokenizer, room: Room | None = None) -> Corpus:
+    def corpus(self, tokenizer: Tokenizer, room: DiskLimit | None = None) -> Corpus:
         """Returns the node's text as token shards, from the cache when nothing changed.
 
         Raises:
@@ -169,11 +169,11 @@ class Worker:
         recipe, folder = self.recipe, state_folder(self.settings, request.run_id)
         note_head(folder, request)
         if request.steps and (kept := kept_reply(folder, request, recipe)):
-            self.laps.lap("state")
-            return self._told(kept[0]), kept[1]
+            self.stopwatch.lap("state")
+            return self._with_seconds(kept[0]), kept[1]
         tokenizer = self.tokenizer()
         corpus = self.corpus(tokenizer, self.room(request.run_id, tokenizer))
-        self.laps.lap("data")
+        self.stopwatch.lap("data")
         model, vocab_size = self.model(tokenizer, request), tokenizer.padded_vocab_size
         layout, here = BlockLayout.of(parameter_shapes(recipe.model, vocab_size)), model.block_values()
         reply = TrainReply(
@@ -191,21 +191,21 @@ class Worker:
             raise WireError(f"{len(missing)} blocks of this node's model did not arrive, such as {missing[0]}")
         layout.scatter(base, here)
         model.to(self.device)
-        self.laps.lap("decode")
+        self.stopwatch.lap("decode")
         reply = reply.model_copy(update={"evaluation": self._evaluate(model, corpus)})
-        self.laps.lap("evaluate")
+        self.stopwatch.lap("evaluate")
         if request.steps == 0:
-            return self._told(reply), None
+            return self._with_seconds(reply), None
         trained = self._train(model, corpus, request, folder)
-        self.laps.lap("train")
+        self.stopwatch.lap("train")
         updates = self._updates(model, layout, base, request.held)
         answer, lost = self._encode(updates, layout, earlier_state(folder, request.round, request.held)[0])
-        self.laps.lap("encode")
+        self.stopwatch.lap("encode")
         keep_state(folder, request, trained.state | lost, trained.place)
         reply = reply.model_copy(update={"training": trained.training, "index": answer.index})
         keep_reply(folder, request, recipe, reply, answer)
-        self.laps.lap("state")
-        return self._told(reply), answer
+        self.stopwatch.lap("state")
+        return self._with_seconds(reply), answer
 
     def model(self, tokenizer: Tokenizer, request: TrainRequest) -> MoETransformer:
         """Returns the model that this node trains, with weights that are not set yet."""
@@ -217,11 +217,11 @@ class Worker:
             return train_round_in_ranks(model, self.settings, self.recipe, request, folder, self.device, self.devices)
         return train_round(model, corpus, self.settings, self.recipe, request, folder, self.device)
 
-    def _told(self, reply: TrainReply) -> TrainReply:
-        return reply.model_copy(update={"spent": self.laps.rounded()})
+    def _with_seconds(self, reply: TrainReply) -> TrainReply:
+        return reply.model_copy(update={"spent": self.stopwatch.rounded()})
 
-    def _bases(self, run_id: str) -> Bases:
-        return Bases(state_folder(self.settings, run_id) / "bases")
+    def _bases(self, run_id: str) -> KeptModels:
+        return KeptModels(state_folder(self.settings, run_id) / "bases")
 
     def _evaluate(self, model: MoETransformer, corpus: Corpus) -> Evaluation:
         windows = corpus.evaluation(self.recipe.model.context, self.recipe.data.evaluation_tokens)

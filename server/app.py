@@ -116,7 +116,7 @@ def _run(
     )
     rounds = recipe.rounds
     strategy.start(grid, arrays.pop(), num_rounds=rounds.num_rounds, timeout=rounds.reply_deadline_s or LONGEST_S)
-    strategy.spill.clear()
+    strategy.replica_files.clear()
     recorder.record(
         "run_finished",
         outcome="completed",

@@ -17,10 +17,10 @@ from flwr.serverapp.strategy import Result, Strategy
 from strategies.exchange.arrays import from_arrays, to_arrays
 from strategies.exchange.boundary import boundary
 from strategies.exchange.in_flight import Clock
-from strategies.exchange.last_sent import Chain
+from strategies.exchange.last_sent import LastSent
 from strategies.exchange.messages import DescribeRequest, TrainReply
 from strategies.membership.federation import Federation
-from strategies.membership.seats import Seating
+from strategies.membership.seats import Seats
 from strategies.outer.optimizer import outer_optimizer
 from strategies.parts import check_parts
 from strategies.round.ballots import Ballots, measured
@@ -29,8 +29,8 @@ from strategies.round.evaluations import Evaluations
 from strategies.round.pace import Pace, patience
 from strategies.round.recorder import Recorder
 from strategies.round.replay_guard import ReplayGuard
+from strategies.round.replica_files import ReplicaFiles
 from strategies.round.replies import CheckedReply, check_reply, relocated
-from strategies.round.spill import Spill
 from strategies.round.standings import standings_of
 from strategies.round.summary import planned_drill, reply_fields, round_summary, verdict_fields
 from strategies.voting.kernels import norm
@@ -88,7 +88,7 @@ class TriRedundant(Strategy):
         tensors = tensors or {}
         self.outer = outer_optimizer(recipe.outer, {k: v for k, v in tensors.items() if not k.startswith(_SENT)})
         sent = {name.removeprefix(_SENT): values for name, values in tensors.items() if name.startswith(_SENT)}
-        self.chain = Chain(recipe.transport.broadcast, sent) if recipe.transport.difference else None
+        self.last_sent = LastSent(recipe.transport.broadcast, sent) if recipe.transport.difference else None
         self.agreement = Agreement(**recipe.agreement.model_dump())
         request = DescribeRequest(
             run_id=run_id,
@@ -102,15 +102,15 @@ class TriRedundant(Strategy):
         self.federation = Federation(request, recorder.record, self.clock, names, state.get("registered", ()))
         self._partial = recipe.experts.unheld == "absent"
         floor = recipe.model.top_k if self._partial else 0
-        self.seating = Seating(
+        self.seats = Seats(
             layout.experts, recipe.reputation, recorder.record, seating, floor, recipe.experts.replication
         )
         self.pace = Pace(recipe.rounds.patience, self.clock)
         self.delivery = Delivery(
-            request, recipe, layout, self.federation, self.seating, self.chain, recorder, self.clock, self.pace
+            request, recipe, layout, self.federation, self.seats, self.last_sent, recorder, self.clock, self.pace
         )
         self.federation.owes = self.delivery.owes
-        self.spill = Spill(spill_folder)
+        self.replica_files = ReplicaFiles(spill_folder)
         self.replays = ReplayGuard(state.get("replays"))
         self.witness = witness
         self.jury = Jury(recipe.witness) if recipe.witness and witness else None
@@ -153,7 +153,7 @@ class TriRedundant(Strategy):
         rounds = self.recipe.rounds
         replication = self.recipe.experts.replication
         self.federation.gather(grid, self.recipe.federation_size, replication, rounds.nodes_deadline_s, timeout)
-        self.seating.open(self.federation.members)
+        self.seats.open(self.federation.members)
         if self._partial:
             whole = (
                 "the witness measures the whole model" if self.witness else "a witness would measure the whole model"
@@ -165,8 +165,8 @@ class TriRedundant(Strategy):
             )
         config = ConfigRecord()
         for number in range(self.round + 1, num_rounds + 1):
-            self.federation.await_seated(grid, self.seating.placement.nodes, rounds.nodes_deadline_s)
-            self.seating.update(number, self.federation.online)
+            self.federation.await_seated(grid, self.seats.placement.nodes, rounds.nodes_deadline_s)
+            self.seats.update(number, self.federation.online)
             messages = self.configure_train(number, self.delivery.encode(self.blocks), config, grid)
             enough = self.federation.meanwhile(grid, patience(self.pace, rounds, self._ballots, self.recipe.quorum))
             replies = self.delivery.collect(grid, messages, number, timeout, enough, self._ballots.reject)
@@ -198,8 +198,8 @@ class TriRedundant(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> list[Message]:
         """Returns one message a node that is online and free; `arrays` are the broadcast's buffers, shared by all."""
-        placement = self.seating.placement
-        self.spill.clear()
+        placement = self.seats.placement
+        self.replica_files.clear()
         self._ballots = Ballots(placement, self.recipe.vote, self.agreement, self.recipe.rule_of_trunk)
         digest = self.delivery.sent.base_digest
         self.recorder.record("round_planned", round=server_round, epoch=placement.epoch, base_digest=digest)
@@ -223,7 +223,7 @@ class TriRedundant(Strategy):
                 self.delivery.dropped(name, str(error))
                 continue
             good[name] = checked.reply
-            self.delivery.has(name, checked.reply.base_digest)
+            self.delivery.remember_model(name, checked.reply.base_digest)
             bytes_up += checked.num_bytes
             drill = planned_drill(self.recipe, name, server_round)
             fields = reply_fields(checked.reply, drill, self.delivery.sent.of(name).num_bytes, checked.num_bytes)
@@ -235,15 +235,15 @@ class TriRedundant(Strategy):
             losses = self.witness(server_round)(self.blocks)
             windows = sum(part.numel() for part in losses)
             self.recorder.record("witnessed", round=server_round, loss=mean(losses), windows=windows)
-        seated = self.seating.placement.nodes
-        self.seating.observe(standings_of(seated, verdicts, good, convicted, self.pace.late(seated)))
+        seated = self.seats.placement.nodes
+        self.seats.observe(standings_of(seated, verdicts, good, convicted, self.pace.late(seated)))
         self.round = server_round
         self._barren = 0 if good else self._barren + 1
         trained = [reply.training for _, reply in sorted(good.items()) if reply.training]
         bytes_down = sum(self.delivery.sent.of(name).num_bytes for name in self.federation.online)
         summary = round_summary(verdicts, trained, self.clock.now() - started, bytes_down, bytes_up)
         self.recorder.record("verdicts", round=server_round, verdicts=verdict_fields(verdicts))
-        sent = {_SENT + block: values for block, values in self.chain.blocks.items()} if self.chain else {}
+        sent = {_SENT + block: values for block, values in self.last_sent.blocks.items()} if self.last_sent else {}
         self.recorder.commit(server_round, self.blocks, self.outer.momentum | sent, self._state(summary))
         trim()
         if not trained:
@@ -274,7 +274,7 @@ class TriRedundant(Strategy):
         norms = measured(checked.updates)
         trace = self.replays.check(name, checked.reply, checked.updates)
         self._ballots.admits(name)
-        checked = relocated(checked, self.spill.keep(name, checked.parcel), self.layout, self.recipe)
+        checked = relocated(checked, self.replica_files.keep(name, checked.parcel), self.layout, self.recipe)
         self._ballots.add(name, checked.updates, norms)
         self.replays.remember(name, checked.reply, checked.updates, trace)
         return checked
@@ -319,7 +319,7 @@ class TriRedundant(Strategy):
         return {
             "round": self.round,
             "digest": blocks_digest(self.blocks),
-            "seating": self.seating.state(),
+            "seating": self.seats.state(),
             "registered": self.federation.registered,
             "replays": self.replays.state(),
             "best": self.evaluations.best,

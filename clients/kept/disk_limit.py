@@ -41,7 +41,7 @@ def state_bytes(recipe: Recipe, vocab_size: int, devices: int = 1) -> int:
     return each * num_parameters(recipe, vocab_size)
 
 
-class Room:
+class DiskLimit:
     """The room for one run on one node.
 
     Args:

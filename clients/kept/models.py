@@ -18,7 +18,7 @@ KEEP = 2
 _NAME = re.compile(r"(\d{6,})-([0-9a-f]{64})$")
 
 
-class Bases:
+class KeptModels:
     """The models of one run, one file each. A file that is lost or damaged costs no more than a whole broadcast."""
 
     def __init__(self, folder: Path) -> None:
@@ -64,7 +64,7 @@ def receive(
     layout: BlockLayout,
     names: list[str],
     transport: TransportConfig,
-    bases: Bases,
+    bases: KeptModels,
 ) -> Blocks | None:
     """Returns the model that arrived, as float32, and keeps it where differences are in use.
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from scripts.experiments.transports import TRANSPORTS, WAYS
 from scripts.terminal.output import Output
 from strategies.exchange.broadcast import Broadcast
-from strategies.exchange.last_sent import Chain
+from strategies.exchange.last_sent import LastSent
 from strategies.exchange.messages import Evaluation, Training, TrainReply, TrainRequest
 from strategies.placement.placement import Placement, place
 from trfmoe_core.blocks import TRUNK, BlockLayout, Blocks
@@ -105,7 +105,7 @@ def count(way: str, num_nodes: int, layout: BlockLayout, model: Blocks) -> dict[
     recipe = Recipe.model_validate({"model": MODEL, "transport": TRANSPORTS[transport], "num_nodes": num_nodes})
     placement = place(layout.experts, [f"node-{number:02d}" for number in range(1, num_nodes + 1)])
     wanted = {node: layout.names if unheld == "train" else placement.held_by(node) for node in placement.nodes}
-    chain = Chain(recipe.transport.broadcast) if recipe.transport.difference else None
+    chain = LastSent(recipe.transport.broadcast) if recipe.transport.difference else None
     first = Broadcast(model, layout, recipe.transport, wanted, chain)
     first_down = bytes_down(first, placement, recipe)
     moved = {name: model[name] + update for name, update in drawn(layout, layout.names, 0).items()}

@@ -45,13 +45,13 @@ def prepare(
     as_json: JsonOption = False,
 ) -> None:
     """Download, read and tokenize data into the cache, so that training starts at once. Goes on where it was killed."""
-    from scripts.run.data_entries import asked
+    from scripts.run.data_entries import chosen_data
     from scripts.run.data_view import show_summary, summary
     from scripts.run.preflight import show_files
     from scripts.terminal.output import Output
 
     output = Output(as_json)
-    what = asked(entries, config, node, tokenizer, overrides)
+    what = chosen_data(entries, config, node, tokenizer, overrides)
     found = {}
     for one in what.nodes:
         corpus, words = what.prepared(one, output)
@@ -74,13 +74,13 @@ def inspect(
 ) -> None:
     """Say what a node would get out of data: one line a file, and where the rows of a batch come from."""
     from scripts.run import data_view
-    from scripts.run.data_entries import asked
+    from scripts.run.data_entries import chosen_data
     from scripts.run.preflight import counts, file_line
     from scripts.terminal.output import Output
     from trfmoe_core.errors import ConfigError
 
     output = Output(as_json)
-    what = asked(entries, config, node, tokenizer, overrides)
+    what = chosen_data(entries, config, node, tokenizer, overrides)
     if len(what.nodes) > 1:
         raise ConfigError(f"which node? Give --node with one of {', '.join(one.name for one in what.nodes)}")
     corpus, words = what.prepared(what.nodes[0], output)
@@ -110,13 +110,13 @@ def tokenizer(
     as_json: JsonOption = False,
 ) -> None:
     """Train a byte-level BPE tokenizer on text that may be seen. The same text gives the same files."""
-    from scripts.run.data_entries import asked
+    from scripts.run.data_entries import chosen_data
     from scripts.terminal.output import Output
     from trfmoe_core.data.tokenizers.train import LEAK_WARNING, train_bpe
 
     output = Output(as_json)
     output.line(f"warning: {LEAK_WARNING}", style="bold")
-    what = asked(entries, None, None, None, overrides)
+    what = chosen_data(entries, None, None, None, overrides)
     corpus, words = what.prepared(what.nodes[0], output)
     size = 0
 

@@ -61,7 +61,12 @@ def judge_demo(recipe: "Recipe", history: "RunHistory", text: str) -> list[Check
     drill_rounds = {number for rounds in lied.values() for number in rounds}
     honest = {name: rounds for name, rounds in named.items() if name not in liars and drill_rounds & set(rounds)}
     checks.append(("no honest node was outvoted in those rounds", not honest, str(honest) if honest else ""))
-    return [*checks, _kept_falling(history, min(drill_rounds, default=1)), *_below_bigram(history), _told(text)]
+    return [
+        *checks,
+        _kept_falling(history, min(drill_rounds, default=1)),
+        *_below_bigram(history),
+        _check_of_text(text),
+    ]
 
 
 def _kept_falling(history: "RunHistory", first_lie: int) -> Check:
@@ -89,7 +94,7 @@ def _below_bigram(history: "RunHistory") -> list[Check]:
     return checks or [("the nodes were measured", False, "no node joined")]
 
 
-def _told(text: str) -> Check:
+def _check_of_text(text: str) -> Check:
     return ("the trained model generated a text", bool(text.strip()), f"{len(text)} characters")
 
 

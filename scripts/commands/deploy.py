@@ -11,7 +11,7 @@ from scripts.terminal.options import DryRunOption, JsonOption, PdfsOption, Resum
 if TYPE_CHECKING:
     from scripts.deploy.flower_commands import Isolation
     from scripts.deploy.submission import Engine
-    from scripts.run.outcome import Outcome
+    from scripts.run.outcome import RunOutcome
     from scripts.terminal.output import Output
     from server.run.folder import RunFolder
 
@@ -51,7 +51,7 @@ def local(
     raise typer.Exit(outcome.exit_code)
 
 
-def run_deployed(folder: "RunFolder", output: "Output", isolation: "Isolation") -> "Outcome":
+def run_deployed(folder: "RunFolder", output: "Output", isolation: "Isolation") -> "RunOutcome":
     """Runs a run folder on a deployment of this machine, and returns its outcome.
 
     Raises:
@@ -65,7 +65,7 @@ def run_deployed(folder: "RunFolder", output: "Output", isolation: "Isolation") 
         return follow(folder, output, deployment)
 
 
-def follow(folder: "RunFolder", output: "Output", engine: "Engine") -> "Outcome":
+def follow(folder: "RunFolder", output: "Output", engine: "Engine") -> "RunOutcome":
     """Submits a run, shows its events as they come, and returns its outcome.
 
     Raises:
@@ -100,7 +100,7 @@ def run(
     from scripts.deploy.submission import KitRun
     from scripts.run.federation import conclude, resolve
     from scripts.run.preflight import check_run_root
-    from scripts.run.process_group import Family
+    from scripts.run.process_group import ProcessGroup
     from scripts.run.run_folders import new_run, resumed_run
     from scripts.terminal.output import Output
 
@@ -111,7 +111,7 @@ def run(
     check_run_root(Path(recipe.run_root))
     folder = (resumed_run(recipe, run_dir, "federated", output) if resume or run_dir else None) or new_run(recipe)
     output.line(f"run folder {folder.path}")
-    with Family() as family:
+    with ProcessGroup() as family:
         outcome = follow(folder, output, KitRun(folder, family, kit, coordinator.superlink_port, output.line))
     sign_ended(folder, kit, output)
     conclude(outcome, output, f"deploy run {directory}")

@@ -36,7 +36,7 @@ def plan(
     from strategies.placement.notes import limits, notes
     from strategies.placement.placement import place
 
-    asked = _asked(config, nodes, layers, experts, replication, zones)
+    asked = _plan_input(config, nodes, layers, experts, replication, zones)
     blocks = [f"layers.{layer}.experts.{number}" for layer in range(asked.layers) for number in range(asked.experts)]
     started = perf_counter()
     placement = place(blocks, list(asked.zone_of), zones=asked.zone_of, replication=asked.replication)
@@ -68,21 +68,21 @@ def plan(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Asked:
+class _PlanInput:
     zone_of: dict[str, str | None]
     layers: int
     experts: int
     replication: int
 
 
-def _asked(
+def _plan_input(
     config: Path | None,
     nodes: int | None,
     layers: int | None,
     experts: int | None,
     replication: int | None,
     zones: int | None,
-) -> _Asked:
+) -> _PlanInput:
     from strategies.placement.placement import REPLICATION, check_replication
     from trfmoe_core.errors import ConfigError, PlacementError
 
@@ -108,7 +108,7 @@ def _asked(
         check_replication(replication, list(zone_of))
     except PlacementError as error:
         raise ConfigError(str(error)) from None
-    return _Asked(zone_of=zone_of, layers=layers or 1, experts=experts, replication=replication)
+    return _PlanInput(zone_of=zone_of, layers=layers or 1, experts=experts, replication=replication)
 
 
 def _names(count: int) -> list[str]:

@@ -12,7 +12,7 @@ from scripts.terminal.options import DryRunOption, JsonOption, ResumeOption, Run
 if TYPE_CHECKING:
     import torch
 
-    from scripts.run.outcome import Outcome
+    from scripts.run.outcome import RunOutcome
     from scripts.terminal.output import Output
     from server.run.folder import RunFolder
     from server.run.history import RunHistory
@@ -70,7 +70,7 @@ def run_local(
     *,
     resume: bool = False,
     run_dir: Path | None = None,
-) -> "Outcome":
+) -> "RunOutcome":
     """Trains or goes on training on `data`, shows it and returns the outcome.
 
     Raises:

@@ -26,7 +26,7 @@ from scripts.deploy.flower_commands import Isolation
 from scripts.deploy.kit import NODE_FILE, Coordinator, KitNode, write_file, write_kit
 from scripts.deploy.submission import Submission
 from scripts.run.control import app_hash
-from scripts.run.process_group import Family
+from scripts.run.process_group import ProcessGroup
 from scripts.run.simulation import ANSI, app_folder, flower_environment, free_port, install_programs
 from server.run.folder import RunFolder
 from trfmoe_core.config import NodeSettings
@@ -87,7 +87,7 @@ class Deployment:
         self.services: dict[str, Service] = {}
         self.submission: Submission | None = None
         self._tell = tell
-        self._family = Family()
+        self._family = ProcessGroup()
         self._kit = self._family.scratch / "kit"
         self._logs = folder.path / "logs"
 

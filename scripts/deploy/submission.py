@@ -9,7 +9,7 @@ from typing import Protocol
 
 from scripts.deploy.kit import KitNode
 from scripts.run.control import Control
-from scripts.run.process_group import Family
+from scripts.run.process_group import ProcessGroup
 from scripts.run.simulation import app_folder, flower_environment
 from server.run.folder import RunFolder
 from trfmoe_core.errors import RunError
@@ -37,7 +37,7 @@ class Submission:
     """
 
     def __init__(
-        self, folder: RunFolder, family: Family, environment: dict[str, str], address: str, authority: Path
+        self, folder: RunFolder, family: ProcessGroup, environment: dict[str, str], address: str, authority: Path
     ) -> None:
         self.folder = folder
         self.losses = 0
@@ -203,7 +203,9 @@ class KitRun:
         tell: Called with a line when the run is submitted again.
     """
 
-    def __init__(self, folder: RunFolder, family: Family, kit: Path, port: int, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, folder: RunFolder, family: ProcessGroup, kit: Path, port: int, tell: Callable[[str], None]
+    ) -> None:
         self._submission = Submission(
             folder, family, flower_environment(family.scratch), f"127.0.0.1:{port}", kit / "ca.crt"
         )

@@ -22,7 +22,7 @@ TYPED = "local"
 
 
 @dataclass(frozen=True)
-class Asked:
+class ChosenData:
     """A recipe and the nodes of it that are meant."""
 
     recipe: Recipe
@@ -42,9 +42,9 @@ class Asked:
             return prepare_corpus(node.data, self.recipe.data, tokenizer, cache_folder(node), progress), tokenizer
 
 
-def asked(
+def chosen_data(
     entries: list[str], config: Path | None, node: str | None, tokenizer: str | None, overrides: list[str]
-) -> Asked:
+) -> ChosenData:
     """Returns what the command line means.
 
     Args:
@@ -68,7 +68,7 @@ def asked(
     if entries:
         typed = {"name": node or TYPED, "data": [_entry(text) for text in entries]}
         settings = validate(NodeSettings, typed, "the data named")
-        return Asked(recipe, [settings.relocated(lambda path: str(expand(path).absolute()))])
+        return ChosenData(recipe, [settings.relocated(lambda path: str(expand(path).absolute()))])
     nodes = [one for one in recipe.nodes if node in (None, one.name)]
     if not nodes:
         known = ", ".join(one.name for one in recipe.nodes)
@@ -77,7 +77,7 @@ def asked(
             if known
             else "no data: name files and folders, or give --config RECIPE with nodes"
         )
-    return Asked(recipe, nodes)
+    return ChosenData(recipe, nodes)
 
 
 def _entry(text: str) -> object:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from trfmoe_core.terminal import visible
 
 if TYPE_CHECKING:
-    from scripts.run.data_entries import Asked
+    from scripts.run.data_entries import ChosenData
     from scripts.terminal.output import Output
     from trfmoe_core.config import NodeSettings
     from trfmoe_core.data.batches.corpus import Corpus
@@ -71,7 +71,7 @@ def sources(corpus: "Corpus", stream: "BatchStream") -> list[dict[str, Any]]:
 
 
 def batch(
-    asked: "Asked", node: "NodeSettings", corpus: "Corpus", tokenizer: "Tokenizer", number: int, rows: int
+    asked: "ChosenData", node: "NodeSettings", corpus: "Corpus", tokenizer: "Tokenizer", number: int, rows: int
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Returns (sources, rows) of the batch that a node trains on after `number` others, the first `rows` of it."""
     from trfmoe_core.data.batches.training import training_stream

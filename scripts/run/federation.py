@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from scripts.run.outcome import Outcome
+    from scripts.run.outcome import RunOutcome
     from scripts.terminal.output import Output
     from server.run.folder import RunFolder
     from trfmoe_core.config import Recipe
@@ -48,9 +48,9 @@ def run_federation(
     *,
     resume: bool = False,
     run_dir: Path | None = None,
-    engine: "Callable[[RunFolder, Output], Outcome] | None" = None,
+    engine: "Callable[[RunFolder, Output], RunOutcome] | None" = None,
     command: str = "simulate",
-) -> "Outcome":
+) -> "RunOutcome":
     """Runs or resumes a federation, shows it, and returns its real outcome. Nothing it started is left running.
 
     Args:
@@ -108,7 +108,7 @@ def announce(recipe: "Recipe") -> list[str]:
     return lines
 
 
-def conclude(outcome: "Outcome", output: "Output", command: str = "simulate") -> None:
+def conclude(outcome: "RunOutcome", output: "Output", command: str = "simulate") -> None:
     """Writes where the results are, and for a run that did not complete why and how to go on."""
     from server.report.page import write_report
 
@@ -127,7 +127,7 @@ def resume_hint(run_dir: Path, command: str = "simulate") -> str:
     return f"go on at the last committed round with: trfmoe {command} {recipe} --run-dir {folder}"
 
 
-def simulate_rounds(folder: "RunFolder", output: "Output") -> "Outcome":
+def simulate_rounds(folder: "RunFolder", output: "Output") -> "RunOutcome":
     """Runs the rounds of a run folder on Flower's simulation engine, and shows them."""
     from scripts.run.outcome import judge
     from scripts.run.resources import simulation_resources

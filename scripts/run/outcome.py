@@ -8,7 +8,7 @@ from server.run.history import RunHistory
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class RunOutcome:
     """The real outcome of a run, from its journal and from Flower's status."""
 
     completed: bool
@@ -42,7 +42,7 @@ class Outcome:
         }
 
 
-def judge(history: RunHistory, run_dir: Path, status: str = "finished:completed", details: str = "") -> Outcome:
+def judge(history: RunHistory, run_dir: Path, status: str = "finished:completed", details: str = "") -> RunOutcome:
     """Returns the outcome: completed only when the journal and Flower both say so."""
     finished = history.finished or {}
     completed = status == "finished:completed" and finished.get("outcome") == "completed"
@@ -50,4 +50,4 @@ def judge(history: RunHistory, run_dir: Path, status: str = "finished:completed"
     if not completed:
         told = "" if details in ("", "N/A") else details
         reason = finished.get("reason") or told or f"the run ended with status {status}"
-    return Outcome(completed=completed, reason=reason, run_dir=run_dir, history=history)
+    return RunOutcome(completed=completed, reason=reason, run_dir=run_dir, history=history)

@@ -24,7 +24,7 @@ MAX_SCRATCH_LENGTH = 34
 STOP_DEADLINE_S = 12.0
 
 
-class Family:
+class ProcessGroup:
     """Context manager: processes started through it are gone, and its scratch folder with them, when it is left.
 
     The processes are children of a guard process (`scripts/run/process_guard.py`), which notices when this one dies, by

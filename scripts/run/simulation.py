@@ -17,7 +17,7 @@ from typing import Self
 
 import psutil
 
-from scripts.run.process_group import Family
+from scripts.run.process_group import ProcessGroup
 from scripts.run.proxies import mend_environment
 from trfmoe_core.errors import RunError
 from trfmoe_core.places import APP_FOLDER
@@ -158,7 +158,7 @@ class FlowerSimulation:
     def __init__(self, log: Path) -> None:
         self._log = log
         self._log_start = log.stat().st_size if log.exists() else 0
-        self._family = Family()
+        self._family = ProcessGroup()
         self._environment = flower_environment(self._family.scratch)
         self._bin = self._family.scratch / "bin"
         self._status: tuple[str, str] | None = None

@@ -65,9 +65,9 @@ def report(findings: Iterable[Finding], output: Output) -> int:
         if finding.remedy:
             output.line(f"        remedy: {finding.remedy}")
     code = next((EXIT_CODES[finding.kind] for finding in listed if finding.level == "trouble"), 0)
-    output.result({"outcome": "trouble" if code else "ok", "findings": _told(listed), "exit_code": code})
+    output.result({"outcome": "trouble" if code else "ok", "findings": _as_values(listed), "exit_code": code})
     return code
 
 
-def _told(findings: list[Finding]) -> list[dict[str, Any]]:
+def _as_values(findings: list[Finding]) -> list[dict[str, Any]]:
     return [{**asdict(finding), "exit_code": EXIT_CODES[finding.kind]} for finding in findings]

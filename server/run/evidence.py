@@ -14,7 +14,7 @@ from trfmoe_core.errors import RunFolderError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chain:
+class JournalChain:
     """An unbroken chain: the hash of every line, and what the first `run_started` says of the run."""
 
     hashes: list[str]
@@ -33,7 +33,7 @@ class Chain:
         return f"{count} {'entry follows' if count == 1 else 'entries follow'}" if count else "nothing follows"
 
 
-def check_heads(chain: Chain, head: str | None, noted: Sequence[NotedHead]) -> tuple[list[str], list[str]]:
+def check_heads(chain: JournalChain, head: str | None, noted: Sequence[NotedHead]) -> tuple[list[str], list[str]]:
     """Returns what does not fit, and notes, of a head that somebody noted and of the heads that nodes noted."""
     problems: list[str] = []
     notes: list[str] = []
@@ -60,7 +60,7 @@ def check_heads(chain: Chain, head: str | None, noted: Sequence[NotedHead]) -> t
     return problems, notes
 
 
-def check_signatures(folder: Path, chain: Chain, key: Ed25519PublicKey | None) -> tuple[list[str], list[str]]:
+def check_signatures(folder: Path, chain: JournalChain, key: Ed25519PublicKey | None) -> tuple[list[str], list[str]]:
     """Returns what does not fit, and notes, of the signatures in a run folder; without a key they are counted."""
     problems: list[str] = []
     notes: list[str] = []

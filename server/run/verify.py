@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from server.run.checkpoints import checkpoint_rounds
-from server.run.evidence import Chain, check_heads, check_signatures
+from server.run.evidence import JournalChain, check_heads, check_signatures
 from server.run.folder import RunFolder
 from server.run.journal import JournalReader
 from server.run.journal_entries import GENESIS, Event, plain
@@ -67,7 +67,7 @@ def verify_run(
             break
     if events:
         first = next(iter(_of_kind(events, "run_started")), {})
-        chain = Chain(hashes=hashes, run_id=first.get("run_id"), recipe_hash=first.get("recipe_hash"))
+        chain = JournalChain(hashes=hashes, run_id=first.get("run_id"), recipe_hash=first.get("recipe_hash"))
         for problems, notes in (check_heads(chain, head, noted), check_signatures(folder.path, chain, key)):
             found.problems += problems
             found.notes += notes

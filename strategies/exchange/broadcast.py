@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from flwr.app import ArrayRecord
 from torch import Tensor
 
-from strategies.exchange.last_sent import Chain, Made
+from strategies.exchange.last_sent import LastSent, LazyBlocks
 from strategies.exchange.messages import pack_buffers
 from trfmoe_core.blocks import BlockLayout, Blocks, block_digest, combined_digest
 from trfmoe_core.config import TransportConfig
@@ -51,7 +51,7 @@ class Broadcast:
         layout: BlockLayout,
         transport: TransportConfig,
         wanted: Wanted,
-        chain: Chain | None = None,
+        chain: LastSent | None = None,
         known: Mapping[str, Collection[str]] | None = None,
     ) -> None:
         self._layout, self._transport, self._chain, self._wanted = layout, transport, chain, wanted
@@ -144,7 +144,7 @@ class Broadcast:
         limit = self._transport.parcel_mb << 20
         packed = {}
         for group, names in groups.items():
-            chosen = Made(names, blocks.__getitem__)
+            chosen = LazyBlocks(names, blocks.__getitem__)
             packed[group] = encode(chosen, self._layout, dtype, limit, sent)
         packed.pop((), None)
         return packed

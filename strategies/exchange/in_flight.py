@@ -15,7 +15,7 @@ from flwr.serverapp import Grid
 
 from strategies.exchange.boundary import boundary, plain
 from strategies.exchange.pulling import Puller
-from strategies.exchange.size_limits import Room
+from strategies.exchange.size_limits import SizeLimits
 from trfmoe_core.errors import WireError
 
 
@@ -36,7 +36,7 @@ class Pending:
     round: int
     kind: str = ""
     """Its type, which the answer must have too; empty: any."""
-    room: Room = field(default_factory=Room)
+    room: SizeLimits = field(default_factory=SizeLimits)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ class Arrival:
 
 
 @dataclass(kw_only=True)
-class Exchange:
+class InFlight:
     """All messages of a run that are under way."""
 
     grid: Grid
@@ -75,7 +75,7 @@ class Exchange:
         self.under_way = {key: pending for key, pending in self.under_way.items() if pending.node != node}
         self._puller.forget(set(self.under_way))
 
-    def send(self, node: str, message: Message, round_number: int, room: Room | None = None) -> str:
+    def send(self, node: str, message: Message, round_number: int, room: SizeLimits | None = None) -> str:
         """Sends a message to a node; returns why it was refused, or an empty text.
 
         Args:
@@ -89,7 +89,7 @@ class Exchange:
             return "Flower refused the message: the node is not registered or not online"
         told = message.metadata
         self.under_way[ids[0]] = Pending(
-            node=node, node_id=told.dst_node_id, round=round_number, kind=told.message_type, room=room or Room()
+            node=node, node_id=told.dst_node_id, round=round_number, kind=told.message_type, room=room or SizeLimits()
         )
         return ""
 
@@ -136,7 +136,7 @@ class Exchange:
                 if found and not answers:
                     raise WireError("the answer names another message than the one that was sent")
         except WireError as error:
-            arrivals, answers = [_told(pending, "broken", str(error), round_number)], []
+            arrivals, answers = [_without_reply(pending, "broken", str(error), round_number)], []
         if arrivals:
             del self.under_way[message_id]
         second = f"a second answer to the request of round {pending.round}"
@@ -157,18 +157,20 @@ def _arrival(pending: Pending, reply: Message, round_number: int) -> Arrival:
     told = reply.metadata
     if reply.has_error():
         reason = plain(f"Flower error {reply.error.code}: {reply.error.reason}")
-        return _told(pending, "failed", reason, round_number)
+        return _without_reply(pending, "failed", reason, round_number)
     if told.src_node_id != pending.node_id:
         reason = f"the answer comes from Flower's node {plain(str(told.src_node_id), 40)}, which was not asked"
-        return _told(pending, "failed", reason, round_number)
+        return _without_reply(pending, "failed", reason, round_number)
     if pending.kind and told.message_type != pending.kind:
         raise WireError(f"the answer is of type {plain(told.message_type, 40)!r}, and {pending.kind!r} was asked")
     if pending.round != round_number:
-        return _told(pending, "reply", "", round_number)
+        return _without_reply(pending, "reply", "", round_number)
     return Arrival(kind="reply", node=pending.node, round=pending.round, reply=reply)
 
 
-def _told(pending: Pending, kind: Literal["reply", "failed", "broken"], reason: str, round_number: int) -> Arrival:
+def _without_reply(
+    pending: Pending, kind: Literal["reply", "failed", "broken"], reason: str, round_number: int
+) -> Arrival:
     """Returns an arrival without its reply; whatever answers an earlier round is late."""
     if pending.round != round_number:
         late = f"an answer to round {pending.round} in round {round_number}" + (f": {reason}" if reason else "")

@@ -13,7 +13,7 @@ from trfmoe_core.blocks import Blocks, block_digest, combined_digest
 from trfmoe_core.wire import advanced
 
 
-class Made(Mapping[str, Tensor]):
+class LazyBlocks(Mapping[str, Tensor]):
     """Blocks that are made when they are asked for, so that there is one at a time."""
 
     def __init__(self, names: Collection[str], make: Callable[[str], Tensor]) -> None:
@@ -29,7 +29,7 @@ class Made(Mapping[str, Tensor]):
         return len(self._names)
 
 
-class Chain:
+class LastSent:
     """The model as the nodes have it.
 
     Args:
@@ -59,15 +59,15 @@ class Chain:
         self.blocks = {name: values.to(self._dtype, copy=True) for name, values in model.items()}
         self._digests = {name: block_digest(values.float()) for name, values in self.blocks.items()}
 
-    def differences(self, model: Mapping[str, Tensor], names: Collection[str]) -> Made:
+    def differences(self, model: Mapping[str, Tensor], names: Collection[str]) -> LazyBlocks:
         """Returns what some blocks lack to be those of `model`."""
-        return Made(names, lambda name: model[name] - self.blocks[name])
+        return LazyBlocks(names, lambda name: model[name] - self.blocks[name])
 
     def advance(self, name: str, difference: Tensor) -> None:
         """Takes a difference as nodes decode it."""
         self.blocks[name] = advanced(self.blocks[name], difference, self._dtype)
         self._digests[name] = block_digest(self.blocks[name].float())
 
-    def whole(self, names: Collection[str]) -> Made:
+    def whole(self, names: Collection[str]) -> LazyBlocks:
         """Returns some blocks as float32."""
-        return Made(names, lambda name: self.blocks[name].float())
+        return LazyBlocks(names, lambda name: self.blocks[name].float())

@@ -25,7 +25,7 @@ from flwr.supercore.inflatable.inflatable_utils import (
 )
 from flwr.superlink.grid.http_grid import HttpGrid
 
-from strategies.exchange.size_limits import Room
+from strategies.exchange.size_limits import SizeLimits
 from trfmoe_core.errors import WireError
 
 _PIECE = "ArrayChunk"
@@ -62,7 +62,7 @@ class Puller:
         self._grid = grid
         self._incoming: dict[str, _Incoming] = {}
 
-    def pull(self, message_id: str, room: Room) -> list[Message]:
+    def pull(self, message_id: str, room: SizeLimits) -> list[Message]:
         """Returns what has arrived for a message: nothing yet, or an answer, which is then gone from the SuperLink.
 
         Whatever else it raises is the fault of the answer, which is gone too.
@@ -95,7 +95,7 @@ class Puller:
         self._incoming = {key: incoming for key, incoming in self._incoming.items() if key in message_ids}
 
     @staticmethod
-    def _ask(grid: HttpGrid, message_id: str, room: Room) -> _Incoming | None:
+    def _ask(grid: HttpGrid, message_id: str, room: SizeLimits) -> _Incoming | None:
         answer = grid._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=[message_id]))
         for message, tree in zip(answer.messages_list, answer.message_object_trees, strict=True):
             if message.metadata.reply_to_message_id != message_id:
@@ -122,7 +122,7 @@ def _objects(tree: ObjectTree, most: int) -> list[str]:
     return list(found)
 
 
-def _fetch(grid: HttpGrid, incoming: _Incoming, room: Room) -> dict[str, bytes]:
+def _fetch(grid: HttpGrid, incoming: _Incoming, room: SizeLimits) -> dict[str, bytes]:
     pull = make_pull_object_fn_protobuf(grid._runtime_client.PullObject, node=grid.node, run_id=grid.run.run_id)
     lock = threading.Lock()
     left = {True: _pieces(room), False: room.overhead}
@@ -146,7 +146,7 @@ def _fetch(grid: HttpGrid, incoming: _Incoming, room: Room) -> dict[str, bytes]:
     return {incoming.lacking: first, **rest}
 
 
-def _pieces(room: Room) -> int:
+def _pieces(room: SizeLimits) -> int:
     return room.parcel + _PIECE_HEAD * room.objects
 
 
@@ -156,7 +156,7 @@ def _confirm(grid: HttpGrid, root: str) -> None:
     grid._runtime_client.ConfirmMessageReceived(request)
 
 
-def _inflated(incoming: _Incoming, contents: dict[str, bytes], room: Room) -> Message:
+def _inflated(incoming: _Incoming, contents: dict[str, bytes], room: SizeLimits) -> Message:
     _check(incoming.root, contents, room)
     message = inflate_object_from_contents(incoming.root, contents)
     if not isinstance(message, Message):
@@ -169,7 +169,7 @@ def _inflated(incoming: _Incoming, contents: dict[str, bytes], room: Room) -> Me
     return message
 
 
-def _check(root: str, contents: dict[str, bytes], room: Room) -> None:
+def _check(root: str, contents: dict[str, bytes], room: SizeLimits) -> None:
     """Checks how the objects lie in each other, and what the arrays come to with every piece in all its places."""
     heads = {key: get_object_head_values_from_object_content(content) for key, content in contents.items()}
     if root not in heads or heads[root][0] != "Message":

@@ -25,7 +25,7 @@ _CHUNK = 256 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class Room:
+class SizeLimits:
     """Bounds of one answer.
 
     Attributes:
@@ -51,18 +51,18 @@ class Room:
         return 4 * self.header + 512 * self.objects
 
 
-DESCRIPTION = Room()
+DESCRIPTION = SizeLimits()
 """Of a node's description, and of the answer to a ping."""
 
 
-def answer_room(request: TrainRequest, layout: BlockLayout, recipe: Recipe) -> Room:
+def answer_limits(request: TrainRequest, layout: BlockLayout, recipe: Recipe) -> SizeLimits:
     """Returns the room of the answer to a request; without training, that of a header alone."""
     if not request.steps:
-        return Room()
+        return SizeLimits()
     known = [block for block in request.held if block in layout.specs]
     index = longest_index(layout, known)
     model = recipe.model
-    return Room(
+    return SizeLimits(
         header=_TEXTS + model.layers * (_SHARE * model.experts + 4) + 2 * len(json.dumps(index)),
         values=_VALUES + model.layers * (model.experts + 2) + sum(index.count(mark) for mark in "[{,:"),
         parcel=sum(encoded_size(layout.specs[block], recipe.transport.updates) for block in known),

@@ -14,7 +14,7 @@ from flwr.app import Message, MessageType
 from flwr.serverapp import Grid
 
 from strategies.exchange.boundary import boundary
-from strategies.exchange.in_flight import Clock, Exchange
+from strategies.exchange.in_flight import Clock, InFlight
 from strategies.exchange.messages import DescribeRequest, Description, has_parcel, pack, read_header
 from strategies.exchange.refusals import sentence
 from strategies.exchange.size_limits import DESCRIPTION
@@ -25,7 +25,7 @@ from strategies.membership.registration import Registry
 from strategies.membership.remarks import remarks
 from trfmoe_core.errors import RunError, WireError
 
-Record = Callable[..., None]
+RecordEvent = Callable[..., None]
 """Called as `record(kind, **fields)` for everything that a reader of the run should know."""
 
 
@@ -62,7 +62,7 @@ class Federation:
     def __init__(
         self,
         request: DescribeRequest,
-        record: Record,
+        record: RecordEvent,
         clock: Clock,
         names: Iterable[str] = (),
         registered: Iterable[str] = (),
@@ -81,7 +81,7 @@ class Federation:
         self._described: dict[int, Description] = {}
         self._look_s = 0.0
         self._presence = Presence(clock)
-        self._exchange: Exchange | None = None
+        self._exchange: InFlight | None = None
         self._warned: set[str] = set()
 
     @property
@@ -183,8 +183,8 @@ class Federation:
             self._look_s = self.clock.now() + LOOK_S
             self._listen(grid, set(grid.get_node_ids()))
 
-    def _listen(self, grid: Grid, online: set[int]) -> Exchange:
-        exchange = self._exchange = self._exchange or Exchange(grid=grid, clock=self.clock)
+    def _listen(self, grid: Grid, online: set[int]) -> InFlight:
+        exchange = self._exchange = self._exchange or InFlight(grid=grid, clock=self.clock)
         known = {member.node_id for member in self.members.values()} | set(self._asked) | set(self._described)
         for node_id in sorted(online - known):
             if self._refusals.may_ask(node_id):
@@ -208,7 +208,7 @@ class Federation:
         """Members that Flower sees now, by name in order."""
         return {name: self.members[name] for name in sorted(self.members) if self.members[name].node_id in self._online}
 
-    def _ask(self, exchange: Exchange, node_id: int) -> None:
+    def _ask(self, exchange: InFlight, node_id: int) -> None:
         message = Message(pack(self.request), dst_node_id=node_id, message_type=MessageType.QUERY)
         refusal = exchange.send(str(node_id), message, _DESCRIBE, DESCRIPTION)
         if refusal:

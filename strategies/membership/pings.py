@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
-from strategies.exchange.in_flight import Clock, Exchange, Pending
+from strategies.exchange.in_flight import Clock, InFlight, Pending
 
 PING = "ping"
 PATIENCE_S = 120.0
@@ -37,7 +37,7 @@ class Pings:
         self._record = record
         self._clock = clock
         self._pings: dict[str, _Ping] = {}
-        self._exchange: Exchange | None = None
+        self._exchange: InFlight | None = None
 
     def freed(self, grid: Grid, busy: Mapping[str, Pending]) -> set[str]:
         """Returns the nodes that owe an answer and are free all the same; sends pings to the others, and never waits.
@@ -46,7 +46,7 @@ class Pings:
             grid: Flower's way to the nodes.
             busy: Nodes that are online -> the message that they have not answered.
         """
-        exchange = self._exchange = self._exchange or Exchange(grid=grid, clock=self._clock)
+        exchange = self._exchange = self._exchange or InFlight(grid=grid, clock=self._clock)
         for name in set(self._pings) - set(busy):
             del self._pings[name]
             exchange.forget(name)

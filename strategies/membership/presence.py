@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
-from strategies.exchange.in_flight import Clock, Exchange
+from strategies.exchange.in_flight import Clock, InFlight
 from strategies.membership.pings import PING
 
 ANSWER_S = 60.0
@@ -32,7 +32,7 @@ class Presence:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._pinged: dict[int, float] = {}
-        self._exchange: Exchange | None = None
+        self._exchange: InFlight | None = None
 
     def keep(self, online: Collection[int]) -> None:
         """Forgets the pings of nodes that went offline."""
@@ -76,6 +76,6 @@ class Presence:
         if not exchange.send(str(node_id), message, _LABEL):
             self._pinged[node_id] = self._clock.now()
 
-    def _exchange_of(self, grid: Grid) -> Exchange:
-        self._exchange = self._exchange or Exchange(grid=grid, clock=self._clock)
+    def _exchange_of(self, grid: Grid) -> InFlight:
+        self._exchange = self._exchange or InFlight(grid=grid, clock=self._clock)
         return self._exchange

@@ -14,7 +14,7 @@ Standing = Literal["good", "late", "alone", "convicted", "silent"]
 
 
 @dataclass(kw_only=True)
-class Record:
+class StrikeRecord:
     """One node's recent past: rounds in a row in which it was not good, and until when it sits out."""
 
     strikes: int = 0
@@ -28,7 +28,7 @@ class Reputation:
 
     def __init__(self, config: ReputationConfig, state: Mapping[str, Mapping[str, Any]] | None = None) -> None:
         self.config = config
-        self.records = {name: Record(**fields) for name, fields in (state or {}).items()}
+        self.records = {name: StrikeRecord(**fields) for name, fields in (state or {}).items()}
 
     def state(self) -> dict[str, dict[str, Any]]:
         """Returns everything that a resume needs, as plain values."""
@@ -37,7 +37,7 @@ class Reputation:
     def observe(self, standings: Mapping[str, Standing]) -> None:
         """Takes in what a round showed of every node that was asked to work."""
         for name, standing in standings.items():
-            record = self.records.setdefault(name, Record())
+            record = self.records.setdefault(name, StrikeRecord())
             if standing == "late":
                 continue
             record.strikes = 0 if standing == "good" else record.strikes + 1
@@ -75,5 +75,5 @@ class Reputation:
             self._record(name).suspect = True
         return fresh
 
-    def _record(self, name: str) -> Record:
-        return self.records.setdefault(name, Record())
+    def _record(self, name: str) -> StrikeRecord:
+        return self.records.setdefault(name, StrikeRecord())

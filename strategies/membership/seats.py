@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from strategies.membership.federation import Member, Record
+from strategies.membership.federation import Member, RecordEvent
 from strategies.membership.reputation import Reputation, Standing
 from strategies.placement.changes import join, leave
 from strategies.placement.layer_minimum import with_floor
@@ -13,7 +13,7 @@ from trfmoe_core.config import ReputationConfig
 from trfmoe_core.errors import PlacementError, RunError
 
 
-class Seating:
+class Seats:
     """The placement of a run over its rounds.
 
     Args:
@@ -29,7 +29,7 @@ class Seating:
         self,
         experts: Sequence[str],
         config: ReputationConfig,
-        record: Record,
+        record: RecordEvent,
         state: Mapping[str, Any] | None,
         layer_floor: int = 0,
         replication: int = REPLICATION,

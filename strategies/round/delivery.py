@@ -8,13 +8,13 @@ from flwr.serverapp import Grid
 
 from strategies.exchange.boundary import boundary
 from strategies.exchange.broadcast import Broadcast
-from strategies.exchange.in_flight import Clock, Exchange
-from strategies.exchange.last_sent import Chain
+from strategies.exchange.in_flight import Clock, InFlight
+from strategies.exchange.last_sent import LastSent
 from strategies.exchange.messages import DescribeRequest, TrainRequest, pack
-from strategies.exchange.size_limits import Room, answer_room
+from strategies.exchange.size_limits import SizeLimits, answer_limits
 from strategies.membership.federation import Federation
 from strategies.membership.pings import Pings
-from strategies.membership.seats import Seating
+from strategies.membership.seats import Seats
 from strategies.round.pace import Pace
 from strategies.round.recorder import Recorder
 from strategies.round.replies import lacks_base
@@ -46,14 +46,14 @@ class Delivery:
         recipe: Recipe,
         layout: BlockLayout,
         federation: Federation,
-        seating: Seating,
-        chain: Chain | None,
+        seating: Seats,
+        chain: LastSent | None,
         recorder: Recorder,
         clock: Clock,
         pace: Pace,
     ) -> None:
         self._described, self._recipe, self._layout = described, recipe, layout
-        self._federation, self._seating, self._chain = federation, seating, chain
+        self._federation, self._seats, self._chain = federation, seating, chain
         self._recorder, self._clock, self._pace = recorder, clock, pace
         self._pings = Pings(recorder.record, clock)
         self._has: dict[str, str] = {}
@@ -61,12 +61,12 @@ class Delivery:
         self._round = 0
         self._head: tuple[int, str] | None = None
         self._broadcast: Broadcast | None = None
-        self._exchange: Exchange | None = None
+        self._exchange: InFlight | None = None
 
     def encode(self, blocks: Blocks) -> ArrayRecord:
         """Packs the model for every seated node, and returns the buffers that all share."""
         self._broadcast = None  # frees the last one before the next is made
-        placement, partial = self._seating.placement, self._recipe.experts.unheld == "absent"
+        placement, partial = self._seats.placement, self._recipe.experts.unheld == "absent"
         wanted = {name: placement.held_by(name) if partial else self._layout.names for name in placement.nodes}
         members = self._federation.members
         known = {name: [*member.description.bases, self._has.get(name, "")] for name, member in members.items()}
@@ -80,13 +80,13 @@ class Delivery:
             raise RunError("nothing was broadcast yet; call start")
         return self._broadcast
 
-    def has(self, name: str, base_digest: str) -> None:
+    def remember_model(self, name: str, base_digest: str) -> None:
         """Remembers which model a node has, for the difference to the next."""
         self._has[name] = base_digest
 
     def request(self, name: str) -> TrainRequest:
         """Returns what a node is asked in the phase at hand."""
-        placement, sent = self._seating.placement, self.sent.of(name)
+        placement, sent = self._seats.placement, self.sent.of(name)
         return TrainRequest(
             run_id=self._described.run_id,
             round=self._round,
@@ -105,7 +105,7 @@ class Delivery:
         """Begins a phase of a round: one message a node that is online and free; the others are recorded as missing."""
         self._phase, self._round, self._head = phase, round_number, self._recorder.head()
         exchange = self._exchange_of(grid)
-        seated = self._seating.placement.nodes
+        seated = self._seats.placement.nodes
         online = self._federation.online
         waiting = {name: pending for name in seated if name in online and (pending := exchange.busy(name))}
         freed = self._pings.freed(grid, waiting)
@@ -137,7 +137,7 @@ class Delivery:
             messages: What `messages` returned; emptied.
             label: The number that tells these messages from earlier ones.
             timeout: Seconds until those that said nothing count as silent.
-            enough: Ends the wait sooner, see `Exchange.receive`.
+            enough: Ends the wait sooner, see `InFlight.receive`.
             reject: Told of every node whose reply was dropped because it cannot be read.
         """
         exchange = self._exchange_of(grid)
@@ -194,10 +194,10 @@ class Delivery:
         except WireError:
             return False  # it is looked at again, and dropped with the reason, as every reply is
 
-    def _room(self, name: str) -> Room:
-        return answer_room(self.request(name), self._layout, self._recipe)
+    def _room(self, name: str) -> SizeLimits:
+        return answer_limits(self.request(name), self._layout, self._recipe)
 
-    def _send_whole(self, exchange: Exchange, name: str, label: int) -> None:
+    def _send_whole(self, exchange: InFlight, name: str, label: int) -> None:
         message = self._message(name, self._federation.members[name].node_id, self.sent.whole(name))
         text = f"{name} lost the model of the last round; it gets the whole in {self._round}"
         self._recorder.record("warning", text=text)
@@ -209,8 +209,8 @@ class Delivery:
         kind = MessageType.TRAIN if self._phase == "train" else MessageType.EVALUATE
         return Message(pack(self.request(name), arrays), dst_node_id=node_id, message_type=kind)
 
-    def _exchange_of(self, grid: Grid) -> Exchange:
-        self._exchange = self._exchange or Exchange(grid=grid, clock=self._clock)
+    def _exchange_of(self, grid: Grid) -> InFlight:
+        self._exchange = self._exchange or InFlight(grid=grid, clock=self._clock)
         return self._exchange
 
     def _missing(self, name: str, reason: str) -> None:

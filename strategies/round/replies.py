@@ -6,7 +6,7 @@ from flwr.app import Message
 
 from strategies.exchange.messages import Training, TrainReply, TrainRequest, has_parcel, read_header, read_parcel
 from strategies.exchange.refusals import sentence
-from strategies.exchange.size_limits import Room, answer_room
+from strategies.exchange.size_limits import SizeLimits, answer_limits
 from trfmoe_core.blocks import BlockLayout
 from trfmoe_core.config import Recipe
 from trfmoe_core.errors import WireError
@@ -54,7 +54,7 @@ def check_reply(
     Raises:
         WireError: saying what is wrong; the reply must be dropped then.
     """
-    room = answer_room(request, layout, recipe)
+    room = answer_limits(request, layout, recipe)
     reply = read_header(message, TrainReply, room.header, room.values)
     if reply.error is not None:
         raise WireError(f"the node reports: {sentence(reply.error)}")
@@ -103,7 +103,7 @@ def _check_training(reply: TrainReply, request: TrainRequest, recipe: Recipe) ->
         raise WireError(f"{training.tokens} tokens in {request.steps} steps; about {expected} are possible")
 
 
-def lacks_base(message: Message, room: Room) -> bool:
+def lacks_base(message: Message, room: SizeLimits) -> bool:
     """Whether a node answers that it does not have what a difference is against.
 
     Raises:

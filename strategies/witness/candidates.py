@@ -35,7 +35,7 @@ def witnessed_mean(
     return result
 
 
-class Outcomes:
+class CandidateModels:
     """What the round would make of the global blocks, `whole`, and what it would make of them without some terms.
 
     A term left out leaves the divisor as it is: what the node contributes is judged, not how much longer the others'

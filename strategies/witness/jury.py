@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from math import isfinite, sqrt
 
 from strategies.voting.kernels import norm, survey
-from strategies.witness.candidates import Outcomes, Replicas
+from strategies.witness.candidates import CandidateModels, Replicas
 from strategies.witness.loss_increase import Harm, Loss, Losses, harm, mean, measure
 from trfmoe_core.blocks import TRUNK, Blocks
 from trfmoe_core.config import WitnessConfig
@@ -113,7 +113,7 @@ class Jury:
         gain = 0.0
         asked: dict[str, dict[str, Harm]] = {}
         if len(names) > 1:
-            outcomes = Outcomes(base, replicas, voters, scales)
+            outcomes = CandidateModels(base, replicas, voters, scales)
             before = measure(loss, base)
             most = len(names) // 2
             for number in range(most + 1):
@@ -146,7 +146,7 @@ class Jury:
         )
 
     def _score(
-        self, names: Sequence[str], outcomes: Outcomes, before: Losses, after: Losses, loss: Loss
+        self, names: Sequence[str], outcomes: CandidateModels, before: Losses, after: Losses, loss: Loss
     ) -> tuple[dict[str, _Score], float]:
         harms = {name: harm(after, measure(loss, outcomes.without(outcomes.terms(name)))) for name in names}
         best = mean(before) - mean(after)
@@ -180,7 +180,7 @@ class Jury:
         )
 
 
-def _odd(outcomes: Outcomes, norms: Mapping[str, Mapping[str, float]]) -> list[tuple[str, str]]:
+def _odd(outcomes: CandidateModels, norms: Mapping[str, Mapping[str, float]]) -> list[tuple[str, str]]:
     """Returns the replicas of experts that point away from the others of their block, the hardest pushes first."""
     found = []
     for block in outcomes.base:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from clients.kept.disk_limit import Room, state_bytes
+from clients.kept.disk_limit import DiskLimit, state_bytes
 from clients.limits import OverLimitsError
 from clients.refusals import RefusedError, refused_as
 from clients.worker import Worker
@@ -37,22 +37,22 @@ def test_what_is_left_of_other_runs_goes_first(tmp_path: Path, caplog: pytest.Lo
     friends = put(tmp_path / "state" / "photos" / "ada" / "beach.jpg", 4)
     corpus = put(tmp_path / "cache" / "corpora" / ("0" * 64) / "0.train.tokens", 3)
     strange = put(tmp_path / "cache" / "corpora" / "notes" / "mine.txt", 1)
-    Room(node(tmp_path, disk_mb=10), "run", MB).make()
+    DiskLimit(node(tmp_path, disk_mb=10), "run", MB).make()
     assert old.exists()
     with caplog.at_level(logging.WARNING):
-        Room(node(tmp_path, disk_mb=7), "run", MB).make()
+        DiskLimit(node(tmp_path, disk_mb=7), "run", MB).make()
     assert not old.exists() and corpus.exists() and "limits.disk_mb" in caplog.text
-    Room(node(tmp_path, disk_mb=4), "run", MB).make()
+    DiskLimit(node(tmp_path, disk_mb=4), "run", MB).make()
     assert not corpus.exists()
     with pytest.raises(OverLimitsError) as caught:
-        Room(node(tmp_path, disk_mb=4), "run", 6 * MB).make()
+        DiskLimit(node(tmp_path, disk_mb=4), "run", 6 * MB).make()
     assert (caught.value.refusal.asked, caught.value.refusal.granted) == (7, 4)
     assert all(path.exists() for path in (heads, mine, theirs, friends, strange))
 
 
 def test_a_state_that_the_disk_cannot_hold_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(RefusedError, match="MB are free") as caught:
-        Room(node(tmp_path), "run", 1 << 60).make()
+        DiskLimit(node(tmp_path), "run", 1 << 60).make()
     assert caught.value.refusal.code == "disk"
     assert not (tmp_path / "state").exists()
 

@@ -12,7 +12,7 @@ import pytest
 
 from scripts.deploy import submission as module
 from scripts.deploy.submission import MAX_LOSSES, Submission
-from scripts.run.process_group import Family
+from scripts.run.process_group import ProcessGroup
 from server.run.folder import RunFolder
 from server.run.journal import Journal
 from tests.places import ROOT
@@ -96,7 +96,7 @@ def scene(
     monkeypatch.setattr(module, "time", Clock())
     recipe = tiny_recipe()
     folder = RunFolder.create(Path(recipe.run_root), recipe)
-    with Family() as family:
+    with ProcessGroup() as family:
         environment = {**os.environ, "FLWR_HOME": str(tmp_path / "flwr"), "PATH": str(tmp_path)}
         monkeypatch.setattr(family, "start", lambda *arguments: 0)
         submission = Submission(folder, family, environment, "127.0.0.1:1", tmp_path / "ca.crt")

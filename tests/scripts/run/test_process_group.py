@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from scripts.run.process_group import Family
+from scripts.run.process_group import ProcessGroup
 from tests.places import ROOT
 from trfmoe_core.errors import RunError
 
@@ -29,8 +29,8 @@ time.sleep(120)
 COMMAND = """
 import os, sys, time
 from pathlib import Path
-from scripts.run.process_group import Family
-with Family() as family:
+from scripts.run.process_group import ProcessGroup
+with ProcessGroup() as family:
     folder = Path(sys.argv[1])
     argv = [sys.executable, "-c", sys.argv[2], str(folder / "daemon")]
     family.start("daemon", argv, dict(os.environ), folder, folder / "log")
@@ -63,7 +63,7 @@ def start_command(folder: Path) -> tuple[subprocess.Popen[bytes], int, Path]:
 
 
 def test_reports_starts_exits_and_output(tmp_path: Path) -> None:
-    with Family() as family:
+    with ProcessGroup() as family:
         argv = [sys.executable, "-c", "import os; print(os.getcwd()); raise SystemExit(7)"]
         family.start("seven", argv, dict(os.environ), family.scratch, tmp_path / "log")
         assert family.wait("seven", 20) == 7
@@ -73,12 +73,12 @@ def test_reports_starts_exits_and_output(tmp_path: Path) -> None:
 
 
 def test_an_unknown_program_is_one_clear_error(tmp_path: Path) -> None:
-    with Family() as family, pytest.raises(RunError, match="no-such-program"):
+    with ProcessGroup() as family, pytest.raises(RunError, match="no-such-program"):
         family.start("x", ["no-such-program"], dict(os.environ), tmp_path, tmp_path / "log")
 
 
 def test_leaving_stops_a_detached_daemon(tmp_path: Path) -> None:
-    with Family() as family:
+    with ProcessGroup() as family:
         argv = [sys.executable, "-c", DAEMON, str(tmp_path / "daemon")]
         family.start("daemon", argv, dict(os.environ), tmp_path, tmp_path / "log")
         pid = int(await_text(tmp_path / "daemon"))
@@ -100,7 +100,7 @@ def test_the_family_ends_with_its_command(tmp_path: Path, number: signal.Signals
 
 
 def test_leaving_cleans_up_after_a_killed_guard(tmp_path: Path) -> None:
-    with Family() as family:
+    with ProcessGroup() as family:
         argv = [sys.executable, "-c", DAEMON, str(tmp_path / "daemon")]
         family.start("daemon", argv, dict(os.environ), tmp_path, tmp_path / "log")
         pid = int(await_text(tmp_path / "daemon"))

@@ -13,7 +13,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from google.protobuf.message import DecodeError
 
 from strategies.exchange.boundary import LONGEST_REASON, boundary, plain
-from strategies.exchange.in_flight import Arrival, Clock, Exchange, Pending
+from strategies.exchange.in_flight import Arrival, Clock, InFlight, Pending
 from strategies.membership.pings import Pings
 from trfmoe_core.errors import RunError, RunFolderError, WireError
 
@@ -53,8 +53,8 @@ class Raising:
         return []
 
 
-def receive(grid: Any, label: int = 3) -> tuple[Exchange, list[Arrival]]:
-    exchange = Exchange(grid=grid)
+def receive(grid: Any, label: int = 3) -> tuple[InFlight, list[Arrival]]:
+    exchange = InFlight(grid=grid)
     for node_id, node in ((1, "ada"), (2, "bob")):
         exchange.send(node, Message(RecordDict(), node_id, MessageType.TRAIN), 3)
     return exchange, list(exchange.receive(label, 0.0, "no time"))
@@ -87,7 +87,7 @@ def test_an_answer_to_a_ping_that_cannot_be_read_frees_nobody_and_is_told() -> N
 
 def test_what_is_broken_and_late_is_late() -> None:
     grid = Raising(ValueError("odd"))
-    exchange, _ = Exchange(grid=grid), None  # type: ignore[arg-type]
+    exchange, _ = InFlight(grid=grid), None  # type: ignore[arg-type]
     exchange.send("ada", Message(RecordDict(), 1, MessageType.TRAIN), 2)
     exchange.send("bob", Message(RecordDict(), 2, MessageType.TRAIN), 3)
     late, silent = exchange.receive(3, 0.0, "no time")

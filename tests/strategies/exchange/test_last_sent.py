@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from clients.kept.models import Bases, receive
+from clients.kept.models import KeptModels, receive
 from strategies.exchange.broadcast import Broadcast
-from strategies.exchange.last_sent import Chain
+from strategies.exchange.last_sent import LastSent
 from strategies.exchange.messages import TrainRequest
 from tests.strategies.exchange.test_broadcast import BLOCKS, LAYOUT
 from trfmoe_core.blocks import TRUNK, Blocks, blocks_digest
@@ -30,7 +30,7 @@ def parcel(broadcast: Broadcast, node: str) -> Parcel:
 
 
 def got(broadcast: Broadcast, node: str, number: int, transport: TransportConfig, folder: Path) -> Blocks | None:
-    asked, bases = request(broadcast, node, number), Bases(folder / node)
+    asked, bases = request(broadcast, node, number), KeptModels(folder / node)
     return receive(parcel(broadcast, node), asked, LAYOUT, LAYOUT.names, transport, bases)
 
 
@@ -42,7 +42,7 @@ def moved(model: Blocks, seed: int, size: float) -> Blocks:
 @pytest.mark.parametrize(("whole", "difference"), SETTINGS)
 def test_all_nodes_have_the_chain_and_errors_do_not_add_up(tmp_path: Path, whole: str, difference: str) -> None:
     transport = TransportConfig.model_validate({"broadcast": whole, "difference": difference})
-    chain, model, known = Chain(whole), BLOCKS, {}
+    chain, model, known = LastSent(whole), BLOCKS, {}
     wanted = {"ada": LAYOUT.names, "bob": [*LAYOUT.experts[:3], TRUNK], "late": LAYOUT.names}
     first = 0
     for number in range(1, 31):
@@ -70,19 +70,19 @@ def test_all_nodes_have_the_chain_and_errors_do_not_add_up(tmp_path: Path, whole
 
 def test_the_chain_does_not_depend_on_who_is_there() -> None:
     transport = TransportConfig(broadcast="bfloat16", difference="int8")
-    chains = [Chain("bfloat16"), Chain("bfloat16")]
+    chains = [LastSent("bfloat16"), LastSent("bfloat16")]
     for number in range(3):
         model = moved(BLOCKS, number, 1e-2)
         Broadcast(model, LAYOUT, transport, {"ada": LAYOUT.names}, chains[0], {"ada": [chains[0].digest(LAYOUT.names)]})
         Broadcast(model, LAYOUT, transport, {"bob": LAYOUT.experts[:2]}, chains[1], {})
     assert chains[0].digests == chains[1].digests
-    again = Chain("bfloat16", chains[0].blocks)
+    again = LastSent("bfloat16", chains[0].blocks)
     assert again.digests == chains[0].digests
 
 
 def test_a_node_whose_blocks_changed_gets_the_whole() -> None:
     transport = TransportConfig(broadcast="bfloat16", difference="int8")
-    chain = Chain("bfloat16")
+    chain = LastSent("bfloat16")
     before = Broadcast(BLOCKS, LAYOUT, transport, {"ada": LAYOUT.experts[:2]}, chain)
     known = {"ada": [before.of("ada").base_digest]}
     assert Broadcast(BLOCKS, LAYOUT, transport, {"ada": LAYOUT.experts[:3]}, chain, known).of("ada").against is None
@@ -90,7 +90,7 @@ def test_a_node_whose_blocks_changed_gets_the_whole() -> None:
 
 def test_a_base_that_is_lost_or_damaged_is_told_and_nothing_else(tmp_path: Path) -> None:
     transport = TransportConfig(broadcast="bfloat16", difference="int8")
-    chain = Chain("bfloat16")
+    chain = LastSent("bfloat16")
     wanted = {"ada": LAYOUT.names}
     first = Broadcast(BLOCKS, LAYOUT, transport, wanted, chain)
     assert got(first, "ada", 1, transport, tmp_path) is not None
@@ -107,13 +107,13 @@ def test_a_base_that_is_lost_or_damaged_is_told_and_nothing_else(tmp_path: Path)
     whole = Parcel(second.of("ada").index, tuple(array.data for array in arrays.values()))
     asked = request(second, "ada", 2)
     assert asked.against is None
-    blocks = receive(whole, asked, LAYOUT, LAYOUT.names, transport, Bases(tmp_path / "ada"))
+    blocks = receive(whole, asked, LAYOUT, LAYOUT.names, transport, KeptModels(tmp_path / "ada"))
     assert blocks is not None
     assert blocks_digest(blocks) == asked.base_digest
 
 
 def test_two_models_are_kept_and_those_of_rounds_that_never_were_are_not(tmp_path: Path) -> None:
-    bases = Bases(tmp_path / "bases")
+    bases = KeptModels(tmp_path / "bases")
     marks = {number: f"{number:064x}" for number in range(1, 6)}
     for number in (1, 2, 3, 4, 5):
         bases.keep(number, marks[number], {TRUNK: BLOCKS[TRUNK]}, torch.bfloat16)

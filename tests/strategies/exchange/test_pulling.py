@@ -15,7 +15,7 @@ from server.app import run
 from server.run.folder import RunFolder
 from server.run.journal import read_events
 from strategies.exchange.pulling import Puller
-from strategies.exchange.size_limits import Room
+from strategies.exchange.size_limits import SizeLimits
 from tests.federation import of_kind
 from tests.wire_grid import Sent, WireGrid, clients
 from trfmoe_core.config import Recipe
@@ -199,7 +199,7 @@ def test_no_more_is_fetched_than_the_answer_has_room_for() -> None:
     large.message.metadata.reply_to_message_id = "asked"
     superlink.PullMessages = lambda request: _told(large)
     with pytest.raises(Exception, match="larger than this node can need"):
-        Puller(grid).pull("asked", Room(parcel=1_000_000, buffers=1))
+        Puller(grid).pull("asked", SizeLimits(parcel=1_000_000, buffers=1))
     assert superlink.pulled_bytes < 3 * 5_300_000 + 100_000  # two pieces at a time are on their way
     assert superlink.confirmed == [large.message.metadata.message_id]
 

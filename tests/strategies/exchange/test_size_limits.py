@@ -12,7 +12,7 @@ from flwr.app import Message as FlowerMessage
 
 from strategies.exchange.messages import Description, Lap, TrainReply, pack, pack_buffers, read_header
 from strategies.exchange.refusals import LARGEST, Refusal
-from strategies.exchange.size_limits import answer_room
+from strategies.exchange.size_limits import answer_limits
 from strategies.round.replies import check_reply
 from tests.federation import of_kind, run_recipe
 from tests.strategies.round.receiver import (
@@ -138,7 +138,7 @@ def test_what_honest_nodes_send_has_room() -> None:
     refusal = Refusal(code="limits-data-sets", asked=LARGEST, granted=LARGEST, count=LARGEST, kind="UnicodeDecodeError")
     drill = "d" * 20 + " x" + "9" * 20
     reply = REPLY.model_copy(update={"error": refusal, "drill": drill, "spent": dict.fromkeys(get_args(Lap), 1 / 3)})
-    room = answer_room(REQUEST, LAYOUT, RECIPE)
+    room = answer_limits(REQUEST, LAYOUT, RECIPE)
     for text in (reply.model_dump_json(), json.dumps(reply.model_dump(mode="json"), indent=1)):
         content = RecordDict({"header": ConfigRecord({"json": text})})
         assert read_header(message_of(content), TrainReply, room.header, room.values).error == refusal
@@ -157,7 +157,7 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 @pytest.mark.parametrize("allowed", [False, True])
 def test_a_large_header_costs_little_memory_and_time(name: str, allowed: bool) -> None:
-    size = 4 * MIB if not allowed else answer_room(REQUEST, LAYOUT, RECIPE).header * 9 // 10
+    size = 4 * MIB if not allowed else answer_limits(REQUEST, LAYOUT, RECIPE).header * 9 // 10
     text = HOSTILE[name](size)
     message = message_of(built(text, BUFFERS))
     started = time.process_time()

@@ -15,7 +15,7 @@ from strategies.exchange.messages import DescribeRequest, Description, pack
 from strategies.exchange.refusals import Code, Refusal
 from strategies.membership.federation import Federation
 from strategies.membership.presence import AGAIN_S, ANSWER_S
-from strategies.membership.seats import Seating
+from strategies.membership.seats import Seats
 from strategies.placement.placement import place
 from trfmoe_core.config import ReputationConfig
 from trfmoe_core.errors import RunError
@@ -313,13 +313,13 @@ def test_zones_are_those_that_are_registered() -> None:
 EXPERTS = [f"layers.{layer}.experts.{number}" for layer in range(2) for number in range(4)]
 
 
-def seating_of(world: World, state: dict[str, Any] | None = None) -> Seating:
-    seating = Seating(EXPERTS, ReputationConfig(), lambda kind, **fields: None, state)
+def seating_of(world: World, state: dict[str, Any] | None = None) -> Seats:
+    seating = Seats(EXPERTS, ReputationConfig(), lambda kind, **fields: None, state)
     seating.open(world.federation.members)
     return seating
 
 
-def sharing(seating: Seating, zones: dict[str, str]) -> list[str]:
+def sharing(seating: Seats, zones: dict[str, str]) -> list[str]:
     """Returns the experts of which two replicas lie in one registered zone."""
     return [e for e, names in seating.placement.experts.items() if len({zones[n] for n in names}) < 3]
 

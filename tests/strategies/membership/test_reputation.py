@@ -5,7 +5,7 @@ from typing import Any
 from strategies.exchange.messages import Description
 from strategies.membership.federation import Member
 from strategies.membership.reputation import Reputation, Standing
-from strategies.membership.seats import Seating
+from strategies.membership.seats import Seats
 from strategies.round.standings import standings_of
 from strategies.voting.vote import Verdict
 from trfmoe_core.blocks import TRUNK
@@ -27,16 +27,16 @@ class Table:
 
     def __init__(self, *names: str) -> None:
         self.events: list[dict[str, Any]] = []
-        self.seating = Seating(EXPERTS, CONFIG, lambda kind, **f: self.events.append({"event": kind, **f}), None)
+        self.seats = Seats(EXPERTS, CONFIG, lambda kind, **f: self.events.append({"event": kind, **f}), None)
         self.members = members(*names)
-        self.seating.open(self.members)
+        self.seats.open(self.members)
         self.round = 0
 
     def play(self, alone: str = "", silent: str = "", split: bool = False, convicted: tuple[str, ...] = ()) -> None:
         self.round += 1
-        self.seating.update(self.round, self.members)
+        self.seats.update(self.round, self.members)
         verdicts = {}
-        for block, holders in self.seating.placement.holders.items():
+        for block, holders in self.seats.placement.holders.items():
             there = tuple(name for name in holders if name != silent)
             lost = tuple(name for name in there if name == alone)
             outcome = "median" if split else "majority" if lost else "unanimous"
@@ -46,8 +46,8 @@ class Table:
                 outvoted=lost,
                 alone=alone if lost and not split else None,
             )
-        seated = self.seating.placement.nodes
-        self.seating.observe(standings_of(seated, verdicts, [name for name in seated if name != silent], convicted))
+        seated = self.seats.placement.nodes
+        self.seats.observe(standings_of(seated, verdicts, [name for name in seated if name != silent], convicted))
 
     def kinds(self, kind: str) -> list[dict[str, Any]]:
         return [event for event in self.events if event["event"] == kind]
@@ -55,10 +55,10 @@ class Table:
 
 def test_a_lone_loser_sits_out_and_comes_back() -> None:
     table = Table("a", "b", "c", "d", "e")
-    before = table.seating.placement
+    before = table.seats.placement
     for _ in range(3):
         table.play(alone="c")
-    after = table.seating.placement
+    after = table.seats.placement
     assert "c" not in after.nodes
     moved = [block for block in EXPERTS if set(after.holders[block]) != set(before.holders[block])]
     assert moved == [block for block in EXPERTS if "c" in before.holders[block]]
@@ -67,27 +67,27 @@ def test_a_lone_loser_sits_out_and_comes_back() -> None:
     assert "alone for 2 rounds" in quarantine["reason"]
     for _ in range(3):
         table.play()
-    assert "c" not in table.seating.placement.nodes
+    assert "c" not in table.seats.placement.nodes
     table.play()
-    assert "c" in table.seating.placement.nodes
+    assert "c" in table.seats.placement.nodes
     assert table.kinds("placement")[-1]["reason"] == "c joined"
-    assert table.seating.placement.epoch == 3
-    assert table.seating.placement.holders[TRUNK] == ("a", "b", "c", "d", "e")
+    assert table.seats.placement.epoch == 3
+    assert table.seats.placement.holders[TRUNK] == ("a", "b", "c", "d", "e")
 
 
 def test_silence_counts_as_much() -> None:
     table = Table("a", "b", "c", "d")
     for _ in range(3):
         table.play(silent="b")
-    assert table.seating.placement.nodes == ("a", "c", "d")
+    assert table.seats.placement.nodes == ("a", "c", "d")
 
 
 def test_three_nodes_keep_their_seats_and_the_suspect_is_marked_once() -> None:
     table = Table("a", "b", "c")
     for _ in range(6):
         table.play(alone="b")
-    assert table.seating.placement.nodes == ("a", "b", "c")
-    assert table.seating.placement.epoch == 1
+    assert table.seats.placement.nodes == ("a", "b", "c")
+    assert table.seats.placement.epoch == 1
     assert [event["node"] for event in table.kinds("node_suspect")] == ["b"]
     assert not table.kinds("node_quarantined")
 
@@ -96,7 +96,7 @@ def test_who_is_convicted_sits_out_even_when_it_is_not_alone() -> None:
     table = Table("a", "b", "c", "d", "e")
     for _ in range(3):
         table.play(alone="b", split=True, convicted=("b",))
-    assert table.seating.placement.nodes == ("a", "c", "d", "e")
+    assert table.seats.placement.nodes == ("a", "c", "d", "e")
     assert "b was convicted for 2 rounds in a row" in table.kinds("node_quarantined")[0]["reason"]
 
 
@@ -104,7 +104,7 @@ def test_split_votes_convict_nobody() -> None:
     table = Table("a", "b", "c", "d")
     for _ in range(6):
         table.play(alone="b", split=True)
-    assert table.seating.placement.nodes == ("a", "b", "c", "d")
+    assert table.seats.placement.nodes == ("a", "b", "c", "d")
 
 
 def test_one_good_round_clears_the_record() -> None:
@@ -118,11 +118,11 @@ def test_a_resumed_seating_goes_on_the_same() -> None:
     first = Table("a", "b", "c", "d")
     for _ in range(2):
         first.play(alone="c")
-    again = Seating(EXPERTS, CONFIG, lambda kind, **f: None, first.seating.state())
+    again = Seats(EXPERTS, CONFIG, lambda kind, **f: None, first.seats.state())
     again.open(first.members)
     again.update(3, first.members)
     first.play(alone="c")
-    assert again.placement == first.seating.placement
+    assert again.placement == first.seats.placement
     assert again.reputation.records["c"].out_until == 7
 
 

@@ -9,9 +9,9 @@ from flwr.app import Message, MessageType, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from strategies.exchange.boundary import LONGEST_REASON, boundary
-from strategies.exchange.in_flight import Exchange
+from strategies.exchange.in_flight import InFlight
 from strategies.exchange.messages import TrainReply, TrainRequest
-from strategies.exchange.size_limits import answer_room
+from strategies.exchange.size_limits import answer_limits
 from strategies.round.ballots import Ballots
 from strategies.round.replay_guard import ReplayGuard
 from strategies.round.replies import CheckedReply
@@ -84,17 +84,17 @@ class Receiver:
         self.grid = WireGrid(
             {1: "ada"}, lambda _, request: Message(self.content, reply_to=request), lambda _, sent: self.spoil(sent)
         )
-        self.exchange = Exchange(grid=self.grid)
+        self.exchange = InFlight(grid=self.grid)
 
     def take(self, content: RecordDict, spoil: Callable[[Sent], Sent | None] = lambda sent: sent) -> CheckedReply | str:
         """Returns the reply when it counts, else the reason why not; silence is an empty reason."""
         self.content, self.spoil = content, spoil
         strategy = self.strategy
-        strategy.spill.clear()
+        strategy.replica_files.clear()
         self.grid.superlink.replies.clear()
         strategy._ballots = Ballots(None, self.recipe.vote, strategy.agreement)
         strategy.replays = ReplayGuard()
-        room = answer_room(REQUEST, LAYOUT, self.recipe)
+        room = answer_limits(REQUEST, LAYOUT, self.recipe)
         assert not self.exchange.send("ada", Message(RecordDict(), 1, MessageType.TRAIN), 3, room)
         (arrival,) = self.exchange.receive(3, 0.0, "no time")
         self.exchange.forget("ada")

@@ -13,11 +13,11 @@ _ALIGN = 64
 """Buffers begin at multiples of so many bytes, so that values are aligned whatever their type."""
 
 
-class Spill:
+class ReplicaFiles:
     """The replicas of the round at hand, one file and one map a node; no file stays open.
 
     Args:
-        folder: Made when needed, and emptied at every `clear`.
+        folder: LazyBlocks when needed, and emptied at every `clear`.
     """
 
     def __init__(self, folder: Path) -> None:

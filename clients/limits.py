@@ -1,4 +1,4 @@
-"""A node owner's limits: what a run may ask of this node, what its round may, and when. Kept before any work."""
+"""The limits that a node's owner sets for runs, rounds and hours. They are checked before any work begins."""
 
 import datetime
 import math
@@ -21,7 +21,7 @@ class OverLimitsError(RefusedError):
 
 
 def check_hours(settings: NodeSettings, now: datetime.datetime) -> None:
-    """Refuses every work of every kind outside the owner's hours.
+    """Refuses all work outside the owner's hours.
 
     Raises:
         OverLimitsError: it is not the hour for it.
@@ -113,7 +113,7 @@ def check_size(settings: NodeSettings, recipe: Recipe, steps: int, devices: int)
 
 
 def check_round(settings: NodeSettings, held: list[str]) -> None:
-    """Sits a round out that puts more on this node than its owner grants.
+    """Refuses a round that puts more experts on this node than its owner grants.
 
     Args:
         settings: The node's own.

@@ -1,4 +1,4 @@
-"""From what goes wrong on a node to what the coordinator is told of it."""
+"""Turns an error on a node into the refusal code that the coordinator gets."""
 
 import errno
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ class RefusedError(TRFMoEError):
 
 @contextmanager
 def refused_as(code: Code, **numbers: Any) -> Iterator[None]:
-    """Gives errors that are met meanwhile this code, unless they have one of their own or the disk is full."""
+    """Gives every error inside the `with` block this code, unless it has its own code or the disk is full."""
     try:
         yield
     except TRFMoEError as error:

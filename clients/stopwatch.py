@@ -1,4 +1,4 @@
-"""Where a node's seconds go between the message that it gets and the reply that it gives."""
+"""Measures how a node spends the seconds between a message and its reply."""
 
 import time
 
@@ -24,5 +24,5 @@ class Stopwatch:
         self._last = now
 
     def rounded(self) -> dict[str, float]:
-        """Returns the seconds as they are told."""
+        """Returns the seconds, rounded to a tenth of a millisecond."""
         return {owner: round(seconds, 4) for owner, seconds in self.seconds.items()}

@@ -37,7 +37,7 @@ _WEIGHT = "weight."
 
 @dataclass(frozen=True)
 class Trained:
-    """What a round's training left besides the model's weights."""
+    """The result of a round's training besides the model's weights."""
 
     training: Training
     state: dict[str, Tensor]
@@ -124,7 +124,7 @@ def train_round_in_ranks(
 
 
 def leave_trained(place: Path, model: MoETransformer, trained: Trained) -> None:
-    """Writes what the first of several ranks has to show for all of them."""
+    """Writes the result of the training. Only the first rank does, for all of them."""
     weights = {_WEIGHT + name: value for name, value in model.state_dict().items()}
     meta = {"training": trained.training.model_dump(mode="json"), "place": trained.place}
     save_state(trained_path(place), weights | trained.state, meta, durable=False)

@@ -1,4 +1,4 @@
-"""What a node does when it is asked: describe itself, and evaluate and train the model that arrives."""
+"""A node's answers to requests: it describes itself, evaluates the model that arrives, and trains it."""
 
 import logging
 import platform

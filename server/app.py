@@ -75,7 +75,7 @@ def _run(
     arrays: list[ArrayRecord],
     clock: Clock | None,
 ) -> None:
-    """Runs the rounds. `arrays` holds the untrained model; it is taken out, so that nobody keeps it besides."""
+    """Runs the rounds. Takes the untrained model out of `arrays`, so that it is in memory once."""
     recipe = folder.recipe
     salt = folder.witness_salt() if recipe.witness else ""
     facts = folder.facts()

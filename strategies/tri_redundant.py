@@ -269,7 +269,7 @@ class TriRedundant(Strategy):
         return self.evaluations.take(server_round, {name: checked.reply for name, checked in good.items()})
 
     def _take(self, message: Message, name: str) -> CheckedReply:
-        """Checks a reply completely, then keeps it on the disk, then lets it count: what is dropped leaves no trace."""
+        """Checks a reply completely, then writes it to disk, then counts it. A dropped reply leaves no trace."""
         checked = check_reply(message, self.delivery.request(name), name, self.layout, self.recipe)
         norms = measured(checked.updates)
         trace = self.replays.check(name, checked.reply, checked.updates)

@@ -57,7 +57,7 @@ class DiskLimit:
         self._looked = 0.0
 
     def make(self) -> None:
-        """Makes sure that the run's state fits, if need be by giving up what is left of other runs.
+        """Makes sure that the run's state fits. If it does not, states of other runs are deleted.
 
         Raises:
             OverLimitsError: the owner grants less.
@@ -114,7 +114,7 @@ class DiskLimit:
         return self._used() - (self._granted or 0) * _MB
 
     def _dispensable(self) -> list[tuple[Path, Callable[[Path], None]]]:
-        """What may go, the oldest first, and how: states of other runs; then prepared text, which can be made again."""
+        """Returns what may be deleted, the oldest first: states of other runs, then prepared text."""
         kept = state_folders(self._states, self._name)
         states = [path for run_id, path in kept.items() if run_id != self._run_id]
         corpora = [path for path in (self._cache / "corpora").glob("*") if _CORPUS.fullmatch(path.name)]

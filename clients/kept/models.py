@@ -1,4 +1,4 @@
-"""The models that a node decoded last, on its own disk: what differences are applied to."""
+"""The last models that a node decoded, kept on its own disk. Differences are applied to them."""
 
 import re
 from pathlib import Path
@@ -19,7 +19,7 @@ _NAME = re.compile(r"(\d{6,})-([0-9a-f]{64})$")
 
 
 class KeptModels:
-    """The models of one run, one file each. A file that is lost or damaged costs no more than a whole broadcast."""
+    """The models of one run, one file each. If a file is lost or damaged, the coordinator sends a whole model again."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -39,14 +39,14 @@ class KeptModels:
         return None
 
     def keep(self, number: int, digest: str, blocks: Blocks, dtype: torch.dtype) -> None:
-        """Writes the model that arrived in round `number`, and removes those that nobody will ask for.
+        """Writes the model that arrived in round `number`, and deletes models that no later round needs.
 
         Raises:
             RunFolderError: when it cannot be written.
         """
         path = self.folder / f"{number:06d}-{digest}.safetensors"
         save_state(path, {name: values.to(dtype) for name, values in blocks.items()}, {}, durable=False)
-        # What is newer than the newest is left from rounds that never were.
+        # Models of later rounds belong to rounds that were never committed.
         older = sorted(key for key in self._files() if key[0] < number)
         wanted = {(number, digest), *older[len(older) - (KEEP - 1) :]}
         for key, other in self._files().items():

@@ -1,4 +1,4 @@
-"""What a node keeps of a run on its own disk: moments and place in the data after a round, and its last reply."""
+"""The state of a run on a node's disk: optimizer moments and position in the data after a round, and the last reply."""
 
 import contextlib
 import hashlib
@@ -57,7 +57,7 @@ def earlier_state(
 
 
 def keep_state(folder: Path, request: TrainRequest, tensors: Mapping[str, Tensor], place: Mapping[str, Any]) -> None:
-    """Writes the state after a round and removes those that nobody will ask for.
+    """Writes the state after a round, and deletes states that no later round needs.
 
     Raises:
         RunFolderError: when it cannot be written.
@@ -69,7 +69,7 @@ def keep_state(folder: Path, request: TrainRequest, tensors: Mapping[str, Tensor
         "place": place,
     }
     save_state(state_path(folder, request.round), tensors, meta)
-    # What is newer is left from rounds that were taken back.
+    # States of later rounds belong to rounds that were never committed.
     older = sorted(number for number in _state_rounds(folder) if number < request.round)
     wanted = {request.round, *older[len(older) - (KEEP_STATES - 1) :]}
     for number, path in _state_rounds(folder).items():
@@ -99,7 +99,7 @@ def tighten_states(base: Path, name: str) -> None:
 
 
 def give_up(folder: Path) -> None:
-    """Removes what a node kept of a run. The run costs it its moments then; what the owner wants to keep stays."""
+    """Deletes a node's state of a run. If the run goes on, its optimizer moments begin anew."""
     for path in (*folder.glob("*.safetensors"), *folder.glob("*.partial")):
         path.unlink(missing_ok=True)
     for name in ("bases", "ranks"):
@@ -110,7 +110,7 @@ def give_up(folder: Path) -> None:
 
 
 def keep_reply(folder: Path, request: TrainRequest, recipe: Recipe, reply: TrainReply, parcel: Parcel) -> None:
-    """Writes the reply to a request, in the place of the last one: asked again, the node need not train again."""
+    """Writes the reply to a request over the last one. If the request comes again, the node need not train again."""
     buffers = {str(number): torch.frombuffer(data, dtype=torch.uint8) for number, data in enumerate(parcel.buffers)}
     save_state(
         _reply_path(folder), buffers, {"request": _mark(request, recipe), "reply": reply.model_dump(mode="json")}

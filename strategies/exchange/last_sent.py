@@ -1,7 +1,8 @@
-"""What the nodes were sent last, which the next difference is against.
+"""The model that the nodes were sent last. The next difference is taken against it.
 
-Differences are taken against what nodes have decoded, not against what was meant, so what one broadcast loses the next
-one makes good. The coordinator keeps the same values as the nodes, to the bit, and stores them with every commit.
+A difference is taken against the values that nodes have decoded, not against the exact model, so the next broadcast
+corrects the rounding errors of this one. The coordinator keeps the same values as the nodes, equal to the bit, and
+stores them with every commit.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -14,7 +15,7 @@ from trfmoe_core.wire import advanced
 
 
 class LazyBlocks(Mapping[str, Tensor]):
-    """Blocks that are made when they are asked for, so that there is one at a time."""
+    """Blocks that are computed on access, so that only one is in memory at a time."""
 
     def __init__(self, names: Collection[str], make: Callable[[str], Tensor]) -> None:
         self._names, self._make = names, make
@@ -33,9 +34,9 @@ class LastSent:
     """The model as the nodes have it.
 
     Args:
-        dtype: Of a whole model on the wire: every value of the chain is one of this type, so that a node that has
-            missed something gets exactly what the others have.
-        blocks: What `blocks` of an earlier chain was, to go on from there.
+        dtype: Number type of a whole model on the wire. Every value is rounded to it, so that a node that gets the
+            whole model has exactly the values of the others.
+        blocks: `blocks` of an earlier object, to go on from there.
     """
 
     def __init__(self, dtype: str, blocks: Blocks | None = None) -> None:

@@ -1,7 +1,8 @@
-"""Deals the replicas that one node gives up to the others: no other replica moves.
+"""Gives the replicas of one node to the other nodes. No other replica moves.
 
-Each goes to a node of another zone, with least load, sharing least with the other holders. What this greedy order gets
-wrong is mended among the dealt replicas alone: loads by handing on along chains, shared experts and layers by swaps.
+A greedy pass gives each replica to a node of another zone with the least load that shares the fewest experts with the
+other holders. Then the moved replicas alone are rearranged: along paths of nodes until loads are even, and by swaps
+until nodes share fewer experts and layers are even.
 """
 
 from collections import Counter, deque
@@ -14,11 +15,11 @@ from strategies.placement.zones import Zones
 from trfmoe_core.blocks import TRUNK
 
 SWAP_PASSES = 4
-"""How often all pairs of dealt replicas are looked at; two are usually enough."""
+"""Passes over all pairs of moved replicas; two are usually enough."""
 
 
 class Dealing:
-    """The replicas that `giver` gives up, who takes each, and what the others hold."""
+    """The replicas of `giver`: which node takes each of them, and what the other nodes hold."""
 
     def __init__(self, placement: Placement, giver: str) -> None:
         self.placement = placement
@@ -54,7 +55,10 @@ class Dealing:
         return [name for name in self.takers if name not in self.rest[block]]
 
     def _level(self) -> bool:
-        """Hands dealt replicas on along a chain from a most loaded node to one with two less; False: there is none."""
+        """Moves load from a most loaded node to one with two replicas less. Returns False if that is impossible.
+
+        The replicas move along a path of nodes: each node on the path gives one to the next.
+        """
         most = max(self.loads.values())
         came: dict[str, tuple[str, str]] = {}
         queue = deque(name for name in self.takers if self.loads[name] == most)
@@ -77,7 +81,7 @@ class Dealing:
         return False
 
     def _swap(self) -> None:
-        """Lets dealt replicas change places while that lowers shared experts above the bound, or evens out layers."""
+        """Swaps moved replicas while that lowers the number of shared experts above the bound, or evens out layers."""
         for _ in range(SWAP_PASSES):
             better = False
             for one, two in combinations(self.taker, 2):

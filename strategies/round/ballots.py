@@ -82,7 +82,7 @@ class Ballots:
         return True
 
     def settled(self) -> bool:
-        """Whether no block that lacks a replica would stay as it is because those present disagree."""
+        """Returns True if every block can already be decided by the replicas that have arrived."""
         voters = tuple(self.voters)
         if self._settled is None or self._settled[0] != voters:
             self._settled = (voters, self._all_agree())
@@ -144,7 +144,7 @@ class Ballots:
             yield block, update, verdict.absent(missing=[n for n in absent if n not in invalid], invalid=invalid)
 
     def _believed(self, block: str, replicas: Mapping[str, Replica]) -> list[list[str]]:
-        """Returns the nodes whose replicas count, those with equal replicas together: who copies a lie has lied."""
+        """Returns the nodes whose replicas count, in classes of equal replicas. A copy of a lie counts as the lie."""
         found = self._judgement
         if found is None:
             return [[name] for name in replicas]

@@ -1,4 +1,4 @@
-"""What a round asks of each node, and the replies as they come: who is asked, who is asked again, who is not there."""
+"""Sends a round's requests to the nodes, and yields their replies as they arrive."""
 
 from collections.abc import Callable, Iterator
 from typing import Literal
@@ -81,11 +81,11 @@ class Delivery:
         return self._broadcast
 
     def remember_model(self, name: str, base_digest: str) -> None:
-        """Remembers which model a node has, for the difference to the next."""
+        """Remembers which model a node has. The next difference is taken against it."""
         self._has[name] = base_digest
 
     def request(self, name: str) -> TrainRequest:
-        """Returns what a node is asked in the phase at hand."""
+        """Returns the request to a node in the current phase."""
         placement, sent = self._seats.placement, self.sent.of(name)
         return TrainRequest(
             run_id=self._described.run_id,
@@ -172,7 +172,7 @@ class Delivery:
         self._pace.end()
 
     def owes(self, name: str) -> bool:
-        """Whether a node has not answered what it was asked."""
+        """Returns True while a node has not answered its last request."""
         return self._exchange is not None and self._exchange.busy(name) is not None
 
     def sender(self, message: Message) -> str:

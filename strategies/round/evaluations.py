@@ -1,4 +1,4 @@
-"""What the nodes measured of the model on their held-out text, round by round, and which round is the best by it."""
+"""The nodes' measurements of each round's model on their held-out text, and the best round by them."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -30,7 +30,7 @@ class Evaluations:
         return self._best.state()
 
     def take(self, round_number: int, replies: Mapping[str, TrainReply]) -> MetricRecord | None:
-        """Records what was measured of the model of a round; None when nobody has."""
+        """Records the measurements of a round's model. Returns None if there are none."""
         measured = {name: reply.evaluation for name, reply in sorted(replies.items()) if reply.evaluation}
         if not measured:
             return None

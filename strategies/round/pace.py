@@ -1,4 +1,4 @@
-"""How long nodes take to answer, and so until when those that have not answered are worth waiting for.
+"""How long nodes take to answer, and how long the coordinator waits for the missing ones.
 
 A node is measured against the others, never against itself: whoever gets slower and slower stretches no round beyond a
 stated multiple of their pace. Of the others the median counts, so one that answers at once cuts nobody off either.
@@ -65,7 +65,7 @@ class Pace:
             self._then.pop(name, None)
 
     def heard(self, name: str) -> None:
-        """Takes in that a node has answered, in time or to an earlier phase."""
+        """Records an answer of a node, in time or to an earlier phase."""
         asked_at = self._asked_at.pop(name, None)
         if asked_at is None:
             return
@@ -83,12 +83,12 @@ class Pace:
             self._late.add(name)
 
     def lost(self, name: str) -> None:
-        """Takes in that no answer of a node will come: that is no pace."""
+        """Records that no answer of a node will come. It does not count as a measurement of pace."""
         self._asked_at.pop(name, None)
         self._asked.discard(name)
 
     def end(self) -> None:
-        """Ends the phase: nobody is waited for any more."""
+        """Ends the phase. The coordinator waits for no node any more."""
         self._ended = self._clock.now()
         for name in self._asked:
             others = self._others(name)
@@ -99,22 +99,22 @@ class Pace:
 
     @property
     def waiting(self) -> list[str]:
-        """Nodes of the phase at hand that have not answered."""
+        """The nodes that have not answered in this phase."""
         return sorted(self._asked - set(self._took))
 
     def is_beyond(self, name: str, elapsed_s: float) -> bool:
-        """Whether an answer of a node would not be in time any more."""
+        """Returns True if an answer that arrives now would be late."""
         return elapsed_s > self.factor * self._others(name).usual
 
     def is_expected(self, name: str, elapsed_s: float) -> bool:
-        """Whether an answer may come soon, by when the node answered before; of a new one, while it is in time."""
+        """Returns True if an answer may come soon: by the node's earlier answers; for a new node, while it is in time."""
         answers = self._answers.get(name, ())
         slowest = max((answer.ratio for answer in answers), default=self.factor)
         patience = min(self.factor, SLACK * slowest)
         return all(answer.in_time for answer in answers) and elapsed_s <= patience * self._others(name).usual
 
     def late(self, names: Iterable[str]) -> set[str]:
-        """Returns those of the nodes without an answer in this phase that are late, no more: within their time."""
+        """Returns the nodes that have not answered in this phase and are late, but still within their time."""
         return {name for name in names if name in self._late or self._within(name)}
 
     def _within(self, name: str) -> bool:
@@ -122,7 +122,7 @@ class Pace:
         return asked_at is not None and others is not None and self._ended - asked_at <= self.factor * others.usual
 
     def _others(self, name: str) -> "_Others":
-        """The pace of the others; unknown until most of them have answered."""
+        """Returns the pace of the other nodes; it is unknown until most of them have answered."""
         others = self._asked - {name}
         here = [self._took[other] for other in others if other in self._took]
         if not others or len(here) <= len(others) / 2:

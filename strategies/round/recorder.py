@@ -1,4 +1,4 @@
-"""Where a run leaves what happened and what was decided."""
+"""The interface through which the strategy writes events and commits."""
 
 from typing import Any, Protocol
 

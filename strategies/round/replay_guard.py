@@ -41,7 +41,7 @@ class ReplayGuard:
         return {name: [dict(trace) for trace in traces] for name, traces in sorted(self._seen.items())}
 
     def check(self, name: str, reply: TrainReply, updates: Mapping[str, Replica]) -> dict[str, Any]:
-        """Compares a node's checked reply with its earlier ones; returns what `remember` would make of it.
+        """Compares a node's checked reply with its earlier ones. Returns the trace that `remember` takes.
 
         Raises:
             WireError: when the node has sent these updates before, exactly or but for a little noise.

@@ -1,4 +1,4 @@
-"""Replicas that wait for their vote lie on the disk as they were sent, mapped into memory page by page."""
+"""Keeps replicas that wait for their vote on the disk, as they were sent, and maps them into memory."""
 
 import shutil
 from hashlib import sha256
@@ -14,7 +14,7 @@ _ALIGN = 64
 
 
 class ReplicaFiles:
-    """The replicas of the round at hand, one file and one map a node; no file stays open.
+    """The replicas of the current round: one file and one memory map a node. No file stays open.
 
     Args:
         folder: LazyBlocks when needed, and emptied at every `clear`.

@@ -1,4 +1,4 @@
-"""Checks one reply of a node against what it was asked, all of it, before anything of it is kept."""
+"""Checks one reply of a node completely against the request, before any of it is kept."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from trfmoe_core.wire import Parcel, Replica, views
 
 @dataclass(frozen=True, kw_only=True)
 class CheckedReply:
-    """A reply that is what it should be. `updates` is empty when nothing was trained."""
+    """A reply that has passed all checks. `updates` is empty when nothing was trained."""
 
     reply: TrainReply
     updates: dict[str, Replica]

@@ -1,4 +1,4 @@
-"""Global blocks as a round may leave them: with the mean of all replicas that count, and without some terms of it."""
+"""Candidate models of a round: the global blocks plus the mean of the replicas, with or without some terms."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -36,10 +36,10 @@ def witnessed_mean(
 
 
 class CandidateModels:
-    """What the round would make of the global blocks, `whole`, and what it would make of them without some terms.
+    """The global blocks after the round (`whole`), and after the round without some terms of the mean.
 
-    A term left out leaves the divisor as it is: what the node contributes is judged, not how much longer the others'
-    step would be without it. Replicas that are alike are one term. Needs memory for two sets of blocks beside the base.
+    Leaving a term out does not change the divisor of the mean, so that the contribution of the node is judged and not
+    the longer step of the others. Equal replicas are one term. Needs memory for two sets of blocks besides the base.
 
     Args:
         base: Global blocks that the round started from.
@@ -63,7 +63,7 @@ class CandidateModels:
             self._fill(block)
 
     def terms(self, node: str) -> list[tuple[str, str]]:
-        """Returns all that a node contributes."""
+        """Returns the terms of a node: one for each block that it contributes to."""
         return [(node, block) for block, classes in self.classes.items() if any(node in members for members in classes)]
 
     def heads(self, block: str) -> list[str]:
@@ -71,13 +71,13 @@ class CandidateModels:
         return [members[0] for members in self.classes[block]]
 
     def remove(self, terms: Terms) -> None:
-        """Takes terms out for good; the mean is that of the rest."""
+        """Removes terms from the mean permanently."""
         for node, block in terms:
             self.classes[block] = [members for members in self.classes[block] if node not in members]
             self._fill(block)
 
     def without(self, terms: Terms) -> Blocks:
-        """Returns the blocks without some terms; good until the next call."""
+        """Returns the blocks without some terms. The result is valid until the next call."""
         blocks = dict(self.whole)
         gone: dict[str, set[str]] = {}
         for node, block in terms:

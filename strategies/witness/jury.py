@@ -89,7 +89,7 @@ class Jury:
         *,
         norms: Mapping[str, Mapping[str, float]] | None = None,
     ) -> Judgement:
-        """Returns who harms.
+        """Returns which nodes harm the witness text.
 
         Needs memory for two sets of blocks beside `base`; replicas are read where they lie, a block at a time.
 
@@ -165,7 +165,7 @@ class Jury:
         return max(guilty, key=lambda name: (scores[name].harm.nats, name), default=None)
 
     def _struck(self, asked: Mapping[str, Mapping[str, Harm]]) -> dict[str, str]:
-        """The worst of each expert: beside a great harm, honest terms look harmful too, but less so."""
+        """Returns the worst replica of each expert. Next to great harm, honest replicas look harmful too, only less."""
         struck = {}
         for block, who in asked.items():
             worst = max(who, key=lambda name: (who[name].nats, name))

@@ -1,4 +1,4 @@
-"""How much worse some terms of a mean make the loss on the witness text, and how sure that is."""
+"""How much some terms of a mean raise the loss on the witness text, and how certain that is."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -107,7 +107,7 @@ class Pace:
         return elapsed_s > self.factor * self._others(name).usual
 
     def is_expected(self, name: str, elapsed_s: float) -> bool:
-        """Returns True if an answer may come soon: by the node's earlier answers; for a new node, while it is in time."""
+        """Returns True if an answer may come soon: by a node's earlier answers; if it is new, while it is in time."""
         answers = self._answers.get(name, ())
         slowest = max((answer.ratio for answer in answers), default=self.factor)
         patience = min(self.factor, SLACK * slowest)

@@ -81,7 +81,6 @@ _SENTENCES: dict[str, str] = {
     "limits-network": "the run needs the Hugging Face hub, and the node's owner lets no run use it (limits.network); "
     "copy what is needed to the node",
 }
-assert _SENTENCES.keys() == set(get_args(Code))
 
 
 def sentence(refusal: Refusal) -> str:

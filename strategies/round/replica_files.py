@@ -1,4 +1,7 @@
-"""Keeps replicas that wait for their vote on the disk, as they were sent, and maps them into memory."""
+"""Keeps replicas that wait for their vote on the disk, as they were sent, and maps them into memory.
+
+Which tokens a node trained on can be read off its update (docs/privacy.md), so the files are for this account alone.
+"""
 
 import shutil
 from hashlib import sha256
@@ -7,6 +10,7 @@ from pathlib import Path
 import torch
 
 from trfmoe_core.errors import RunFolderError
+from trfmoe_core.private import private_files, private_folder
 from trfmoe_core.wire import Parcel
 
 _ALIGN = 64
@@ -17,7 +21,7 @@ class ReplicaFiles:
     """The replicas of the current round: one file and one memory map a node. No file stays open.
 
     Args:
-        folder: LazyBlocks when needed, and emptied at every `clear`.
+        folder: Made when needed, and emptied at every `clear`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -34,9 +38,9 @@ class ReplicaFiles:
         path = self.folder / f"{sha256(node.encode()).hexdigest()[:16]}.bin"
         places: list[tuple[int, int]] = []
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            private_folder(self.folder)
             path.unlink(missing_ok=True)  # an old file may still be mapped, and must not be cut
-            with path.open("wb") as file:
+            with private_files(), path.open("wb") as file:
                 for buffer in parcel.buffers:
                     file.write(b"\0" * (-file.tell() % _ALIGN))
                     places.append((file.tell(), len(buffer)))

@@ -1,5 +1,6 @@
 """Replicas on the disk: one file and one map a node, the same bytes, and no file that stays open."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,17 @@ def test_buffers_of_odd_sizes_come_back_as_they_were(tmp_path: Path) -> None:
     spill.clear()
     assert [bytes(buffer) for buffer in kept.buffers] == list(buffers)
     assert spill.keep("ada", Parcel("index", ())).buffers == ()
+
+
+def test_other_accounts_cannot_read_what_a_node_sent(tmp_path: Path) -> None:
+    before = os.umask(0o000)
+    try:
+        spill = ReplicaFiles(tmp_path / "spill")
+        spill.keep("ada", Parcel("index", (b"update",)))
+    finally:
+        os.umask(before)
+    modes = [path.stat().st_mode & 0o777 for path in (spill.folder, *spill.folder.iterdir())]
+    assert modes == [0o700, 0o600]
 
 
 @pytest.mark.parametrize("dtype", PARCELS)

@@ -35,7 +35,7 @@ KILLS = 20
 @pytest.mark.timeout(600)
 def test_twenty_kills_change_nothing(tiny_recipe: Callable[..., Recipe]) -> None:
     recipe = tiny_recipe(
-        rounds={"num_rounds": 40, "local_steps": 1, "nodes_deadline_s": 5.0, "reply_deadline_s": 60.0},
+        rounds={"num_rounds": 40, "local_steps": 1, "nodes_deadline_s": 1.0, "reply_deadline_s": 60.0},
         outer={"optimizer": "nesterov", "learning_rate": 0.7, "momentum": 0.5},
         transport={"broadcast": "bfloat16", "difference": "int8", "updates": "int8"},
     )

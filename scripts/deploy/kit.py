@@ -139,7 +139,7 @@ def write_node(folder: Path, node: KitNode, connection: Connection, authority_ce
     write_file(folder / "node.pub", pair.public, PUBLIC)
     write_file(folder / "ca.crt", authority_certificate, PUBLIC)
     write_file(folder / CONNECTION_FILE, dump_yaml(where.model_dump()), PUBLIC)
-    write_file(folder / NODE_FILE, kit_files.node_settings(node.name, node.zone), PUBLIC)
+    write_file(folder / NODE_FILE, kit_files.node_settings(node.name, node.zone), PRIVATE)
     write_file(folder / ALLOWED_FILE, kit_files.NO_APPS, PUBLIC)
     write_file(folder / "start.sh", kit_files.node_start(where.address), PROGRAM)
     write_file(folder / "trfmoe-node.service", unit("node", f"TR-FMoE node {node.name}", place), PUBLIC)

@@ -237,8 +237,8 @@ class Federation:
     def _objection(self, grid: Grid, node_id: int, description: Description) -> str:
         name = description.name
         return (
-            self._registry.objection(node_id, name)
-            or self._refused_by_node(description)
+            self._refused_by_node(description)
+            or self._registry.objection(node_id, name)
             or self._taken(grid, node_id, name)
             or disagreement(self.request, description)
             or ""

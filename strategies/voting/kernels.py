@@ -139,7 +139,8 @@ def median(updates: Sequence[Replica], scales: Sequence[float] | None = None, re
 
 def norm(update: Replica) -> float:
     """Returns the Euclidean norm, added over chunks in double precision; not finite if any value is not."""
-    return math.sqrt(sum(float(np.dot(part, part)) for _, (part,) in Chunks([update])))
+    with np.errstate(over="ignore", invalid="ignore"):  # callers check the result
+        return math.sqrt(sum(float(np.dot(part, part)) for _, (part,) in Chunks([update])))
 
 
 def identical(one: Replica, other: Replica) -> bool:

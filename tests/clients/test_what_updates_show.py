@@ -118,7 +118,7 @@ def test_a_round_shows_which_tokens_it_was_trained_on(
 
 def test_a_node_can_compute_another_ones_update_when_the_third_is_away(tiny_recipe: Callable[..., Recipe]) -> None:
     sent: dict[str, Blocks] = {}
-    rounds = {"num_rounds": 1, "local_steps": 4, "nodes_deadline_s": 5.0, "reply_deadline_s": 1.0}
+    rounds = {"num_rounds": 1, "local_steps": 4, "nodes_deadline_s": 1.0, "reply_deadline_s": 1.0}
     recipe = tiny_recipe(rounds=rounds, transport=TransportConfig().model_dump())
     layout = BlockLayout.of(dict(build_model(recipe.model, 320, recipe.seed).named_parameters()))
 

@@ -28,7 +28,7 @@ def recipe_of(make: Callable[..., Recipe], names: tuple[str, ...], drills: dict[
 
 def test_two_liars_of_five_replicas_are_outvoted_wherever_they_sit(tiny_recipe: Callable[..., Recipe]) -> None:
     lie = {"attack": "sign_flip", "from_round": 2}
-    rounds = {"num_rounds": 3, "local_steps": 8, "nodes_deadline_s": 5.0, "reply_deadline_s": 60.0}
+    rounds = {"num_rounds": 3, "local_steps": 8, "nodes_deadline_s": 1.0, "reply_deadline_s": 60.0}
     _, events = run_recipe(recipe_of(tiny_recipe, NAMES, {"eve": lie, "gus": lie}, rounds=rounds))
     (placement,) = of_kind(events, "placement")
     assert placement["replication"] == 5

@@ -56,7 +56,7 @@ def base_digests(events: list[dict[str, Any]]) -> list[str]:
 def test_a_lone_liar_in_the_first_rounds_moves_nothing(
     tiny_recipe: Callable[..., Recipe], vote: str, unheld: str
 ) -> None:
-    rounds = {"num_rounds": 4, "local_steps": 2, "nodes_deadline_s": 5.0, "reply_deadline_s": 60.0}
+    rounds = {"num_rounds": 4, "local_steps": 2, "nodes_deadline_s": 1.0, "reply_deadline_s": 60.0}
     recipe = with_drill(tiny_recipe(vote=vote, rounds=rounds, experts={"unheld": unheld}), {"factor": -300.0})
     crash = DrillConfig(attack="crash", to_round=2)
     nodes = [node.model_copy(update={"drill": crash}) if node.name != "cyd" else node for node in recipe.nodes]
@@ -71,7 +71,7 @@ def test_a_lone_liar_in_the_first_rounds_moves_nothing(
 
 
 def test_a_lone_liar_after_a_resume_is_held_by_the_norm_of_before(tiny_recipe: Callable[..., Recipe]) -> None:
-    rounds = {"num_rounds": 3, "local_steps": 2, "nodes_deadline_s": 5.0, "reply_deadline_s": 60.0}
+    rounds = {"num_rounds": 3, "local_steps": 2, "nodes_deadline_s": 1.0, "reply_deadline_s": 60.0}
     recipe = with_drill(tiny_recipe(rounds=rounds), {"factor": -300.0, "from_round": 2, "to_round": 2})
     crash = DrillConfig(attack="crash", from_round=2, to_round=2)
     nodes = [node.model_copy(update={"drill": crash}) if node.name != "cyd" else node for node in recipe.nodes]
@@ -100,7 +100,7 @@ def test_a_liar_does_not_choose_the_best_round(tiny_recipe: Callable[..., Recipe
         claim = claims[reply.round - 1 if reply.training else reply.round]
         return edit_header(message, evaluation=reply.evaluation.model_copy(update={"bits_per_byte": claim}))
 
-    recipe = tiny_recipe(rounds={"num_rounds": 3, "local_steps": 4, "nodes_deadline_s": 5.0})
+    recipe = tiny_recipe(rounds={"num_rounds": 3, "local_steps": 4, "nodes_deadline_s": 1.0})
     crash = DrillConfig(attack="crash", from_round=2, to_round=2)  # so round 1 is measured without it
     nodes = [node.model_copy(update={"drill": crash}) if node.name == away else node for node in recipe.nodes]
     folder, events = run_recipe(recipe.model_copy(update={"nodes": nodes}), tamper)
@@ -111,7 +111,7 @@ def test_a_liar_does_not_choose_the_best_round(tiny_recipe: Callable[..., Recipe
 
 @pytest.mark.parametrize("factor", [3.0, 1000.0])
 def test_a_claim_of_more_tokens_weighs_nothing(tiny_recipe: Callable[..., Recipe], factor: float) -> None:
-    rounds = {"num_rounds": 2, "local_steps": 2, "nodes_deadline_s": 5.0, "reply_deadline_s": 60.0}
+    rounds = {"num_rounds": 2, "local_steps": 2, "nodes_deadline_s": 1.0, "reply_deadline_s": 60.0}
     honest = of_kind(run_recipe(tiny_recipe(rounds=rounds))[1], "run_finished")[0]["digest"]
     lie = {"attack": "token_lie", "factor": factor}
     _, events = run_recipe(with_drill(tiny_recipe(rounds=rounds), lie))
@@ -141,7 +141,7 @@ def test_nan_crash_and_zero(tiny_recipe: Callable[..., Recipe], attack: str, sta
 def test_a_run_to_which_nobody_contributes_fails(
     tiny_recipe: Callable[..., Recipe], num_rounds: int, last: int
 ) -> None:
-    recipe = tiny_recipe(rounds={"num_rounds": num_rounds, "local_steps": 1, "nodes_deadline_s": 5.0})
+    recipe = tiny_recipe(rounds={"num_rounds": num_rounds, "local_steps": 1, "nodes_deadline_s": 1.0})
     drill = DrillConfig(attack="nan", from_round=2)
     recipe = recipe.model_copy(update={"nodes": [n.model_copy(update={"drill": drill}) for n in recipe.nodes]})
     with pytest.raises(RunError, match=rf"no node delivered an update that counts in rounds 2 to {last}"):
@@ -168,7 +168,7 @@ def test_a_witness_convicts_the_liar_and_nobody_else(tiny_recipe: Callable[..., 
     text.write_text(words(99, 3000))
     recipe = tiny_recipe(
         witness={"data": [str(text)], "windows": 16},
-        rounds={"num_rounds": 3, "local_steps": 15, "nodes_deadline_s": 5.0, "reply_deadline_s": 60.0},
+        rounds={"num_rounds": 3, "local_steps": 15, "nodes_deadline_s": 1.0, "reply_deadline_s": 60.0},
     )
     _, events = run_recipe(with_drill(recipe, {"attack": "sign_flip", "from_round": 2}))
     convicted = [list(event["convicted"]) for event in of_kind(events, "judgement")]
@@ -264,7 +264,7 @@ def test_rubbish_from_one_node_is_dropped_and_named(tiny_recipe: Callable[..., R
             return message
         return spoil(message)
 
-    rounds = {"num_rounds": 2, "local_steps": 1, "nodes_deadline_s": 5.0, "reply_deadline_s": 0.3}
+    rounds = {"num_rounds": 2, "local_steps": 1, "nodes_deadline_s": 1.0, "reply_deadline_s": 0.3}
     _, events = run_recipe(tiny_recipe(rounds=rounds), tamper)
     dropped = [
         e
@@ -304,7 +304,7 @@ def witnessed(tiny_recipe: Callable[..., Recipe], tmp_path: Path) -> Recipe:
     text.write_text(words(99, 3000))
     recipe = tiny_recipe(
         witness={"data": [str(text)], "windows": 16},
-        rounds={"num_rounds": 5, "local_steps": 8, "nodes_deadline_s": 5.0, "reply_deadline_s": 60.0},
+        rounds={"num_rounds": 5, "local_steps": 8, "nodes_deadline_s": 1.0, "reply_deadline_s": 60.0},
     )
     return with_drill(recipe, {"factor": -0.5, "from_round": 2})
 

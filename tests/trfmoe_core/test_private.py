@@ -89,7 +89,7 @@ def test_a_cache_of_an_earlier_release_is_tightened(tmp_path: Path, umask: int) 
 
 def test_all_that_a_node_keeps_is_private(tmp_path: Path, umask: int, tiny_recipe: Callable[..., Recipe]) -> None:
     transport = {"updates": "int8", "difference": "bfloat16"}
-    recipe = tiny_recipe(rounds={"num_rounds": 2, "local_steps": 2, "nodes_deadline_s": 5.0}, transport=transport)
+    recipe = tiny_recipe(rounds={"num_rounds": 2, "local_steps": 2, "nodes_deadline_s": 1.0}, transport=transport)
     folder, _ = run_recipe(recipe)
     kept = {path.name.partition("-")[0] for path in (tmp_path / "state").rglob("*.safetensors")}
     assert {"round", "reply.safetensors", "000002"} <= kept

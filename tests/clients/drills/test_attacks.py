@@ -144,7 +144,7 @@ def replies_of(events: list[dict[str, Any]], name: str = LIAR) -> list[dict[str,
     return [event for event in told if event["status"] != "late" and event.get("phase") != "evaluate"]
 
 
-SHORT = {"num_rounds": 2, "local_steps": 2, "nodes_deadline_s": 5.0, "reply_deadline_s": 60.0}
+SHORT = {"num_rounds": 2, "local_steps": 2, "nodes_deadline_s": 1.0, "reply_deadline_s": 60.0}
 FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({"attack": "inf"}, "dropped", "finite"),
     ({"attack": "gaussian", "factor": 1.0}, "accepted", ""),

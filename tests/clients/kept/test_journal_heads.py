@@ -24,7 +24,7 @@ def request(**changes: object) -> TrainRequest:
 def test_a_run_leaves_notes_that_fit_and_a_rewritten_journal_does_not(
     tiny_recipe: Callable[..., Recipe], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rounds = {"num_rounds": 2, "local_steps": 1, "nodes_deadline_s": 5.0, "reply_deadline_s": 60.0}
+    rounds = {"num_rounds": 2, "local_steps": 1, "nodes_deadline_s": 1.0, "reply_deadline_s": 60.0}
     folder, events = run_recipe(tiny_recipe(rounds=rounds))
     run_id = of_kind(events, "run_started")[0]["run_id"]
     (ada, *others) = sorted((tmp_path / "state" / run_id).glob(f"*/{HEADS_FILE}"))

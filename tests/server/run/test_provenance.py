@@ -18,7 +18,7 @@ from tests.federation import grid_of, of_kind, run_recipe
 from trfmoe_core.config import Recipe
 from trfmoe_core.errors import RunFolderError
 
-ROUNDS = {"num_rounds": 2, "local_steps": 1, "nodes_deadline_s": 5.0, "reply_deadline_s": 60.0}
+ROUNDS = {"num_rounds": 2, "local_steps": 1, "nodes_deadline_s": 1.0, "reply_deadline_s": 60.0}
 
 
 class Parsed:

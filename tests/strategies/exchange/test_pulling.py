@@ -141,7 +141,7 @@ def test_what_does_not_inflate_is_dropped_and_the_run_goes_on(tiny_recipe: Calla
             in_body("ConfigRecord", b"\xff")(sent)
         return sent
 
-    rounds = {"num_rounds": len(TRAINING), "local_steps": 1, "nodes_deadline_s": 5.0, "reply_deadline_s": 60.0}
+    rounds = {"num_rounds": len(TRAINING), "local_steps": 1, "nodes_deadline_s": 1.0, "reply_deadline_s": 60.0}
     data = {"piece_bytes": 512, "evaluation_tokens": 64}
     events, grid = play(tiny_recipe(rounds=rounds, data=data), spoil)
     replies = [event for event in of_kind(events, "node_reply") if event["node"] == "cyd"]
@@ -184,7 +184,7 @@ def test_what_is_not_uploaded_yet_holds_nobody_up_and_is_asked_for_again(tiny_re
             held_back.pop().unavailable.clear()
         return sent
 
-    rounds = {"num_rounds": 1, "local_steps": 1, "nodes_deadline_s": 5.0, "reply_deadline_s": 0.5}
+    rounds = {"num_rounds": 1, "local_steps": 1, "nodes_deadline_s": 1.0, "reply_deadline_s": 0.5}
     events, _ = play(tiny_recipe(rounds=rounds), spoil)
     replies = [(event["node"], event["status"]) for event in of_kind(events, "node_reply") if event["round"] == 1]
     assert replies[:3] == [("ada", "accepted"), ("bob", "accepted"), ("cyd", "missing")]

@@ -114,7 +114,7 @@ def test_one_violation_a_round_is_dropped_and_named_and_the_run_goes_on(tiny_rec
             violations[read_header(message, TrainReply).round - 1][0](message)
         return message
 
-    rounds = {"num_rounds": len(violations), "local_steps": 1, "nodes_deadline_s": 5.0, "reply_deadline_s": 60.0}
+    rounds = {"num_rounds": len(violations), "local_steps": 1, "nodes_deadline_s": 1.0, "reply_deadline_s": 60.0}
     _, events = run_recipe(tiny_recipe(rounds=rounds), tamper)
     replies = [e for e in of_kind(events, "node_reply") if e["node"] == "cyd" and e["round"] and "reason" in e]
     assert [event["round"] for event in replies] == list(range(1, len(violations) + 1))
@@ -129,7 +129,7 @@ def test_one_violation_a_round_is_dropped_and_named_and_the_run_goes_on(tiny_rec
 
 
 def test_a_block_that_the_node_does_not_hold_is_dropped(tiny_recipe: Callable[..., Recipe]) -> None:
-    rounds = {"num_rounds": 1, "local_steps": 1, "nodes_deadline_s": 5.0, "reply_deadline_s": 60.0}
+    rounds = {"num_rounds": 1, "local_steps": 1, "nodes_deadline_s": 1.0, "reply_deadline_s": 60.0}
     nodes = [node.model_dump(mode="json") for node in tiny_recipe().nodes]
     recipe = tiny_recipe(rounds=rounds, nodes=[*nodes, nodes[0] | {"name": "dan"}]).resolved(Path("/"))
     folder = RunFolder.create(Path(recipe.run_root), recipe)
@@ -161,7 +161,7 @@ def test_a_second_answer_counts_once_and_is_named(
     tiny_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tests.federation.InProcessGrid", EchoingGrid)
-    rounds = {"num_rounds": 2, "local_steps": 1, "nodes_deadline_s": 5.0, "reply_deadline_s": 60.0}
+    rounds = {"num_rounds": 2, "local_steps": 1, "nodes_deadline_s": 1.0, "reply_deadline_s": 60.0}
     _, events = run_recipe(tiny_recipe(rounds=rounds))
     late = [e for e in of_kind(events, "node_reply") if e["status"] == "late"]
     assert [(e["node"], e["round"]) for e in late][:2] == [("cyd", 1), ("cyd", 2)]

@@ -81,7 +81,7 @@ def test_what_is_ignored_is_padding_alone(tmp_path: Path, packing: str) -> None:
 
 
 def test_a_federation_learns_from_packed_mixtures(tiny_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
-    rounds = {"num_rounds": 2, "local_steps": 3, "nodes_deadline_s": 5.0, "reply_deadline_s": 60.0}
+    rounds = {"num_rounds": 2, "local_steps": 3, "nodes_deadline_s": 1.0, "reply_deadline_s": 60.0}
     recipe = tiny_recipe(
         rounds=rounds, **{**PACKED, "training": {"batch_size": 8, "learning_rate": 0.003, "warmup_steps": 2}}
     )

@@ -71,7 +71,7 @@ def _own(error: BaseException | None) -> RefusedError | None:
 
 
 def _disk_is_full(error: BaseException) -> bool:
-    """Whether the error, or one that it comes from, is a full disk or quota."""
+    """Returns True if the error, or one that it comes from, is a full disk or quota."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError) and seen.errno in _NO_SPACE:

@@ -95,7 +95,7 @@ class Attack:
 
     @property
     def has_factor(self) -> bool:
-        """Whether `drill.factor` makes a difference."""
+        """True if `drill.factor` makes a difference."""
         return "{factor" in self.about
 
 

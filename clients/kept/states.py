@@ -151,6 +151,6 @@ def _state_rounds(folder: Path) -> dict[int, Path]:
 
 
 def _belongs_to(name: str, blocks: Collection[str]) -> bool:
-    """Whether a tensor of a node's state is about one of the experts: its count of updates, or what it lost."""
+    """Returns True if a tensor of a node's state is about one of the experts: its count of updates, or what it lost."""
     kind, _, block = name.partition(".")
     return block != TRUNK and kind in ("updates", LOST.rstrip(".")) and block in blocks

@@ -62,7 +62,7 @@ def allow_app(folder: Path, digest: str, where: str, *, only: bool = False) -> b
 
 
 def revoke_apps(folder: Path, start: str) -> list[AllowedApp]:
-    """Takes back what was allowed under a hash, or under the one hash that begins so, and returns it; often none.
+    """Removes the allowed app with this hash, or with the only hash that begins so, and returns what was removed.
 
     Raises:
         ConfigError: it is no hash, or several begin so.
@@ -81,7 +81,7 @@ def revoke_apps(folder: Path, start: str) -> list[AllowedApp]:
 
 
 def release() -> str:
-    """Returns the name and version of what is installed here, as far as it is known."""
+    """Returns the name and version of the installed release, as far as they are known."""
     try:
         return f"trfmoe {version('trfmoe')}"
     except PackageNotFoundError:

@@ -66,7 +66,7 @@ def check_node(folder: Path, connection: Connection) -> Iterator[Finding]:
 
 
 def port_open(host: str, port: int) -> bool:
-    """Whether somebody accepts connections there."""
+    """Returns True if somebody accepts connections there."""
     try:
         with socket.create_connection((host, port), timeout=TIMEOUT_S):
             return True

@@ -101,7 +101,7 @@ class Deployment:
 
     @property
     def alive(self) -> bool:
-        """Whether the guard of the processes is there."""
+        """True if the guard of the processes is there."""
         return self._family.alive
 
     def start(self) -> None:
@@ -143,7 +143,7 @@ class Deployment:
         self._submission().submit()
 
     def finished(self) -> bool:
-        """Whether the run has come to its end. Restarts what ended on the way; ask often."""
+        """Returns True if the run has come to its end. Restarts what ended on the way; ask often."""
         if not self._family.alive:
             return True
         self.keep_up()
@@ -259,7 +259,7 @@ class Deployment:
 
 
 def http_health(port: int, authority: Path | None = None, host: str = LOOPBACK) -> bool:
-    """Whether a Flower server answers `/health`; over TLS when an authority's certificate is given."""
+    """Returns True if a Flower server answers `/health`; over TLS when an authority's certificate is given."""
     context = ssl.create_default_context(cafile=str(authority)) if authority else None
     handlers = [urllib.request.ProxyHandler({}), *([urllib.request.HTTPSHandler(context=context)] if context else [])]
     opener = urllib.request.build_opener(*handlers)
@@ -272,7 +272,7 @@ def http_health(port: int, authority: Path | None = None, host: str = LOOPBACK) 
 
 
 def grpc_health(port: int) -> bool:
-    """Whether a gRPC health service on loopback says that it serves."""
+    """Returns True if a gRPC health service on loopback says that it serves."""
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 

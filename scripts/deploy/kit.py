@@ -1,4 +1,4 @@
-"""Writes a deployment kit: an authority, a folder for the coordinator, and one for every node, each with what it needs.
+"""Writes a deployment kit: an authority, and a complete folder for the coordinator and for every node.
 
 A node's private key is made in its own folder and lies nowhere else; the authority's lies in neither.
 """

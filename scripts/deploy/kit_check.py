@@ -31,7 +31,7 @@ RENEW = "make a new kit with `trfmoe deploy init`, or sign a new server.pem with
 
 
 def is_kit(folder: Path) -> bool:
-    """Whether a folder is a kit, or a coordinator's or node's folder of one."""
+    """Returns True if a folder is a kit, or a coordinator's or node's folder of one."""
     return any((folder / name).exists() for name in (COORDINATOR_FILE, CONNECTION_FILE, "coordinator"))
 
 

@@ -110,7 +110,7 @@ exec "$TRFMOE_PYTHON" -P -m scripts.deploy.node_clientapp "$@"
 
 
 def refusing(program: str) -> str:
-    """Returns a program that runs nothing, in the place of one that would run code which nobody checks."""
+    """Returns a program that refuses to run. It replaces a program of Flower's that would run unchecked code."""
     return f"""#!/bin/sh
 echo "refused: {program} has no business on a node of this federation" >&2
 exit 1

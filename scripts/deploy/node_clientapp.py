@@ -44,7 +44,7 @@ class TerminatedError(OwnError):
 
 
 def main() -> None:
-    """Checks and runs one message. What is written is for this account alone, and no crash writes the memory down."""
+    """Checks and runs one message. Files are readable by this account alone, and core dumps are off."""
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     node_file = Path(os.environ["TRFMOE_NODE_FILE"])
@@ -98,7 +98,7 @@ def refuse_unknown(content: bytes, allowed_file: Path) -> None:
 
 
 def keep_errors_home() -> None:
-    """Lets Flower tell the coordinator of an error's class only: the text may name a path or quote a file."""
+    """Makes Flower send only the class of an error, not its text, which may name a path or quote a file."""
     real: Callable[..., Any] = runner.Error  # type: ignore[attr-defined]
 
     def without_text(code: int, reason: str | None = None) -> Any:

@@ -109,7 +109,7 @@ class Submission:
         )
 
     def finished(self, tell: Callable[[str], None]) -> bool:
-        """Whether the run has ended. A run whose server app was lost is submitted again, and has not.
+        """Returns True if the run has ended. A run whose server app was lost is submitted again, and has not.
 
         Args:
             tell: Called with a line when the run is submitted again.
@@ -180,13 +180,13 @@ class Submission:
 
 
 class Engine(Protocol):
-    """What runs a run folder."""
+    """An engine that runs the rounds of a run folder."""
 
     def submit(self) -> None:
         """Starts the run."""
 
     def finished(self) -> bool:
-        """Whether the run has come to its end; asked often."""
+        """Returns True if the run has come to its end; asked often."""
 
     def status(self) -> tuple[str, str]:
         """Returns the status of a finished run and details."""
@@ -216,7 +216,7 @@ class KitRun:
         self._submission.submit()
 
     def finished(self) -> bool:
-        """Whether the run has come to its end."""
+        """Returns True if the run has come to its end."""
         return self._submission.finished(self._tell)
 
     def status(self) -> tuple[str, str]:

@@ -135,7 +135,7 @@ class Played:
 
     @property
     def well(self) -> bool:
-        """Whether every check holds."""
+        """True if every check holds."""
         return all(kept for _, kept in self.checks)
 
 
@@ -270,7 +270,7 @@ def _orphans(scratch: Path) -> list[psutil.Process]:
 
 
 def _at_work(client: psutil.Process, since: float) -> bool:
-    """Whether a client was started after a moment and runs the app's own code, which loads torch."""
+    """Returns True if a client was started after a moment and runs the app's own code, which loads torch."""
     try:
         return client.create_time() > since and any("libtorch" in mapped.path for mapped in client.memory_maps())
     except psutil.Error:

@@ -1,4 +1,4 @@
-"""What `trfmoe data` works on: entries as typed, or those of a recipe's nodes."""
+"""The data that `trfmoe data` works on: entries from the command line, or those of a recipe's nodes."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is in prepared data, for people and for programs: sources, and where the rows of a batch come from."""
+"""Shows prepared data to people and programs: its sources, and where the rows of a batch come from."""
 
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ SAMPLE = 60
 
 
 def summary(corpus: "Corpus", tokenizer: "Tokenizer") -> dict[str, Any]:
-    """Returns what is known of a corpus, as plain values."""
+    """Returns a corpus in numbers, as plain values."""
     from dataclasses import asdict
 
     stores = [store for source in corpus.sources for store in (source.train, source.held_out)]

@@ -96,7 +96,7 @@ def run_federation(
 
 
 def announce(recipe: "Recipe") -> list[str]:
-    """Returns one line for every node that is told to misbehave."""
+    """Returns one line for every node that plays an attack on purpose."""
     from clients.drills.attack import describe
 
     lines = []

@@ -166,7 +166,7 @@ class LocalRun:
         )
 
     def _pause(self, recorder: RunRecorder | None, metrics: TrainMetrics, stopped: bool) -> None:
-        """Evaluates and saves what is due; the best is saved too, and what a stop would lose."""
+        """Evaluates and saves when it is due. The best model is saved too, and the last one before a stop."""
         scores = self._evaluate() if self._due(self._evaluate_every) else None
         better = scores is not None and (self.best is None or scores.bits_per_byte < self.best["bits_per_byte"])
         if scores is not None and better:

@@ -1,4 +1,4 @@
-"""What a run came to: for the exit code, for `--json`, and for people."""
+"""The outcome of a run: for the exit code, for `--json`, and for people."""
 
 from dataclasses import dataclass
 from pathlib import Path

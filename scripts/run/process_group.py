@@ -61,7 +61,7 @@ class ProcessGroup:
 
     @property
     def alive(self) -> bool:
-        """Whether the guard is there; without it the processes are being stopped by the system."""
+        """True if the guard is there; without it the processes are being stopped by the system."""
         self._receive(0.0)
         return self._open
 
@@ -88,7 +88,7 @@ class ProcessGroup:
         return self._pids[name]
 
     def running(self, name: str) -> bool:
-        """Whether a started process has not ended yet, as far as is known."""
+        """Returns True if a started process has not ended yet, as far as is known."""
         self._receive(0.0)
         return self._open and name in self._pids and name not in self.exits
 

@@ -45,7 +45,7 @@ class Guard:
             self._prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
     def run(self) -> int:
-        """Serves until the input ends, a stop is asked for or a signal arrives; returns 0 when nothing is left."""
+        """Serves until the input ends, a stop is requested or a signal arrives. Returns 0 if no process is left."""
         wake_read, wake_write = socket.socketpair()
         wake_read.setblocking(False)
         wake_write.setblocking(False)

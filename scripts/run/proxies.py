@@ -25,7 +25,7 @@ _dropped: dict[str, str] = {}
 
 
 def mend_environment() -> list[str]:
-    """Makes this process's proxy variables, which what it starts inherits, such as HTTP clients can use.
+    """Mends this process's proxy variables, so that HTTP clients can use them here and in child processes.
 
     Returns:
         A line for every variable, or entry of NO_PROXY, that is dropped now.
@@ -104,7 +104,7 @@ def _refusal() -> str:
 
 
 def main() -> None:
-    """Prints commands for a shell, and on standard error what was dropped."""
+    """Prints commands for a shell, and the dropped variables on standard error."""
     before = {name: value for name, value in os.environ.items() if name.lower() in (*NAMES, *EXCEPTIONS)}
     from scripts.terminal.output import Output
 

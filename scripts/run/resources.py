@@ -8,7 +8,7 @@ from trfmoe_core.config import Recipe
 
 
 def simulation_resources(recipe: Recipe) -> dict[str, float]:
-    """Returns Flower's federation settings: CPUs and GPUs a node, and for Ray no more than its nodes can use.
+    """Returns Flower's federation settings: CPUs and GPUs a node, and for Ray at most as many as the nodes can use.
 
     Ray starts one actor, which holds a whole Python with torch, for every share of the CPUs: so it is told the nodes'
     number of CPUs, not the machine's.

@@ -44,7 +44,7 @@ class RunLines:
         return []
 
     def _unmeasured(self, before: int | None = None) -> list[str]:
-        """Returns the lines of committed rounds that nobody has measured, and nobody will."""
+        """Returns the lines of committed rounds that no node has measured or will measure."""
         if self.history.unit == "step":
             return []
         late = [n for n in sorted(self.history.committed) if n not in self._told and (before is None or n < before)]
@@ -86,7 +86,7 @@ class RunLines:
 
     @property
     def doing(self) -> str:
-        """What the run is doing now, in a few words."""
+        """The present work of the run, in a few words."""
         if self.history.finished:
             return str(self.history.finished["outcome"])
         if self.history.unit == "step":

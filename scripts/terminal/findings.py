@@ -1,4 +1,4 @@
-"""What a check found: whether it is well, what is wrong, and what to do about it."""
+"""The findings of a check: what is well, what is wrong, and the remedy."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass

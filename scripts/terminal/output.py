@@ -1,4 +1,4 @@
-"""Where a command writes: lines for people, and with `--json` one object for programs as the last line.
+"""The output of a command: lines for people, and with `--json` one object for programs as the last line.
 
 Everything that is shown goes through here, and names, reasons and generated text come from elsewhere; so here is where
 what a terminal would obey is escaped.
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class _Console(Console):
-    """Writes for people. That nobody reads any more is for the command to know, as everywhere else."""
+    """Writes for people. A closed pipe raises BrokenPipeError, as everywhere else."""
 
     def on_broken_pipe(self) -> None:
         """Raises the BrokenPipeError, where rich would exit with 1."""
@@ -58,7 +58,7 @@ class Output:
         return Progress(*columns, TimeElapsedColumn(), console=self.console, transient=True)
 
     def result(self, payload: dict[str, Any]) -> None:
-        """Writes the outcome for programs, if it was asked for."""
+        """Writes the outcome for programs, if `--json` was given."""
         if self.as_json:
             sys.stdout.write(json.dumps(payload, default=str) + "\n")
             sys.stdout.flush()

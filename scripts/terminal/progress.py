@@ -10,7 +10,7 @@ from scripts.terminal.output import Output, one_line
 
 
 class DataProgress:
-    """Context manager; call it with what is done, how much of it is, and how much there is (0: nobody knows)."""
+    """Context manager. Call it with the name of the work, how much is done, and how much there is (0: unknown)."""
 
     def __init__(self, output: Output) -> None:
         self._bar: Progress | None = None

@@ -1,4 +1,4 @@
-"""Standard output and error as this process got them: closed, a pipe that nobody reads, or of another encoding."""
+"""Standard output and error that are closed, are pipes without a reader, or have an encoding other than UTF-8."""
 
 import io
 import os
@@ -33,7 +33,7 @@ def open_streams() -> None:
 
 
 def reader_gone() -> bool:
-    """Returns whether standard output or error was a pipe when the command began, and nobody reads it any more.
+    """Returns True if standard output or error was a pipe when the command began, and has no reader now.
 
     It asks copies: click and rich lead the streams elsewhere when a write fails, and exit with 1.
     """
@@ -44,7 +44,7 @@ def reader_gone() -> bool:
 
 
 def end_streams(code: int) -> int:
-    """Writes what is still kept back and returns the exit code: `code`, unless standard output cannot be written."""
+    """Flushes the streams and returns the exit code: `code`, unless standard output cannot be written."""
     if error := write_error():
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())  # so that Python's own last flush does not fail
@@ -57,7 +57,7 @@ def end_streams(code: int) -> int:
 
 
 def write_error() -> OSError | None:
-    """Returns why what is kept back cannot be written to standard output; None when it is written."""
+    """Flushes standard output. Returns why that is impossible, or None."""
     try:
         sys.stdout.flush()
     except OSError as error:

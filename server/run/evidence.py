@@ -1,4 +1,4 @@
-"""Compares a journal's chain with what is kept elsewhere: noted heads, and signatures whose key its writer lacks."""
+"""Compares a journal's chain with evidence that its writer cannot change: heads noted by nodes, and signatures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class JournalChain:
     recipe_hash: object = None
 
     def has(self, entries: int, head: str) -> bool:
-        """Whether the chain had this head when it had so many entries."""
+        """Returns True if the chain had this head when it had so many entries."""
         if entries == 0:
             return head == GENESIS
         return 0 < entries <= len(self.hashes) and self.hashes[entries - 1] == head

@@ -8,7 +8,7 @@ from trfmoe_core.errors import RunFolderError
 
 
 class RunFacts:
-    """What a journal says about starts, commits and the end. Every entry is read once, however often it is asked.
+    """The facts in a journal about starts, commits and the end. Every entry is read once.
 
     Args:
         path: The journal.
@@ -37,11 +37,11 @@ class RunFacts:
 
     @property
     def ended(self) -> bool:
-        """Whether the run has ended after it was started last."""
+        """True if the run has ended after it was started last."""
         return self.finished is not None and self.finished["seq"] > self.started.get("seq", -1)
 
     def follow(self) -> "RunFacts":
-        """Takes in what was added to the journal.
+        """Reads the entries that were added to the journal.
 
         Raises:
             RunFolderError: the journal cannot be read, or an entry lacks what its kind has.

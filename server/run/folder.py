@@ -32,7 +32,7 @@ class RunFolder:
         self._facts: RunFacts | None = None
 
     def facts(self) -> RunFacts:
-        """Returns what the journal says by now; only what was added since the last call is read.
+        """Returns the facts of the journal. Only entries since the last call are read.
 
         Raises:
             RunFolderError: the journal cannot be read.
@@ -104,7 +104,7 @@ class RunFolder:
 
     @property
     def checkpoints_path(self) -> Path:
-        """Where the checkpoints lie."""
+        """The folder of the checkpoints."""
         return self.path / "checkpoints"
 
     def witness_salt(self) -> str:
@@ -187,7 +187,7 @@ class RunFolder:
             os.close(descriptor)
 
     def is_locked(self) -> bool:
-        """Whether a process holds the folder now. Changes nothing."""
+        """Returns True if a process holds the folder now. Changes nothing."""
         try:
             descriptor = os.open(self.path / "lock", os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:

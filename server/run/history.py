@@ -1,4 +1,4 @@
-"""What a journal says, arranged by node and round. The console, the report and the outcome are made from it."""
+"""The events of a journal, arranged by node and round. The console, the report and the outcome read them here."""
 
 from collections.abc import Callable, Iterable
 from math import inf
@@ -52,7 +52,7 @@ class RunHistory:
 
     @property
     def unit(self) -> str:
-        """What is counted: rounds of a federation, or steps where one machine trains alone."""
+        """The unit of progress: rounds of a federation, or steps where one machine trains alone."""
         return "step" if self.started.get("mode") == "local" else "round"
 
     @property

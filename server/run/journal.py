@@ -44,7 +44,7 @@ class Head:
 
 
 class JournalReader:
-    """Reads a journal from the first entry on, and later only what was added since.
+    """Reads a journal from its first entry on, and at later calls only the new entries.
 
     Args:
         path: The journal; it may not be there yet.

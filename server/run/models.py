@@ -1,4 +1,4 @@
-"""The models of a run folder: what it began with, and what its rounds left."""
+"""The models of a run folder: the initial model, and those of its rounds."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""What a run was started with: recorded in `run_started`, compared when it goes on, checked by `trfmoe verify`."""
+"""The inputs of a run: recorded in `run_started`, compared at a resume, and checked by `trfmoe verify`."""
 
 import hashlib
 import platform

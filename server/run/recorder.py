@@ -55,7 +55,7 @@ class RunRecorder:
             sink(event)
 
     def commit(self, round_number: int, blocks: Blocks, tensors: Blocks, state: dict[str, Any]) -> None:
-        """Writes the round's checkpoint, then the line that makes it count, then removes what is too old.
+        """Writes the round's checkpoint, then the journal entry that commits it, then removes old checkpoints.
 
         Raises:
             RunFolderError: it cannot be written, or the round is committed already.

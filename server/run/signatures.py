@@ -26,7 +26,7 @@ _MAX_FILE = 16 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Statement:
-    """What is signed. `entries` is the number of entries in the journal, `head` the hash of the last of them."""
+    """The signed statement. `entries` is the number of entries in the journal, `head` the hash of the last one."""
 
     run_id: str
     entries: int
@@ -48,7 +48,7 @@ class Signature:
     signature: str
 
     def verifies(self, key: Ed25519PublicKey) -> bool:
-        """Whether the statement was signed by the owner of `key`."""
+        """Returns True if the statement was signed by the owner of `key`."""
         try:
             key.verify(base64.b64decode(self.signature, validate=True), self.statement.signed_bytes())
         except (InvalidSignature, binascii.Error, ValueError):

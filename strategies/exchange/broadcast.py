@@ -22,7 +22,7 @@ Wanted = Mapping[str, Collection[str]]
 
 @dataclass(frozen=True, kw_only=True)
 class Consignment:
-    """What one node gets. `base_digest` is of the weights as the node decodes them."""
+    """The model that one node gets. `base_digest` is the digest of the weights as the node decodes them."""
 
     index: str
     buffers: tuple[int, ...]
@@ -111,11 +111,11 @@ class Broadcast:
         return ArrayRecord({str(place): arrays[str(number)] for place, number in enumerate(numbers)})
 
     def drop_arrays(self) -> None:
-        """Frees the buffers once they are sent; the rest is still asked for."""
+        """Frees the buffers after they are sent. Digests and indices are still needed."""
         self.arrays = ArrayRecord()
 
     def whole(self, node: str) -> ArrayRecord:
-        """Returns the buffers of the whole that a node gets besides, since it lacks what its difference is against."""
+        """Returns the buffers of the whole model, for a node that lacks the model that its difference needs."""
         if self._chain is None:
             raise ValueError("nothing but whole models was sent")
         names = self._wanted[node]

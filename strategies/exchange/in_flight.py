@@ -1,4 +1,4 @@
-"""Messages under way: sends one a node, takes the replies one at a time, and has a clock of its own.
+"""Messages in flight: sends one to each node, takes the replies one at a time, and has a clock of its own.
 
 Flower reports a lost node late and under the SuperLink's id, and some never; a node that is late is not told to stop.
 So replies are matched by the message they answer, the clock here decides when waiting ends, and a node that still
@@ -41,7 +41,7 @@ class Pending:
 
 @dataclass(frozen=True, kw_only=True)
 class Arrival:
-    """What became of a message: `reply` when there is one, else `reason`.
+    """The end of a message: a `reply` if there is one, else a `reason`.
 
     Kinds: `reply`; `failed`, Flower reports an error; `broken`, an answer came and cannot be read, and is given up;
     `silent`, the wait is over and nothing came; `late`, an answer to an earlier round, whose reply is not kept.
@@ -71,7 +71,7 @@ class InFlight:
         return next((pending for pending in self.under_way.values() if pending.node == node), None)
 
     def forget(self, node: str) -> None:
-        """Expects no reply of a node any more: it came back as another process."""
+        """Drops a node's pending message, because the node came back as another process."""
         self.under_way = {key: pending for key, pending in self.under_way.items() if pending.node != node}
         self._puller.forget(set(self.under_way))
 
@@ -126,7 +126,7 @@ class InFlight:
                 self.clock.sleep(self.poll_s)
 
     def _arrivals(self, message_id: str, round_number: int) -> list[Arrival]:
-        """Returns what has come in answer to a message; what cannot be read is given up, and never asked for again."""
+        """Returns the answers to a message. An answer that cannot be read is given up and never pulled again."""
         pending = self.under_way[message_id]
         try:
             with boundary():

@@ -1,4 +1,4 @@
-"""What coordinator and nodes say to each other, and how it lies in Flower's records.
+"""The messages between coordinator and nodes, and their form in Flower's records.
 
 A message holds one ConfigRecord with a JSON header, checked field by field on arrival, and at most one ArrayRecord
 with the buffers of a parcel. Raw buffers, because Flower's own array formats know no bfloat16 and cost a request a
@@ -67,7 +67,7 @@ class DescribeRequest(Heading):
 
 
 class Description(Heading):
-    """A node's answer: what it is and what it has. `refusal` says why it cannot take part.
+    """A node's description of itself and its data. `refusal` says why it cannot take part.
 
     No field can hold a path, a file's name or text of the owner: there are numbers, hashes, and words of closed sets.
     """
@@ -262,5 +262,5 @@ def read_parcel(message: Message, index: str, max_bytes: int, max_buffers: int |
 
 
 def has_parcel(message: Message) -> bool:
-    """Whether buffers lie in a message."""
+    """Returns True if buffers lie in a message."""
     return _PARCEL in message.content

@@ -47,7 +47,7 @@ class NotYetError(Exception):
 
 @dataclass(kw_only=True)
 class _Incoming:
-    """An answer that the SuperLink has told of and that is not all there."""
+    """An answer that the SuperLink has announced and that is not completely uploaded."""
 
     root: str
     metadata: Any
@@ -56,7 +56,7 @@ class _Incoming:
 
 
 class Puller:
-    """Pulls the answers of one grid; a grid that has no network is asked as it is."""
+    """Pulls the answers of one grid. A grid without a network pulls by its own method."""
 
     def __init__(self, grid: Grid) -> None:
         self._grid = grid

@@ -1,4 +1,4 @@
-"""Why a node does not do what it was asked: one of a closed set of reasons and a few numbers, and no word of its own.
+"""Why a node refuses a request: a code of a closed set and a few numbers, without any text of the node.
 
 What went wrong in words, with paths and names of files, stands in the node's own log. The coordinator says from the
 code what the operator can know and do.
@@ -84,12 +84,12 @@ _SENTENCES: dict[str, str] = {
 
 
 def sentence(refusal: Refusal) -> str:
-    """Returns what the operator is told, with the remedy."""
+    """Returns the sentence for the operator, with the remedy."""
     numbers = {name: "?" if value is None else value for name, value in refusal.model_dump().items()}
     return _SENTENCES[refusal.code].format(**{**numbers, "log": _LOG})
 
 
 def kind_of(error: BaseException) -> Kind:
-    """Returns the first class of the error's ancestors that may be told."""
+    """Returns the nearest class of the error that is in the closed set."""
     known: dict[str, Kind] = {name: name for name in get_args(Kind)}
     return next((known[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in known), "other")

@@ -1,4 +1,4 @@
-"""What coordinator and node must have in common. Both look, so that either side's log says why nothing came of it."""
+"""What coordinator and node must have in common. Both sides check it, so that each log has the reason."""
 
 from strategies.exchange.messages import DescribeRequest, Description
 

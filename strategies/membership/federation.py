@@ -1,4 +1,4 @@
-"""Who takes part: finds the nodes behind Flower's ids, asks each who it is, and refuses those that do not fit.
+"""The nodes that take part: asks each of Flower's nodes who it is, and refuses those that do not fit.
 
 Flower's node ids are random at each start of a node without a key, so nodes are known by name; a node that comes back
 with a new id is recognised by its description. A name belongs to the key that it is registered for, and without one to
@@ -169,7 +169,7 @@ class Federation:
             self._admit(grid, node_id, description)
 
     def meanwhile(self, grid: Grid, enough: Callable[[float], bool] | None) -> Callable[[float], bool]:
-        """Returns `enough` as it is, but that newcomers are looked for whenever it is asked."""
+        """Returns `enough`, extended so that every call also looks for new nodes."""
 
         def test(elapsed_s: float) -> bool:
             self.look(grid)
@@ -267,7 +267,7 @@ class Federation:
         )
 
     def _refuse(self, grid: Grid, node_id: int, reason: str, name: str = "") -> None:
-        """Refuses a node by the name of its key, else by the name that it gives itself while that is nobody else's."""
+        """Refuses a node under the name of its key, else under its own name if no other node has it."""
         if not name:
             self._registry.look_up(grid)
         name = self._registry.of(node_id).name or name

@@ -1,4 +1,4 @@
-"""Whether a node that says nothing is still there, for nodes that are asked nothing else at the time.
+"""Finds out by pings whether idle nodes are still there.
 
 A SuperNode works on one message at a time, in order. One that works on nothing answers a ping at once, or it is gone
 before Flower has noticed; and one that answers a ping has lost what it was asked before and has not answered.
@@ -52,7 +52,7 @@ class Presence:
         return since is not None and self._clock.now() - since >= ANSWER_S
 
     def lost(self, grid: Grid, asked: Mapping[int, float]) -> set[int]:
-        """Takes in answers to pings, and returns the nodes that answer a ping instead of what they were asked before.
+        """Reads answers to pings, and returns the nodes that answer a ping but not the request before it.
 
         Args:
             grid: Flower's way to the nodes.

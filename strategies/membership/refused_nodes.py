@@ -1,4 +1,4 @@
-"""Nodes that were refused: asked again after a while, and told once for every reason.
+"""Refused nodes: they are asked again after a while, and each reason is recorded once.
 
 Whoever was refused may be mended and started again, under the same id or another; and a name that is taken may become
 free. So a refusal is for now, and the next question comes after a time that doubles.
@@ -39,7 +39,7 @@ class RefusedNodes:
 
     @property
     def texts(self) -> list[str]:
-        """Who is refused, and why."""
+        """The refused nodes with their reasons."""
         return sorted(refusal.text for refusal in self._refused.values())
 
     def add(self, node_id: int, node: str, reason: str) -> None:
@@ -59,7 +59,7 @@ class RefusedNodes:
             self._record("node_refused", node=node, reason=reason)
 
     def may_ask(self, node_id: int) -> bool:
-        """Whether a node may be asked who it is, for the first time or again."""
+        """Returns True if a node may be asked who it is, for the first time or again."""
         refusal = self._refused.get(node_id)
         return refusal is None or self._clock.now() >= refusal.again_s
 
@@ -67,10 +67,10 @@ class RefusedNodes:
         return node_id in self._refused
 
     def admit(self, node_id: int, node: str) -> None:
-        """Forgets a node that takes part now; should it be refused once more, that is told."""
+        """Forgets a node that takes part now. If it is refused again, that is recorded again."""
         self._refused.pop(node_id, None)
         self._told.pop(node, None)
 
     def keep(self, online: Collection[int]) -> None:
-        """Forgets the waiting times of nodes that went offline: who comes back is asked at once."""
+        """Forgets the waiting times of nodes that went offline, so that they are asked at once when they come back."""
         self._refused = {node_id: refusal for node_id, refusal in self._refused.items() if node_id in online}

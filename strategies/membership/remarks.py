@@ -1,10 +1,10 @@
-"""What the coordinator says of a node's data: made here from counts, since a node's own words may name its files."""
+"""The coordinator's remarks on a node's data. They are made from counts, since a node's own text may name its files."""
 
 from strategies.exchange.messages import Description
 
 
 def remarks(description: Description) -> list[str]:
-    """Returns what is remarkable about a node's data, in words."""
+    """Returns the remarks on a node's data."""
     found = []
     if description.duplicates:
         found.append(f"{description.duplicates} pieces that stood there before were left out")

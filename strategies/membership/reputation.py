@@ -1,4 +1,4 @@
-"""Who stands alone, is convicted or is silent again and again, and for how long such a node sits out.
+"""Counts rounds in which a node stands alone, is convicted or is silent, and says how long it sits out then.
 
 Only lone losers and those whom the witness convicts count, never a split vote: honest nodes whose data differ lose
 splits too. Late is not silent: a late round neither counts nor clears what was before.
@@ -35,7 +35,7 @@ class Reputation:
         return {name: asdict(record) for name, record in sorted(self.records.items())}
 
     def observe(self, standings: Mapping[str, Standing]) -> None:
-        """Takes in what a round showed of every node that was asked to work."""
+        """Counts a round for every node that was asked to work."""
         for name, standing in standings.items():
             record = self.records.setdefault(name, StrikeRecord())
             if standing == "late":
@@ -60,7 +60,7 @@ class Reputation:
         return record.out_until
 
     def may_sit(self, name: str, round_number: int) -> bool:
-        """Whether a node may hold experts in a round."""
+        """Returns True if a node may hold experts in a round."""
         until = self._record(name).out_until
         return until is None or round_number >= until
 

@@ -1,4 +1,4 @@
-"""Who holds which experts from round to round: nodes join, troublemakers sit out, every change has its reason."""
+"""The placement from round to round: nodes join, faulty nodes sit out, and every change is recorded with its reason."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

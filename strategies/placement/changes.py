@@ -1,4 +1,4 @@
-"""Nodes leave, join or lose experts, and only what must move moves: the placement is never computed anew.
+"""Changes of a placement when nodes join, leave or lose experts. As few replicas as possible move.
 
 A move costs its new holder the expert's optimizer state and the federation a round of its data, so a leaver's replicas
 are all that move when it leaves, and floor(R E / N) replicas when one joins: the least with which loads can stay within

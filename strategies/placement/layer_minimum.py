@@ -1,4 +1,4 @@
-"""Sees to it that every node holds at least so many experts in every layer, moving as few as that takes.
+"""Makes sure that every node holds a minimum of experts in every layer. As few replicas as possible move.
 
 A node that has nothing but what it holds (`experts.unheld: absent`) needs top-k experts a layer, or its router could
 not pick.
@@ -44,7 +44,7 @@ def _check_seats(placement: Placement, floor: int) -> None:
 
 
 class _Table:
-    """Who holds what, while it is being changed."""
+    """The holders of every expert during the change."""
 
     def __init__(self, placement: Placement) -> None:
         self.holders = dict(placement.holders)
@@ -74,7 +74,7 @@ class _Table:
                 self._move(back[1], node, giver)
 
     def _returns(self, node: str, giver: str, layer: str, floor: int) -> Iterator[tuple[bool, str]]:
-        """What the node can give in exchange."""
+        """Returns the experts that the node can give in exchange."""
         for expert in self.experts:
             names, other = self.holders[expert], layer_of(expert)
             if other != layer and node in names and giver not in names and self.in_layer[node, other] > floor:

@@ -1,4 +1,4 @@
-"""What a placement gives and does not give, in sentences for the one who reads the plan."""
+"""The limits of a placement in sentences, for `trfmoe plan`."""
 
 from strategies.placement.placement import Placement
 

@@ -18,7 +18,7 @@ CHANCE_WORSE = 0.005
 
 @dataclass(frozen=True)
 class Goal:
-    """What the search is after: no pair above `pair_max`, every node between its bounds in every layer.
+    """The goal of the search: no pair above `pair_max`, every node within its bounds in every layer.
 
     `low` and `high` are indexed by layer and node.
     """
@@ -29,7 +29,7 @@ class Goal:
 
 
 class SwapSearch:
-    """Groups with their layers, what is wrong with them, and the moves."""
+    """The search's state: groups with their layers, their violations, and the moves."""
 
     def __init__(
         self, groups: Sequence[Sequence[int]], layers: Sequence[int], zones: Zones, goal: Goal, random: Random
@@ -179,7 +179,7 @@ class SwapSearch:
             self._move(q, p, node)
 
     def _fits(self, group: list[int], out: int, new: int) -> bool:
-        """Whether the group keeps to the zone rule with `new` in the place of `out`."""
+        """Returns True if the group keeps to the zone rule with `new` in the place of `out`."""
         zone_of = self.zones.of
         zone = zone_of[new]
         if zone == zone_of[out]:

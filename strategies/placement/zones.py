@@ -40,7 +40,7 @@ class Zones:
 
     @property
     def separable(self) -> bool:
-        """Whether all replicas of an expert can be in different zones."""
+        """True if all replicas of an expert can be in different zones."""
         return len(self.names) >= self.replication
 
     @property
@@ -50,7 +50,7 @@ class Zones:
 
     @property
     def even(self) -> bool:
-        """Whether loads within one of each other are possible together with separation."""
+        """True if loads within one of each other are possible together with separation."""
         return not self.separable or max(self.sizes) * self.replication <= len(self.of)
 
     @property

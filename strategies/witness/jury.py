@@ -52,7 +52,7 @@ class Judgement:
     asked: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
 
     def counts(self, node: str, block: str) -> bool:
-        """Whether a node's replica of a block counts."""
+        """Returns True if a node's replica of a block counts."""
         return node not in self.convicted and self.struck.get(block) != node
 
 

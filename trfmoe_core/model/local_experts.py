@@ -33,7 +33,7 @@ class LocalExperts:
 
     @property
     def whole(self) -> bool:
-        """Whether the local numbers are those of the whole layer."""
+        """True if the local numbers are those of the whole layer."""
         return self.present == tuple(range(self.num_experts))
 
     @property

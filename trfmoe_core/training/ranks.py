@@ -20,7 +20,7 @@ class Ranks:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process is the one that writes the common results."""
+        """True if this process is the one that writes the common results."""
         return self.rank == 0
 
     def sum(self, tensor: Tensor) -> Tensor:

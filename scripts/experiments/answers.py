@@ -14,7 +14,7 @@ from typing import Any
 from flwr.app import Context, Message, MessageType
 from flwr.clientapp import ClientApp
 
-from clients.app import describe, evaluate, train
+from clients.app import answering_mod, describe, evaluate, train
 from clients.drills.attack import find_attack
 from clients.drills.mod import drill_mod, recipe_path
 from clients.drills.parcels import NO_LIMIT
@@ -50,7 +50,7 @@ def remembering_app(folder: Path) -> ClientApp:
         _keep(place, answer, request, state)
         return answer
 
-    app = ClientApp(mods=[drill_mod, remember])
+    app = ClientApp(mods=[answering_mod, drill_mod, remember])
     app.query()(describe)
     app.train()(train)
     app.evaluate()(evaluate)

@@ -69,7 +69,10 @@ def test_a_run_that_cannot_start_is_a_result(study: DrillStudy) -> None:
     assert not found.losses
 
 
-@pytest.mark.parametrize("fault", ["sign_flip", "label_flip", "restart", "inner_product"])
+SLOW_FAULTS = [pytest.param(fault, marks=pytest.mark.slow) for fault in ("label_flip", "inner_product")]
+
+
+@pytest.mark.parametrize("fault", ["sign_flip", "restart", *SLOW_FAULTS])
 def test_kept_answers_give_the_same_cell(study: DrillStudy, fault: str) -> None:
     first, again = (study.train(cell(fault)) for _ in range(2))
     study.answers.rename(study.folder / "other answers")

@@ -56,12 +56,18 @@ class Witness:
 
     @classmethod
     def prepare(cls, recipe: Recipe, tokenizer: Tokenizer, cache_dir: Path, salt: str) -> "Witness | None":
-        """Returns the witness of a resolved recipe after its text is tokenized, or None when it has none.
+        """Returns the witness of a resolved recipe after its text is tokenized; None if the recipe has no witness.
 
         Every entry of `witness.data` is a source of its own, so that a long text does not crowd out a short one.
 
+        Args:
+            recipe: The recipe, with absolute paths.
+            tokenizer: The run's tokenizer.
+            cache_dir: Where prepared text is kept.
+            salt: Secret of the run that decides which windows of the text are used.
+
         Raises:
-            DataError: when a source gives no text, or too little.
+            DataError: A source gives no text, or too little.
         """
         if recipe.witness is None:
             return None

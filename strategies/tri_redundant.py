@@ -197,7 +197,14 @@ class TriRedundant(Strategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> list[Message]:
-        """Returns one message a node that is online and free; `arrays` are the broadcast's buffers, shared by all."""
+        """Returns a training request for each node that is online and idle.
+
+        Args:
+            server_round: The round.
+            arrays: The broadcast's buffers, which all messages share.
+            config: Not used; Flower's interface has it.
+            grid: Flower's way to the nodes.
+        """
         placement = self.seats.placement
         self.replica_files.clear()
         self._ballots = Ballots(placement, self.recipe.vote, self.agreement, self.recipe.rule_of_trunk)
@@ -253,7 +260,14 @@ class TriRedundant(Strategy):
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> list[Message]:
-        """Returns one message a node that is online and free: evaluate, do not train."""
+        """Returns a request for each node that is online and idle to evaluate the model without training.
+
+        Args:
+            server_round: The round.
+            arrays: The broadcast's buffers, which all messages share.
+            config: Not used; Flower's interface has it.
+            grid: Flower's way to the nodes.
+        """
         return self.delivery.messages(grid, "evaluate", server_round, arrays)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:

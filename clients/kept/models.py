@@ -39,10 +39,16 @@ class KeptModels:
         return None
 
     def keep(self, number: int, digest: str, blocks: Blocks, dtype: torch.dtype) -> None:
-        """Writes the model that arrived in round `number`, and deletes models that no later round needs.
+        """Writes the model that arrived in round `number` and deletes the models that no later round needs.
+
+        Args:
+            number: The round.
+            digest: Digest of the whole model; a later difference names it.
+            blocks: Flat float32 vectors of the model's blocks.
+            dtype: The type to write them in: that of the broadcast.
 
         Raises:
-            RunFolderError: when it cannot be written.
+            RunFolderError: The disk refuses.
         """
         path = self.folder / f"{number:06d}-{digest}.safetensors"
         save_state(path, {name: values.to(dtype) for name, values in blocks.items()}, {}, durable=False)
@@ -66,12 +72,21 @@ def receive(
     transport: TransportConfig,
     bases: KeptModels,
 ) -> Blocks | None:
-    """Returns the model that arrived, as float32, and keeps it where differences are in use.
+    """Returns the model that arrived, as float32, and keeps it if the recipe sends differences.
 
-    None: it is a difference, and this node does not have what it is against.
+    Args:
+        parcel: The message's buffers.
+        request: The message's header.
+        layout: Sizes of the blocks.
+        names: The blocks that must have arrived, in order.
+        transport: The recipe's number types for the model and for differences.
+        bases: The earlier models that this node keeps.
+
+    Returns:
+        The blocks; None if a difference arrived and this node lacks the model that it must be added to.
 
     Raises:
-        WireError: when what arrived is not what was announced.
+        WireError: The buffers are not what the header announces.
     """
     dtype: torch.dtype = getattr(torch, transport.broadcast)
     if request.against is None:

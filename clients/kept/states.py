@@ -57,10 +57,16 @@ def earlier_state(
 
 
 def keep_state(folder: Path, request: TrainRequest, tensors: Mapping[str, Tensor], place: Mapping[str, Any]) -> None:
-    """Writes the state after a round, and deletes states that no later round needs.
+    """Writes the training state after a round and deletes the states that no later round needs.
+
+    Args:
+        folder: The node's folder for this run.
+        request: The request that was answered.
+        tensors: The optimizer's moments and the rest that int8 lost, by name.
+        place: The place in the token stream.
 
     Raises:
-        RunFolderError: when it cannot be written.
+        RunFolderError: The disk refuses.
     """
     meta = {
         "round": request.round,
@@ -110,7 +116,15 @@ def give_up(folder: Path) -> None:
 
 
 def keep_reply(folder: Path, request: TrainRequest, recipe: Recipe, reply: TrainReply, parcel: Parcel) -> None:
-    """Writes the reply to a request over the last one. If the request comes again, the node need not train again."""
+    """Writes the reply to a request over the last one, so that a repeated request needs no new training.
+
+    Args:
+        folder: The node's folder for this run.
+        request: The request that was answered.
+        recipe: The recipe of that request.
+        reply: The reply's header.
+        parcel: The reply's buffers.
+    """
     buffers = {str(number): torch.frombuffer(data, dtype=torch.uint8) for number, data in enumerate(parcel.buffers)}
     save_state(
         _reply_path(folder), buffers, {"request": _mark(request, recipe), "reply": reply.model_dump(mode="json")}

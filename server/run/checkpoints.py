@@ -36,12 +36,20 @@ def save_checkpoint(
     optimizer: Mapping[str, Tensor],
     state: Mapping[str, Any],
 ) -> dict[str, str]:
-    """Writes `<root>/round-000007`, replacing an uncommitted one of that round.
+    """Writes `<root>/round-000007`, in place of an uncommitted checkpoint of that round.
 
-    Returns the SHA-256 of its files but the weights, whose digest the state has.
+    Args:
+        root: The folder of all checkpoints.
+        round_number: The round.
+        weights: The model, by parameter name.
+        optimizer: The outer optimizer's tensors, by name.
+        state: What else the next round starts from; JSON values.
+
+    Returns:
+        The SHA-256 of each file, without the weights, whose digest is in `state`.
 
     Raises:
-        RunFolderError: when it cannot be written; the earlier checkpoints stay.
+        RunFolderError: It cannot be written. The earlier checkpoints stay.
     """
     path = checkpoint_path(root, round_number)
     try:

@@ -26,11 +26,18 @@ _OWN = frozenset({"seq", "time", "event", "prev"})
 def encode_entry(seq: int, time: float, kind: str, fields: Mapping[str, Any], prev: str) -> tuple[Event, bytes]:
     """Returns an event and its line without the line end.
 
-    Values that JSON does not have become null (NaN, infinities) or text; see `plain`. Fields that would make the line
-    longer than `MAX_ENTRY` are replaced by a note of their size, the largest first.
+    Values that JSON lacks become null (NaN, infinities) or text; see `plain`. If the line would be longer than
+    `MAX_ENTRY`, the largest fields are replaced by a note of their size.
+
+    Args:
+        seq: The entry's number, from 0.
+        time: Seconds since 1970.
+        kind: The event's name.
+        fields: The event's own fields.
+        prev: Hash of the entry before it.
 
     Raises:
-        ValueError: a field has the name of one of the journal's own.
+        ValueError: A field has the name of one that the journal adds.
     """
     if taken := _OWN & fields.keys():
         raise ValueError(f"event {kind!r}: the fields {sorted(taken)} belong to the journal")

@@ -57,8 +57,14 @@ class RunRecorder:
     def commit(self, round_number: int, blocks: Blocks, tensors: Blocks, state: dict[str, Any]) -> None:
         """Writes the round's checkpoint, then the journal entry that commits it, then removes old checkpoints.
 
+        Args:
+            round_number: The round.
+            blocks: The model: flat float32 vectors by block name.
+            tensors: The outer optimizer's tensors.
+            state: What else the next round starts from; JSON values.
+
         Raises:
-            RunFolderError: it cannot be written, or the round is committed already.
+            RunFolderError: It cannot be written, or the round is committed already.
         """
         if round_number in self.folder.facts().committed:
             raise RunFolderError(f"{self.folder.path}: round {round_number} is committed already")

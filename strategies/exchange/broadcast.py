@@ -115,7 +115,11 @@ class Broadcast:
         self.arrays = ArrayRecord()
 
     def whole(self, node: str) -> ArrayRecord:
-        """Returns the buffers of the whole model, for a node that lacks the model that its difference needs."""
+        """Returns the buffers of the whole model, for a node that lacks the model that its difference needs.
+
+        Raises:
+            ValueError: This broadcast has no differences, so the node was sent the whole model already.
+        """
         if self._chain is None:
             raise ValueError("nothing but whole models was sent")
         names = self._wanted[node]

@@ -94,10 +94,17 @@ class Federation:
     ) -> None:
         """Waits until `expected` nodes have described themselves, or the deadline has passed.
 
-        A node that was asked and prepares its data is waited for up to the reply's deadline.
+        A node that was asked and still prepares its data is waited for until `reply_deadline_s`.
+
+        Args:
+            grid: Flower's way to the nodes.
+            expected: How many nodes to wait for.
+            replication: How many nodes train each expert; fewer cannot start.
+            nodes_deadline_s: Seconds to wait for nodes that are not connected yet.
+            reply_deadline_s: Seconds to wait for the description of a connected node.
 
         Raises:
-            RunError: when fewer than `replication` nodes can take part.
+            RunError: Fewer than `replication` nodes can take part.
         """
         start = self.clock.now()
         while len(self.online) < expected:

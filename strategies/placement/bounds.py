@@ -46,21 +46,34 @@ def pair_bound(num_experts: int, zones: Zones) -> int:
 
 
 def capture_bound(colluders: int, pair_max: int, load_max: int, replication: int = 3) -> int:
-    """Returns min(lambda C(q,2) / C(M,2), q load / M), rounded down: no q nodes capture more.
+    """Returns the most experts that `colluders` nodes can capture.
 
-    Every captured expert takes M of the q nodes' seats and C(M,2) of their shared seats.
+    It is min(lambda C(q,2) / C(M,2), q load / M), rounded down:
+    each captured expert takes M of the colluders' seats and C(M,2) of the seats that pairs of them share.
+
+    Args:
+        colluders: q, the number of nodes that collude.
+        pair_max: lambda, the most experts that two nodes share.
+        load_max: The most experts that one node holds.
+        replication: Replicas of an expert. M, the majority of them, captures it.
     """
     majority = (replication + 1) // 2
     return min(pair_max * comb(colluders, 2) // comb(majority, 2), colluders * load_max // majority)
 
 
 def captured_exactly(groups: Groups, num_nodes: int, colluders: int, replication: int = 3) -> int:
-    """Returns how many experts the worst `colluders` (2 or 3) nodes capture, by trying all of them.
+    """Returns how many experts the worst `colluders` nodes capture. It tries all of them.
 
-    Memory is N^3 values of 4 bytes for three colluders.
+    For three colluders it takes N^3 values of 4 bytes.
+
+    Args:
+        groups: The nodes of each expert, by index.
+        num_nodes: N.
+        colluders: 2 or 3.
+        replication: Replicas of an expert.
 
     Raises:
-        ValueError: for another number of colluders.
+        ValueError: `colluders` is neither 2 nor 3.
     """
     if colluders not in (2, 3):
         raise ValueError(f"{colluders} colluders: exact for 2 and 3 only; take capture_bound")

@@ -20,11 +20,17 @@ STEINER_NODES = 200
 
 
 def level_start(layer_sizes: Sequence[int], quotas: Sequence[int], zones: Zones, random: Random) -> list[list[int]]:
-    """Returns one group an expert with every node's quota met exactly and zones kept apart.
+    """Returns the nodes of each expert: every quota is met exactly, and an expert's nodes are in different zones.
 
-    Every replica goes to the node with the fewest experts of the layer, the most quota left, the smallest largest and
-    the smallest sum of experts shared with the nodes chosen before. What a zone or node must take for its quota to
-    be met at all comes first.
+    Replicas are dealt one after another. A zone or node that could not meet its quota otherwise comes first. Then
+    comes the node with the fewest experts of this layer, then the one with the most quota left, then the one that
+    shares the fewest experts with the nodes chosen before (their largest number first, then their sum).
+
+    Args:
+        layer_sizes: Experts of each layer.
+        quotas: Experts of each node.
+        zones: The zone of each node.
+        random: Breaks ties.
     """
     zone_N = np.array(zones.of)
     left_N = np.array(quotas)
@@ -84,10 +90,16 @@ def _next_group(
 def steiner_start(
     layer_sizes: Sequence[int], quotas: Sequence[int], pair_max: int, random: Random
 ) -> list[list[int]] | None:
-    """Returns groups cut from `pair_max` Steiner systems, every node's quota met exactly; None where they do not fit.
+    """Returns the nodes of each expert, taken from `pair_max` Steiner triple systems; None if that does not fit.
 
-    For other numbers of nodes than 1 and 3 (mod 6) the triples of the next larger system that lie among the nodes
-    are taken. Two nodes share at most `pair_max` experts, before the last repair of the quotas.
+    If the number of nodes is not 1 or 3 (mod 6), the triples of the next larger system that use only existing nodes
+    are taken. Two nodes share at most `pair_max` experts before the quotas are repaired at the end.
+
+    Args:
+        layer_sizes: Experts of each layer.
+        quotas: Experts of each node, met exactly.
+        pair_max: Number of systems.
+        random: Chooses the systems' order of nodes.
     """
     nodes, num_experts = len(quotas), sum(layer_sizes)
     points = next_admissible(nodes)

@@ -75,7 +75,11 @@ class Delivery:
 
     @property
     def sent(self) -> Broadcast:
-        """The model as it was sent."""
+        """The model as it was sent.
+
+        Raises:
+            RunError: `start` was not called yet.
+        """
         if self._broadcast is None:
             raise RunError("nothing was broadcast yet; call start")
         return self._broadcast
@@ -102,7 +106,16 @@ class Delivery:
         )
 
     def messages(self, grid: Grid, phase: Phase, round_number: int, arrays: ArrayRecord) -> list[Message]:
-        """Begins a phase of a round: one message a node that is online and free; the others are recorded as missing."""
+        """Begins a phase of a round and returns one message for each node that is online and idle.
+
+        The other nodes are recorded as missing.
+
+        Args:
+            grid: Flower's way to the nodes.
+            phase: `train` or `evaluate`.
+            round_number: The round.
+            arrays: The broadcast's buffers, which all messages share.
+        """
         self._phase, self._round, self._head = phase, round_number, self._recorder.head()
         exchange = self._exchange_of(grid)
         seated = self._seats.placement.nodes

@@ -60,7 +60,14 @@ class ReplayGuard:
     def remember(
         self, name: str, reply: TrainReply, updates: Mapping[str, Replica], trace: dict[str, Any] | None = None
     ) -> None:
-        """Remembers a reply that counts; `trace` is what `check` returned for it, if it was asked."""
+        """Remembers a reply that counts.
+
+        Args:
+            name: The node.
+            reply: The reply's header.
+            updates: The reply's updates by block.
+            trace: What `check` returned for this reply, if it was called.
+        """
         seen = self._seen.setdefault(name, [])
         seen.append(_trace(reply, updates) if trace is None else trace)
         del seen[:-REMEMBERED]

@@ -46,7 +46,7 @@ from trfmoe_core.heap import trim
 _SENT = "sent."
 
 BARREN_ROUNDS = 3
-"""Rounds in a row from which nothing came at all, after which a run ends."""
+"""After this many rounds in a row without any usable reply, the run ends."""
 
 
 class TriRedundant(Strategy):
@@ -148,7 +148,7 @@ class TriRedundant(Strategy):
         """
         result = Result()
         self.blocks = from_arrays(initial_arrays, self.layout)
-        del initial_arrays  # a whole model, which the caller may have let go of
+        del initial_arrays  # so that the model is not in memory twice, if the caller keeps no reference
         self.summary()
         rounds = self.recipe.rounds
         replication = self.recipe.experts.replication
@@ -179,7 +179,7 @@ class TriRedundant(Strategy):
                 result.evaluate_metrics_serverapp[number] = measured
         self.federation.refresh(grid)
         messages = self.configure_evaluate(self.round, self.delivery.encode(self.blocks), config, grid)
-        # No round has this number, so a reply to the last round's training that comes now is late.
+        # No training round has this number, so a reply to the last round's training counts as late.
         replies = self.delivery.collect(grid, messages, self.round + 1, timeout, patience(self.pace, rounds))
         final = self.aggregate_evaluate(self.round, replies)
         if final is not None:
@@ -220,7 +220,7 @@ class TriRedundant(Strategy):
         good: dict[str, TrainReply] = {}
         bytes_up = 0
         for message in replies:
-            trim()  # what the reply before has left
+            trim()  # Frees what the last reply left.
             name = self.delivery.sender(message)
             try:
                 with boundary():

@@ -1,7 +1,7 @@
-"""The model on its way to the nodes: every block encoded once a round, and the digest of what each node will decode.
+"""The model on its way to the nodes: each block is encoded once a round, and each node's model gets a digest.
 
-Blocks that go to the same nodes share buffers, so that content meant for several travels to the network once. A node
-that has what was sent last gets the difference to it, where the recipe says so; any other gets the whole.
+Blocks that go to the same nodes share buffers, so that the network carries them once. If the recipe says so, a node
+that has the model sent last gets the difference to it. Every other node gets the whole model.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -17,7 +17,7 @@ from trfmoe_core.config import TransportConfig
 from trfmoe_core.wire import Parcel, encode, join
 
 Wanted = Mapping[str, Collection[str]]
-"""Node -> blocks that it gets."""
+"""Maps each node to the blocks that it gets."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Consignment:
     base_digest: str
     num_bytes: int
     against: str | None = None
-    """Base digest of what the node has, when it gets the difference to it."""
+    """Base digest of the model that the node has, if it gets the difference to that model."""
 
 
 class Broadcast:
@@ -68,7 +68,7 @@ class Broadcast:
                 last = {node: chain.digest(names) for node, names in wanted.items()}
                 against = {node: has for node, has in last.items() if has and has in (known or {}).get(node, ())}
                 changed = {node: wanted[node] for node in against}
-                # All blocks advance, wanted or not: the chain must not depend on who is there.
+                # All blocks advance, even those that no node gets now: differences must not depend on who is online.
                 differences = chain.differences(blocks, layout.names)
                 packed = [self._pack(differences, changed, transport.difference, chain.advance)]
             else:
@@ -82,7 +82,7 @@ class Broadcast:
         self.base_digest = combined_digest(digests)
         """Of the whole model as it travels."""
         buffers: list[bytes | memoryview] = []
-        # Most nodes get the same, and then the work is done once.
+        # Most nodes get the same blocks, so their difference is computed once.
         made: dict[tuple[frozenset[str], str | None], Consignment] = {}
         self._of: dict[str, Consignment] = {}
         for groups in packed:

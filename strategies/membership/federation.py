@@ -1,8 +1,8 @@
 """The nodes that take part: asks each of Flower's nodes who it is, and refuses those that do not fit.
 
-Flower's node ids are random at each start of a node without a key, so nodes are known by name; a node that comes back
-with a new id is recognised by its description. A name belongs to the key that it is registered for, and without one to
-the node that had it first, for as long as that one is there.
+A node without a key gets a new random id from Flower at each start. So nodes are known by name, and a node that comes
+back with a new id is recognised by its description. A registered name belongs to its key. An unregistered name belongs
+to the first node that used it, as long as that node is online.
 """
 
 import math
@@ -26,11 +26,11 @@ from strategies.membership.remarks import remarks
 from trfmoe_core.errors import RunError, WireError
 
 RecordEvent = Callable[..., None]
-"""Called as `record(kind, **fields)` for everything that a reader of the run should know."""
+"""Called as `record(kind, **fields)` to write an event to the run's journal."""
 
 
 FEWEST = 2
-"""Nodes without which a round is not begun."""
+"""Fewest nodes that must be online when a round begins."""
 
 LOOK_S = 5.0
 """How often newcomers are looked for while a round is under way."""
@@ -113,7 +113,7 @@ class Federation:
             if len(self.online) >= expected:
                 return
             if len(self._refusals) >= expected and not self.members and not self._asked:
-                break  # all are there and none can take part; one of them alone must not end the wait for the others
+                break  # every expected node was refused; one refused node alone does not end the wait
             prepares = any(node_id not in self._refusals for node_id in self._asked)
             if elapsed >= (reply_deadline_s if prepares else nodes_deadline_s):
                 break
@@ -171,7 +171,7 @@ class Federation:
         self._described.clear()
         if described:
             self._registry.look_up(grid)
-        # Who has a key comes first, and takes its name from whoever has none.
+        # Nodes with a key come first: they may take their name from a node without one.
         for node_id, description in sorted(described, key=lambda d: (not self._registry.of(d[0]).text, d[1].name)):
             self._admit(grid, node_id, description)
 
@@ -258,7 +258,7 @@ class Federation:
         return differs or sentence(description.refusal)
 
     def _taken(self, grid: Grid, node_id: int, name: str) -> str:
-        """Returns why a name is another node's; never because of what a newcomer says of itself."""
+        """Returns why a name belongs to another node. What a newcomer says of itself is never the reason."""
         has_key = bool(self._registry.of(node_id).text)
         alike = [other for other in {*self._names, *self.members} if other != name and _same(other, name)]
         if alike and not has_key:

@@ -1,9 +1,9 @@
 """Asks nodes that owe an answer whether they still take messages at all.
 
-A SuperNode works on one message at a time, in order. So a node that answers a ping works on nothing: what it owes was
-lost, for instance with a SuperNode that was started again under the same key. And one that answers neither for long is
-very slow, or its SuperNode is wedged: it waits for ever for a client that ended without an answer, while Flower sees it
-online.
+A SuperNode works on one message at a time, in order. So a node that answers a ping is idle, and the answer that it owes
+was lost, for instance because its SuperNode was restarted under the same key. A node that answers neither for long is
+either very slow, or its SuperNode waits for ever for a client that ended without an answer, while Flower still
+reports it online.
 """
 
 from collections.abc import Callable, Mapping

@@ -83,7 +83,7 @@ class Seats:
             self._correct_zones(members)
 
     def update(self, round_number: int, online: Mapping[str, Member]) -> None:
-        """Moves experts away from persistent troublemakers, and gives new and returning nodes their share."""
+        """Moves experts away from nodes that must sit out, and gives new and returning nodes their share."""
         self._correct_zones(online)
         placement = self.placement
         for name in self.reputation.to_leave(placement.nodes, self.replication):

@@ -14,7 +14,7 @@ import numpy as np
 from strategies.placement.zones import Zones
 
 EXACT_NODES = 100
-"""Up to here the worst two and three colluders are found by trying all; above, a bound is given."""
+"""Most nodes for which all groups of colluders are tried; with more nodes a bound is given."""
 
 Groups = Sequence[Sequence[int]]
 """For every expert the numbers of its nodes."""
@@ -39,7 +39,7 @@ def pair_bound(num_experts: int, zones: Zones) -> int:
         bound = max(bound, _ceil((replication - 1) * least, nodes - max(sizes)))
         if rest:
             bound = max(bound, _ceil((replication - 1) * (least + 1), nodes - min(sizes)))
-    # two zones that have a replica of every expert meet in every expert
+    # If two zones have a replica of every expert, they share every expert.
     for one, two in combinations(sorted(zones.sizes[zone] for zone in zones.full), 2):
         bound = max(bound, _ceil(num_experts, one * two))
     return bound
@@ -88,7 +88,7 @@ def captured_exactly(groups: Groups, num_nodes: int, colluders: int, replication
         shared_NN[a, b] = shared_NN[b, a] = count
     held_NNN = shared_NN[:, :, None] + shared_NN[:, None, :] + shared_NN[None, :, :]
     for trio, count in Counter(tuple(sorted(group)) for group in groups).items():
-        # three pairs see an expert that all three hold, and it is one expert
+        # An expert that all three hold is counted by three pairs, and must count once.
         held_NNN[trio] -= 2 * count
     a_N = np.arange(num_nodes)
     ordered_NNN = (a_N[:, None, None] < a_N[None, :, None]) & (a_N[None, :, None] < a_N[None, None, :])

@@ -16,7 +16,7 @@ from strategies.placement.steiner import next_admissible, triple_system
 from strategies.placement.zones import Zones
 
 STEINER_NODES = 200
-"""Above, choosing among the N^2/6 triples of a system costs more than it gives, except when all are taken."""
+"""With more nodes, choosing among the N^2/6 triples of a system is too slow, unless all of them are used."""
 
 
 def level_start(layer_sizes: Sequence[int], quotas: Sequence[int], zones: Zones, random: Random) -> list[list[int]]:
@@ -109,7 +109,7 @@ def steiner_start(
     triples = [triple for triple in triple_system(points) if triple[-1] < nodes]
     if len(triples) * pair_max < num_experts:
         return None
-    # every copy is turned by one, so that two experts seldom have the same three nodes
+    # Each copy is rotated by one, so that two experts seldom have the same three nodes.
     pool = [[(node + copy) % nodes for node in triple] for copy in range(pair_max) for triple in triples]
     _shuffle(pool, random)
     pool, _ = _least_loaded(pool, num_experts, [0] * nodes)
@@ -123,7 +123,7 @@ def steiner_start(
 
 
 def _shuffle(pool: list[list[int]], random: Random) -> None:
-    # of the random module only random() is promised to stay the same in later versions of Python
+    # Python promises only for random() that later versions return the same numbers.
     for last in range(len(pool) - 1, 0, -1):
         other = int(random.random() * (last + 1))
         pool[last], pool[other] = pool[other], pool[last]
@@ -143,7 +143,7 @@ def _least_loaded(pool: list[list[int]], count: int, load: list[int]) -> tuple[l
     while len(chosen) < count:
         old, number = heap[0]
         new = key(pool[number])
-        # loads only grow: an entry that is out of date moves down, and the first that is not is the least
+        # Loads only grow, so an outdated entry is too small: it is pushed back with its current load.
         if new > old:
             heapq.heapreplace(heap, (new, number))
             continue
@@ -164,7 +164,7 @@ def _meet_quotas(groups: list[list[int]], quotas: Sequence[int], pair_max: int) 
         for node in group:
             loads[node] += 1
     excess = [0] * len(quotas)
-    # who gets the larger quotas is free: those that have most already
+    # Any node may get a larger quota; those that already hold most get it.
     for node, quota in zip(
         sorted(range(len(loads)), key=lambda n: -loads[n]), sorted(quotas, reverse=True), strict=True
     ):

@@ -65,7 +65,7 @@ class Delivery:
 
     def encode(self, blocks: Blocks) -> ArrayRecord:
         """Packs the model for every seated node, and returns the buffers that all share."""
-        self._broadcast = None  # frees the last one before the next is made
+        self._broadcast = None  # Frees the last broadcast before the next one is made.
         placement, partial = self._seats.placement, self._recipe.experts.unheld == "absent"
         wanted = {name: placement.held_by(name) if partial else self._layout.names for name in placement.nodes}
         members = self._federation.members
@@ -205,7 +205,7 @@ class Delivery:
             with boundary():
                 return lacks_base(reply, self._room(name))
         except WireError:
-            return False  # it is looked at again, and dropped with the reason, as every reply is
+            return False  # The reply is checked again later, and dropped there with its reason like any other.
 
     def _room(self, name: str) -> SizeLimits:
         return answer_limits(self.request(name), self._layout, self._recipe)

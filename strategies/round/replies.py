@@ -111,7 +111,7 @@ def _check_training(reply: TrainReply, request: TrainRequest, recipe: Recipe) ->
 
 
 def lacks_base(message: Message, room: SizeLimits) -> bool:
-    """Returns True if a node answers that it does not have what a difference is against.
+    """Returns True if a node answers that it lacks the model that the difference must be added to.
 
     Raises:
         WireError: the message has no header that says so or not.

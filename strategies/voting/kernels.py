@@ -1,8 +1,8 @@
 """Arithmetic over the replicas of one block, in chunks that stay in cache from the first operation to the last.
 
 The cost of a vote is memory traffic. So every function reads each replica once, in place, and needs one chunk of
-scratch for each replica. Three replicas, the usual case, go through the loops of `compiled_kernels`, other numbers through
-numpy. Replicas may be float32, bfloat16, int8 or int4 with scales. Arithmetic and results are float32.
+scratch for each replica. Three replicas, the usual case, go through the loops of `compiled_kernels`, other numbers
+through numpy. Replicas may be float32, bfloat16, int8 or int4 with scales. Arithmetic and results are float32.
 """
 
 import math

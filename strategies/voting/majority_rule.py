@@ -45,16 +45,16 @@ def majority_rule(block: BlockVote) -> Decision:
 def _edges(norms: Sequence[float], dots: Dots, agreement: Agreement, tiny: float) -> set[tuple[int, int]]:
     """Returns the pairs of replicas that agree."""
     edges = set()
-    odd = _odd(norms, dots, agreement.margin)
+    outliers = _outliers(norms, dots, agreement.margin)
     for i, j in combinations(range(len(norms)), 2):
         low, high = sorted((norms[i], norms[j]))
         alike = high <= agreement.norm_ratio * low and dots[i][j] > agreement.cosine * low * high
-        if high <= tiny or (alike and not {i, j} & odd):
+        if high <= tiny or (alike and not {i, j} & outliers):
             edges.add((i, j))
     return edges
 
 
-def _odd(norms: Sequence[float], dots: Dots, margin: float) -> set[int]:
+def _outliers(norms: Sequence[float], dots: Dots, margin: float) -> set[int]:
     count = len(norms)
     if margin >= 2 or count < 3:
         return set()

@@ -1,7 +1,7 @@
-"""Flower's ClientApp: every message is answered, whatever goes wrong; a node that answers nothing is lost for good.
+"""Flower's ClientApp. It answers every message, also after an error.
 
-What goes wrong is said in words in this node's log only. The coordinator is told a code
-(`strategies.exchange.refusals`).
+A SuperNode whose client ends without an answer takes no more messages. The node's own log has the full text of an
+error; the coordinator gets a code (`strategies.exchange.refusals`).
 """
 
 import datetime

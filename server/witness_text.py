@@ -1,4 +1,4 @@
-"""The witness: text on the coordinator, and the loss of candidate global blocks on fresh windows of it every round.
+"""The witness: the coordinator's own text. Each round measures candidate models on new windows of it.
 
 W = windows, T = context.
 """
@@ -33,7 +33,7 @@ class Witness:
         recipe: The run; its `witness` section says which windows.
         vocab_size: The tokenizer's, padded.
         sources: One store for each of the section's sources.
-        salt: Secret that the windows follow from, besides the recipe's seed; see `RunFolder.witness_salt`.
+        salt: Secret that decides the windows, together with the recipe's seed; see `RunFolder.witness_salt`.
         bos_id: The tokenizer's, for models that mask documents.
     """
 

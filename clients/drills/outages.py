@@ -1,4 +1,4 @@
-"""Attacks on the answer as such: none comes, or it comes late."""
+"""Attacks that withhold or delay the reply."""
 
 import time
 from collections.abc import Callable

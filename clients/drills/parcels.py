@@ -1,4 +1,4 @@
-"""Opens replies and changes the updates in them without knowing the model's layout: for attacks and their tests."""
+"""Opens replies and changes the updates in them, for attacks and their tests. The model's layout is not needed."""
 
 import json
 from collections.abc import Mapping

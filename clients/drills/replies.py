@@ -1,4 +1,4 @@
-"""Attacks on the reply as bytes and claims: a false token count, a flipped bit, and everything wrong at once."""
+"""Attacks that falsify the reply: a false token count, a flipped bit, or rubbish in every field."""
 
 import json
 from collections.abc import Callable

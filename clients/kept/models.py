@@ -13,7 +13,7 @@ from trfmoe_core.training.local_state import load_state, save_state
 from trfmoe_core.wire import Parcel, advanced, decode
 
 KEEP = 2
-"""A coordinator that died in a round sends its difference against the model of the round before again."""
+"""Number of models kept. A coordinator that died in a round repeats it, against the model before that round."""
 
 _NAME = re.compile(r"(\d{6,})-([0-9a-f]{64})$")
 
@@ -52,7 +52,7 @@ class KeptModels:
         """
         path = self.folder / f"{number:06d}-{digest}.safetensors"
         save_state(path, {name: values.to(dtype) for name, values in blocks.items()}, {}, durable=False)
-        # Models of later rounds belong to rounds that were never committed.
+        # Rounds after this one were never committed, so their models are deleted.
         older = sorted(key for key in self._files() if key[0] < number)
         wanted = {(number, digest), *older[len(older) - (KEEP - 1) :]}
         for key, other in self._files().items():

@@ -22,12 +22,12 @@ from trfmoe_core.training.local_state import load_state, save_state
 from trfmoe_core.wire import Parcel
 
 KEEP_STATES = 2
-"""Rounds whose state stays on the disk: a coordinator that died in a round asks for it again."""
+"""Number of rounds whose state is kept. A coordinator that died in a round repeats it."""
 
 _ROUND = re.compile(r"round-(\d{6,})\.safetensors")
 
 LOST = "lost."
-"""Before a block's name: what its update lost on the wire and the next one makes up for."""
+"""Prefix of a block's name: the rounding error of its last update, which the next update includes (error feedback)."""
 
 
 def state_path(folder: Path, round_number: int) -> Path:
@@ -43,9 +43,9 @@ def earlier_state_path(folder: Path, round_number: int) -> Path | None:
 def earlier_state(
     folder: Path, round_number: int, held: Collection[str]
 ) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
-    """Returns the tensors that a round goes on from and its place in the data; none of either if the node is new.
+    """Returns the tensors that a round starts from and the place in the data; none of either if the node is new.
 
-    Moments of experts that moved away since, or came here since, are left out: they begin anew.
+    Moments of experts that have moved away or arrived since are left out, so they start from zero.
     """
     path = earlier_state_path(folder, round_number)
     if path is None:
@@ -84,7 +84,7 @@ def keep_state(folder: Path, request: TrainRequest, tensors: Mapping[str, Tensor
 
 
 def state_folders(base: Path, name: str) -> dict[str, Path]:
-    """Returns the folders in which a node has kept something: id of the run -> folder; other people's are left out."""
+    """Returns the folders in which a node has kept something: id of the run -> folder. Links are left out."""
     found = {}
     for folder in sorted(base.glob(f"*/{name}")):
         if not folder.is_symlink() and (_reply_path(folder).is_file() or _state_rounds(folder)):
@@ -93,7 +93,7 @@ def state_folders(base: Path, name: str) -> dict[str, Path]:
 
 
 def tighten_states(base: Path, name: str) -> None:
-    """Takes away what others may do in the folders of all runs, also of those that an earlier release made.
+    """Removes other users' access to the folders of all runs, including those that an earlier release made.
 
     `base` itself may be the user's own and stays as it is.
 
@@ -105,7 +105,7 @@ def tighten_states(base: Path, name: str) -> None:
 
 
 def give_up(folder: Path) -> None:
-    """Deletes a node's state of a run. If the run goes on, its optimizer moments begin anew."""
+    """Deletes a node's state of a run. If the run goes on, its optimizer moments start from zero."""
     for path in (*folder.glob("*.safetensors"), *folder.glob("*.partial")):
         path.unlink(missing_ok=True)
     for name in ("bases", "ranks"):
@@ -132,9 +132,9 @@ def keep_reply(folder: Path, request: TrainRequest, recipe: Recipe, reply: Train
 
 
 def kept_reply(folder: Path, request: TrainRequest, recipe: Recipe) -> tuple[TrainReply, Parcel] | None:
-    """Returns the last reply if it was to this very request: round, weights, held blocks, placement and recipe.
+    """Returns the last reply if its request had the same round, weights, held blocks, placement and recipe.
 
-    A file that is missing or damaged costs no more than the training.
+    If the file is missing or damaged, the node trains again.
     """
     try:
         buffers, meta = load_state(_reply_path(folder))

@@ -1,7 +1,8 @@
-"""Keeps what nodes answered, so that training which several cells share is done once.
+"""Keeps the nodes' answers, so that training which several cells share is done once.
 
-The cells of one seed begin alike, and faults that are outvoted in every block leave the same model behind. An honest
-answer depends only on the request, the node's text and the node's state, so a kept answer is the same to the bit.
+Cells of one seed start from the same model. If a vote rejects a fault in every block, the model stays the same. An
+honest answer depends only on the request, the node's text and the node's state, so a kept answer is bit for bit the
+same.
 """
 
 import hashlib

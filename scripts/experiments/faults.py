@@ -1,4 +1,4 @@
-"""The faults that experiments try: what the faulty nodes play, and what is promised about it."""
+"""The faults that experiments try: the attack that the faulty nodes play, and the promise that is checked."""
 
 from dataclasses import dataclass
 from math import inf, isfinite, nan

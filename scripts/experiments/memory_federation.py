@@ -1,6 +1,6 @@
 """Trains one cell in memory, one domain a node: the real model, trainer, votes and jury, but no coordinator or client.
 
-Local training is kept by what it started from, so cells in which the votes came out the same share their work.
+The result of local training is kept under its starting state, so cells with equal votes share it.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """Omniscient attackers: nodes that see every honest update of a round before they send their own.
 
-No real node can. A grid in one process has all replies of a round before it delivers any, so there it can be played:
-the worst case.
+No real node can do this. The in-process grid has all replies of a round before it delivers any, so it can play this
+worst case.
 """
 
 from collections.abc import Mapping, Set

@@ -1,4 +1,4 @@
-"""The study of what fewer bytes cost: held-out loss of whole runs by every way that updates can travel.
+"""The study of what fewer bytes cost: the held-out loss of whole runs under each transport setting.
 
 Three nodes with the real coordinator, clients and wire. Every way gets the same seeds, so that data, initial weights
 and order are equal. Losses are the median over the nodes, of the last model.

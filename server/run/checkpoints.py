@@ -1,4 +1,4 @@
-"""Checkpoints: one folder a round, whole or not there. The journal's `round_committed` line is what commits it."""
+"""Checkpoints: one folder a round, written atomically. The journal's entry `round_committed` commits it."""
 
 import hashlib
 import json

@@ -22,19 +22,19 @@ class JournalChain:
     recipe_hash: object = None
 
     def has(self, entries: int, head: str) -> bool:
-        """Returns True if the chain had this head when it had so many entries."""
+        """Returns True if the chain's entry number `entries` has this hash."""
         if entries == 0:
             return head == GENESIS
         return 0 < entries <= len(self.hashes) and self.hashes[entries - 1] == head
 
     def after(self, entries: int) -> str:
-        """Returns how many entries follow after so many, in words."""
+        """Returns in words how many entries follow after the first `entries`."""
         count = len(self.hashes) - entries
         return f"{count} {'entry follows' if count == 1 else 'entries follow'}" if count else "nothing follows"
 
 
 def check_heads(chain: JournalChain, head: str | None, noted: Sequence[NotedHead]) -> tuple[list[str], list[str]]:
-    """Returns what does not fit, and notes, of a head that somebody noted and of the heads that nodes noted."""
+    """Returns problems and notes about a head that somebody noted and about the heads that nodes noted."""
     problems: list[str] = []
     notes: list[str] = []
     hashes = chain.hashes

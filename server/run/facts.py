@@ -1,4 +1,4 @@
-"""The few facts of a journal that a run itself asks for again and again, kept up to date as the journal grows."""
+"""The facts of a journal that a run needs often, updated as the journal grows."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ class RunFacts:
         entries: Number of entries.
         first: The first `run_started`, or an empty dictionary.
         started: The last `run_started`, or an empty dictionary.
-        finished: The last `run_finished`, of whatever start.
+        finished: The last `run_finished`. A run that was resumed since may still be running.
         committed: Round -> its `round_committed`, in order.
         evaluated: Round -> its `evaluated`.
     """
@@ -37,7 +37,7 @@ class RunFacts:
 
     @property
     def ended(self) -> bool:
-        """True if the run has ended after it was started last."""
+        """True if a `run_finished` follows the last `run_started`."""
         return self.finished is not None and self.finished["seq"] > self.started.get("seq", -1)
 
     def follow(self) -> "RunFacts":

@@ -108,9 +108,9 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def witness_salt(self) -> str:
-        """Returns the secret that the witness's windows follow from: the recipe's, or one drawn for this run and kept.
+        """Returns the secret that decides the witness's windows: the recipe's, or a random one kept in the run folder.
 
-        The recipe's seed would not do: the nodes know it, and could foresee what they will be judged by.
+        The recipe's seed is not used, because the nodes know it and could predict the windows.
 
         Raises:
             RunFolderError: when it cannot be kept, or not be read again.
@@ -136,9 +136,9 @@ class RunFolder:
         write_text(self.path / "recipe.yaml", text)
 
     def recipe_digest(self) -> str:
-        """Returns the hash of the saved recipe, as `recipe_hash` gives it in the release that saved it.
+        """Returns the saved recipe's hash as the release computed it that saved the recipe.
 
-        A later release may know more keys, and its hash of the same recipe would be another.
+        A later release may have more keys, so its hash of the same recipe may differ.
 
         Raises:
             RunFolderError: the file cannot be read.

@@ -9,7 +9,7 @@ from strategies.round.best_round import FEWEST, BestRound
 
 
 class RunHistory:
-    """The state of a run after the events it was fed. A round that was run again after a crash counts once."""
+    """The state of a run after the events that `feed` was given. A round repeated after a crash counts once."""
 
     def __init__(self, events: Iterable[Event] = ()) -> None:
         self.started: Event = {}
@@ -59,8 +59,8 @@ class RunHistory:
     def bits_per_byte(self) -> list[float | None]:
         """Held-out bits per byte after every round from 0 (the untrained model) on; None where not measured.
 
-        Of several nodes by `strategies.round.best_round.robust`. Where steps are counted, those after the steps that
-        were measured.
+        The values of several nodes are combined by `strategies.round.best_round.robust`. A run on one machine has only
+        the steps that were measured.
         """
         if self.unit == "step":
             return [self.evaluated[number]["bits_per_byte"] for number in sorted(self.evaluated)]
@@ -133,7 +133,7 @@ class RunHistory:
 
     def _node_reply(self, event: Event) -> None:
         replies = self.replies.setdefault(event["round"], {})
-        # The evaluation after the last round can fail on a node whose training was accepted.
+        # An accepted reply stays accepted, even if the same node's later evaluation fails.
         if replies.get(event["node"], {}).get("status") != "accepted":
             replies[event["node"]] = event
 

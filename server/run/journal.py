@@ -1,8 +1,8 @@
 """The journal: one append-only JSONL file a run, from which every other output is made.
 
-Each line carries the hash of the line before, so a change of the past shows. A line counts when its line end is in the
-file, and the line end is written after the line is on the disk: a reader never sees a line that a failed append takes
-back. What a crash has left of a line is completed or removed when the journal is opened again.
+Each line carries the hash of the line before, so a changed line is detected. A reader accepts a line only with its line
+end, and the writer adds the line end after the line is on disk. So a reader never sees a line whose append failed.
+When the journal is opened again, an unfinished last line is completed or removed.
 """
 
 import errno
@@ -58,7 +58,7 @@ class JournalReader:
         self._seen = 0
 
     def read(self) -> Iterator[Event]:
-        """Yields the whole entries that were added since the last call; a last line that a crash cut is none.
+        """Yields the complete entries that were added since the last call, without an unfinished last line.
 
         Raises:
             RunFolderError: the file cannot be read, an entry that is not the last is broken, or the file has become
@@ -140,11 +140,11 @@ class Journal:
         return self._head
 
     def append(self, kind: str, **fields: Any) -> Event:
-        """Writes one event and returns it; on return it is on the disk, and after an error it is not in the file.
+        """Writes one event to the disk and returns it. After an error the file does not contain it.
 
         Raises:
-            RunFolderError: when it cannot be written, for instance on a full disk. If what was written cannot be taken
-                back either, nothing more is written until the journal is opened again.
+            RunFolderError: when it cannot be written, for instance on a full disk. If a partly
+                written line cannot be removed either, nothing more is written until the journal is opened again.
         """
         if self._fault:
             raise RunFolderError(f"{self.path}: cannot write event {kind!r} ({self._fault}); resume the run")
@@ -238,7 +238,7 @@ def _is_entry(line: bytes, head: Head) -> bool:
 
 
 def _open_file(path: Path, flags: int) -> int:
-    """Opens a plain file; what lies elsewhere, blocks or never ends is refused."""
+    """Opens a regular file. Links, pipes and devices are refused."""
     descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""One entry of the journal as one line of strict JSON, whatever the values are; and back."""
+"""Encodes any event as one line of strict JSON, and decodes it."""
 
 import hashlib
 import json
@@ -61,7 +61,7 @@ def decode_entry(line: bytes, number: int, where: object) -> Event:
         where: The journal's path, for the message.
 
     Raises:
-        RunFolderError: it is no entry.
+        RunFolderError: The line is no entry.
     """
     reason = ""
     try:
@@ -84,7 +84,7 @@ def check_link(event: Event, number: int, prev: str) -> None:
     """Checks that an entry has its number and the hash of the one before.
 
     Raises:
-        RunFolderError: it has another.
+        RunFolderError: It has another number or hash.
     """
     if event.get("seq") != number or isinstance(event.get("seq"), bool):
         raise RunFolderError(f"entry {number} has the number {event.get('seq')!r:.40}")

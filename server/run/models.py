@@ -16,7 +16,7 @@ from trfmoe_core.model.transformer import MoETransformer, build_model
 
 
 def run_tokenizer(folder: RunFolder) -> Tokenizer:
-    """Returns the tokenizer of a run: its own copy, or before there is one the recipe's."""
+    """Returns the run's copy of its tokenizer, or the recipe's tokenizer if the run has no copy yet."""
     own = folder.tokenizer_path
     return load_tokenizer(str(own) if own.exists() else folder.recipe.data.tokenizer)
 
@@ -38,7 +38,7 @@ def initial_model(folder: RunFolder, tokenizer: Tokenizer) -> MoETransformer:
 
 
 def choose_round(folder: RunFolder, number: int | None = None, last: bool = False) -> int:
-    """Returns the round whose model is meant; 0 is an imported model before its first round.
+    """Returns the chosen round. Round 0 is an imported model before its first round.
 
     Args:
         folder: The run.

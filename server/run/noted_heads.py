@@ -19,7 +19,7 @@ class NotedHead:
 
 
 def read_noted_heads(path: Path) -> list[NotedHead]:
-    """Returns the heads of a node's `heads.jsonl`; a line that the node's own crash cut short is passed over.
+    """Returns the heads of a node's `heads.jsonl`; an unfinished last line is skipped.
 
     Raises:
         ConfigError: the file cannot be read, or holds no such note.

@@ -26,7 +26,7 @@ _FIXED = {
         "imported.safetensors: not the weights that this run began with; put the file back, or import again"
     ),
 }
-"""What must not change within a run, and what is said when it has."""
+"""What must not change within a run, with the message for the case that it did."""
 
 
 def provenance(folder: RunFolder, tokenizer: Tokenizer, salt: str = "", **versions: str) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def provenance(folder: RunFolder, tokenizer: Tokenizer, salt: str = "", **versio
         versions: Of libraries, besides Python's and torch's.
 
     Raises:
-        RunFolderError: a file cannot be read, or the folder's copy of the tokenizer is of another one.
+        RunFolderError: A file cannot be read, or the folder holds a copy of another tokenizer.
     """
     if not folder.tokenizer_path.exists():
         tokenizer.save(folder.tokenizer_path)
@@ -68,7 +68,7 @@ def check_resumed(folder: RunFolder, first: Event, now: dict[str, Any]) -> None:
 
 
 def changes(last: Event, now: dict[str, Any]) -> list[str]:
-    """Returns what may change between two starts of a run but can change its numbers, one sentence each."""
+    """Returns one sentence for each change that a resume allows although it can affect the results."""
     found = []
     if last.get("code_fingerprint", now["code_fingerprint"]) != now["code_fingerprint"]:
         old, new = str(last["code_fingerprint"])[:12], now["code_fingerprint"][:12]

@@ -1,4 +1,4 @@
-"""Writes a run down: events into the journal and its readers, rounds into checkpoints."""
+"""Records a run: events in the journal and in the sinks, rounds as checkpoints."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,8 +25,8 @@ KEEP_LAST = 2
 class RunRecorder:
     """The recorder of one run folder; hold its lock.
 
-    A round is committed when its `round_committed` line is on the disk; its checkpoint is written before. A checkpoint
-    without that line is of a round that never ended and is written again.
+    A round is committed once its entry `round_committed` is on disk. The checkpoint is written before that entry; a
+    checkpoint without the entry is replaced when the round is repeated.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class RunRecorder:
         keep_only(root, kept)
 
     def _tidy(self) -> None:
-        """Removes what a killed commit has left: its temporary folders, and checkpoints that its line does not keep."""
+        """Removes temporary folders of killed commits, and checkpoints that the last commit does not keep."""
         root, committed = self.folder.checkpoints_path, self.folder.facts().committed
         sweep_checkpoints(root)
         kept = committed[max(committed)].get("kept", committed) if committed else ()
@@ -151,7 +151,7 @@ def checked_checkpoint(folder: RunFolder, committed: Event) -> Checkpoint:
 
 
 def best_round(folder: RunFolder) -> int | None:
-    """Returns the round of the best checkpoint that is kept, else the newest that is."""
+    """Returns the round of the best kept checkpoint, or of the newest if none is the best."""
     facts = folder.facts()
     kept = set(checkpoint_rounds(folder.checkpoints_path)) & set(facts.committed)
     history = RunHistory([facts.started, *facts.evaluated.values(), *facts.committed.values()] if facts.started else ())

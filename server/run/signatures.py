@@ -1,7 +1,7 @@
 """Signatures of a journal: Ed25519 over its head, kept as `signatures.jsonl` beside it.
 
-A signature says that a key's owner saw these entries. Whoever lacks the key cannot rewrite them unseen; what follows
-after the signed entry it does not cover.
+A signature says that the key's owner saw these entries. Without the key nobody can change them undetected. It does not
+cover later entries.
 """
 
 import base64
@@ -41,7 +41,7 @@ class Statement:
 
 @dataclass(frozen=True, kw_only=True)
 class Signature:
-    """A statement, the public key that it is said to be signed by, and the signature, both raw in base64."""
+    """A statement, the public key that the file names (not verified) and the signature, both raw in base64."""
 
     statement: Statement
     public_key: str

@@ -1,7 +1,7 @@
-"""Checks a run folder offline: the journal's chain, and that all it names is there with the digest it was given.
+"""Checks a run folder offline: the journal's chain, and that every file that it names exists and has its digest.
 
-The chain shows what was changed in its middle. That the last line was edited, that lines were cut from the end, or that
-all of it was written anew shows only by something kept elsewhere: a head that somebody noted, or a signature.
+The chain detects changes before the last line. An edited last line, removed last lines or a journal that was rewritten
+as a whole are detected only with something kept elsewhere: a noted head, or a signature.
 """
 
 import hashlib
@@ -22,12 +22,12 @@ from server.run.recorder import checked_checkpoint
 from trfmoe_core.errors import RunFolderError, TRFMoEError
 
 _LOOKS = 3
-"""Looks at a run that goes on meanwhile, before what does not fit counts as a problem."""
+"""Number of attempts. A running run may change between two reads, so a mismatch counts only if it stays."""
 
 
 @dataclass(kw_only=True)
 class Verification:
-    """What was found.
+    """The result of a verification.
 
     Attributes:
         events: Entries in the chain.
@@ -59,7 +59,7 @@ def verify_run(
         folder: The run.
         head: A head of this journal that was noted earlier.
         noted: Heads that nodes noted.
-        key: Whose signature must be there and fit.
+        key: Public key whose signature must exist and fit.
     """
     for _ in range(_LOOKS):
         found, events, hashes = _look(folder)
@@ -108,7 +108,7 @@ def _look_at_chain(folder: RunFolder) -> tuple[list[Event], str, list[str]]:
 
 
 def _check_rest(found: Verification, folder: RunFolder) -> None:
-    """A crash leaves a last line that is no entry; the journal of a run that ended has none."""
+    """Checks the end: only a crash leaves an unfinished last line, so a finished run must not have one."""
     data = folder.events_path.read_bytes()
     if data.count(b"\n") == found.events and data.endswith(b"\n"):
         return

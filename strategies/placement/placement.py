@@ -2,7 +2,7 @@
 
 Two colluding nodes decide exactly the experts that both hold, so any two share as few as possible, all nodes hold
 equally many, over the model and in every layer, and replicas keep to different zones. Nodes are known by name, so the
-same federation gives the same placement everywhere. What no placement gives stands in `Placement.notes`.
+same federation gives the same placement everywhere. `notes.py` says in sentences what no placement gives.
 """
 
 import re

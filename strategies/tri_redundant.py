@@ -97,13 +97,13 @@ class TriRedundant(Strategy):
             tokenizer_fingerprint=tokenizer_fingerprint,
         )
         state = state or {}
-        seating = state.get("seating")
-        names = seating["nodes"] if seating else ()
+        seats = state.get("seating")
+        names = seats["nodes"] if seats else ()
         self.federation = Federation(request, recorder.record, self.clock, names, state.get("registered", ()))
         self._partial = recipe.experts.unheld == "absent"
         floor = recipe.model.top_k if self._partial else 0
         self.seats = Seats(
-            layout.experts, recipe.reputation, recorder.record, seating, floor, recipe.experts.replication
+            layout.experts, recipe.reputation, recorder.record, seats, floor, recipe.experts.replication
         )
         self.pace = Pace(recipe.rounds.patience, self.clock)
         self.delivery = Delivery(

@@ -41,7 +41,7 @@ class Broadcast:
         layout: Its blocks.
         transport: How it travels.
         wanted: Node -> blocks that it gets.
-        chain: What was sent last, which becomes what is sent now; needed for differences.
+        last_sent: What was sent last, which becomes what is sent now; needed for differences.
         known: Node -> base digests of the models that it has.
     """
 
@@ -51,12 +51,12 @@ class Broadcast:
         layout: BlockLayout,
         transport: TransportConfig,
         wanted: Wanted,
-        chain: LastSent | None = None,
+        last_sent: LastSent | None = None,
         known: Mapping[str, Collection[str]] | None = None,
     ) -> None:
-        self._layout, self._transport, self._chain, self._wanted = layout, transport, chain, wanted
+        self._layout, self._transport, self._last_sent, self._wanted = layout, transport, last_sent, wanted
         against: dict[str, str] = {}
-        if chain is None or transport.difference is None:
+        if last_sent is None or transport.difference is None:
             digests: dict[str, str] = {}
 
             def sent(name: str, values: Tensor) -> None:
@@ -64,20 +64,20 @@ class Broadcast:
 
             packed = [self._pack(blocks, wanted, transport.broadcast, sent)]
         else:
-            if chain.blocks:
-                last = {node: chain.digest(names) for node, names in wanted.items()}
+            if last_sent.blocks:
+                last = {node: last_sent.digest(names) for node, names in wanted.items()}
                 against = {node: has for node, has in last.items() if has and has in (known or {}).get(node, ())}
                 changed = {node: wanted[node] for node in against}
                 # All blocks advance, even those that no node gets now: differences must not depend on who is online.
-                differences = chain.differences(blocks, layout.names)
-                packed = [self._pack(differences, changed, transport.difference, chain.advance)]
+                differences = last_sent.differences(blocks, layout.names)
+                packed = [self._pack(differences, changed, transport.difference, last_sent.advance)]
             else:
-                chain.begin(blocks)
+                last_sent.begin(blocks)
                 packed = []
             rest = {node: names for node, names in wanted.items() if node not in against}
             needed = {name for names in rest.values() for name in names}
-            packed.append(self._pack(chain.whole(needed), rest, transport.broadcast))
-            digests = chain.digests
+            packed.append(self._pack(last_sent.whole(needed), rest, transport.broadcast))
+            digests = last_sent.digests
         self._digests = digests
         self.base_digest = combined_digest(digests)
         """Of the whole model as it travels."""
@@ -120,11 +120,11 @@ class Broadcast:
         Raises:
             ValueError: This broadcast has no differences, so the node was sent the whole model already.
         """
-        if self._chain is None:
+        if self._last_sent is None:
             raise ValueError("nothing but whole models was sent")
         names = self._wanted[node]
         limit = self._transport.parcel_mb << 20
-        parcel = encode(self._chain.whole(names), self._layout, self._transport.broadcast, limit)
+        parcel = encode(self._last_sent.whole(names), self._layout, self._transport.broadcast, limit)
         bytes_before = self._of[node].num_bytes
         consigned = self._consign([(parcel, 0)], names)
         self._of[node] = replace(consigned, num_bytes=bytes_before + consigned.num_bytes)

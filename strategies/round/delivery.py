@@ -33,8 +33,8 @@ class Delivery:
         recipe: The run.
         layout: The model's blocks.
         federation: The members, and who of them is online.
-        seating: Who holds what.
-        chain: What was sent last, when differences are sent.
+        seats: Which node holds which block.
+        last_sent: The model that was sent last; None if no differences are sent.
         recorder: Takes events.
         clock: Time; tests put in their own.
         pace: Is told who was asked and who has answered.
@@ -46,14 +46,14 @@ class Delivery:
         recipe: Recipe,
         layout: BlockLayout,
         federation: Federation,
-        seating: Seats,
-        chain: LastSent | None,
+        seats: Seats,
+        last_sent: LastSent | None,
         recorder: Recorder,
         clock: Clock,
         pace: Pace,
     ) -> None:
         self._described, self._recipe, self._layout = described, recipe, layout
-        self._federation, self._seats, self._chain = federation, seating, chain
+        self._federation, self._seats, self._last_sent = federation, seats, last_sent
         self._recorder, self._clock, self._pace = recorder, clock, pace
         self._pings = Pings(recorder.record, clock)
         self._has: dict[str, str] = {}
@@ -70,7 +70,7 @@ class Delivery:
         wanted = {name: placement.held_by(name) if partial else self._layout.names for name in placement.nodes}
         members = self._federation.members
         known = {name: [*member.description.bases, self._has.get(name, "")] for name, member in members.items()}
-        self._broadcast = Broadcast(blocks, self._layout, self._recipe.transport, wanted, self._chain, known)
+        self._broadcast = Broadcast(blocks, self._layout, self._recipe.transport, wanted, self._last_sent, known)
         return self._broadcast.arrays
 
     @property

@@ -19,7 +19,7 @@ from strategies.exchange.boundary import boundary
 from strategies.exchange.in_flight import Clock
 from strategies.exchange.last_sent import LastSent
 from strategies.exchange.messages import DescribeRequest, TrainReply
-from strategies.membership.federation import Federation
+from strategies.membership.members import Federation
 from strategies.membership.seats import Seats
 from strategies.outer.optimizer import outer_optimizer
 from strategies.parts import check_parts
@@ -41,7 +41,7 @@ from trfmoe_core.blocks import BlockLayout, Blocks, blocks_digest
 from trfmoe_core.config import Recipe
 from trfmoe_core.errors import RunError, WireError
 from trfmoe_core.fingerprint import code_fingerprint
-from trfmoe_core.heap import trim
+from trfmoe_core.malloc import trim
 
 _SENT = "sent."
 
@@ -102,9 +102,7 @@ class TriRedundant(Strategy):
         self.federation = Federation(request, recorder.record, self.clock, names, state.get("registered", ()))
         self._partial = recipe.experts.unheld == "absent"
         floor = recipe.model.top_k if self._partial else 0
-        self.seats = Seats(
-            layout.experts, recipe.reputation, recorder.record, seats, floor, recipe.experts.replication
-        )
+        self.seats = Seats(layout.experts, recipe.reputation, recorder.record, seats, floor, recipe.experts.replication)
         self.pace = Pace(recipe.rounds.patience, self.clock)
         self.delivery = Delivery(
             request, recipe, layout, self.federation, self.seats, self.last_sent, recorder, self.clock, self.pace

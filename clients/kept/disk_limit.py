@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from clients.kept.states import KEEP_STATES, give_up, state_folders
-from clients.limits import OverLimitsError, num_parameters
+from clients.limit_checks import OverLimitsError, num_parameters
 from clients.refusals import RefusedError
 from clients.settings import cache_folder, state_base
 from strategies.exchange.refusals import Refusal

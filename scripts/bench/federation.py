@@ -24,8 +24,8 @@ from scripts.bench.measure import Highest
 from scripts.deploy.deployment import Deployment
 from scripts.experiments.transports import TRANSPORTS
 from scripts.terminal.output import Output
-from server.run.folder import RunFolder
-from server.run.journal import Event, read_events
+from server.run_folder.folder import RunFolder
+from server.run_folder.journal import Event, read_events
 from trfmoe_core.blocks import BlockLayout
 from trfmoe_core.config import Recipe
 from trfmoe_core.data.tokenizers import load_tokenizer

@@ -19,8 +19,8 @@ from torch import Tensor
 from scripts.bench.measure import Highest, anonymous_bytes
 from scripts.experiments.in_process import InProcessGrid
 from scripts.experiments.transports import TRANSPORTS
-from server.run.folder import RunFolder
-from server.run.recorder import RunRecorder
+from server.run_folder.folder import RunFolder
+from server.run_folder.recorder import RunRecorder
 from strategies.exchange.arrays import to_arrays
 from strategies.exchange.messages import (
     Description,

@@ -16,9 +16,9 @@ from flwr.app import Context, Message, MessageType
 from flwr.clientapp import ClientApp
 
 from clients.app import answering_mod, describe, evaluate, train
-from clients.drills.attack import find_attack
-from clients.drills.mod import drill_mod, recipe_path
-from clients.drills.parcels import NO_LIMIT
+from clients.attacks.base import find_attack
+from clients.attacks.flower_mod import drill_mod, recipe_path
+from clients.attacks.reply_editing import NO_LIMIT
 from clients.kept.states import earlier_state_path, state_path
 from clients.settings import node_settings, state_folder
 from strategies.exchange.messages import TrainReply, TrainRequest, pack, pack_buffers, read_header, read_parcel

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from math import inf, isfinite, nan
 from typing import Literal
 
-from clients.drills.attack import find_attack
+from clients.attacks.base import find_attack
 from trfmoe_core.config import DrillConfig
 from trfmoe_core.errors import ConfigError
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from flwr.app import Message
 
-from clients.drills.attack import Seen, find_attack
-from clients.drills.parcels import open_reply, parcel_blocks, refill_reply, with_blocks
-from clients.drills.updates import DISTINCT, gaussian_noise
+from clients.attacks.base import Seen, find_attack
+from clients.attacks.reply_editing import open_reply, parcel_blocks, refill_reply, with_blocks
+from clients.attacks.updates import DISTINCT, gaussian_noise
 from trfmoe_core.blocks import Blocks
 from trfmoe_core.config import DrillConfig
 from trfmoe_core.seeds import seed_for

@@ -11,7 +11,7 @@ from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from strategies.exchange.in_flight import Clock, InFlight
-from strategies.membership.pings import PING
+from strategies.membership.lost_requests import PING
 
 ANSWER_S = 60.0
 """Seconds within which an idle node answers a ping. Flower needs as long to notice that a node is gone."""

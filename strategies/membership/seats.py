@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from strategies.membership.federation import Member, RecordEvent
+from strategies.membership.members import Member, RecordEvent
 from strategies.membership.reputation import Reputation, Standing
 from strategies.placement.changes import join, leave
 from strategies.placement.layer_minimum import with_floor

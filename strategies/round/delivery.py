@@ -12,8 +12,8 @@ from strategies.exchange.in_flight import Clock, InFlight
 from strategies.exchange.last_sent import LastSent
 from strategies.exchange.messages import DescribeRequest, TrainRequest, pack
 from strategies.exchange.size_limits import SizeLimits, answer_limits
-from strategies.membership.federation import Federation
-from strategies.membership.pings import Pings
+from strategies.membership.lost_requests import Pings
+from strategies.membership.members import Federation
 from strategies.membership.seats import Seats
 from strategies.round.pace import Pace
 from strategies.round.recorder import Recorder

@@ -160,8 +160,8 @@ and the units write nowhere else. Open port {port} to the nodes, and nothing els
 `*.service` are for systemd. `trfmoe deploy status|attach|stop|logs .` show, follow and end a run.
 
 `deploy run` and `attach` sign the journal with `sign.key` when a run ends; `trfmoe verify RUN --key sign.pub` checks
-the signature, here or at a node's owner. Back up `server.key`, `sign.key`, `superexec.secret` and `state.db`. `trfmoe deploy check .` and
-`trfmoe doctor .` find faults.
+the signature, here or at a node's owner. Back up `server.key`, `sign.key`, `superexec.secret` and `state.db`.
+`trfmoe deploy check .` and `trfmoe doctor .` find faults.
 """
 
 

@@ -5,11 +5,11 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from trfmoe_core.config.section import Section
+from trfmoe_core.config.section import Name, Section
 
 
 class TrainingConfig(Section):
-    """Local training on a node (AdamW, arXiv 1711.05101).
+    """Local training on a node.
 
     One of `steps`, `tokens` and `epochs`, or `rounds`, determines how long a node trains.
     """
@@ -19,6 +19,7 @@ class TrainingConfig(Section):
     epochs: float | None = Field(None, gt=0, le=10**6, description="passes over the text; for trfmoe train only")
     batch_size: int = Field(12, ge=1, le=1 << 20, description="sequences per step and device")
     accumulation: int = Field(1, ge=1, le=4096, description="micro-batches per step")
+    optimizer: Name = Field("adamw", description="adamw, muon, or one of your own in trfmoe_core/training/optimizers")
     learning_rate: float = Field(1e-3, gt=0, le=1)
     min_learning_rate: float = Field(1e-4, ge=0, le=1)
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -26,6 +27,7 @@ class TrainingConfig(Section):
     weight_decay: float = Field(0.1, ge=0, le=1)
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.99, ge=0, lt=1)
+    muon_momentum: float = Field(0.95, ge=0, lt=1, description="of hidden matrices, with optimizer muon")
     clip_norm: float = Field(1.0, gt=0)
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda|cuda:\d+)$")
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

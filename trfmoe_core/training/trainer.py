@@ -21,7 +21,7 @@ from trfmoe_core.model.transformer import MoETransformer
 from trfmoe_core.seeds import seed_for
 from trfmoe_core.training.compile import compile_errors_explained, compile_layers
 from trfmoe_core.training.device import resolve_precision
-from trfmoe_core.training.optimizer import BlockAdamW
+from trfmoe_core.training.optimizers.base import OPTIMIZERS
 from trfmoe_core.training.out_of_memory import out_of_memory_explained, peak_memory_bytes
 from trfmoe_core.training.ranks import ALONE, Ranks
 from trfmoe_core.training.schedule import learning_rate
@@ -52,7 +52,7 @@ class TrainMetrics:
 
 
 class Trainer:
-    """Trains with AdamW, a learning-rate schedule, gradient clipping and accumulation.
+    """Trains with the recipe's optimizer, a learning-rate schedule, gradient clipping and accumulation.
 
     `step` counts the optimizer steps of the whole run. It alone decides the learning rate and torch's random numbers; a
     caller that continues without stored state may set it. Saving the state and loading it again changes no bit of the
@@ -97,7 +97,8 @@ class Trainer:
             ignore(self.model, constants)  # type: ignore[no-untyped-call]
             self._forward = DistributedDataParallel(self.model, gradient_as_bucket_view=True)
         self._parameters = dict(model.named_parameters())
-        self._optimizer = BlockAdamW(self._parameters, config, model.by_expert)
+        optimizer = OPTIMIZERS.find(config.optimizer)
+        self._optimizer = optimizer(self._parameters, config, model.by_expert, model.hidden_matrices())
         self._shape_LE = (model.config.layers, model.config.experts)
         self._waited_s = 0.0
         if ranks.size > 2:
@@ -121,7 +122,7 @@ class Trainer:
             return self._train(stream, steps, should_stop)
 
     def state(self) -> dict[str, Tensor]:
-        """Returns the step and the optimizer's state, see `BlockAdamW.state`."""
+        """Returns the step and the optimizer's state, see `BlockOptimizer.state`."""
         return {"step": torch.tensor(self.step), **self._optimizer.state()}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:

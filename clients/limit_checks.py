@@ -2,6 +2,7 @@
 
 import datetime
 import math
+import os
 
 from clients.refusals import RefusedError
 from strategies.exchange.refusals import LARGEST, Code, Refusal
@@ -110,6 +111,38 @@ def check_size(settings: NodeSettings, recipe: Recipe, steps: int, devices: int)
         if asked < least:
             text = f"{what.format(asked)}, and the owner of this node wants at least {least} (limits.{key})"
             raise OverLimitsError(code, text, asked, least)
+
+
+def check_evaluation(settings: NodeSettings, tokens: int) -> None:
+    """Refuses to tell a loss over so little text that it speaks of single sentences.
+
+    Args:
+        settings: The node's own.
+        tokens: That the loss is over: as few as the recipe asks for, or as its split of the text leaves.
+
+    Raises:
+        OverLimitsError: fewer than the owner wants.
+    """
+    least = settings.limits.min_evaluation_tokens
+    if tokens < least:
+        text = (
+            f"an evaluation is over {tokens} held-out tokens, and the owner of this node wants at least {least} "
+            "(limits.min_evaluation_tokens)"
+        )
+        raise OverLimitsError("limits-evaluation", text, tokens, least)
+
+
+def within_machine(recipe: Recipe) -> Recipe:
+    """Returns the recipe with no more threads and processes than this machine has processors for."""
+    cores = len(os.sched_getaffinity(0))
+    data = recipe.data.model_copy(
+        update={
+            "processes": min(recipe.data.processes or cores, cores),
+            "loader_threads": min(recipe.data.loader_threads, cores),
+        }
+    )
+    training = recipe.training.model_copy(update={"threads": min(recipe.training.threads, cores)})
+    return recipe.model_copy(update={"data": data, "training": training})
 
 
 def check_round(settings: NodeSettings, held: list[str]) -> None:

@@ -12,7 +12,7 @@ from clients.kept.disk_limit import DiskLimit, state_bytes
 from clients.kept.journal_heads import note_head
 from clients.kept.models import KEEP, KeptModels, receive
 from clients.kept.states import LOST, earlier_state, keep_reply, keep_state, kept_reply, tighten_states
-from clients.limit_checks import check_memory, check_round, check_size, within_limits
+from clients.limit_checks import check_evaluation, check_memory, check_round, check_size, within_limits, within_machine
 from clients.refusals import RefusedError, refused_as
 from clients.settings import cache_folder, state_base, state_folder
 from clients.stopwatch import Stopwatch
@@ -56,6 +56,7 @@ class Worker:
         self.settings = settings
         with refused_as("recipe"):
             self.recipe = validate(Recipe, recipe, "the coordinator's recipe")
+        self.recipe = within_machine(self.recipe)
         if not settings.limits.network:
             data = self.recipe.data.model_copy(update={"offline": True})
             self.recipe = self.recipe.model_copy(update={"data": data})
@@ -225,6 +226,7 @@ class Worker:
 
     def _evaluate(self, model: MoETransformer, corpus: Corpus) -> Evaluation:
         windows = corpus.evaluation(self.recipe.model.context, self.recipe.data.evaluation_tokens)
+        check_evaluation(self.settings, int(windows.mask.sum()))
         metrics = evaluate(model, windows, self.recipe.training.batch_size, self.device, self.precision)
         return told_or_refused(
             Evaluation, loss=metrics.loss, bits_per_byte=metrics.bits_per_byte, tokens=metrics.tokens

@@ -58,10 +58,13 @@ def run(grid: Grid, folder: RunFolder, clock: Clock | None = None) -> None:
         del blocks
         try:
             _run(grid, folder, recorder, layout, tokenizer, arrays, clock)
-        except TRFMoEError as error:
+        except (ConnectionError, TimeoutError):
+            raise  # the SuperLink is lost, which is no end of the run
+        except (TRFMoEError, OSError) as error:
+            ended = error if isinstance(error, TRFMoEError) else _disk_error(error, folder)
             with contextlib.suppress(RunFolderError):  # on a full disk; what ended the run is what has to be said
-                recorder.record("run_finished", outcome="failed", reason=str(error), rounds=None, digest=None)
-            raise
+                recorder.record("run_finished", outcome="failed", reason=str(ended), rounds=None, digest=None)
+            raise ended from error
         finally:
             with contextlib.suppress(OSError, RunFolderError):  # as above
                 write_report(folder.path)
@@ -128,6 +131,13 @@ def _run(
         rounds=strategy.round,
         digest=blocks_digest(strategy.blocks),
         best_round=best_round(folder),
+    )
+
+
+def _disk_error(error: OSError, folder: RunFolder) -> RunFolderError:
+    return RunFolderError(
+        f"{error.filename or folder.path}: {error.strerror or error}; mend that and go on with --resume, the last "
+        "committed round is safe"
     )
 
 

@@ -10,6 +10,7 @@ from server.report.charts import heat_table, line_chart, table
 from server.run_folder.history import RunHistory
 from server.run_folder.journal import Event, read_events
 from trfmoe_core.atomic import write_text
+from trfmoe_core.errors import RunFolderError
 from trfmoe_core.terminal import visible
 
 STYLE = """
@@ -30,10 +31,20 @@ pre { white-space: pre-wrap; border: 1px solid var(--line); padding: .7rem; }
 
 
 def write_report(run_dir: Path) -> Path:
-    """Writes `report.html` into a run folder, finished or not, and returns its path."""
-    history = RunHistory(read_events(run_dir / "events.jsonl"))
-    path = run_dir / "report.html"
-    write_text(path, render(history, run_dir.name))
+    """Writes `report.html` into a run folder, finished or not, and returns its path.
+
+    Raises:
+        RunFolderError: the journal cannot be read, or an entry lacks what its kind has.
+    """
+    events, path = read_events(run_dir / "events.jsonl"), run_dir / "report.html"
+    try:
+        page = render(RunHistory(events), run_dir.name)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise RunFolderError(
+            f"{run_dir}: no report can be made of its journal, an entry lacks what its kind has "
+            f"({type(error).__name__}: {error}); put events.jsonl back from a copy"
+        ) from error
+    write_text(path, page)
     return path
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from server.run_folder.journal import Event
 from strategies.round.best_round import FEWEST, BestRound
+from trfmoe_core.errors import RunFolderError
 
 
 class RunHistory:
@@ -41,9 +42,19 @@ class RunHistory:
             self.feed(event)
 
     def feed(self, event: Event) -> None:
-        """Takes in the next event; kinds that are not known here are passed over."""
-        if reader := self._readers.get(event["event"]):
-            reader(event)
+        """Takes in the next event; kinds that are not known here are passed over.
+
+        Raises:
+            RunFolderError: the event lacks what its kind has.
+        """
+        try:
+            if reader := self._readers.get(event["event"]):
+                reader(event)
+        except (KeyError, TypeError) as error:
+            raise RunFolderError(
+                f"entry {event.get('seq')} of the journal lacks what its kind has ({error}); put events.jsonl "
+                "back from a copy"
+            ) from error
 
     @property
     def num_rounds(self) -> int:

@@ -163,11 +163,13 @@ def _check_rounds(found: Verification, folder: RunFolder, events: list[Event]) -
             found.problems.append(f"entry {event['seq']} commits round {number} after round {max(committed)}")
         committed[number] = event
     last = max(committed, default=0)
+    # A run that failed between a round's checkpoint and its entry, as on a full disk, has the checkpoint alone.
+    completed = found.finished and _of_kind(events, "run_finished")[-1].get("outcome") == "completed"
     there = checkpoint_rounds(folder.checkpoints_path)
     for number in there:
         if number in committed:
             _check_checkpoint(found, folder, committed[number])
-        elif number > last and not found.finished and number == max(there) and sum(n > last for n in there) == 1:
+        elif number > last and not completed and number == max(there) and sum(n > last for n in there) == 1:
             found.notes.append(f"round {number} has a checkpoint and no round_committed entry yet: it did not end")
         else:
             found.problems.append(f"round {number} has a checkpoint and no round_committed entry")

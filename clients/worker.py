@@ -226,7 +226,7 @@ class Worker:
 
     def _evaluate(self, model: MoETransformer, corpus: Corpus) -> Evaluation:
         windows = corpus.evaluation(self.recipe.model.context, self.recipe.data.evaluation_tokens)
-        check_evaluation(self.settings, int(windows.mask.sum()))
+        check_evaluation(self.settings, int(windows.mask.sum()), corpus.train_tokens + corpus.held_out_tokens)
         metrics = evaluate(model, windows, self.recipe.training.batch_size, self.device, self.precision)
         return told_or_refused(
             Evaluation, loss=metrics.loss, bits_per_byte=metrics.bits_per_byte, tokens=metrics.tokens

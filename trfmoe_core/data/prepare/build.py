@@ -13,6 +13,7 @@ from typing import Any
 
 from trfmoe_core.atomic import new_folder, write_text
 from trfmoe_core.config.data import DataConfig
+from trfmoe_core.data.documents.clean import Normalization
 from trfmoe_core.data.documents.reports import FileReport
 from trfmoe_core.data.formats.reading import Reading
 from trfmoe_core.data.prepare.merge import first_piece, halves, merge
@@ -77,7 +78,7 @@ def build(
     files = [file for source in sources for file in source.files]
     processes = config.processes or len(os.sched_getaffinity(0))
     with ShardWriter(shards_folder, Encoder(tokenizer, config.piece_bytes), processes) as writer:
-        shards, reports = _read_all(sources, writer, progress)
+        shards, reports = _read_all(sources, writer, config, progress)
         writer.finish()
         # A list and no mapping: two sources may lead to the same file.
         read = [(file.path, report) for file, report in zip(files, reports, strict=True) if file.report is None]
@@ -107,7 +108,7 @@ def _remove_abandoned_shards(home: Path) -> None:
 
 
 def _read_all(
-    sources: Sequence[OpenedSource], writer: ShardWriter, progress: Progress
+    sources: Sequence[OpenedSource], writer: ShardWriter, config: DataConfig, progress: Progress
 ) -> tuple[list[list[Shard]], list[FileReport]]:
     """Returns every source's shards, and a report for every file of all sources."""
     total = sum(len(source.units) for source in sources)
@@ -117,7 +118,7 @@ def _read_all(
     for source in sources:
         unit_reports: list[FileReport] = []
         shards.append([])
-        for batch in grouped(_documents(source, unit_reports)):
+        for batch in grouped(_documents(source, config.normalization, unit_reports)):
             shards[-1].append(writer.write(batch))
             characters += batch.size
             progress(f"{characters / 1e6:,.0f} MB to tokens", done + len(unit_reports), total)
@@ -126,14 +127,16 @@ def _read_all(
     return shards, reports
 
 
-def _documents(source: OpenedSource, reports: list[FileReport]) -> Iterator[tuple[str, int, str]]:
+def _documents(
+    source: OpenedSource, normalization: Normalization, reports: list[FileReport]
+) -> Iterator[tuple[str, int, str]]:
     """Yields (text, unit, place) and appends the report of every unit to `reports`.
 
     Units that are left out get no number, so that the corpus equals that of a folder without them.
     """
     number = 0
     for unit in source.units:
-        reading = Reading(unit)
+        reading = Reading(unit, normalization)
         for document in reading:
             yield document.text, number, document.place
         reports.append(reading.report)

@@ -7,11 +7,11 @@ import re
 UNREADABLE = "\ufffd"
 MAX_UNREADABLE = 0.01
 """Text with a larger share of U+FFFD is refused."""
-CONFIDENCE = 0.15
-"""An encoding is taken from chardet at this confidence and above: noise gets less than 0.06, a paragraph at least 0.17,
-and every paragraph in 28 languages and encodings that was tried got its own encoding ..."""
+CONFIDENCE = 0.12
+"""An encoding is taken from chardet at this confidence and above: random letters get less ..."""
 MIN_LETTERS = 8
-"""... if there are at least this many bytes beyond ASCII: from fewer, chardet errs at any confidence."""
+"""... if there are at least this many bytes beyond ASCII. Of 376 texts of 8 words and more in 24 languages, 2 were then
+read in a wrong encoding, both in Turkish."""
 _SAMPLE_BYTES = 1 << 18
 
 _MARKS = (

@@ -89,7 +89,9 @@ def _spread(text: str, file: TextIO) -> Iterator[Value]:
                 text, at = text[at - _column(text, at) :] + added, _column(text, at)
                 continue
             number += 1
-            following = text.find("\n" + text[at - _column(text, at) : at] + "{", at)
+            begin = "\n" + text[at - _column(text, at) : at] + "{"
+            while (following := text.find(begin, at)) < 0 and (added := file.read(_HEAD_CHARACTERS)):
+                text, at = text[max(at, len(text) - len(begin)) :] + added, 0
             left_out = "; what follows it is left out" * (following < 0)
             yield Value(number, f"item {number}", reason=f"no JSON ({first_line(error)}){left_out}")
             if left_out:

@@ -75,7 +75,7 @@ class Reading:
             status = "no-text"
             if self._skipped:
                 detail = f"{detail}; " * bool(detail) + f"{self._skipped} documents belong to other nodes"
-        pages = self._documents if self._log.pages is None else self._log.pages
+        pages = self._documents if self._log.pages is None or not self._log.characters else self._log.pages
         file = self._unit.file
         if self._unit.extracted is not None and status != "unreadable":
             return replace(

@@ -42,6 +42,8 @@ _LIGATURE = re.compile("[\ufb00-\ufb06]")
 _WIDE_LETTERS = re.compile("[\uff21-\uff3a\uff41-\uff5a]")
 # Without the anchor the search is quadratic in the length of a line.
 _LINES_WITH_WIDE_LETTERS = re.compile(f"^.*{_WIDE_LETTERS.pattern}.*", re.MULTILINE)
+# Most text has none of these, and one search is quicker than four.
+_SPECIAL = re.compile("|".join(one.pattern for one in (_INVISIBLE, _EXOTIC_BLANKS, _LIGATURE, _WIDE_LETTERS)))
 _TO_NARROW = 0xFEE0
 _EAST_ASIAN = re.compile(
     "[\u1100-\u11ff\u2e80-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\uff66-\uffdc\U00020000-\U0003ffff]"
@@ -89,11 +91,13 @@ def normalize(text: str, normalization: Normalization = "safe") -> str:
         text = _SOFT_HYPHENS.sub("", text)
     if text.isascii():  # the same as below, ten times faster
         return text.encode("ascii").translate(None, _ASCII_CONTROLS).decode("ascii")
-    text = _EXOTIC_BLANKS.sub(" ", _INVISIBLE.sub("", text))
+    special = _SPECIAL.search(text) is not None
+    if special:
+        text = _EXOTIC_BLANKS.sub(" ", _INVISIBLE.sub("", text))
     if normalization == "nfkc":
         return unicodedata.normalize("NFKC", text)
     text = unicodedata.normalize("NFC", text)
-    return text if normalization == "nfc" else _folded(text)
+    return _folded(text) if special and normalization == "safe" else text
 
 
 def _folded(text: str) -> str:

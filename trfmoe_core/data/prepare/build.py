@@ -14,7 +14,7 @@ from typing import Any
 from trfmoe_core.atomic import new_folder, write_text
 from trfmoe_core.config.data import DataConfig
 from trfmoe_core.data.documents.clean import Normalization
-from trfmoe_core.data.documents.reports import FileReport
+from trfmoe_core.data.documents.reports import FileReport, shortened
 from trfmoe_core.data.formats.reading import Reading
 from trfmoe_core.data.prepare.merge import first_piece, halves, merge
 from trfmoe_core.data.prepare.shards import Documents, Encoder, Shard, ShardWriter, grouped
@@ -25,6 +25,7 @@ from trfmoe_core.errors import DataError
 META = "corpus.json"
 LEFT_OUT = ("changed", "unreadable")
 _LISTED_FILES = 40
+_LONGEST_PATH = 240
 _ABANDONED_S = 7 * 24 * 3600
 
 Progress = Callable[[str, int, int], None]
@@ -35,7 +36,10 @@ def describe_files(files: Sequence[FileReport]) -> str:
     """Returns a count of the statuses and one line per file, problems first, with at most 40 files."""
     counts = Counter(report.status for report in files)
     ordered = sorted(files, key=lambda report: report.status == "ok")
-    lines = [f"  {report.path}: {report.status}{': ' * bool(report.detail)}{report.detail}" for report in ordered]
+    lines = [
+        f"  {shortened(report.path, _LONGEST_PATH)}: {report.status}{': ' * bool(report.detail)}{report.detail}"
+        for report in ordered
+    ]
     left = len(lines) - _LISTED_FILES
     more = [f"  and {left} more"] if left > 0 else []
     total = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))

@@ -29,10 +29,15 @@ def boundary(file: SourceFile, report: ReadLog) -> Iterator[None]:
     except MemoryError:
         report.fail("too-large", "it needs more memory than there is")
     except Exception as error:
-        what = f"{type(error).__name__} at {_place(error)}: {first_line(error)}"
+        what = described(error)
         log.warning("%s: %s", printable(file.path), what)
         log.debug("the whole traceback", exc_info=True)
         report.fail("broken", f"its reader failed: {what}")
+
+
+def described(error: BaseException) -> str:
+    """Returns type, place and message of an unforeseen exception."""
+    return f"{type(error).__name__} at {_place(error)}: {first_line(error)}"
 
 
 def _place(error: BaseException) -> str:

@@ -14,6 +14,7 @@ from trfmoe_core.errors import DataError
 from trfmoe_core.places import expand
 
 _SYSTEM_FILES = re.compile(r"\._.*|~\$.*|\.DS_Store|Thumbs\.db|desktop\.ini", re.IGNORECASE)
+_SYSTEM = "written by the system or an editor, not by its owner"
 _SYSTEM_FOLDER = "__MACOSX"
 
 
@@ -55,7 +56,10 @@ def _below(root: Path, digests: DigestCache) -> Iterator[SourceFile]:
     if stat.S_ISDIR(mode):
         yield from _walk(root, digests)
         return
-    file = _examine(root, digests, Path(root.name))
+    file = _examine(root, digests)
+    if file.report is not None and _SYSTEM_FILES.fullmatch(root.name):
+        # A shell's * names such files too, so they end nothing.
+        file = _refused(root, "other", "system-file", _SYSTEM)
     if file.report is not None and file.report.status in ("unsupported", "unreadable"):
         raise DataError(
             f"{where}: {file.report.status}: {file.report.detail}; give a readable file ending in {known_suffixes()}"
@@ -91,7 +95,10 @@ def _walk(root: Path, digests: DigestCache) -> Iterator[SourceFile]:
             if target.is_dir():
                 yield _refused(path, "other", "unsupported", "a link to a folder that is read anyway")
                 continue
-        yield _examine(path, digests, path.relative_to(root))
+        if _SYSTEM_FILES.fullmatch(path.name) or _SYSTEM_FOLDER in path.relative_to(root).parts:
+            yield _refused(path, "other", "system-file", _SYSTEM)
+            continue
+        yield _examine(path, digests)
     yield from refused
 
 
@@ -103,10 +110,7 @@ def _blobs(folder: Path) -> Path | None:
     return None
 
 
-def _examine(path: Path, digests: DigestCache, below: Path) -> SourceFile:
-    """Returns a file. `below` is its path from the folder that was named."""
-    if _SYSTEM_FILES.fullmatch(path.name) or _SYSTEM_FOLDER in below.parts:
-        return _refused(path, "other", "system-file", "written by the system or an editor, not by its owner")
+def _examine(path: Path, digests: DigestCache) -> SourceFile:
     kind = kind_of(path)
     try:
         status = path.stat()

@@ -79,53 +79,11 @@ def test_an_unforeseen_exception_is_that_files_status(tmp_path: Path, write_pdf:
     good = write_pdf(tmp_path / "good.pdf", [["hello there"]])
     with PdfReader(PdfLimits(20, 1024)) as reader:
         assert text_of(reader, good) == "hello there"
-        worker = reader._worker
         (file,) = find_files([str(good)])
         result = reader.read(file, Path("a name that no file can have \0"))
         assert result.status == "broken"
         assert result.detail.startswith("its reader failed: ValueError at worker.py:")
-        assert reader._worker is worker
-        limits = Path(f"/proc/{worker.pid}/limits").read_text()
-        assert "unlimited" not in next(line for line in limits.splitlines() if "address space" in line)
-    assert worker.poll() is not None
-
-
-def test_a_worker_that_does_not_answer_is_replaced(tmp_path: Path, write_pdf: Callable[..., Path]) -> None:
-    good = write_pdf(tmp_path / "good.pdf", [["hello"]])
-    with PdfReader(PdfLimits(60, 512)) as reader:
-        read(reader, good)
-        first = reader._worker
-        assert first is not None
-        os.kill(first.pid, signal.SIGSTOP)
-        reader._limits = PdfLimits(0.2, 512)
-        result = read(reader, good)
-        assert (result.status, result.size, result.settled) == ("timeout", 0, False)
-        assert f"not done after {0.2 * WALL_FACTOR:g} s" in result.detail
-        assert gone(first.pid)
-        reader._limits = PdfLimits(60, 512)
-        assert read(reader, good).status == "ok"
-
-
-def test_a_worker_killed_from_outside_costs_no_file(tmp_path: Path, write_pdf: Callable[..., Path]) -> None:
-    good = write_pdf(tmp_path / "good.pdf", [["hello"]])
-    with PdfReader(PdfLimits(60, 512)) as reader:
-        read(reader, good)
-        assert reader._worker is not None
-        reader._worker.kill()
-        reader._worker.wait()
-        assert read(reader, good).status == "ok"
-
-
-def test_an_unforeseen_exception_is_that_files_status(tmp_path: Path, write_pdf: Callable[..., Path]) -> None:
-    good = write_pdf(tmp_path / "good.pdf", [["hello there"]])
-    with PdfReader(PdfLimits(20, 1024)) as reader:
         assert text_of(reader, good) == "hello there"
-        worker = reader._worker
-        reader._passwords = (["no", "password"],)  # type: ignore[assignment]
-        result = read(reader, write_pdf(tmp_path / "locked.pdf", [["secret"]], password="key"))
-        assert result.status == "broken"
-        assert result.detail.startswith("its reader failed: AttributeError at engines.py:")
-        assert reader._worker is worker
 
 
 def test_a_file_that_needs_too_much_memory_is_given_up(tmp_path: Path, write_pdf: Callable[..., Path]) -> None:

@@ -58,9 +58,10 @@ def test_files_that_only_a_system_wrote_are_skipped_and_counted(tmp_path: Path) 
         (tmp_path / name).write_text("nothing that its owner wrote")
     (tmp_path / "a.txt").write_text("text")
     assert statuses(tmp_path) == {"a.txt": "", **dict.fromkeys(names, "system-file")}
-    # As a shell's * names them.
-    named = find_files([str(tmp_path / "~$a.txt"), str(tmp_path / "a.txt")])
-    assert [file.report.status if file.report else "" for file in named] == ["system-file", ""]
+    # A shell's * names them too. One that can be read is read then.
+    (tmp_path / "~$a.docx").write_text("who has the document open")
+    named = find_files([str(tmp_path / name) for name in ("~$a.docx", "~$a.txt", "a.txt")])
+    assert [file.report.status if file.report else "" for file in named] == ["system-file", "", ""]
 
 
 def test_a_snapshot_of_the_hubs_cache_is_read_as_a_folder(tmp_path: Path, write_parquet: Callable[..., Path]) -> None:

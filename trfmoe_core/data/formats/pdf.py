@@ -14,8 +14,12 @@ class PdfFormat(Format):
     """`.pdf`."""
 
     suffixes = (".pdf",)
-    cleaned = True
     shared_by = "files"
+
+    @classmethod
+    def recognises(cls, head: bytes) -> bool:
+        """Returns True for a PDF's header. A few bytes may precede it, but then it may be a text about PDFs."""
+        return head.startswith(b"%PDF-")
 
     def read(self, unit: Unit, log: ReadLog) -> Iterator[Document]:
         """Yields the extracted text, in blocks of about 4 million characters that end between two pages."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from trfmoe_core.data.documents.clean import RULES
 from trfmoe_core.data.documents.records import SourceFile
 from trfmoe_core.data.pdf.engines import EngineName, engine_version
 from trfmoe_core.data.pdf.reader import PdfLimits, PdfReader, PdfText
@@ -44,7 +45,7 @@ class Extraction:
     @property
     def key(self) -> str:
         """A short digest of everything besides the file that determines its text."""
-        parts = [FORMAT, engine_version(self.engine), unicodedata.unidata_version, self.drop_headers]
+        parts = [FORMAT, RULES, engine_version(self.engine), unicodedata.unidata_version, self.drop_headers]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
     @property

@@ -13,6 +13,7 @@ import sys
 import threading
 from typing import Any, BinaryIO, cast
 
+from trfmoe_core.data.formats.boundary import described
 from trfmoe_core.data.pdf.engines import EngineName, LockedError, Pages, file_errors
 from trfmoe_core.data.pdf.pages import join, tidy
 
@@ -158,6 +159,8 @@ def main() -> None:
             send(replies, _result("too-large", detail=f"needs more than {memory_mb} MB of memory"))
         except OSError as error:
             send(replies, _result("unreadable", detail=error.strerror or str(error)))
+        except Exception as error:  # noqa: BLE001  As in `formats.boundary`: no file may end the others.
+            send(replies, _result("broken", detail=f"its reader failed: {described(error)}"))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/.installed
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
-EXTRAS := train,serve,pdfium,dev
+EXTRAS := train,serve,dev
 LOCK := build/lock
 
 .DEFAULT_GOAL := help

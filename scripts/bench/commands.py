@@ -87,6 +87,23 @@ def data(
     _run("data", quick=quick, engine=engine, tokenizer=tokenizer, as_json=as_json)
 
 
+@bench.command()
+def pdf(
+    folder: Annotated[str, typer.Argument(help="Folder with PDFs; every folder in it is a collection.")],
+    against: Annotated[str, typer.Option(help="Program to compare with: pdftotext.")] = "pdftotext",
+    engines: Annotated[str, typer.Option(help="PDF engines, with commas between them.")] = "auto,pdfium,pypdf",
+    as_json: JsonOption = False,
+) -> None:
+    """Compare the text of PDFs with another program's, by collection and engine, and time the engines."""
+    if against != "pdftotext":
+        raise ConfigError(f"--against {against}: only pdftotext is known")
+    chosen = [name.strip() for name in engines.split(",")]
+    unknown = [name for name in chosen if name not in ("auto", "pdfium", "pypdf")]
+    if unknown:
+        raise ConfigError(f"--engines {unknown[0]}: choose from auto, pdfium and pypdf")
+    _run("pdf", folder=folder, against=against, engines=chosen, as_json=as_json)
+
+
 def _run(name: str, **options: object) -> None:
     code = child.run(f"scripts.bench.{name}:main", **options)
     if code:

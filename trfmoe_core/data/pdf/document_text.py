@@ -116,6 +116,8 @@ def _judged(raw: RawPages, drop_headers: bool) -> Reading:
     if not words or (num_pages >= SCAN_PAGES and letters < SCAN_CHARACTERS * num_pages):
         return Reading("no-text", num_pages, notes=[f"{letters} letters and digits on {num_pages} pages: scanned?"])
     notes += _changes(tidied, num_pages - len(lost))
+    if raw.fields_cut:
+        notes.append(f"{raw.fields_cut} form fields hold much more text than they show, which is left out")
     return Reading("partial" if lost else "ok", num_pages, tidied.texts, notes, errors)
 
 

@@ -11,6 +11,9 @@ from trfmoe_core.data.pdf.hyphens import join_hyphens
 
 # A readable page may hold some unreadable glyphs, such as a formula.
 _UNREADABLE_RUN = re.compile("(?:[\ufffd\ue000-\uf8ff]\\s?){3,}")
+# Codes of ligatures in TeX's fonts, which engines pass on where a font has no character map.
+_LIGATURES = dict(zip("\x0b\x0c\r\x0e\x0f\x1b\x1c\x1d\x1e\x1f", ("ff", "fi", "fl", "ffi", "ffl") * 2, strict=True))
+_LIGATURE = re.compile("(?<=[A-Za-z])[\x0b-\x0f\x1b-\x1f](?![\n])|[\x0b-\x0f\x1b-\x1f](?=[a-z])")
 
 
 @dataclass
@@ -32,7 +35,7 @@ class TidyPages:
 
 def tidy(pages: Sequence[str], *, drop_headers: bool) -> TidyPages:
     """Returns the clean pages. With `drop_headers`, lines at top and bottom that repeat on nearby pages are removed."""
-    joined, hyphens = join_hyphens([page.replace("\0", "") for page in pages])
+    joined, hyphens = join_hyphens([_spelt_out(page.replace("\0", "")) for page in pages])
     texts = []
     for page in joined:
         page = _UNREADABLE_RUN.sub(" ", page)
@@ -43,3 +46,8 @@ def tidy(pages: Sequence[str], *, drop_headers: bool) -> TidyPages:
     if drop_headers:
         texts, headers = without_headers(texts)
     return TidyPages(texts, headers, hyphens.joined, hyphens.kept)
+
+
+def _spelt_out(page: str) -> str:
+    """Returns the page with TeX's ligatures as letters."""
+    return _LIGATURE.sub(lambda match: _LIGATURES[match.group()], page)

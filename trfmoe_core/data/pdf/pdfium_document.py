@@ -9,10 +9,13 @@ import pypdfium2
 import pypdfium2.raw as pdfium
 
 from trfmoe_core.data.pdf.engines import LockedError
-from trfmoe_core.data.pdf.form_fields import with_values
+from trfmoe_core.data.pdf.form_fields import shown_part, with_values
 
 _TEXT_FIELDS = (pdfium.FPDF_FORMFIELD_TEXTFIELD, pdfium.FPDF_FORMFIELD_COMBOBOX, pdfium.FPDF_FORMFIELD_LISTBOX)
 _PASSWORD_FLAG = 1 << 13
+_OVERLAID = 0.5
+_CELL = 4.0
+"""Points within which a layer of recognised text may miss the letters of the page."""
 # pdfium joins the lines around a hyphen at a line's end, and writes U+0002 for it.
 _LINE_END_HYPHEN = re.compile("\x02\n?")
 
@@ -28,8 +31,9 @@ class PdfiumDocument:
             PdfiumError: the file is malformed.
         """
         self._document = _open(data, passwords)
-        self.is_form: bool = self._document.get_formtype() != pdfium.FORMTYPE_NONE
-        if self.is_form:
+        self.fields_cut = 0
+        self._is_form = self._document.get_formtype() != pdfium.FORMTYPE_NONE
+        if self._is_form:
             self._document.init_forms()
 
     def __len__(self) -> int:
@@ -48,7 +52,19 @@ class PdfiumDocument:
                     text = _LINE_END_HYPHEN.sub("-\n", text)
             finally:
                 text_page.close()
-            return with_values(text, self._values(page)) if self.is_form else text
+            return with_values(text, self._values(page)) if self._is_form else text
+        finally:
+            page.close()
+
+    def is_overlaid(self, number: int) -> bool:
+        """Returns True if most letters of page `number` stand on equal ones."""
+        page = self._document[number]
+        try:
+            text_page = page.get_textpage()
+            try:
+                return _share_on_equals(text_page) > _OVERLAID
+            finally:
+                text_page.close()
         finally:
             page.close()
 
@@ -76,9 +92,28 @@ class PdfiumDocument:
                     and not pdfium.FPDFAnnot_GetFormFieldFlags(form, annotation) & _PASSWORD_FLAG
                 ):
                     name = _string(pdfium.FPDFAnnot_GetFormFieldName, form, annotation)
-                    yield name, _string(pdfium.FPDFAnnot_GetFormFieldValue, form, annotation)
+                    value = _string(pdfium.FPDFAnnot_GetFormFieldValue, form, annotation)
+                    shown = shown_part(value, *_size(annotation), _font_size(form, annotation))
+                    self.fields_cut += shown != value
+                    yield name, shown
             finally:
                 pdfium.FPDFPage_CloseAnnot(annotation)
+
+
+def _share_on_equals(text_page: Any) -> float:
+    """Returns the share of characters that stand within a few points of an equal one before them."""
+    seen: set[tuple[int, int, int]] = set()
+    total = repeated = 0
+    for index in range(text_page.count_chars()):
+        code = pdfium.FPDFText_GetUnicode(text_page, index)
+        if code <= ord(" "):
+            continue
+        left, bottom, _, _ = text_page.get_charbox(index)
+        x, y = int(left // _CELL), int(bottom // _CELL)
+        total += 1
+        repeated += (code, x, y) in seen
+        seen |= {(code, x + dx, y + dy) for dx in (-1, 0, 1) for dy in (-1, 0, 1)}
+    return 2 * repeated / total if total else 0.0
 
 
 def _open(data: bytes, passwords: Sequence[str]) -> Any:
@@ -89,6 +124,19 @@ def _open(data: bytes, passwords: Sequence[str]) -> Any:
             if "password" not in str(error).lower():
                 raise
     raise LockedError
+
+
+def _size(annotation: Any) -> tuple[float, float]:
+    """Returns width and height of a field."""
+    box = pdfium.FS_RECTF()
+    pdfium.FPDFAnnot_GetRect(annotation, box)
+    return box.right - box.left, box.top - box.bottom
+
+
+def _font_size(form: Any, annotation: Any) -> float:
+    size = ctypes.c_float(0.0)
+    pdfium.FPDFAnnot_GetFontSize(form, annotation, size)
+    return size.value
 
 
 def _string(function: Callable[..., int], form: Any, annotation: Any) -> str:

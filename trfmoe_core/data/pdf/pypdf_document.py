@@ -27,9 +27,9 @@ class PypdfDocument:
         self._reader = pypdf.PdfReader(io.BytesIO(data), strict=False)
         if self._reader.is_encrypted and not any(self._reader.decrypt(password) for password in passwords):
             raise LockedError
+        self.fields_cut = 0
         root: Any = self._reader.trailer["/Root"]
-        self.is_form: bool = "/AcroForm" in root
-        self.is_portfolio: bool = "/Collection" in root
+        self._is_form = "/AcroForm" in root
 
     def __len__(self) -> int:
         """Number of pages."""
@@ -39,7 +39,11 @@ class PypdfDocument:
         """Returns the raw text of page `number` inside its crop box, with the values of its form fields."""
         page = self._reader.pages[number]
         text = _cropped(page) if _is_cropped(page) else str(page.extract_text())
-        return with_values(text, _values(page)) if self.is_form else text
+        return with_values(text, _values(page)) if self._is_form else text
+
+    def is_overlaid(self, number: int) -> bool:
+        """Returns True: pypdf does not say where letters stand."""
+        return True
 
     def attachments(self) -> Iterator[tuple[str, bytes]]:
         """Yields name and content of every attached file."""

@@ -106,16 +106,14 @@ def _judged(raw: RawPages, drop_headers: bool) -> Reading:
     errors = [f"page {number + 1}: {lost[number]}" for number in sorted(lost)]
     notes = _losses(raw, num_pages)
     letters = sum(letter.isalnum() for text in tidied.texts for letter in text)
-    if not letters and lost:
-        return Reading("broken", num_pages, notes=notes, page_errors=errors)
-    if not letters:
-        return Reading(
-            "no-text", num_pages, notes=[f"{num_pages} pages without text: scanned?" if num_pages else "no pages"]
-        )
-    words = any(letter.isalpha() for text in tidied.texts for letter in text)
-    if not words or (num_pages >= SCAN_PAGES and letters < SCAN_CHARACTERS * num_pages):
-        return Reading("no-text", num_pages, notes=[f"{letters} letters and digits on {num_pages} pages: scanned?"])
-    notes += _changes(tidied, num_pages - len(lost))
+    intact = num_pages - len(lost)
+    is_text = any(letter.isalpha() for text in tidied.texts for letter in text)
+    if not is_text or (intact >= SCAN_PAGES and letters < SCAN_CHARACTERS * intact):
+        if lost:
+            return Reading("broken", num_pages, notes=notes, page_errors=errors)
+        found = f"{letters} letters and digits on {num_pages} pages" if letters else f"{num_pages} pages without text"
+        return Reading("no-text", num_pages, notes=[f"{found}: scanned?" if num_pages else "no pages"])
+    notes += _changes(tidied, intact)
     if raw.fields_cut:
         notes.append(f"{raw.fields_cut} form fields hold much more text than they show, which is left out")
     return Reading("partial" if lost else "ok", num_pages, tidied.texts, notes, errors)
@@ -138,6 +136,8 @@ def _changes(tidied: TidyPages, num_pages: int) -> list[str]:
     """Returns notes about blank pages among `num_pages`, and about what was changed on the others."""
     blank = num_pages - sum(bool(text.strip()) for text in tidied.texts)
     notes = [f"{blank} of {len(tidied.texts)} pages hold no text"] if blank > 0 else []
+    if tidied.lines_lost:
+        notes.append(f"{tidied.lines_lost} unreadable lines left out")
     if tidied.headers:
         notes.append(f"{tidied.headers} running heads and page numbers left out")
     if tidied.hyphens_joined or tidied.hyphens_kept:

@@ -16,8 +16,8 @@ _PASSWORD_FLAG = 1 << 13
 _OVERLAID = 0.5
 _CELL = 4.0
 """Points within which a layer of recognised text may miss the letters of the page."""
-# pdfium joins the lines around a hyphen at a line's end, and writes U+0002 for it.
-_LINE_END_HYPHEN = re.compile("\x02\n?")
+_HYPHEN_OF_ALL, _HYPHEN_INSIDE = re.compile("\ufffe\n?"), re.compile("\x02\n?")
+_INVISIBLE = pdfium.FPDF_ANNOT_FLAG_HIDDEN | pdfium.FPDF_ANNOT_FLAG_NOVIEW
 
 
 class PdfiumDocument:
@@ -46,10 +46,7 @@ class PdfiumDocument:
         try:
             text_page = page.get_textpage()
             try:
-                text = str(text_page.get_text_bounded()).replace("\r\n", "\n")
-                # U+0002 may also be the code of a glyph without a character. The other function tells them apart.
-                if "\x02" in text and "\x02" not in text_page.get_text_range():
-                    text = _LINE_END_HYPHEN.sub("-\n", text)
+                text = _text_of(text_page)
             finally:
                 text_page.close()
             return with_values(text, self._values(page)) if self._is_form else text
@@ -88,6 +85,7 @@ class PdfiumDocument:
             try:
                 if (
                     pdfium.FPDFAnnot_GetSubtype(annotation) == pdfium.FPDF_ANNOT_WIDGET
+                    and not pdfium.FPDFAnnot_GetFlags(annotation) & _INVISIBLE
                     and pdfium.FPDFAnnot_GetFormFieldType(form, annotation) in _TEXT_FIELDS
                     and not pdfium.FPDFAnnot_GetFormFieldFlags(form, annotation) & _PASSWORD_FLAG
                 ):
@@ -98,6 +96,20 @@ class PdfiumDocument:
                     yield name, shown
             finally:
                 pdfium.FPDFPage_CloseAnnot(annotation)
+
+
+def _text_of(text_page: Any) -> str:
+    """Returns the text of a page inside its crop box.
+
+    One function of pdfium leaves out what is outside, the other one separates lines better and marks hyphens at line
+    ends by a character of their own. Both join the lines around such a hyphen.
+    """
+    inside = str(text_page.get_text_bounded()).replace("\r\n", "\n")
+    whole = str(text_page.get_text_range()).replace("\r\n", "\n")
+    if len("".join(inside.split())) == len("".join(whole.split())):
+        return _HYPHEN_OF_ALL.sub("-\n", whole) if "\ufffe" in whole else whole
+    # Here the mark may also be the code of a glyph without a character.
+    return _HYPHEN_INSIDE.sub("-\n", inside) if "\x02" in inside and "\x02" not in whole else inside
 
 
 def _share_on_equals(text_page: Any) -> float:

@@ -11,6 +11,7 @@ from trfmoe_core.data.pdf.engines import FILE_ERRORS, LockedError
 from trfmoe_core.data.pdf.form_fields import with_values
 
 _PASSWORD_FLAG = 1 << 13
+_INVISIBLE = 1 << 1 | 1 << 5
 _MAX_PARENTS = 16
 
 
@@ -86,7 +87,7 @@ def _values(page: Any) -> Iterator[tuple[str, str]]:
             widget = reference.get_object()
             if widget.get("/Subtype") != "/Widget" or _inherited(widget, "/FT") not in ("/Tx", "/Ch"):
                 continue
-            if int(_inherited(widget, "/Ff") or 0) & _PASSWORD_FLAG:
+            if int(widget.get("/F") or 0) & _INVISIBLE or int(_inherited(widget, "/Ff") or 0) & _PASSWORD_FLAG:
                 continue
             value = _inherited(widget, "/V")
         except FILE_ERRORS:

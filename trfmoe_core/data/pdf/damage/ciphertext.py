@@ -1,8 +1,11 @@
 """Text in which every letter stands for another one, because a font numbers its glyphs in an order of its own."""
 
+import math
 import re
+from collections.abc import Mapping
 
 from trfmoe_core.data.pdf.damage.page import RawPage
+from trfmoe_core.data.pdf.english import common_words
 
 _MIN_LETTERS = 150
 _MIN_DISTINCT = 10
@@ -11,7 +14,20 @@ _VOWELS, _FREQUENT = "aeiou", "etaoinsrhl"
 # Shares of the letters of prose in Latin script that are vowels, and that are among the ten most frequent ones. In all
 # languages that were tried the two quotients add up to about 2.
 _TYPICAL_VOWELS, _TYPICAL_FREQUENT = 0.38, 0.72
-_LEAST_SUM = 1.25
+_LEAST_SUM = 1.6
+# Percents of a to z, as a compromise between some European languages.
+_PERCENTS = dict(
+    zip(
+        "abcdefghijklmnopqrstuvwxyz",
+        (9.5, 1.5, 3.0, 4.0, 12.5, 1.3, 2.0, 3.0, 8.5, 0.8, 2.0, 4.3, 3.0, 7.2, 6.8, 2.2, 0.4, 5.8, 5.8, 6.5, 4.2, 1.5)
+        + (1.2, 0.3, 1.5, 1.2),
+        strict=True,
+    )
+)
+_MOST_SURPRISE = 0.55
+"""Bits a letter (Kullback-Leibler divergence from the percents above); prose has 0.1 to 0.5, exchanged letters 1.1."""
+_MIN_KNOWN = 0.05
+_MIN_KNOWN_LETTERS = 3
 _MOST_ACCENTED = 0.4
 # Circled letters, boxes and pictures, but not the visible blank of programs.
 _SYMBOL = "\u2460-\u27bf"
@@ -42,7 +58,16 @@ def letters_exchanged(page: RawPage) -> float:
         return 0.0
     vowels = sum(counts.get(one, 0) for one in _VOWELS) / latin
     frequent = sum(counts.get(one, 0) for one in _FREQUENT) / latin
-    return float(vowels / _TYPICAL_VOWELS + frequent / _TYPICAL_FREQUENT < _LEAST_SUM)
+    if vowels / _TYPICAL_VOWELS + frequent / _TYPICAL_FREQUENT > _LEAST_SUM or _surprise(counts) < _MOST_SURPRISE:
+        return 0.0
+    known = sum(len(word) >= _MIN_KNOWN_LETTERS and word.casefold() in common_words() for word in page.words)
+    return float(known < _MIN_KNOWN * len(page.words))
+
+
+def _surprise(counts: Mapping[str, int]) -> float:
+    total, all_percents = sum(counts.values()), sum(_PERCENTS.values())
+    shares = ((count / total, _PERCENTS[letter] / all_percents) for letter, count in counts.items())
+    return sum(share * math.log2(share / typical) for share, typical in shares)
 
 
 def symbols_in_words(page: RawPage) -> float:

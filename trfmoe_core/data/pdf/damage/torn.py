@@ -1,15 +1,11 @@
 """Words that are torn by blanks at places that no hyphen marks: "imp ortance"."""
 
-import re
-from collections import Counter
-from functools import lru_cache
-
 from trfmoe_core.data.pdf.damage.page import RawPage
+from trfmoe_core.data.pdf.english import common_words
 
 _MIN_WORDS = 40
 _LONGEST_MEAN = 4.8
 """Pages whose words are longer on average are not torn."""
-_WORD = re.compile(r"(?<![\w`'.*/-])[a-z]{2,}(?![\w`*/-])")
 
 
 def words_torn(page: RawPage) -> float:
@@ -19,7 +15,7 @@ def words_torn(page: RawPage) -> float:
     """
     if len(page.words) < _MIN_WORDS or page.size > _LONGEST_MEAN * len(page.words):
         return 0.0
-    known = _known_words()
+    known = common_words()
     num_words, parts, before = 0, 0, ""
     for word in page.words:
         if not (word.isalpha() and word.islower()):
@@ -32,12 +28,3 @@ def words_torn(page: RawPage) -> float:
         else:
             before = word
     return parts / num_words if num_words >= _MIN_WORDS else 0.0
-
-
-@lru_cache(1)
-def _known_words() -> frozenset[str]:
-    """Returns the common words of the documentation that comes with Python."""
-    from pydoc_data.topics import topics
-
-    counts = Counter(word for topic in topics.values() for word in _WORD.findall(topic))
-    return frozenset({word for word, count in counts.items() if count > 1} | {"a"})

@@ -41,4 +41,4 @@ def with_values(text: str, values: Iterable[tuple[str, str]]) -> str:
         flat = " ".join(value.split())
         if flat and not (len(flat) >= _LONG and flat in shown):
             lines[name, flat] = value
-    return "\n".join([text, *lines.values()]) if lines else text
+    return "\n".join([text.rstrip("\n"), *lines.values()]) if lines else text

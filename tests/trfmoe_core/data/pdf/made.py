@@ -20,7 +20,7 @@ def content(
     shown = b" ".join(
         b"<%s> Tj T*" % (line.encode("cp1252") if isinstance(line, str) else line).hex().encode() for line in lines
     )
-    return b"BT /%s 10 Tf %d Tr 12 TL %f %f Td %s ET" % (font.encode(), mode, *at, shown)
+    return b"BT /%s 10 Tf %d Tr 12 TL %f %f Td %s ET\n" % (font.encode(), mode, *at, shown)
 
 
 def document(

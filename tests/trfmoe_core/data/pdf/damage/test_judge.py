@@ -134,7 +134,7 @@ def test_damage_is_named(name: str) -> None:
 
 
 def test_most_substitutions_of_letters_are_seen() -> None:
-    assert sum(not judge(exchanged(PROSE, seed)).readable for seed in range(40)) > 36
+    assert sum(not judge(exchanged(PROSE, seed)).readable for seed in range(40)) > 34
 
 
 def test_a_little_damage_is_doubtful_and_nul_is_none() -> None:

@@ -1,6 +1,7 @@
 """From the bytes of one PDF to its clean text and a report, with the PDFs that are attached to it."""
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from trfmoe_core.data.pdf.pages import TidyPages, tidy
 from trfmoe_core.data.pdf.placeholders import is_portfolio_notice, is_xfa_notice
 from trfmoe_core.data.pdf.read_pages import MAX_CHARACTERS, BrokenError, PageReader, RawPages, TooLongError
 
+_LETTERS_AND_DIGITS = re.compile(r"[^\W_]+")
 MAX_ERRORS = 20
 MAX_DEPTH = 3
 MAX_ATTACHMENTS = 1000
@@ -99,13 +101,13 @@ def read_pdf(data: bytes, options: Options, *, depth: int = 0, seen: frozenset[s
 def _judged(raw: RawPages, drop_headers: bool) -> Reading:
     """Returns the reading of a document's own pages."""
     num_pages = len(raw.texts)
-    if is_xfa_notice(raw.texts):
+    if is_xfa_notice(raw.texts, is_xfa=raw.is_xfa):
         return Reading("no-text", num_pages, notes=["XFA: the form's content is not in its pages; print it to a PDF"])
     tidied = tidy(raw.texts, drop_headers=drop_headers)
     lost = {number: f"unreadable ({reason})" for number, reason in raw.unreadable.items()} | raw.failed
     errors = [f"page {number + 1}: {lost[number]}" for number in sorted(lost)]
     notes = _losses(raw, num_pages)
-    letters = sum(letter.isalnum() for text in tidied.texts for letter in text)
+    letters = sum(map(len, (run for text in tidied.texts for run in _LETTERS_AND_DIGITS.findall(text))))
     intact = num_pages - len(lost)
     is_text = any(letter.isalpha() for text in tidied.texts for letter in text)
     if not is_text or (intact >= SCAN_PAGES and letters < SCAN_CHARACTERS * intact):

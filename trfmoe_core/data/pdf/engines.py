@@ -37,9 +37,11 @@ class Document(Protocol):
 
     Attributes:
         fields_cut: form fields with much more text than they show, of the pages that were read.
+        is_xfa: True for a form whose pages are made by the viewer and are not in the file.
     """
 
     fields_cut: int
+    is_xfa: bool
 
     def __len__(self) -> int:
         """Number of pages."""

@@ -31,6 +31,7 @@ class PypdfDocument:
         self.fields_cut = 0
         root: Any = self._reader.trailer["/Root"]
         self._is_form = "/AcroForm" in root
+        self.is_xfa = self._is_form and "/XFA" in root["/AcroForm"] and bool(root.get("/NeedsRendering"))
 
     def __len__(self) -> int:
         """Number of pages."""

@@ -41,12 +41,14 @@ class RawPages:
         unreadable: kind of damage of every page that is no text, by its number from 0.
         failed: error of every page that no engine could read, by its number from 0.
         fields_cut: form fields of which only the part that they show is in the text.
+        is_xfa: True for a form whose pages are made by the viewer.
     """
 
     texts: list[str] = field(default_factory=list)
     unreadable: dict[int, str] = field(default_factory=dict)
     failed: dict[int, str] = field(default_factory=dict)
     fields_cut: int = 0
+    is_xfa: bool = False
 
 
 def open_first(engine: EngineChoice, data: bytes, passwords: Sequence[str]) -> tuple[EngineName, Document]:
@@ -117,7 +119,7 @@ class PageReader:
             if characters > MAX_CHARACTERS:
                 raise TooLongError
             pages.texts.append(text)
-        pages.fields_cut = self.document.fields_cut
+        pages.fields_cut, pages.is_xfa = self.document.fields_cut, self.document.is_xfa
         return pages
 
     def close(self) -> None:

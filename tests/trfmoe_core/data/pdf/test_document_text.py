@@ -45,7 +45,7 @@ class Readings:
     """A document that an engine reads as it is told."""
 
     def __init__(self, texts: list[str]) -> None:
-        self.texts, self.fields_cut = texts, 0
+        self.texts, self.fields_cut, self.is_xfa = texts, 0, False
         self.read: list[int] = []
 
     def __len__(self) -> int:
@@ -199,6 +199,10 @@ def test_the_placeholder_of_an_xfa_form_is_no_text(engine: EngineChoice) -> None
     reading = read(pdf([page(notice)]), engine)
     assert (reading.status, reading.texts) == ("no-text", [])
     assert reading.notes[0].startswith("XFA")
+    other = "Ce formulaire demande un autre logiciel."
+    form = "/NeedsRendering true/AcroForm<</Fields[]/XFA(<xdp/>)>>"
+    assert read(document([content([other])], catalog=form), engine).notes == reading.notes
+    assert read(document([content([other])]), engine).texts == [other]
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -13,7 +13,6 @@ from trfmoe_core.data.documents.records import ReadOptions, SourceFile, Unit
 from trfmoe_core.data.documents.reports import FileReport, printable, shortened
 from trfmoe_core.data.formats.base import ReadLog, format_of
 from trfmoe_core.data.formats.boundary import boundary
-from trfmoe_core.data.pdf.engines import choose_engine
 from trfmoe_core.data.pdf.extract import Extraction, extract_all, text_path
 from trfmoe_core.data.pdf.reader import PdfLimits
 from trfmoe_core.data.sources.base import DataSource, OpenContext, OpenedSource
@@ -175,7 +174,7 @@ def _pdf_texts(
         return {}
     config = context.config
     how = Extraction(
-        engine=choose_engine(config.pdf.engine),
+        engine=config.pdf.engine,
         limits=PdfLimits(config.file_timeout_s, config.file_memory_mb),
         drop_headers=config.pdf.drop_headers,
         passwords=_read_passwords(passwords),

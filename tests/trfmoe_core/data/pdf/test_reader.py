@@ -83,7 +83,7 @@ def test_an_unforeseen_exception_is_that_files_status(tmp_path: Path, write_pdf:
         (file,) = find_files([str(good)])
         result = reader.read(file, Path("a name that no file can have \0"))
         assert result.status == "broken"
-        assert result.detail.startswith("its reader failed: ValueError at worker.py:")
+        assert result.detail.startswith("its reader failed: ValueError at document_text.py:")
         assert text_of(reader, good) == "hello there"
 
 

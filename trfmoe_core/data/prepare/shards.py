@@ -154,6 +154,11 @@ class ShardWriter:
         self._running: deque[Future[None]] = deque()
         self._characters = 0
 
+    @property
+    def vocab_size(self) -> int:
+        """Ids in the shards are below it."""
+        return self._encoder.tokenizer.vocab_size
+
     def __enter__(self) -> Self:
         """Returns the writer itself."""
         return self

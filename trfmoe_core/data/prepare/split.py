@@ -8,7 +8,7 @@ import hashlib
 import numpy as np
 import numpy.typing as npt
 
-from trfmoe_core.data.batches.store import Digests, Ints
+from trfmoe_core.data.batches.store import Digests
 from trfmoe_core.data.documents.clean import normal_form
 
 Flags = npt.NDArray[np.bool_]
@@ -75,14 +75,15 @@ def is_held_out(digests: Digests, fraction: float) -> Flags:
     return digests[:, 0] < np.uint64(min(int(fraction * 2.0**64), 2**64 - 1))
 
 
-def last_tenth(sizes: Ints) -> Flags:
-    """Returns (N,) True for the last pieces, a tenth of the text. At least one piece is True and one False."""
-    total = int(sizes.sum())
-    # Size of the text from each piece to the end.
-    rest = total - np.cumsum(sizes) + sizes
-    enough = np.flatnonzero(10 * rest >= total)
-    first = min(max(1, int(enough[-1])), len(sizes) - 1)
-    return np.arange(len(sizes)) >= first
+def lowest(digests: Digests, among: Flags, fraction: float) -> Flags:
+    """Returns (N,) True for the lowest of the different digests `among` (N,): a fraction of them, at least one.
+
+    Also pieces outside of `among` are True if they have the digest of one that is.
+    """
+    found = digests[among]
+    found = found[first_of_each(found)]
+    number = max(1, round(fraction * len(found)))
+    return in_both(digests, found[np.lexsort((found[:, 1], found[:, 0]))][:number])
 
 
 def in_both(one: Digests, other: Digests) -> Flags:

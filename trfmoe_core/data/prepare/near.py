@@ -164,22 +164,18 @@ def _texts(shards: Sequence[Shard], pieces: Flags) -> Any:
 def runs(texts: Sequence[str]) -> tuple[Hashes, Ints]:
     """Returns the hash (R,) of every run of words, and the number (R,) of its text.
 
-    A run's hash is a polynomial in its characters modulo 2^64, mixed: the difference of two prefix sums.
+    A run's hash is a polynomial in its letters modulo 2^64, mixed: the difference of two prefix sums.
     """
-    normal = "\n".join(normal_form(text) for text in texts)
-    codes: Any = (
-        np.frombuffer(normal.encode("ascii"), dtype=np.uint8)
-        if normal.isascii()
-        else np.frombuffer(normal.encode("utf-32-le", "replace"), dtype=np.uint32)
-    )
-    first, ends = _words(codes)
+    # Of ASCII text blanks are left out below, which is faster than `normal_form`.
+    normal = [text.lower() if text.isascii() else normal_form(text) for text in texts]
+    codes, first, ends = _words("\n".join(normal))
     if first.size < RUN_WORDS:
         return np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.int64)
-    begin, end = first[: 1 - RUN_WORDS], ends[RUN_WORDS - 1 :]
-    lines = np.flatnonzero(codes == ord("\n"))
-    owners = np.searchsorted(lines, begin)
-    whole = owners == np.searchsorted(lines, end - 1)
-    begin, end, owners = begin[whole], end[whole], owners[whole]
+    owners = np.searchsorted(np.cumsum([len(text) + 1 for text in normal]), first, side="right")
+    # The same places when blanks are not counted.
+    borders = np.concatenate([[0], np.cumsum(ends - first)])
+    whole = owners[: 1 - RUN_WORDS] == owners[RUN_WORDS - 1 :]
+    begin, end = borders[:-RUN_WORDS][whole], borders[RUN_WORDS:][whole]
     powers, inverses = _powers(1 << int(codes.size).bit_length())
     sums = np.zeros(codes.size + 1, dtype=np.uint64)
     np.cumsum(codes * powers[: codes.size], out=sums[1:])
@@ -187,20 +183,29 @@ def runs(texts: Sequence[str]) -> tuple[Hashes, Ints]:
     # The low bits of the polynomial depend on few bits of the text; multiplying and shifting mixes all of them.
     for factor, shift in ((0xFF51AFD7ED558CCD, 33), (0xC4CEB9FE1A85EC53, 29)):
         hashes = (hashes ^ (hashes >> np.uint64(shift))) * np.uint64(factor)
-    return hashes ^ (hashes >> np.uint64(32)), owners
+    return hashes ^ (hashes >> np.uint64(32)), owners[: 1 - RUN_WORDS][whole]
 
 
-def _words(codes: Any) -> tuple[Ints, Ints]:
-    """Returns where every word begins and ends, in a text whose only blanks are single spaces and line ends."""
-    blank = (codes == ord(" ")) | (codes == ord("\n"))
-    alone = np.zeros(codes.size, dtype=np.bool_)
-    if codes.dtype != np.uint8:
+def _words(text: str) -> tuple[Any, Ints, Ints]:
+    """Returns the letters of `text` without blanks, and where in `text` every word begins and ends."""
+    codes: Any
+    if text.isascii():
+        codes = np.frombuffer(text.encode("ascii"), dtype=np.uint8)
+        blank = codes <= ord(" ")
+        alone = np.zeros(0, dtype=np.bool_)
+    else:
+        codes = np.frombuffer(text.encode("utf-32-le", "replace"), dtype=np.uint32)
+        blank = codes <= ord(" ")
+        alone = np.zeros(codes.size, dtype=np.bool_)
         for low, high in _UNSPACED:
             alone |= (codes >= low) & (codes < high)
     # Between two characters is a border if one of them is blank or a word of its own.
     border = np.ones(codes.size + 1, dtype=np.bool_)
-    border[1:-1] = blank[1:] | blank[:-1] | alone[1:] | alone[:-1]
-    return np.flatnonzero(border[:-1] & ~blank), np.flatnonzero(border[1:] & ~blank) + 1
+    border[1:-1] = blank[1:] | blank[:-1]
+    if alone.size:
+        border[1:-1] |= alone[1:] | alone[:-1]
+    letter = ~blank
+    return codes[letter], np.flatnonzero(border[:-1] & letter), np.flatnonzero(border[1:] & letter) + 1
 
 
 @lru_cache(maxsize=2)

@@ -61,9 +61,7 @@ class ReadOptions:
         The runs of all nodes differ by one piece at most. The longer ones fall to other nodes in every document, so a
         document of one piece belongs to the node that `includes` it.
         """
-        turn = (self.index - number) % self.of
-        # Turn 0 comes last: there are pieces for it if there are any.
-        turn = self.of - 1 - turn
+        turn = self.of - 1 - (self.index - number) % self.of
         return pieces[len(pieces) * turn // self.of : len(pieces) * (turn + 1) // self.of]
 
     def excludes_language(self, language: object) -> bool:

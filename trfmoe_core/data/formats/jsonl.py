@@ -42,7 +42,7 @@ class JsonLinesFormat(Format):
                     other += 1
                     continue
                 text = value.pop(TEXT_KEY)
-                yield Document(text, f"line {number}", value)
+                yield Document(text, f"line {number}", value, number)
             problem = raw.problem
         if bad:
             log.fail("broken", f"{bad} bad lines, first {first}")

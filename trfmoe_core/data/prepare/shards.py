@@ -25,7 +25,8 @@ import numpy as np
 import numpy.typing as npt
 
 from trfmoe_core.data.batches.store import token_dtype
-from trfmoe_core.data.prepare.split import as_numbers, cut, digest
+from trfmoe_core.data.documents.pieces import cut
+from trfmoe_core.data.prepare.split import as_numbers, digest
 from trfmoe_core.data.tokenizers import Tokenizer
 from trfmoe_core.errors import DataError
 

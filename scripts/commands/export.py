@@ -10,6 +10,8 @@ from scripts.commands.generate import LastOption, RoundOption
 from scripts.terminal.options import JsonOption
 
 if TYPE_CHECKING:
+    import torch
+
     from server.run_folder.folder import RunFolder
     from trfmoe_core.model.transformer import MoETransformer
 
@@ -58,7 +60,7 @@ def export_round(
     """
     import torch
 
-    from server.run_folder.models import load_model
+    from server.run_folder.models import imported_settings, load_model
     from trfmoe_core.atomic import new_folder
     from trfmoe_core.errors import RunFolderError
     from trfmoe_core.model.mixtral import export_mixtral
@@ -66,23 +68,36 @@ def export_round(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunFolderError(f"{out}: exists already; name a new folder")
     model, tokenizer = load_model(folder, number)
+    kept = imported_settings(folder)
+    if kept and number:
+        # Training here has taught the model to end a piece with the token that begins the next.
+        kept = kept.also_ended_by(tokenizer.bos_id)
+    weights_type: torch.dtype = getattr(torch, dtype)
     try:
         with new_folder(out.absolute()) as fresh:
-            export_mixtral(model.to(getattr(torch, dtype)), folder.recipe.model, tokenizer, fresh)
-            return _difference(model.float(), fresh) if check else None
+            export_mixtral(model, folder.recipe.model, tokenizer, fresh, dtype=weights_type, kept=kept)
+            return _difference(model, weights_type, fresh) if check else None
     except OSError as error:
         raise RunFolderError(f"{out}: cannot be written ({error.strerror or error}); choose another") from error
 
 
-def _difference(model: "MoETransformer", out: Path) -> float:
+def _difference(model: "MoETransformer", weights_type: "torch.dtype", out: Path) -> float:
+    """Returns the largest difference of transformers' logits to those of `model` with its weights rounded."""
     import torch
     from transformers import AutoModelForCausalLM
 
     from trfmoe_core.errors import RunError
 
-    theirs = AutoModelForCausalLM.from_pretrained(out, local_files_only=True, dtype=torch.float32)
+    # Also experts whose widths transformers' fast kernel refuses are computed by `eager`.
+    theirs = AutoModelForCausalLM.from_pretrained(
+        out, local_files_only=True, dtype=torch.float32, experts_implementation="eager"
+    )
+    # The parameters alone: the tables of the rotary embeddings are never rounded.
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.to(weights_type))
     rows = theirs.config.vocab_size
-    length = min(CHECKED_TOKENS, theirs.config.max_position_embeddings)
+    length = min(CHECKED_TOKENS, model.config.context)
     tokens = torch.randint(0, rows, (1, length), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         difference = float((theirs(input_ids=tokens).logits - model(tokens).logits_BTV).abs().max())

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from scripts.commands.generate import LastOption, RoundOption
+from scripts.commands.generate import LastOption, RoundOption, RunArgument
 from scripts.terminal.options import JsonOption
 
 if TYPE_CHECKING:
@@ -21,8 +21,10 @@ CHECKED_TOKENS = 64
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
-    out: Annotated[Path, typer.Argument(help="Folder to write; must be new or empty.")],
+    run: RunArgument = None,
+    out: Annotated[
+        Path | None, typer.Argument(help="Folder to write; must be new or empty. A single path is this one.")
+    ] = None,
     dtype: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Type of the weights.")] = "float32",
     check: Annotated[
         bool, typer.Option("--check/--no-check", help="Open the result with transformers and compare logits.")
@@ -35,9 +37,14 @@ def export(
     from scripts.run.run_folders import run_folder
     from scripts.terminal.output import Output
     from server.run_folder.models import choose_round
+    from trfmoe_core.model.mixtral_settings import export_remarks
 
     output = Output(as_json)
+    if out is None:
+        run, out = None, _target(run)
     folder = run_folder(run)
+    for remark in export_remarks(folder.recipe.model):
+        Output.warning(remark)
     chosen = choose_round(folder, number, last)
     difference = export_round(folder, chosen, out, dtype, check)
     output.line(f"the model after round {chosen} of {folder.path} is in {out}")
@@ -47,6 +54,22 @@ def export(
     output.line(f"  transformers serve {shlex.quote(str(out))}      or      vllm serve {shlex.quote(str(out))}")
     result = {"outcome": "completed", "round": chosen, "out": str(out.absolute()), "max_difference": difference}
     output.result({**result, "dtype": dtype, "exit_code": 0})
+
+
+def _target(path: Path | None) -> Path:
+    """Returns the folder to write, where the latest run is exported.
+
+    Raises:
+        ConfigError: none is named.
+    """
+    from trfmoe_core.errors import ConfigError
+
+    if path is None or (path / "recipe.yaml").is_file():
+        raise ConfigError(
+            "no folder to write is named; give one: trfmoe export RUN FOLDER, or for the latest run "
+            "trfmoe export FOLDER"
+        )
+    return path
 
 
 def export_round(

@@ -13,12 +13,13 @@ if TYPE_CHECKING:
     from trfmoe_core.data.tokenizers import Tokenizer
     from trfmoe_core.model.transformer import MoETransformer
 
+RunArgument = Annotated[Path | None, typer.Argument(help="Run folder, or its name; without one, the latest run.")]
 RoundOption = Annotated[int | None, typer.Option("--round", help="This round's checkpoint instead of the best.")]
 LastOption = Annotated[bool, typer.Option("--last", help="The newest checkpoint instead of the best.")]
 
 
 def generate(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    run: RunArgument = None,
     prompt: Annotated[str | None, typer.Option(help="How the text begins; without it, standard input.")] = None,
     file: Annotated[Path | None, typer.Option(help="A file that holds the prompt.")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens to draw at most.")] = 200,

@@ -17,6 +17,7 @@ _NOT_KEPT = {"_name_or_path", "transformers_version", "auto_map"}
 # Settings that change the training of stock transformers only.
 _TRAINING_ONLY = ("router_jitter_noise", "attention_dropout")
 _DEFAULT_THETA = 1e6
+_ROW_ELEMENTS = 8
 
 
 class UnsupportedError(RunFolderError):
@@ -138,6 +139,26 @@ def mixtral_config(config: ModelConfig, vocab_size: int, dtype: str = "float32")
         "dtype": dtype,
         "torch_dtype": dtype,
     }
+
+
+def export_remarks(config: ModelConfig) -> list[str]:
+    """Returns what stock transformers will not do with an export of a model of this shape.
+
+    Its grouped kernel wants the rows of an expert's matrices to be multiples of 16 bytes.
+    """
+    if (config.expert, config.attention) != ("swiglu", "rotary"):
+        return []
+    remarks = []
+    for key, value in (("width", config.width), ("expert_width", config.expert_width)):
+        if value % _ROW_ELEMENTS:
+            types = "bfloat16 and float32" if value % (_ROW_ELEMENTS // 2) else "bfloat16"
+            fitting = value // _ROW_ELEMENTS * _ROW_ELEMENTS
+            others = " or ".join(str(one) for one in (fitting, fitting + _ROW_ELEMENTS) if one)
+            remarks.append(
+                f"model.{key}: {value}: no multiple of {_ROW_ELEMENTS}, so stock transformers runs it in {types} "
+                f'only with experts_implementation="eager"; choose {others} to use its fast kernel'
+            )
+    return remarks
 
 
 def model_config(settings: Mapping[str, Any], context: int | None) -> ModelConfig:

@@ -237,7 +237,9 @@ def import_mixtral(folder: Path, context: int | None = None) -> MoETransformer:
                     f"{name} has the shape {list(state[name].shape)}, and by {CONFIG_FILE} it is {list(tensor.shape)}"
                 )
         model.load_state_dict(state)
-    except (OSError, SafetensorError, UnsupportedError) as error:
+    except UnsupportedError as error:
+        raise RunFolderError(f"cannot import {folder}: {error}") from error
+    except (OSError, SafetensorError) as error:
         raise RunFolderError(
             f"cannot import {folder}: {_reason(error)}; give a folder with config.json and *.safetensors of a Mixtral"
         ) from error

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scripts.run.federated_run import show_recipe
+from scripts.run.federated_run import show_recipe, warn_of_widths
 from scripts.terminal.options import DryRunOption, JsonOption, ResumeOption, RunDirOption, SetOption
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def train(
     output = Output(as_json)
     chosen = [f"training.devices={devices}"] if devices else []
     recipe = load_recipe(find_recipe(config), [*overrides, *chosen]).resolved(Path.cwd())
+    warn_of_widths(recipe)
     data: list[str | SourceSettings] = [str(expand(path).absolute()) for path in pdfs]
     data = data or [entry for node in recipe.nodes for entry in node.data]
     nodes = [] if pdfs else recipe.nodes

@@ -22,7 +22,17 @@ def resolve(config: Path, overrides: list[str], pdfs: list[Path]) -> "Recipe":
     recipe = load_recipe(find_recipe(config), overrides)
     for number, node in enumerate(recipe.nodes):
         check_drill(node, f"{config}: nodes.{number}.drill")
+    warn_of_widths(recipe)
     return with_sources(recipe, pdfs).resolved(Path.cwd())
+
+
+def warn_of_widths(recipe: "Recipe") -> None:
+    """Writes a warning if stock transformers will not run an export of the recipe's model as usual."""
+    from scripts.terminal.output import Output
+    from trfmoe_core.model.mixtral_settings import export_remarks
+
+    for remark in export_remarks(recipe.model):
+        Output.warning(remark)
 
 
 def show_recipe(recipe: "Recipe", output: "Output") -> None:

@@ -9,6 +9,10 @@ from server.run_folder.folder import RunFolder
 from trfmoe_core.config import Recipe
 from trfmoe_core.errors import ConfigError, RunFolderError
 
+RUN_ROOT = Path("runs")
+"""Where runs lie unless a recipe's `run_root` says otherwise."""
+_LISTED_RUNS = 12
+
 
 def new_run(recipe: Recipe) -> RunFolder:
     """Returns a new run folder whose recipe keeps every node's state inside it."""
@@ -51,16 +55,41 @@ def resumed_run(
         return folder
 
 
-def run_folder(path: Path) -> RunFolder:
-    """Returns the run folder of a path; a file inside a run folder is as good.
+def run_folder(path: Path | None) -> RunFolder:
+    """Returns the run folder of a path or of a name below `runs`; without one the latest, and says which.
+
+    A file inside a run folder is as good.
 
     Raises:
         RunFolderError: no run folder.
     """
-    for folder in (path, *path.absolute().parents):
-        if (folder / "recipe.yaml").is_file() and (folder / "recipe.sha256").is_file():
+    known = runs_below(RUN_ROOT)
+    if path is None:
+        if not known:
+            raise RunFolderError(f"there is no run below {RUN_ROOT}; name a run folder, or make one with trfmoe train")
+        Output.note(f"run {known[0]}, the latest")
+        return RunFolder.open(known[0].absolute())
+    for folder in (path, *path.absolute().parents, RUN_ROOT / path):
+        if _is_run(folder):
             return RunFolder.open(folder.absolute())
-    raise RunFolderError(f"{path}: not a run folder nor inside one; give one such as runs/demo-001")
+    shown = ", ".join(str(run) for run in known[:_LISTED_RUNS]) + (", ..." if len(known) > _LISTED_RUNS else "")
+    there = f"there are {shown}" if known else f"there are no runs below {RUN_ROOT}"
+    raise RunFolderError(f"{path}: not a run folder nor inside one; {there}")
+
+
+def runs_below(root: Path) -> list[Path]:
+    """Returns the run folders below `root`, the one that was written to last first."""
+
+    def written(run: Path) -> float:
+        journal = run / "events.jsonl"
+        return (journal if journal.is_file() else run / "recipe.yaml").stat().st_mtime
+
+    found = [entry for entry in root.iterdir() if _is_run(entry)] if root.is_dir() else []
+    return sorted(found, key=lambda run: (written(run), run.name), reverse=True)
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / "recipe.yaml").is_file() and (folder / "recipe.sha256").is_file()
 
 
 def _same_batch(recipe: Recipe, started: Recipe) -> Recipe:

@@ -103,6 +103,11 @@ class RunFolder:
         return self.path / "imported.safetensors"
 
     @property
+    def imported_settings_path(self) -> Path:
+        """What the folder of the imported weights said besides the model's shape."""
+        return self.path / "imported.json"
+
+    @property
     def checkpoints_path(self) -> Path:
         """The folder of the checkpoints."""
         return self.path / "checkpoints"

@@ -38,6 +38,9 @@ class DataConfig(Section):
         "letters replaced; nfkc: also digits and letters of other shapes, so that 2³² becomes 232",
     )
     held_out: float = Field(0.1, gt=0, lt=1, description="fraction of pieces that is held out, chosen by hash")
+    separate_near_duplicates: bool = Field(
+        True, description="leave out pieces that are nearly the same as one on the other side of the split"
+    )
     deduplicate: bool = Field(True, description="leave out pieces whose text came before; case and blanks are ignored")
     evaluation_tokens: int = Field(
         16384, ge=64, description="most held-out tokens of an evaluation; a node has one every round"

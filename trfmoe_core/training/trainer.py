@@ -5,7 +5,7 @@ L = layers, E = experts.
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -185,7 +185,7 @@ class Trainer:
             parameter.grad = None
 
     def _gradients(self, stream: "BatchStream") -> tuple[Tensor, Tensor, int]:
-        """Computes the gradients, the mean over micro-batches and ranks, in the parameters' `.grad`.
+        """Computes the gradients, those of the mean over all targets of the step, in the parameters' `.grad`.
 
         Returns:
             This rank's (cross-entropy, balance loss); the slots of each expert over all ranks, on the CPU; the tokens
@@ -195,8 +195,7 @@ class Trainer:
         losses_2 = torch.zeros(2, dtype=torch.float32, device=self.device)
         counts_LE = torch.zeros(self._shape_LE, dtype=torch.int64, device=self.device)
         tokens = 0
-        for part in range(parts):
-            batch, mask, weight = self._batch(stream)
+        for part, (batch, mask, weight) in enumerate(self._batches(stream)):
             last = part == parts - 1
             wrapped = self._forward if isinstance(self._forward, DistributedDataParallel) else None
             with nullcontext() if wrapped is None or last else wrapped.no_sync():
@@ -213,26 +212,38 @@ class Trainer:
             copied.synchronize()
         return losses_2, counted_LE, tokens
 
-    def _batch(self, stream: "BatchStream") -> tuple[Tensor, Tensor | None, float]:
-        """Returns this rank's rows of the next batch, the mask of its targets (None: all count), and its weight.
+    def _batches(self, stream: "BatchStream") -> Iterator[tuple[Tensor, Tensor | None, float]]:
+        """Yields, for every micro-batch: this rank's rows, the mask of its targets (None: all count), and its weight.
 
-        A rank's loss is the mean over its own targets. The weight is its share of the batch's targets times the number
-        of ranks, so that the mean of the weighted losses is the loss of the whole batch.
+        The loss of a micro-batch on a rank is the mean over its own targets. The weight is its share of the targets of
+        the whole step times the number of micro-batches and ranks, so that the mean of the weighted losses is the mean
+        over all targets of the step.
         """
+        ignored, parts = stream.ignored_target, self.config.accumulation
+        if ignored is None:
+            for _ in range(parts):
+                yield self._on_device(self._rows_of_rank(self._next(stream))), None, 1.0
+            return
+        wholes = [self._next(stream) for _ in range(parts)]
+        targets = max(1, sum(int((whole[:, 1:] != ignored).sum()) for whole in wholes))
+        for whole in wholes:
+            batch = self._rows_of_rank(whole)
+            mask = batch[:, 1:] != ignored
+            weight = parts * self.ranks.size * int(mask.sum()) / targets
+            yield self._on_device(batch), self._on_device(mask), weight
+
+    def _next(self, stream: "BatchStream") -> Tensor:
         started = time.perf_counter()
         whole = torch.from_numpy(stream.next())
-        size, rows = self.ranks.size, len(whole) // self.ranks.size
-        batch = whole[self.ranks.rank * rows : (self.ranks.rank + 1) * rows]
-        mask, weight = None, 1.0
-        if stream.ignored_target is not None:
-            mask = batch[:, 1:] != stream.ignored_target
-            if size > 1:
-                weight = size * int(mask.sum()) / max(1, int((whole[:, 1:] != stream.ignored_target).sum()))
         self._waited_s += time.perf_counter() - started
-        if self.device.type == "cuda":
-            batch = batch.pin_memory().to(self.device, non_blocking=True)
-            mask = None if mask is None else mask.pin_memory().to(self.device, non_blocking=True)
-        return batch, mask, weight
+        return whole
+
+    def _rows_of_rank(self, whole: Tensor) -> Tensor:
+        rows = len(whole) // self.ranks.size
+        return whole[self.ranks.rank * rows : (self.ranks.rank + 1) * rows]
+
+    def _on_device(self, tensor: Tensor) -> Tensor:
+        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
 
     def _idle(self, counts_LE: Tensor) -> set[str]:
         """Returns the blocks of the experts that received no token."""

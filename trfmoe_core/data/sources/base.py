@@ -10,7 +10,7 @@ from trfmoe_core.config.sources import SourceSettings
 from trfmoe_core.data.documents.records import SourceFile, Unit
 from trfmoe_core.data.documents.reports import FileReport
 from trfmoe_core.data.formats.reading import join_reports
-from trfmoe_core.data.sources.partition import deal_documents
+from trfmoe_core.data.sources.partition import deal_units
 
 
 @dataclass(frozen=True)
@@ -85,5 +85,9 @@ class DataSource(SourceSettings):
         opened = self.open(context)
         if part.of == 1 or opened.partitioned:
             return opened
-        note = f"part {part.index} of {part.of}: this node keeps its own documents of every file"
-        return replace(opened, units=deal_documents(opened.units, part), notes=[*opened.notes, note], partitioned=True)
+        note = f"part {part.index} of {part.of}: this node keeps its own part of every file, or of the files"
+        mine = deal_units(opened.units, part, context.config.piece_bytes)
+        paths = {unit.file.path for unit in mine}
+        # The first node reports the files that are not read.
+        files = [file for file in opened.files if file.path in paths or (file.report is not None and part.index == 0)]
+        return replace(opened, files=files, units=mine, notes=[*opened.notes, note], partitioned=True)

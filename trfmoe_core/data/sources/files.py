@@ -18,7 +18,7 @@ from trfmoe_core.data.pdf.reader import PdfLimits
 from trfmoe_core.data.sources.base import DataSource, OpenContext, OpenedSource
 from trfmoe_core.data.sources.digests import DigestCache
 from trfmoe_core.data.sources.find import find_files
-from trfmoe_core.data.sources.partition import deal_documents, deal_files, row_ranges
+from trfmoe_core.data.sources.partition import deal_units, row_ranges, shared_identity
 from trfmoe_core.errors import DataError
 from trfmoe_core.places import expand
 
@@ -88,20 +88,21 @@ def open_paths(
     part = settings.part()
     options = options or ReadOptions()
     found = [_filtered(file, options) for file in find_files(paths, DigestCache.of(paths, context.cache_dir))]
-    units, files = _divided(found, part, options)
+    units, files = _divided(found, part, options, context.config.piece_bytes)
     texts = _pdf_texts([unit.file for unit in units if unit.file.kind == "pdf"], passwords, context)
     refused: dict[Path, FileReport] = {}
     ready: list[Unit] = []
     for unit in units:
         if unit.file.kind != "pdf":
-            ready += [smaller.identified() for smaller in _split(unit)]
+            ready += [replace(smaller, options=unit.options).identified() for smaller in _split(unit)]
             continue
         report, text_file, text_sha256 = texts[unit.file.sha256]
         report = replace(report, path=printable(unit.file.path))
         if text_file is None:
             refused[unit.file.path] = report
         else:
-            ready.append(replace(unit, identity=("pdf", text_sha256), text_file=text_file, extracted=report))
+            identity = ("pdf", text_sha256, *shared_identity(unit.options))
+            ready.append(replace(unit, identity=identity, text_file=text_file, extracted=report))
     named = ", ".join(printable(path) for path in paths[:3])
     return OpenedSource(
         name=named if len(paths) <= 3 else f"{named} and {len(paths) - 3} more",
@@ -109,7 +110,7 @@ def open_paths(
         files=[replace(file, report=refused[file.path]) if file.path in refused else file for file in files],
         units=ready,
         notes=[f"part {part.index} of {part.of}: {len(files)} files are this node's"] if part.of > 1 else [],
-        partitioned=True,
+        partitioned=part.of > 1,
     )
 
 
@@ -140,7 +141,9 @@ def _num_rows(unit: Unit) -> int:
     return 0
 
 
-def _divided(files: list[SourceFile], part: Partition, options: ReadOptions) -> tuple[list[Unit], list[SourceFile]]:
+def _divided(
+    files: list[SourceFile], part: Partition, options: ReadOptions, piece_bytes: int
+) -> tuple[list[Unit], list[SourceFile]]:
     """Returns this node's units, one per file, and their files together with the refused ones.
 
     Every format says how its files are shared (`Format.shared_by`). The first node reports the refused files.
@@ -148,18 +151,14 @@ def _divided(files: list[SourceFile], part: Partition, options: ReadOptions) -> 
     good = [Unit(file, options=options) for file in files if file.report is None]
     if part.of == 1:
         return good, files
-    by_rule: dict[str, list[Unit]] = {"rows": [], "files": [], "documents": []}
-    for unit in good:
-        rule = format_of(unit.file.kind).shared_by
-        by_rule["documents" if rule == "lines" else rule].append(unit)
-    mine = deal_documents(by_rule["documents"], part)
-    rows = [_num_rows(unit) for unit in by_rule["rows"]]
-    for unit, count, (start, stop) in zip(by_rule["rows"], rows, row_ranges(rows, part), strict=True):
+    tables = [unit for unit in good if format_of(unit.file.kind).shared_by == "rows"]
+    others = [unit for unit in good if format_of(unit.file.kind).shared_by != "rows"]
+    mine = deal_units(others, part, piece_bytes)
+    rows = [_num_rows(unit) for unit in tables]
+    for unit, count, (start, stop) in zip(tables, rows, row_ranges(rows, part), strict=True):
         # A table without rows is most likely a broken one: the first node reports it.
         if start < stop or (count == 0 and part.index == 0):
             mine.append(replace(unit, start=start, stop=stop if count else None))
-    sizes = [unit.file.stamp.size if unit.file.stamp else 0 for unit in by_rule["files"]]
-    mine += [by_rule["files"][number] for number in deal_files(sizes, part)]
     by_path = {unit.file.path: unit for unit in mine}
     refused = {file.path for file in files if file.report is not None and part.index == 0}
     kept = [file for file in files if file.path in by_path or file.path in refused]

@@ -69,8 +69,9 @@ def run_federation(
     from scripts.run.run_folders import new_run, resumed_run
     from server.run.history import RunHistory
     from server.run.journal import read_events
+    from trfmoe_core.config import check_federated
 
-    recipe.check_federated()
+    check_federated(recipe)
     check_run_root(Path(recipe.run_root))
     folder = resumed_run(recipe, run_dir, "federated", output) if resume or run_dir else None
     if folder is not None:

@@ -10,6 +10,7 @@ from trfmoe_core.config.federation import (
     TransportConfig,
     WitnessConfig,
 )
+from trfmoe_core.config.federated import check_federated
 from trfmoe_core.config.load import apply_overrides, load_node_file, load_recipe, recipe_hash
 from trfmoe_core.config.model import ExpertsConfig, ModelConfig
 from trfmoe_core.config.node import DrillConfig, NodeLimits, NodeSettings
@@ -35,6 +36,7 @@ __all__ = [
     "TransportConfig",
     "WitnessConfig",
     "apply_overrides",
+    "check_federated",
     "load_node_file",
     "load_recipe",
     "recipe_hash",

@@ -5,6 +5,8 @@ STAMP := .venv/.installed
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 EXTRAS := train,serve,pdfium,dev
 LOCK := build/lock
+# One worker a core, at most eight; the tests of one file stay together. `make test PARALLEL=` runs them one by one.
+PARALLEL ?= --numprocesses logical --maxprocesses 8 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo install test test-all lint check format lock clean
@@ -23,7 +25,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 test: install ## Run the tests, without those that start real servers or train for long
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -m 'not slow' $(PARALLEL)
 
 test-all: install ## Run all tests
 	$(BIN)/python -m pytest

@@ -11,11 +11,11 @@ from flwr.serverapp import Grid, ServerApp
 
 from server.report.page import write_report
 from server.report.sinks import sinks_of
-from server.run.folder import RunFolder
-from server.run.models import initial_model
-from server.run.provenance import changes, check_resumed, provenance
-from server.run.recorder import RunRecorder, best_round, last_checkpoint
-from server.witness_text import Witness
+from server.run_folder.folder import RunFolder
+from server.run_folder.models import initial_model
+from server.run_folder.provenance import changes, check_resumed, provenance
+from server.run_folder.recorder import RunRecorder, best_round, last_checkpoint
+from server.witness import Witness
 from strategies.exchange.arrays import to_arrays
 from strategies.exchange.in_flight import Clock
 from strategies.round.pace import LONGEST_S

@@ -9,7 +9,7 @@ import pytest
 import torch
 from flwr.app import Message
 
-from server.run.recorder import last_checkpoint
+from server.run_folder.recorder import last_checkpoint
 from strategies.exchange.messages import TrainReply, read_header
 from tests.conftest import words
 from tests.federation import of_kind, run_recipe
@@ -100,7 +100,7 @@ def test_what_a_node_holds_travels_as_differences(six_nodes: Callable[..., Recip
     assert 3 * max(later) < min(event["bytes_down"] for event in of_kind(plain, "round_committed"))
 
 
-@pytest.mark.parametrize("routing", ["restrict", "skip"])
+@pytest.mark.parametrize("routing", ["restrict", pytest.param("skip", marks=pytest.mark.slow)])
 def test_the_balance_loss_keeps_experts_alive_where_others_are_absent(
     routing: str, six_nodes: Callable[..., Recipe]
 ) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from scripts.deploy.submission import Engine
     from scripts.run.outcome import RunOutcome
     from scripts.terminal.output import Output
-    from server.run.folder import RunFolder
+    from server.run_folder.folder import RunFolder
 
 deploy = typer.Typer(help="Run on real processes with TLS and keys: here, or on many hosts.", no_args_is_help=True)
 PAIRS: "dict[str, Isolation]" = {"production": "process", "default": "subprocess"}
@@ -34,7 +34,7 @@ def local(
     as_json: JsonOption = False,
 ) -> None:
     """Run a recipe on a SuperLink and SuperNodes of this machine: separate processes, TLS, a key for every node."""
-    from scripts.run.federation import resolve, run_federation, show_recipe
+    from scripts.run.federated_run import resolve, run_federation, show_recipe
     from scripts.terminal.output import Output
     from trfmoe_core.errors import ConfigError
 
@@ -73,8 +73,8 @@ def follow(folder: "RunFolder", output: "Output", engine: "Engine") -> "RunOutco
     """
     from scripts.run.outcome import judge
     from scripts.terminal.console import RunDisplay, RunLines
-    from server.run.history import RunHistory
-    from server.run.journal import JournalReader
+    from server.run_folder.history import RunHistory
+    from server.run_folder.journal import JournalReader
 
     reader = JournalReader(folder.events_path)
     lines = RunLines(RunHistory(reader.read()))
@@ -98,9 +98,9 @@ def run(
     """Run a recipe on a kit's nodes; goes on by itself when the server app or the SuperLink is lost."""
     from scripts.deploy.kit import coordinator_folder, read_coordinator
     from scripts.deploy.submission import KitRun
-    from scripts.run.federation import conclude, resolve
+    from scripts.processes.group import ProcessGroup
+    from scripts.run.federated_run import conclude, resolve
     from scripts.run.preflight import check_run_root
-    from scripts.run.process_group import ProcessGroup
     from scripts.run.run_folders import new_run, resumed_run
     from scripts.terminal.output import Output
 
@@ -198,7 +198,7 @@ def allow(
     import re
 
     from scripts.deploy.allowed_code import ALLOWED_FILE, allow_app, allowed_apps, release
-    from scripts.run.control import app_hash
+    from scripts.processes.control import app_hash
     from scripts.run.simulation import app_folder
     from scripts.terminal.output import Output, one_line
     from trfmoe_core.errors import ConfigError
@@ -242,7 +242,7 @@ def revoke(
     import re
 
     from scripts.deploy.allowed_code import revoke_apps
-    from scripts.run.control import app_hash
+    from scripts.processes.control import app_hash
     from scripts.run.simulation import app_folder
     from scripts.terminal.output import Output
     from trfmoe_core.errors import ConfigError
@@ -284,7 +284,7 @@ def register(
 
     from scripts.deploy.connection_check import port_open
     from scripts.deploy.kit import coordinator_folder, read_coordinator
-    from scripts.run.control import Control
+    from scripts.processes.control import Control
     from scripts.terminal.output import Output
 
     output = Output(as_json)

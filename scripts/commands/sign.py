@@ -9,8 +9,8 @@ import typer
 from scripts.terminal.options import JsonOption
 
 if TYPE_CHECKING:
-    from server.run.folder import RunFolder
-    from server.run.signatures import Signature
+    from server.run_folder.folder import RunFolder
+    from server.run_folder.signatures import Signature
 
 
 def sign(
@@ -62,7 +62,7 @@ def make_key(path: Path) -> Path:
     Raises:
         ConfigError: one of the two files is there already, or cannot be written.
     """
-    from server.run.signatures import new_key
+    from server.run_folder.signatures import new_key
     from trfmoe_core.errors import ConfigError
 
     public = path.with_name(f"{path.name}.pub")
@@ -88,8 +88,8 @@ def sign_run(folder: "RunFolder", key: Path) -> "Signature":
         ConfigError: the key cannot be used.
         RunFolderError: the run is broken or not begun, or the signature cannot be written.
     """
-    from server.run.signatures import add_signature, key_text, load_private_key, read_signatures
-    from server.run.verify import verify_run
+    from server.run_folder.signatures import add_signature, key_text, load_private_key, read_signatures
+    from server.run_folder.verify import verify_run
     from trfmoe_core.errors import RunFolderError
 
     private = load_private_key(key)

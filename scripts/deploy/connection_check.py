@@ -19,8 +19,8 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from scripts.deploy.kit import Connection, Coordinator
-from scripts.run.control import Control
-from scripts.run.proxies import proxies_in_use, transport_errors
+from scripts.processes.control import Control
+from scripts.processes.proxies import proxies_in_use, transport_errors
 from scripts.terminal.findings import Finding, trouble, warning, well
 from trfmoe_core.errors import RunError
 

@@ -24,7 +24,7 @@ export TRFMOE_PYTHON="$programs/python" FLWR_HOME="$here/flwr" FLWR_TELEMETRY_EN
 export FLWR_SUPEREXEC_TASK_POLL_INTERVAL=0.25 PYTHONUNBUFFERED=1 PYTHONIOENCODING={LOG_ENCODING}
 # What libraries keep at home goes here where the account has none.
 {{ [ -d "${{HOME:-}}" ] && [ -w "$HOME" ]; }} || export HOME="$here"
-proxies=$("$programs/python" -P -m scripts.run.proxies)    # leaves those that Flower can use, and loopback out of them
+proxies=$("$programs/python" -P -m scripts.processes.proxies)    # those that Flower can use, without loopback
 eval "$proxies"
 """
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Protocol
 
 from scripts.deploy.kit import KitNode
-from scripts.run.control import Control
-from scripts.run.process_group import ProcessGroup
+from scripts.processes.control import Control
+from scripts.processes.group import ProcessGroup
 from scripts.run.simulation import app_folder, flower_environment
-from server.run.folder import RunFolder
+from server.run_folder.folder import RunFolder
 from trfmoe_core.errors import RunError
 
 CONNECTION = "trfmoe"

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from scripts.run.local_run import LocalRun, prepare_data
-from server.run.folder import RunFolder
+from server.run_folder.folder import RunFolder
 from trfmoe_core.training.launch import run_rank
 from trfmoe_core.training.ranks import Ranks
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from scripts.run.local_recipe import local_recipe
 from scripts.run.run_folders import Difference, differences, find_run, refuse_differences
-from server.run.folder import RunFolder
-from server.run.journal import Journal
+from server.run_folder.folder import RunFolder
+from server.run_folder.journal import Journal
 from trfmoe_core.config import Recipe, recipe_hash
 from trfmoe_core.errors import ConfigError
 from trfmoe_core.training.schedule import learning_rate

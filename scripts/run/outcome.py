@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from server.run.history import RunHistory
+from server.run_folder.history import RunHistory
 
 
 @dataclass(frozen=True, kw_only=True)

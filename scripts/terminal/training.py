@@ -6,8 +6,8 @@ from statistics import median
 
 from scripts.terminal.console import RunDisplay, files_and_tokens, quantity
 from scripts.terminal.output import Output
-from server.run.history import RunHistory
-from server.run.journal import Event
+from server.run_folder.history import RunHistory
+from server.run_folder.journal import Event
 from trfmoe_core.training.trainer import StepMetrics
 
 SMOOTHING = 0.95

@@ -23,7 +23,7 @@ from scripts.commands import deploy
 from scripts.deploy.kit import Coordinator, KitNode, write_kit
 from scripts.experiments import runner
 from scripts.main import app, main
-from scripts.run import federation
+from scripts.run import federated_run as federation
 from tests.conftest import TINY, words
 from trfmoe_core.data.sample import owners as sample
 from trfmoe_core.errors import RunError

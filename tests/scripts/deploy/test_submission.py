@@ -12,9 +12,9 @@ import pytest
 
 from scripts.deploy import submission as module
 from scripts.deploy.submission import MAX_LOSSES, Submission
-from scripts.run.process_group import ProcessGroup
-from server.run.folder import RunFolder
-from server.run.journal import Journal
+from scripts.processes.group import ProcessGroup
+from server.run_folder.folder import RunFolder
+from server.run_folder.journal import Journal
 from tests.places import ROOT
 from trfmoe_core.config import Recipe
 from trfmoe_core.errors import RunError
@@ -22,7 +22,7 @@ from trfmoe_core.errors import RunError
 HOLD = """
 import sys
 from pathlib import Path
-from server.run.folder import RunFolder
+from server.run_folder.folder import RunFolder
 with RunFolder.open(Path(sys.argv[1])).lock():
     print("held", flush=True)
     sys.stdin.read()

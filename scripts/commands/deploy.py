@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scripts.terminal.options import DryRunOption, JsonOption, PdfsOption, ResumeOption, RunDirOption, SetOption
+from scripts.terminal.options import (
+    AllOption,
+    DryRunOption,
+    JsonOption,
+    PdfsOption,
+    ResumeOption,
+    RunDirOption,
+    SetOption,
+)
 
 if TYPE_CHECKING:
     from scripts.deploy.flower_commands import Isolation
@@ -31,19 +39,23 @@ def local(
     run_dir: RunDirOption = None,
     pair: PairOption = "production",
     dry_run: DryRunOption = False,
+    everything: AllOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run a recipe on a SuperLink and SuperNodes of this machine: separate processes, TLS, a key for every node."""
-    from scripts.run.federated_run import resolve, run_federation, show_recipe
+    from scripts.run.dry_run import show_dry_run
+    from scripts.run.federated_run import resolve, run_federation
     from scripts.terminal.output import Output
+    from trfmoe_core.config import check_federated
     from trfmoe_core.errors import ConfigError
 
     output = Output(as_json)
     if pair not in PAIRS:
         raise ConfigError(f"--pair {pair}: is neither production nor default")
     recipe = resolve(config, overrides, pdfs)
+    check_federated(recipe, str(config))
     if dry_run:
-        show_recipe(recipe, output)
+        show_dry_run(recipe, output, everything)
         return
     engine = partial(run_deployed, isolation=PAIRS[pair])
     outcome = run_federation(recipe, output, resume=resume, run_dir=run_dir, engine=engine, command="deploy local")
@@ -103,13 +115,15 @@ def run(
     from scripts.run.preflight import check_run_root
     from scripts.run.run_folders import new_run, resumed_run
     from scripts.terminal.output import Output
+    from trfmoe_core.config import check_federated
 
     output = Output(as_json)
     kit = coordinator_folder(directory)
     coordinator = read_coordinator(kit)
     recipe = resolve(config, overrides, []).model_copy(update={"nodes": [], "num_nodes": len(coordinator.nodes)})
+    check_federated(recipe, str(config))
     check_run_root(Path(recipe.run_root))
-    folder = (resumed_run(recipe, run_dir, "federated", output) if resume or run_dir else None) or new_run(recipe)
+    folder = (resumed_run(recipe, run_dir) if resume or run_dir else None) or new_run(recipe)
     output.line(f"run folder {folder.path}")
     with ProcessGroup() as family:
         outcome = follow(folder, output, KitRun(folder, family, kit, coordinator.superlink_port, output.line))

@@ -9,6 +9,7 @@ from server.run_folder.folder import RunFolder
 from trfmoe_core.training.launch import run_rank
 from trfmoe_core.training.ranks import Ranks
 
+
 def work(ranks: Ranks, device: torch.device, arguments: list[str]) -> None:
     """Trains this rank's part of the run in a folder, on data that the command has prepared."""
     folder = RunFolder.open(Path(arguments[0]))

@@ -3,10 +3,12 @@
 from pathlib import Path
 
 from trfmoe_core.config import Recipe
+from trfmoe_core.config.sources import DataEntry
 from trfmoe_core.errors import ConfigError
 from trfmoe_core.places import expand
 
 SUFFIX = "-local"
+_NUM_NODES = Recipe.model_fields["num_nodes"].default
 
 
 def local_recipe(recipe: Recipe, pdfs: list[Path]) -> Recipe:
@@ -14,7 +16,8 @@ def local_recipe(recipe: Recipe, pdfs: list[Path]) -> Recipe:
 
     What the only node of a recipe says of its device, threads and tokenizer holds for the run.
     """
-    sources = [str(expand(path).absolute()) for path in pdfs] or [
+    named: list[DataEntry] = [str(expand(path).absolute()) for path in pdfs]
+    sources = named or [
         *recipe.data.sources,
         *(entry for node in recipe.nodes for entry in node.data),
     ]
@@ -25,7 +28,7 @@ def local_recipe(recipe: Recipe, pdfs: list[Path]) -> Recipe:
         own = {"device": node.device, "devices": node.devices, "threads": node.threads}
         training = training.model_copy(update={key: value for key, value in own.items() if value is not None})
         data = data.model_copy(update={"tokenizer": node.tokenizer or data.tokenizer})
-    return recipe.model_copy(update={"data": data, "training": training, "nodes": [], "num_nodes": 3})
+    return recipe.model_copy(update={"data": data, "training": training, "nodes": [], "num_nodes": _NUM_NODES})
 
 
 def local_name(name: str) -> str:

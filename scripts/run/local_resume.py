@@ -34,9 +34,7 @@ def resumed_local_run(
     before = local_recipe(folder.recipe, []).model_copy(update={"name": recipe.name, "run_root": recipe.run_root})
     given = folder.origin().get("pdfs")
     if before.data.sources and given and not new_text:
-        recipe = recipe.model_copy(
-            update={"data": recipe.data.model_copy(update={"sources": before.data.sources})}
-        )
+        recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"sources": before.data.sources})})
     elif not before.data.sources:  # a run of an earlier release, started with --pdfs
         before = before.model_copy(update={"data": before.data.model_copy(update={"sources": recipe.data.sources})})
     recipe = _same_batch(recipe, before)

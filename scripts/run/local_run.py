@@ -41,9 +41,7 @@ from trfmoe_core.training.trainer import StepMetrics, Trainer, TrainMetrics
 NODE = "local"
 
 
-def prepare_data(
-    recipe: Recipe, progress: Progress = lambda what, done, total: None
-) -> tuple[Tokenizer, Corpus]:
+def prepare_data(recipe: Recipe, progress: Progress = lambda what, done, total: None) -> tuple[Tokenizer, Corpus]:
     """Returns the run's tokenizer and all its text as one corpus, from the cache when nothing changed.
 
     Raises:

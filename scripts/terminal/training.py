@@ -2,6 +2,7 @@
 
 import time
 from collections import deque
+from itertools import pairwise
 from statistics import median
 
 from scripts.terminal.console import RunDisplay, files_and_tokens, quantity
@@ -94,7 +95,7 @@ class TrainingLines:
         self._step_ends.append(now)
         ends = list(self._step_ends)
         if len(ends) > 1:  # the median, because an evaluation between two steps is no training
-            self._tokens_per_s = metrics.tokens / max(1e-9, median(b - a for a, b in zip(ends, ends[1:], strict=False)))
+            self._tokens_per_s = metrics.tokens / max(1e-9, median(b - a for a, b in pairwise(ends)))
 
     def feed(self, event: Event) -> list[str]:
         """Takes in the next event and returns the lines that it gives, often none."""

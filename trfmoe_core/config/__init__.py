@@ -1,6 +1,7 @@
 """Recipes and settings of nodes: their types, and how files of them are read and checked."""
 
 from trfmoe_core.config.data import DataConfig, PdfConfig
+from trfmoe_core.config.federated import check_federated
 from trfmoe_core.config.federation import (
     AgreementConfig,
     LogConfig,
@@ -10,7 +11,6 @@ from trfmoe_core.config.federation import (
     TransportConfig,
     WitnessConfig,
 )
-from trfmoe_core.config.federated import check_federated
 from trfmoe_core.config.load import apply_overrides, load_node_file, load_recipe, recipe_hash
 from trfmoe_core.config.model import ExpertsConfig, ModelConfig
 from trfmoe_core.config.node import DrillConfig, NodeLimits, NodeSettings

@@ -1,8 +1,8 @@
 """YAML as this project reads and writes it: a string that is written is read as the same string.
 
-PyYAML follows YAML 1.1. This project follows YAML 1.2 where the two differ and people are surprised: `1e-3` is a number,
-and `yes`, `no`, `on` and `off` are words (a setting that is true or false takes them too, see `config.section`). The
-writer quotes everything that YAML 1.1 or 1.2 would not read as text. A key that is given twice is an error.
+PyYAML follows YAML 1.1. This project follows YAML 1.2 where the two differ and people are surprised: `1e-3` is a
+number, and `yes`, `no`, `on` and `off` are words (a setting that is true or false takes them too,
+see `config.section`). The writer quotes everything that YAML 1.1 or 1.2 would not read as text. A key that is given twice is an error.
 """
 
 import re
@@ -65,8 +65,8 @@ def load_yaml(text: str) -> Any:
     """Returns the value of a YAML text.
 
     Raises:
-        yaml.YAMLError: the text is no YAML, a key is given twice, or a value has no meaning, such as the date 2026-02-31.
-            Its text is one line.
+        yaml.YAMLError: the text is no YAML, a key is given twice, or a value has no meaning, such as the date
+            2026-02-31. Its text is one line.
     """
     try:
         return yaml.load(text, _Loader)

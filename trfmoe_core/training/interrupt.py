@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Ctrl-C, a service manager's stop, and a terminal that was closed."""
 
@@ -14,8 +13,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Interrupt:
     """Context manager that records the first of some signals; a second one raises `KeyboardInterrupt`.
 
-    Call it to ask whether one came. A signal that the process ignores, as SIGHUP under nohup, stays ignored. Outside the
-    main thread Python handles no signals: there none ever comes.
+    Call it to ask whether one came. A signal that the process ignores, as SIGHUP under nohup, stays ignored. Outside
+    the main thread Python handles no signals: there none ever comes.
     """
 
     def __init__(self, signals: Sequence[signal.Signals] = SIGNALS) -> None:

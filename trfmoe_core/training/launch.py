@@ -150,8 +150,8 @@ def _environment() -> Iterator[None]:
 def _stopped_as_by_ctrl_c() -> Iterator[None]:
     """Makes SIGTERM and SIGHUP stop the ranks as Ctrl-C does, and restores the handlers afterwards.
 
-    The launcher sends a signal on to the ranks. It also ends them by SIGTERM when one of them has failed, so they save on
-    SIGINT alone.
+    The launcher sends a signal on to the ranks. It also ends them by SIGTERM when one of them has failed, so they save
+    on SIGINT alone.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

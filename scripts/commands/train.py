@@ -75,7 +75,7 @@ def train(
         recipe,
         output,
         resume=resume,
-        run_dir=begun and begun.path,
+        run_dir=begun.path if begun else None,
         pdfs=named,
         start=start,
     )

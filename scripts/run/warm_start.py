@@ -71,11 +71,7 @@ def check_warm_start(start: WarmStart, recipe: Recipe) -> Recipe:
         ConfigError: the recipe's model or tokenizer is another one.
     """
     there, here = start.source.recipe.model.model_dump(mode="json"), recipe.model.model_dump(mode="json")
-    found = [
-        f"model.{key}: {old!r} there, {new!r} here"
-        for key, old, new in differences(there, here)
-        if key not in TRAINING_ONLY
-    ]
+    found = [one for one in differences(there, here) if one[0] not in TRAINING_ONLY]
     if found:
         raise ConfigError(
             f"--from {start.source.path}: its model is another one:\n  "

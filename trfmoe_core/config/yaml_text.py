@@ -2,7 +2,8 @@
 
 PyYAML follows YAML 1.1. This project follows YAML 1.2 where the two differ and people are surprised: `1e-3` is a
 number, and `yes`, `no`, `on` and `off` are words (a setting that is true or false takes them too,
-see `config.section`). The writer quotes everything that YAML 1.1 or 1.2 would not read as text. A key that is given twice is an error.
+see `config.section`). The writer quotes everything that YAML 1.1 or 1.2 would not read as text. A key that is given
+twice is an error.
 """
 
 import re

@@ -20,4 +20,4 @@ class _Argument(TyperArgument):
 
 def keep_argument_help() -> None:
     """Makes typer build arguments that keep their help text."""
-    typer.main.TyperArgument = _Argument  # type: ignore[attr-defined, misc]
+    typer.main.TyperArgument = _Argument  # type: ignore[attr-defined]

@@ -13,6 +13,7 @@ class RunHistory:
 
     def __init__(self, events: Iterable[Event] = ()) -> None:
         self.started: Event = {}
+        self.starts: list[Event] = []
         self.finished: Event | None = None
         self.nodes: dict[str, Event] = {}
         self.refused: dict[str, str] = {}
@@ -36,6 +37,7 @@ class RunHistory:
             "evaluated": lambda event: self.evaluated.update({event["round"]: event}),
             "sample": self.samples.append,
             "warning": lambda event: self.warnings.append(str(event.get("text", ""))),
+            "recipe_changed": lambda event: self.warnings.append(str(event.get("text", ""))),
         }
         for event in events:
             self.feed(event)
@@ -139,6 +141,7 @@ class RunHistory:
 
     def _run_started(self, event: Event) -> None:
         self.started = event
+        self.starts.append(event)
         self.finished = None
 
     def _run_finished(self, event: Event) -> None:

@@ -103,7 +103,7 @@ def _train(
         if start:
             start.write(folder)
     elif changed:
-        change_settings(folder, recipe, changed, planned_steps(recipe, corpus))
+        output.line(change_settings(folder, recipe, changed, planned_steps(recipe, corpus)))
     output.line(f"run folder {folder.path}")
     lines = TrainingLines(RunHistory(read_events(folder.events_path)))
     try:

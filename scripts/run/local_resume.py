@@ -44,8 +44,8 @@ def resumed_local_run(
         return folder, recipe, found
 
 
-def change_settings(folder: RunFolder, recipe: Recipe, changed: Sequence[Difference], total_steps: int) -> None:
-    """Writes changed settings into the run's recipe and journal.
+def change_settings(folder: RunFolder, recipe: Recipe, changed: Sequence[Difference], total_steps: int) -> str:
+    """Writes changed settings into the run's recipe and journal; returns what changed as one sentence.
 
     Args:
         folder: The run.
@@ -83,6 +83,7 @@ def change_settings(folder: RunFolder, recipe: Recipe, changed: Sequence[Differe
         )
         journal.close()
         folder.write_recipe(recipe)
+    return text
 
 
 def changes_length(changed: Sequence[Difference]) -> bool:

@@ -110,8 +110,6 @@ class TrainingLines:
             return self._trained(event)
         if kind == "evaluated":
             return [self._measured_line(event)]
-        if kind == "recipe_changed":
-            return [str(event["text"])]
         if kind == "warning":
             return [f"warning: {event['text']}"]
         if kind == "run_finished":

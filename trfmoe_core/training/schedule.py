@@ -29,7 +29,7 @@ def schedule_remarks(config: TrainingConfig, total_steps: int) -> list[str]:
     if config.warmup_steps > warmup:
         remarks.append(
             f"training.warmup_steps: {config.warmup_steps} is more than half of the run's {total_steps} steps; the "
-            f"learning rate rises over the first {warmup} steps instead"
+            f"learning rate rises until step {warmup} instead"
         )
     if config.schedule != "constant" and last > rate / 10 * (1 + 1e-9):
         falls = "stays at" if last == rate else f"falls only from {rate:g} to"

@@ -26,7 +26,8 @@ def problems(folder: Path, text: str, *overrides: str) -> list[str]:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
 def test_every_shipped_recipe_is_valid(path: Path) -> None:
-    assert load_recipe(path).federation_size >= 3
+    recipe = load_recipe(path)
+    assert recipe.federation_size >= 3 or recipe.data.sources
 
 
 def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:

@@ -98,7 +98,8 @@ def conclude(outcome: "RunOutcome", output: "Output", command: str = "simulate")
 
     show_results(outcome, output)
     if not outcome.completed:
-        output.line(f"its log is {outcome.run_dir / 'flower.log'}")
+        if not outcome.stopped:
+            output.line(f"its log is {outcome.run_dir / 'flower.log'}")
         output.line(resume_hint(outcome.run_dir, command))
 
 

@@ -20,6 +20,11 @@ class RunOutcome:
     history: RunHistory
 
     @property
+    def stopped(self) -> bool:
+        """True if the operator ended it before its last round."""
+        return not self.completed and (self.history.finished or {}).get("outcome") == "stopped"
+
+    @property
     def exit_code(self) -> int:
         """0 for a completed run, else 1."""
         return 0 if self.completed else 1
@@ -30,7 +35,7 @@ class RunOutcome:
         rounds = history.outvoted_rounds()
         last = max(history.committed, default=None)
         return {
-            "outcome": "completed" if self.completed else "failed",
+            "outcome": "completed" if self.completed else "stopped" if self.stopped else "failed",
             "reason": self.reason or None,
             "rounds": len(history.committed),
             "steps": last if history.unit == "step" else None,
@@ -62,7 +67,9 @@ def show_results(outcome: RunOutcome, output: Output) -> None:
     output.line(f"report     {write_report(outcome.run_dir)}")
     if offline := sorted((outcome.run_dir / "wandb").glob("offline-run-*")):
         output.line(f"W&B        {outcome.run_dir / 'wandb'}, nothing was sent; to send it: {sync_command(offline)}")
-    if not outcome.completed:
+    if outcome.stopped:
+        output.line(f"the run was stopped: {outcome.reason}")
+    elif not outcome.completed:
         output.line(f"the run failed: {outcome.reason}", style="bold red")
 
 

@@ -22,7 +22,7 @@ from strategies.exchange.in_flight import Clock
 from strategies.round.pace import LONGEST_S
 from strategies.tri_redundant import TriRedundant
 from trfmoe_core.blocks import BlockLayout, Blocks, blocks_digest
-from trfmoe_core.config import load_recipe
+from trfmoe_core.config import check_federated, load_recipe
 from trfmoe_core.data.hub.offline import keep_offline
 from trfmoe_core.data.tokenizers import Tokenizer, load_tokenizer
 from trfmoe_core.errors import RunFolderError, TRFMoEError
@@ -48,7 +48,7 @@ def run(grid: Grid, folder: RunFolder, clock: Clock | None = None) -> None:
     """
     torch.set_num_threads(1)
     recipe = folder.recipe
-    recipe.check_federated()
+    check_federated(recipe)
     with folder.lock():
         keep_offline(recipe.data)
         tokenizer = load_tokenizer(recipe.data.tokenizer)

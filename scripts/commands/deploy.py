@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scripts.commands.deploy_runs import attach, logs, run, status, stop
-from scripts.terminal.options import DryRunOption, JsonOption, PdfsOption, ResumeOption, RunDirOption, SetOption
+from scripts.terminal.options import (
+    AllOption,
+    DryRunOption,
+    JsonOption,
+    PdfsOption,
+    ResumeOption,
+    RunDirOption,
+    SetOption,
+)
 
 if TYPE_CHECKING:
     from scripts.deploy.flower_commands import Isolation
@@ -33,19 +41,23 @@ def local(
     run_dir: RunDirOption = None,
     pair: PairOption = "production",
     dry_run: DryRunOption = False,
+    everything: AllOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run a recipe on a SuperLink and SuperNodes of this machine: separate processes, TLS, a key for every node."""
-    from scripts.run.federated_run import resolve, run_federation, show_recipe
+    from scripts.run.dry_run import show_dry_run
+    from scripts.run.federated_run import resolve, run_federation
     from scripts.terminal.output import Output
+    from trfmoe_core.config import check_federated
     from trfmoe_core.errors import ConfigError
 
     output = Output(as_json)
     if pair not in PAIRS:
         raise ConfigError(f"--pair {pair}: is neither production nor default")
     recipe = resolve(config, overrides, pdfs)
+    check_federated(recipe, str(config))
     if dry_run:
-        show_recipe(recipe, output)
+        show_dry_run(recipe, output, everything)
         return
     engine = partial(run_deployed, isolation=PAIRS[pair])
     outcome = run_federation(recipe, output, resume=resume, run_dir=run_dir, engine=engine, command="deploy local")

@@ -1,6 +1,7 @@
 """Finds or makes the run folder that a command works in."""
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +12,9 @@ from trfmoe_core.errors import ConfigError, RunFolderError
 
 RUN_ROOT = Path("runs")
 """Where runs lie unless a recipe's `run_root` says otherwise."""
-_LISTED_RUNS = 12
+LISTED_RUNS = 10
+Mode = Literal["federated", "local"]
+Difference = tuple[str, Any, Any]
 
 
 def new_run(recipe: Recipe) -> RunFolder:
@@ -21,38 +24,82 @@ def new_run(recipe: Recipe) -> RunFolder:
     return folder
 
 
-def resumed_run(
-    recipe: Recipe, run_dir: Path | None, mode: Literal["federated", "local"], output: Output
-) -> RunFolder | None:
-    """Returns the folder of `run_dir`, or the latest run of this recipe's name; None when there is none.
+def resumed_run(recipe: Recipe, run_dir: Path | None) -> RunFolder:
+    """Returns the folder of a federation's run: that of `run_dir`, or the latest run of this recipe's name.
 
     Raises:
         RunFolderError: no run folder, or another coordinator is writing it.
-        ConfigError: it was started with another recipe, or as a run of the other mode.
+        ConfigError: it was started with another recipe, or as a run on one machine.
     """
-    folder = RunFolder.open(run_dir.absolute()) if run_dir else RunFolder.latest(Path(recipe.run_root), recipe.name)
+    folder = find_run(recipe, run_dir, "federated")
+    found = differences(folder.recipe.model_dump(mode="json"), _housed(recipe, folder.path).model_dump(mode="json"))
+    refuse_differences(folder, found, "simulate")
+    with folder.lock():
+        return folder
+
+
+def find_run(recipe: Recipe, run_dir: Path | None, mode: Mode) -> RunFolder:
+    """Returns the folder of `run_dir`, or the latest run of this recipe's name.
+
+    Raises:
+        RunFolderError: there is none; the message names the runs there are.
+        ConfigError: it was started as a run of the other mode.
+    """
+    root = Path(recipe.run_root)
+    folder = RunFolder.open(run_dir.absolute()) if run_dir else RunFolder.latest(root, recipe.name)
     if folder is None:
-        output.line(f"no run of {recipe.name} below {recipe.run_root} to go on with; starting a new one")
-        return None
+        raise RunFolderError(
+            f"--resume: there is no run of {recipe.name} below {root} to go on with; {known_runs(root)}; "
+            "leave --resume out to start a new run"
+        )
     started = folder.facts().started.get("mode", mode)
     if started != mode:
         command = "train" if started == "local" else "simulate"
         raise ConfigError(f"{folder.path}: was started as a {started} run; go on with it by trfmoe {command}")
-    if mode == "local":
-        recipe = _same_batch(recipe, folder.recipe)
-    differing = _differences(
-        folder.recipe.model_dump(mode="json"), _housed(recipe, folder.path).model_dump(mode="json")
+    return folder
+
+
+def known_runs(root: Path) -> str:
+    """Returns a sentence that names the newest runs below a folder."""
+    found = runs_below(root)
+    if not found:
+        return "there are no runs at all"
+    left = f" and {len(found) - LISTED_RUNS} older ones" if len(found) > LISTED_RUNS else ""
+    return f"there are {', '.join(path.name for path in found[:LISTED_RUNS])}{left} (--run-dir DIR goes on with one)"
+
+
+def refuse_differences(folder: RunFolder, found: Sequence[Difference], command: str) -> None:
+    """Refuses to go on with a run whose recipe is another one.
+
+    Raises:
+        ConfigError: lists up to 20 of the differences.
+    """
+    if not found:
+        return
+    if command == "train":
+        again = f"trfmoe train --run-dir {shlex.quote(str(folder.path))}"
+    else:
+        recipe = shlex.quote(str(folder.path / "recipe.yaml"))
+        again = f"trfmoe {command} {recipe} --run-dir {shlex.quote(str(folder.path))}"
+    raise ConfigError(
+        f"{folder.path}: was started with another recipe; differing:\n  "
+        + "\n  ".join(f"{key}: {old!r} there, {new!r} here" for key, old, new in found[:20])
+        + f"\nto go on with it as it was started: {again}; or start a new run without --resume"
     )
-    if differing:
-        command = "train" if mode == "local" else "simulate"
-        raise ConfigError(
-            f"{folder.path}: was started with another recipe; differing:\n  "
-            + "\n  ".join(differing[:20])
-            + f"\nto go on with it as it was started: trfmoe {command} {shlex.quote(str(folder.path / 'recipe.yaml'))} "
-            f"--run-dir {shlex.quote(str(folder.path))}; or start a new run without --resume"
-        )
-    with folder.lock():
-        return folder
+
+
+def differences(there: Any, here: Any, key: str = "") -> list[Difference]:
+    """Returns (dotted key, value there, value here) of every value that differs."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        return [
+            found
+            for name in sorted({*there, *here})
+            for found in differences(there.get(name), here.get(name), f"{key}.{name}" if key else name)
+        ]
+    if isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
+        pairs = enumerate(zip(there, here, strict=True))
+        return [found for number, (old, new) in pairs for found in differences(old, new, f"{key}.{number}")]
+    return [] if there == here else [(key, there, here)]
 
 
 def run_folder(path: Path | None) -> RunFolder:
@@ -72,7 +119,7 @@ def run_folder(path: Path | None) -> RunFolder:
     for folder in (path, *path.absolute().parents, RUN_ROOT / path):
         if _is_run(folder):
             return RunFolder.open(folder.absolute())
-    shown = ", ".join(str(run) for run in known[:_LISTED_RUNS]) + (", ..." if len(known) > _LISTED_RUNS else "")
+    shown = ", ".join(str(run) for run in known[:LISTED_RUNS]) + (", ..." if len(known) > LISTED_RUNS else "")
     there = f"there are {shown}" if known else f"there are no runs below {RUN_ROOT}"
     raise RunFolderError(f"{path}: not a run folder nor inside one; {there}")
 
@@ -92,31 +139,9 @@ def _is_run(folder: Path) -> bool:
     return (folder / "recipe.yaml").is_file() and (folder / "recipe.sha256").is_file()
 
 
-def _same_batch(recipe: Recipe, started: Recipe) -> Recipe:
-    """Returns the recipe with the started one's devices and batch size where both have equal batches of all devices."""
-    ours, theirs = recipe.training, started.training
-    if ours.batch_size * int(ours.devices) != theirs.batch_size * int(theirs.devices):
-        return recipe
-    same = {"batch_size": theirs.batch_size, "devices": theirs.devices}
-    return recipe.model_copy(update={"training": ours.model_copy(update=same)})
-
-
 def _housed(recipe: Recipe, path: Path) -> Recipe:
     nodes = [
         node.model_copy(update={"state_dir": node.state_dir or str(path / "nodes" / node.name)})
         for node in recipe.nodes
     ]
     return recipe.model_copy(update={"nodes": nodes})
-
-
-def _differences(there: Any, here: Any, key: str = "") -> list[str]:
-    if isinstance(there, dict) and isinstance(here, dict):
-        return [
-            line
-            for name in sorted({*there, *here})
-            for line in _differences(there.get(name), here.get(name), f"{key}.{name}" if key else name)
-        ]
-    if isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
-        pairs = enumerate(zip(there, here, strict=True))
-        return [line for number, (old, new) in pairs for line in _differences(old, new, f"{key}.{number}")]
-    return [] if there == here else [f"{key}: {there!r} there, {here!r} here"]

@@ -10,7 +10,7 @@ from torch import Tensor
 from server.run_folder.checkpoints import checkpoint_rounds
 from server.run_folder.folder import RunFolder
 from server.run_folder.recorder import best_round, committed_checkpoint, committed_rounds
-from trfmoe_core.data.tokenizers import Tokenizer, load_tokenizer
+from trfmoe_core.data.tokenizers import Tokenizer, check_vocabulary, load_tokenizer
 from trfmoe_core.errors import RunFolderError
 from trfmoe_core.model.mixtral_settings import KeptSettings
 from trfmoe_core.model.transformer import MoETransformer, build_model
@@ -26,9 +26,11 @@ def initial_model(folder: RunFolder, tokenizer: Tokenizer) -> MoETransformer:
     """Returns the model that a run begins with: imported weights, or else drawn from the recipe's seed.
 
     Raises:
+        ConfigError: the model has fewer rows than the tokenizer has tokens.
         RunFolderError: the imported weights are no weights of this model.
     """
     recipe = folder.recipe
+    check_vocabulary(recipe.model, tokenizer)
     model = build_model(recipe.model, tokenizer.padded_vocab_size, recipe.seed, tokenizer.bos_id)
     if folder.imported_path.exists():
         try:

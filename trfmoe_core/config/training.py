@@ -21,7 +21,9 @@ class TrainingConfig(Section):
     accumulation: int = Field(1, ge=1, le=4096, description="micro-batches per step")
     optimizer: Name = Field("adamw", description="adamw, muon, or one of your own in trfmoe_core/training/optimizers")
     learning_rate: float = Field(1e-3, gt=0, le=1)
-    min_learning_rate: float = Field(1e-4, ge=0, le=1)
+    min_learning_rate: float | None = Field(
+        None, ge=0, le=1, description="rate of the last step; null: a tenth of learning_rate"
+    )
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup_steps: int = Field(20, ge=0)
     weight_decay: float = Field(0.1, ge=0, le=1)
@@ -45,7 +47,7 @@ class TrainingConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.min_learning_rate > self.learning_rate:
+        if self.last_learning_rate > self.learning_rate:
             raise ValueError(
                 f"min_learning_rate: {self.min_learning_rate} is above learning_rate {self.learning_rate}; lower it"
             )
@@ -59,6 +61,11 @@ class TrainingConfig(Section):
         if self.device.startswith("cuda:") and self.devices != 1:
             raise ValueError(f"devices: {self.devices}, but device is {self.device}, which is one; set device to cuda")
         return self
+
+    @property
+    def last_learning_rate(self) -> float:
+        """Learning rate of the last step of a schedule that falls."""
+        return self.learning_rate / 10 if self.min_learning_rate is None else self.min_learning_rate
 
     def budget(self, context: int, devices: int = 1, windows_per_epoch: int | None = None) -> int | None:
         """Returns the optimizer steps that `steps`, `tokens` or `epochs` give, rounded up; None if none is given.
@@ -77,8 +84,9 @@ class TrainingConfig(Section):
 
 
 class LocalConfig(Section):
-    """How often `trfmoe train` evaluates and saves."""
+    """How often `trfmoe train` writes down, evaluates and saves."""
 
+    log_every: int = Field(10, ge=1, description="steps from one point of the curves to the next")
     evaluate_every: int | None = Field(None, ge=1, description="steps; null: rounds.local_steps")
     save_every: int | None = Field(
         None, ge=1, description="steps; null: evaluate_every. The best model is saved in any case"

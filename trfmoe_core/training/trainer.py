@@ -51,6 +51,19 @@ class TrainMetrics:
     """[L][E], each expert's share of its layer's slots; a row sums to 1."""
 
 
+@dataclass(frozen=True)
+class StepMetrics:
+    """Results of one optimizer step, of this rank's rows of the batch."""
+
+    step: int
+    """Steps of the run so far, this one included."""
+    loss: float
+    """Cross-entropy in nats a token."""
+    learning_rate: float
+    tokens: int
+    """Of all ranks together."""
+
+
 class Trainer:
     """Trains with the recipe's optimizer, a learning-rate schedule, gradient clipping and accumulation.
 
@@ -101,10 +114,17 @@ class Trainer:
         self._optimizer = optimizer(self._parameters, config, model.by_expert, model.hidden_matrices())
         self._shape_LE = (model.config.layers, model.config.experts)
         self._waited_s = 0.0
+        self._step_loss = 0.0
         if ranks.size > 2:
             self._settle_buckets()
 
-    def train(self, stream: "BatchStream", steps: int, should_stop: Callable[[], bool] = lambda: False) -> TrainMetrics:
+    def train(
+        self,
+        stream: "BatchStream",
+        steps: int,
+        should_stop: Callable[[], bool] = lambda: False,
+        on_step: Callable[[StepMetrics], None] | None = None,
+    ) -> TrainMetrics:
         """Makes `steps` optimizer steps on the stream's next batches.
 
         Args:
@@ -112,6 +132,7 @@ class Trainer:
             steps: Optimizer steps.
             should_stop: Called between two steps; training ends early if it returns True on any rank. `step` then says
                 how far it came.
+            on_step: Called after every step.
 
         Raises:
             RunError: If a loss or gradient is not finite (the weights are useless then), memory runs out, or the layers
@@ -119,7 +140,7 @@ class Trainer:
         """
         doing = f"training step {self.step + 1} on {self._size()}"
         with out_of_memory_explained(self.device, doing), compile_errors_explained():
-            return self._train(stream, steps, should_stop)
+            return self._train(stream, steps, should_stop, on_step)
 
     def state(self) -> dict[str, Tensor]:
         """Returns the step and the optimizer's state, see `BlockOptimizer.state`."""
@@ -134,7 +155,13 @@ class Trainer:
         self._optimizer.load_state(state)
         self.step = int(state["step"]) if "step" in state else 0
 
-    def _train(self, stream: "BatchStream", steps: int, should_stop: Callable[[], bool] | None) -> TrainMetrics:
+    def _train(
+        self,
+        stream: "BatchStream",
+        steps: int,
+        should_stop: Callable[[], bool] | None,
+        on_step: Callable[[StepMetrics], None] | None,
+    ) -> TrainMetrics:
         started = time.perf_counter()
         self._waited_s = 0.0
         self.model.train()
@@ -155,6 +182,8 @@ class Trainer:
             counts_LE += step_counts_LE
             tokens += step_tokens
             self.step += 1
+            if on_step:
+                on_step(StepMetrics(self.step, self._step_loss, rate, step_tokens))
         sums_3 = self.ranks.sum(sums_3) / self.ranks.size
         loss, balance, norm_mean = (sums_3 / max(1, self.step - first)).tolist()
         # On CUDA checking every step would make the host wait for the device; the means show any earlier fault.
@@ -202,14 +231,16 @@ class Trainer:
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16):
                     output = self._forward(batch[:, :-1], batch[:, 1:], mask)
                 counts_LE += output.expert_counts_LE
-                # Copied while the device computes the backward pass, so that nothing waits for the counts.
-                counted_LE, copied = _to_host(counts_LE)
+                losses_2 += torch.stack([weight * output.cross_entropy, output.balance_loss]).detach() / parts
+                # Copied while the device computes the backward pass, so that nothing waits for counts and losses.
+                counted_LE, _ = _to_host(counts_LE)
+                lost_2, copied = _to_host(losses_2)
                 loss = output.loss if weight == 1.0 else output.loss + (weight - 1.0) * output.cross_entropy
                 (loss / parts).backward()
-            losses_2 += torch.stack([weight * output.cross_entropy, output.balance_loss]).detach() / parts
             tokens += batch[:, 1:].numel() * self.ranks.size
         if copied is not None:
             copied.synchronize()
+        self._step_loss = float(lost_2[0])
         return losses_2, counted_LE, tokens
 
     def _batches(self, stream: "BatchStream") -> Iterator[tuple[Tensor, Tensor | None, float]]:

@@ -75,6 +75,13 @@ class DataSource(SourceSettings):
             DataError: it cannot be read; the message says what to do.
         """
 
+    def check(self, context: OpenContext) -> None:
+        """Makes sure that the source can be opened, as far as that shows without reading or downloading anything.
+
+        Raises:
+            DataError: it cannot; the message says what to do.
+        """
+
     def open_part(self, context: OpenContext) -> OpenedSource:
         """Returns this node's part of the source, ready to be read.
 

@@ -17,7 +17,7 @@ from trfmoe_core.data.pdf.extract import Extraction, extract_all, text_path
 from trfmoe_core.data.pdf.reader import PdfLimits
 from trfmoe_core.data.sources.base import DataSource, OpenContext, OpenedSource
 from trfmoe_core.data.sources.digests import DigestCache
-from trfmoe_core.data.sources.find import find_files
+from trfmoe_core.data.sources.find import check_path, find_files
 from trfmoe_core.data.sources.partition import deal_units, row_ranges, shared_identity
 from trfmoe_core.errors import DataError
 from trfmoe_core.places import expand
@@ -54,6 +54,15 @@ class FilesSource(DataSource):
         return self.model_copy(
             update={"path": absolute(self.path), "passwords": self.passwords and absolute(self.passwords)}
         )
+
+    def check(self, context: OpenContext) -> None:
+        """Makes sure that there is a file of a known format, and the file of passwords.
+
+        Raises:
+            DataError: there is none, or one cannot be read.
+        """
+        check_path(self.path)
+        _read_passwords(self.passwords)
 
     def open(self, context: OpenContext) -> OpenedSource:
         """Returns the files below the path.

@@ -4,21 +4,26 @@ Flower ships an app's code to the nodes and imports it, so no check inside that 
 owner's own. It imports nothing of this project, for the app's modules have the same names and must be the app's.
 """
 
+import contextlib
 import hashlib
 import os
 import re
 import resource
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 from flwr.supernode.cli import flwr_clientapp
 from flwr.supernode.runtime import run_clientapp as runner
 
 ALLOWED_FILE = "allowed_apps.txt"
+LOOK_EVERY_S = 0.5
 HOOKED = ("pull_task_input", "install_from_fab", "get_project_dir", "Error")
 
 
@@ -45,6 +50,7 @@ class TerminatedError(OwnError):
 
 def main() -> None:
     """Checks and runs one message. Files are readable by this account alone, and core dumps are off."""
+    end_with_the_supernode()
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     node_file = Path(os.environ["TRFMOE_NODE_FILE"])
@@ -55,6 +61,32 @@ def main() -> None:
     keep_errors_home()
     limit_memory(node_file)
     flwr_clientapp()
+
+
+def end_with_the_supernode() -> None:
+    """Kills this process and its children soon after the process above it has ended: the executor, or its SuperNode.
+
+    Flower's own watch interrupts the main thread, which then tries to deliver its result to a SuperNode that is gone.
+    It also takes a process that has ended for a living one until somebody reaps it. This watch asks who the parent is.
+    """
+    executor = psutil.Process(os.getppid())
+    words = executor.cmdline()
+    supernode = int(words[words.index("--parent-pid") + 1]) if "--parent-pid" in words else None
+
+    def alone() -> bool:
+        try:
+            return os.getppid() != executor.pid or (supernode is not None and executor.ppid() != supernode)
+        except psutil.Error:
+            return True
+
+    def watch() -> None:
+        while not alone():
+            time.sleep(LOOK_EVERY_S)
+        for process in (*psutil.Process().children(recursive=True), psutil.Process()):
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+
+    threading.Thread(target=watch, daemon=True, name="end with the SuperNode").start()
 
 
 def check(allowed_file: Path) -> None:

@@ -63,6 +63,7 @@ class TriRedundant(Strategy):
         tensors: The tensors besides the blocks of that commit.
         witness: Round -> the loss of blocks on its windows of the witness text; None: replicas judge each other.
         clock: Time; tests put in their own.
+        stopping: Asked before each round. If it returns True, the run ends with the rounds that it has.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class TriRedundant(Strategy):
         tensors: Blocks | None = None,
         witness: Callable[[int], Loss] | None = None,
         clock: Clock | None = None,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         check_parts(recipe)
         self.recipe = recipe
@@ -85,6 +87,7 @@ class TriRedundant(Strategy):
         self.run_id = run_id
         self.recorder = recorder
         self.clock = clock or Clock()
+        self._stopping = stopping
         tensors = tensors or {}
         self.outer = outer_optimizer(recipe.outer, {k: v for k, v in tensors.items() if not k.startswith(_SENT)})
         sent = {name.removeprefix(_SENT): values for name, values in tensors.items() if name.startswith(_SENT)}
@@ -163,6 +166,8 @@ class TriRedundant(Strategy):
             )
         config = ConfigRecord()
         for number in range(self.round + 1, num_rounds + 1):
+            if self._stopping():
+                break
             self.federation.await_seated(grid, self.seats.placement.nodes, rounds.nodes_deadline_s)
             self.seats.update(number, self.federation.online)
             messages = self.configure_train(number, self.delivery.encode(self.blocks), config, grid)

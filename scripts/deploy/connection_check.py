@@ -55,7 +55,7 @@ def check_coordinator(folder: Path, coordinator: Coordinator) -> Iterator[Findin
                 text = f"registered, and not in this kit: {', '.join(strangers)}"
                 remedy = f"`trfmoe deploy revoke {folder} NAME` unregisters a node"
                 yield warning("leftovers", text, remedy)
-            online = sum(status == "online" for status in nodes.values())
+            online = sum(node.status == "online" for node in nodes.values())
             yield well("registration", f"{len(nodes)} nodes registered, {online} online")
     yield from _check_proxy(folder / "ca.crt", coordinator)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 from cryptography.hazmat.primitives import serialization
@@ -24,6 +24,7 @@ from flwr.proto.control_pb2 import (
     RegisterNodeRequest,
     StartRunRequest,
     StopRunRequest,
+    StreamLogsRequest,
 )
 from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.error import ApiErrorCode, FlowerError
@@ -35,6 +36,26 @@ from scripts.processes.proxies import mend_environment
 from trfmoe_core.errors import RunError
 
 FAULT_PATIENCE_S = 60.0
+
+
+class RunState(NamedTuple):
+    """A run as the SuperLink knows it. `status` is, for instance, `running` or `finished:completed`."""
+
+    status: str
+    details: str
+    run_dir: Path | None = None
+
+    @property
+    def finished(self) -> bool:
+        """True if it has ended."""
+        return self.status.startswith("finished")
+
+
+class NodeState(NamedTuple):
+    """A registered node. `since` is when it came online or went offline last, as ISO 8601; empty if it never was."""
+
+    status: str
+    since: str = ""
 
 
 class SuperLinkError(RunError):
@@ -78,11 +99,16 @@ class Control:
                     raise
                 time.sleep(0.5)
 
-    def nodes(self) -> dict[str, str]:
-        """Returns the registered nodes: name -> online, offline, registered or unregistered."""
+    def nodes(self) -> dict[str, NodeState]:
+        """Returns the registered nodes by name. Their status is online, offline, registered or unregistered."""
         with self._client("list nodes") as (client, _):
             answer = client.ListNodes(ListNodesRequest())
-        return {str(node.name or node.node_id): str(node.status) for node in answer.nodes_info}
+        return {
+            str(node.name or node.node_id): NodeState(
+                str(node.status), str(node.last_activated_at if node.status == "online" else node.last_deactivated_at)
+            )
+            for node in answer.nodes_info
+        }
 
     def start(self, app: Path, settings: dict[str, str]) -> int:
         """Submits an app's folder as a run and returns its id."""
@@ -95,22 +121,34 @@ class Control:
             raise RunError(f"{self._address}: the SuperLink took no run {answer.note}")
         return int(answer.run_id)
 
-    def runs(self) -> dict[int, tuple[str, str]]:
-        """Returns every run's status and details, such as `("finished:completed", "")`."""
+    def runs(self) -> dict[int, RunState]:
+        """Returns every run by Flower's id, in the order in which they were started."""
         with self._client("list runs") as (client, _):
             answer = client.ListRuns(ListRunsRequest())
         found = {}
-        for proto in answer.run_dict.values():
+        for proto in sorted(answer.run_dict.values(), key=lambda proto: str(proto.pending_at)):
             run = run_from_proto(proto)
             status = run.status
             text = f"{status.status}:{status.sub_status}" if status.sub_status else str(status.status)
-            found[int(run.run_id)] = (text, str(status.details or ""))
+            place = run.override_config.get("run-dir")
+            found[int(run.run_id)] = RunState(text, str(status.details or ""), Path(str(place)) if place else None)
         return found
 
     def stop(self, run_id: int) -> None:
         """Stops a run, so that no node begins work for it any more; one that has ended is left as it is."""
         with self._client(f"stop run {run_id}", known=ApiErrorCode.RUN_ALREADY_FINISHED) as (client, _):
             client.StopRun(StopRunRequest(run_id=run_id))
+
+    def stream_log(self, run_id: int, after: float = 0.0) -> Iterator[tuple[str, float]]:
+        """Yields what a run's server app logs, with the time of the last line, until the run ends.
+
+        Args:
+            run_id: Flower's.
+            after: Seconds since 1970. Earlier lines are left out.
+        """
+        with self._client(f"read the log of run {run_id}") as (client, _):
+            for answer in client.StreamLogs(StreamLogsRequest(run_id=run_id, after_timestamp=after)):
+                yield str(answer.log_output), float(answer.latest_timestamp)
 
     @contextmanager
     def _client(self, what: str, known: int | None = None) -> Iterator[tuple[ControlHttpClient, list[int]]]:

@@ -116,8 +116,11 @@ def conclude(outcome: "RunOutcome", output: "Output", command: str = "simulate")
     output.line(f"run folder {outcome.run_dir}")
     output.line(f"report     {report}")
     if not outcome.completed:
-        output.line(f"the run failed: {outcome.reason}", style="bold red")
-        output.line(f"its log is {outcome.run_dir / 'flower.log'}")
+        if outcome.stopped:
+            output.line(f"the run was stopped: {outcome.reason}")
+        else:
+            output.line(f"the run failed: {outcome.reason}", style="bold red")
+            output.line(f"its log is {outcome.run_dir / 'flower.log'}")
         output.line(resume_hint(outcome.run_dir, command))
 
 

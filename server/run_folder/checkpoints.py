@@ -92,6 +92,19 @@ def load_checkpoint(root: Path, round_number: int) -> Checkpoint:
         raise RunFolderError(f"{path}: the checkpoint cannot be read ({error})") from error
 
 
+def checkpoint_state(root: Path, round_number: int) -> dict[str, Any]:
+    """Returns what a checkpoint holds besides tensors: the state that the next round starts from.
+
+    Raises:
+        RunFolderError: It is missing or broken.
+    """
+    path = checkpoint_path(root, round_number) / STATE
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"{path}: cannot be read ({error})") from error
+
+
 def checkpoint_path(root: Path, round_number: int) -> Path:
     """Returns where the checkpoint of a round lies."""
     return root / f"round-{round_number:06d}"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.commands.deploy import sign_ended
+from scripts.deploy.following import sign_ended
 from scripts.deploy.kit import SIGNING_KEY, SIGNING_PUBLIC, Coordinator, KitNode, write_kit
 from scripts.deploy.kit_check import _no_node_keys, _signing_key
 from scripts.terminal.output import Output

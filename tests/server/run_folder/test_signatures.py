@@ -11,8 +11,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from scripts.commands.sign import make_key, sign_run
+from scripts.commands.sign import make_key
 from scripts.main import main
+from scripts.run.signing import sign_run
 from server.run_folder.folder import RunFolder
 from server.run_folder.journal import Journal
 from server.run_folder.journal_entries import GENESIS, line_hash
@@ -72,7 +73,7 @@ def test_what_follows_a_signature_is_counted_and_what_came_before_cannot_change(
     rewritten(folder, lambda event: {**event, "time": event["time"] + 1})
     assert verify_run(folder).problems == []
     assert "rewritten, or cut since" in verify(folder, key)[0]
-    with pytest.raises(RunFolderError, match="not signed, for it is broken"):
+    with pytest.raises(RunFolderError, match="not signed, because it is broken"):
         sign_run(folder, key)
 
 

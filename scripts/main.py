@@ -18,6 +18,7 @@ from scripts.commands.drill import drill
 from scripts.commands.export import export
 from scripts.commands.generate import generate
 from scripts.commands.import_model import import_model
+from scripts.commands.node import node
 from scripts.commands.plan import plan
 from scripts.commands.report import report
 from scripts.commands.serve import serve
@@ -65,6 +66,7 @@ app.command()(doctor)
 app.add_typer(data, name="data")
 app.add_typer(bench, name="bench")
 app.add_typer(deploy, name="deploy")
+app.add_typer(node, name="node")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scripts.commands.deploy_kit import add_node, revoke, rotate, upgrade
 from scripts.commands.deploy_runs import attach, logs, run, status, stop
 from scripts.terminal.options import DryRunOption, JsonOption, PdfsOption, ResumeOption, RunDirOption, SetOption
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from server.run_folder.folder import RunFolder
 
 deploy = typer.Typer(help="Run on real processes with TLS and keys: here, or on many hosts.", no_args_is_help=True)
-for command in (run, status, attach, stop, logs):
+for command in (run, status, attach, stop, logs, add_node, revoke, rotate, upgrade):
     deploy.command()(command)
 PAIRS: "dict[str, Isolation]" = {"production": "process", "default": "subprocess"}
 PairOption = Annotated[
@@ -159,7 +160,7 @@ def allow(
 
 
 @deploy.command()
-def revoke(
+def disallow(
     targets: Annotated[
         list[str],
         typer.Argument(metavar="[SHA256|DIR]...", help="Hashes or their beginnings, and a node's folder; else here."),
@@ -182,15 +183,15 @@ def revoke(
         raise ConfigError(f"{', '.join(folders)}: give one node's folder")
     directory = Path(folders[0] if folders else ".")
     _check_node_folder(directory)
-    revoked = []
+    disallowed = []
     for start in hashes or [app_hash(app_folder())]:
         gone = revoke_apps(directory, start)
         for app in gone:
             output.line(f"{app.digest} may no longer run")
         if not gone:
             output.line(f"{start} was not allowed")
-        revoked += [app.digest for app in gone]
-    output.result({"outcome": "revoked", "apps": revoked, "exit_code": 0})
+        disallowed += [app.digest for app in gone]
+    output.result({"outcome": "disallowed", "apps": disallowed, "exit_code": 0})
 
 
 def _check_node_folder(directory: Path) -> None:

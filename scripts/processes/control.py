@@ -25,6 +25,7 @@ from flwr.proto.control_pb2 import (
     StartRunRequest,
     StopRunRequest,
     StreamLogsRequest,
+    UnregisterNodeRequest,
 )
 from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.error import ApiErrorCode, FlowerError
@@ -81,13 +82,7 @@ class Control:
         Raises:
             RunError: it is no such key, or the SuperLink refuses or does not answer.
         """
-        try:
-            key = serialization.load_ssh_public_key(public_key)
-        except ValueError as error:
-            raise RunError(f"{name}: its public key cannot be read ({error})") from error
-        if not isinstance(key, ec.EllipticCurvePublicKey):
-            raise RunError(f"{name}: its public key is no EC key; `trfmoe deploy init` makes the right ones")
-        request = RegisterNodeRequest(public_key=public_key_to_bytes(key), name=name)
+        request = RegisterNodeRequest(public_key=_key_bytes(public_key, name), name=name)
         end = time.monotonic() + FAULT_PATIENCE_S
         while True:
             try:
@@ -99,15 +94,36 @@ class Control:
                     raise
                 time.sleep(0.5)
 
+    def unregister(self, public_key: bytes) -> None:
+        """Unregisters the node of an OpenSSH public key, for good; one that is not registered is left as it is.
+
+        Raises:
+            RunError: it is no such key, or the SuperLink refuses or does not answer.
+        """
+        wanted = _key_bytes(public_key, "the node")
+        with self._client("unregister a node", known=ApiErrorCode.NODE_NOT_FOUND) as (client, _):
+            for node in client.ListNodes(ListNodesRequest()).nodes_info:
+                if node.public_key == wanted and node.status != "unregistered":
+                    client.UnregisterNode(UnregisterNodeRequest(node_id=node.node_id))
+
+    def state_of(self, public_key: bytes) -> str:
+        """Returns the status of the node of an OpenSSH public key; an empty text if there is none."""
+        wanted = _key_bytes(public_key, "the node")
+        with self._client("list nodes") as (client, _):
+            answer = client.ListNodes(ListNodesRequest())
+        return next((str(node.status) for node in answer.nodes_info if node.public_key == wanted), "")
+
     def nodes(self) -> dict[str, NodeState]:
         """Returns the registered nodes by name. Their status is online, offline, registered or unregistered."""
         with self._client("list nodes") as (client, _):
             answer = client.ListNodes(ListNodesRequest())
+        # A node whose key was replaced stands there twice; the key that counts has the last word.
+        entries = sorted(answer.nodes_info, key=lambda node: node.status != "unregistered")
         return {
             str(node.name or node.node_id): NodeState(
                 str(node.status), str(node.last_activated_at if node.status == "online" else node.last_deactivated_at)
             )
-            for node in answer.nodes_info
+            for node in entries
         }
 
     def start(self, app: Path, settings: dict[str, str]) -> int:
@@ -174,6 +190,21 @@ class Control:
         finally:
             if client is not None:
                 client.close()
+
+
+def _key_bytes(public_key: bytes, name: str) -> bytes:
+    """Returns an OpenSSH public key as Flower compares it.
+
+    Raises:
+        RunError: it is no EC key.
+    """
+    try:
+        key = serialization.load_ssh_public_key(public_key)
+    except ValueError as error:
+        raise RunError(f"{name}: its public key cannot be read ({error})") from error
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise RunError(f"{name}: its public key is no EC key; `trfmoe deploy init` makes the right ones")
+    return public_key_to_bytes(key)
 
 
 @cache

@@ -106,7 +106,13 @@ def arguments(stage: Path, out: Path) -> dict[str, list[str]]:
         "deploy init": [str(out / "kit"), "--host", "h.test", "--nodes", "a,b,c"],
         "deploy check": [str(kit)],
         "deploy allow": [str(kit / "nodes" / "ada")],
-        "deploy revoke": [str(kit / "nodes" / "ada")],
+        "deploy disallow": [str(kit / "nodes" / "ada")],
+        "deploy add-node": [str(stage / "nowhere"), "dan"],
+        "deploy revoke": [str(kit / "coordinator"), "ada"],
+        "deploy rotate": [str(kit / "coordinator")],
+        "deploy upgrade": [str(kit / "coordinator")],
+        "node rotate": [str(kit / "nodes" / "ada")],
+        "node trust": [str(kit / "nodes" / "ada"), str(kit / "coordinator" / "ca.crt")],
         "deploy register": [str(kit / "coordinator"), "--wait", "0"],
     }
 

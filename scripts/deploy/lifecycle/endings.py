@@ -74,13 +74,14 @@ def _of_registration(folder: Path, *, activated: bool) -> Ending:
     found, details = registration(folder, connection, key)
     if found == "unknown":
         return Ending(
-            "the coordinator does not know this node's key: it was revoked, or it was never registered; ask the operator"
+            "the coordinator does not know this node's key: it was revoked or never registered; ask the operator"
         )
     if found == "refused":
         return Ending("the coordinator refuses this node's signature; set the clocks of both machines right")
     if found == "known" and not activated:
         return Ending(
-            f"the coordinator still counts the last session of this node as online, for up to {SESSION_S} s", passes=True
+            f"the coordinator counts this node's last session as online for up to {SESSION_S} s",
+            passes=True,
         )
     if found == "away":
         return Ending(f"the coordinator at {connection.address} is not reached ({details})", passes=True)

@@ -57,7 +57,7 @@ def add_node(directory: Path, node: KitNode, out: Path | None = None, prefix: st
     folder = coordinator_folder(directory)
     coordinator = read_coordinator(folder)
     if any(known.name == node.name for known in coordinator.nodes):
-        raise ConfigError(f"{node.name}: is a node of this kit already; choose another name, or revoke the old one first")
+        raise ConfigError(f"{node.name}: is a node of this kit already; choose another name, or revoke it first")
     own = (out or folder.absolute().parent / "nodes" / node.name).absolute()
     if own.exists() and (not own.is_dir() or any(own.iterdir())):
         raise ConfigError(f"{own}: is not empty; name a new folder with --out, keys are never overwritten")

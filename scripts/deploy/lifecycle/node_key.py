@@ -1,6 +1,5 @@
 """A new key for a node: its owner makes it, the operator registers it, and the node takes it into use by itself."""
 
-import os
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
@@ -44,8 +43,8 @@ def take_new_key(folder: Path) -> bool:
         return False  # `trfmoe deploy check` says what is wrong; the key in use still works.
     if not isinstance(key, ec.EllipticCurvePrivateKey) or registration(folder, connection, key)[0] != "known":
         return False
-    os.replace(folder / NEXT_PUBLIC, folder / "node.pub")
-    os.replace(path, folder / "node.key")
+    (folder / NEXT_PUBLIC).replace(folder / "node.pub")
+    path.replace(folder / "node.key")
     return True
 
 

@@ -157,10 +157,11 @@ def coordinator_readme(host: str, port: int) -> str:
 
 Start runs in this folder and as the account of the units: run folders are made where `trfmoe deploy run` is started,
 and the units write nowhere else. Open port {port} to the nodes, and nothing else: the SuperLink listens on loopback.
-`*.service` are for systemd.
-`trfmoe deploy status|attach|stop|logs .` show and end what is going on. `deploy run` signs the journal with `sign.key` when it ends; `trfmoe verify RUN --key sign.pub` checks it, here or
-at a node's owner. Back up `server.key`, `sign.key`, `superexec.secret` and `state.db`. `trfmoe deploy check .` and
-`trfmoe doctor .` find faults.
+`*.service` are for systemd. `trfmoe deploy status|attach|stop|logs .` show, follow and end a run.
+
+`deploy run` and `attach` sign the journal with `sign.key` when a run ends; `trfmoe verify RUN --key sign.pub` checks
+the signature, here or at a node's owner. Back up `server.key`, `sign.key`, `superexec.secret` and `state.db`.
+`trfmoe deploy check .` and `trfmoe doctor .` find faults.
 """
 
 

@@ -103,6 +103,7 @@ def arguments(stage: Path, out: Path) -> dict[str, list[str]]:
         **{f"bench {name}": [] for name in ("vote", "model", "memory", "wire", "federation", "data", "witness")},
         "deploy local": [recipe],
         "deploy run": [str(kit / "coordinator"), recipe],
+        **{f"deploy {name}": [str(kit / "coordinator")] for name in ("status", "attach", "stop", "logs")},
         "deploy init": [str(out / "kit"), "--host", "h.test", "--nodes", "a,b,c"],
         "deploy check": [str(kit)],
         "deploy allow": [str(kit / "nodes" / "ada")],

@@ -28,11 +28,11 @@ class Ending:
 
     Attributes:
         reason: The reason with its remedy, as a part of a sentence.
-        passes: Whether the same command works after a while.
+        again_s: Seconds after which the same command may work; None: it will not.
     """
 
     reason: str
-    passes: bool = False
+    again_s: float | None = None
 
 
 def ending(folder: Path, code: int | None, tail: str) -> Ending:
@@ -81,8 +81,8 @@ def _of_registration(folder: Path, *, activated: bool) -> Ending:
     if found == "known" and not activated:
         return Ending(
             f"the coordinator counts this node's last session as online for up to {SESSION_S} s",
-            passes=True,
+            again_s=AGAIN_S,
         )
     if found == "away":
-        return Ending(f"the coordinator at {connection.address} is not reached ({details})", passes=True)
+        return Ending(f"the coordinator at {connection.address} is not reached ({details})", again_s=AGAIN_S)
     return Ending(f"the coordinator answers {details}" if details else "somebody asked it to end")

@@ -17,7 +17,7 @@ from typing import IO
 
 import psutil
 
-from scripts.deploy.lifecycle.endings import AGAIN_S, Ending, ending
+from scripts.deploy.lifecycle.endings import Ending, ending
 from scripts.deploy.lifecycle.node_key import take_new_key
 from scripts.processes.guard import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG
 
@@ -53,10 +53,11 @@ class SuperNode:
             if self._stopped.is_set():
                 return 0
             why = self._why(code, tail)
-            say(f"the SuperNode ended: {why.reason}" + (f"; it starts again in {AGAIN_S:g} s" if why.passes else ""))
-            if not why.passes:
+            again = "" if why.again_s is None else f"; it starts again in {why.again_s:g} s"
+            say(f"the SuperNode ended: {why.reason}{again}")
+            if why.again_s is None:
                 return code or 1
-            if self._stopped.wait(AGAIN_S):
+            if self._stopped.wait(why.again_s):
                 return 0
 
     def _run(self) -> tuple[int, list[str]]:
@@ -100,7 +101,7 @@ class SuperNode:
 
     def _why(self, code: int, tail: list[str]) -> Ending:
         if take_new_key(self._folder):
-            return Ending("the coordinator has revoked this node's old key and knows its new one", passes=True)
+            return Ending("the coordinator has revoked this node's old key and knows its new one", again_s=0.0)
         return ending(self._folder, code, "\n".join(tail))
 
 

@@ -21,6 +21,7 @@ from scripts.commands.import_model import import_model
 from scripts.commands.node import node
 from scripts.commands.plan import plan
 from scripts.commands.report import report
+from scripts.commands.runs import runs
 from scripts.commands.serve import serve
 from scripts.commands.sign import sign
 from scripts.commands.simulate import simulate
@@ -67,6 +68,7 @@ app.add_typer(data, name="data")
 app.add_typer(bench, name="bench")
 app.add_typer(deploy, name="deploy")
 app.add_typer(node, name="node")
+app.add_typer(runs, name="runs")
 
 
 def main(arguments: list[str] | None = None) -> None:

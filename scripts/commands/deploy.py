@@ -83,6 +83,7 @@ def init(
     """Write a kit for real hosts: certificates, keys, start scripts, units, the proxy's configuration."""
     from scripts.deploy.kit import Coordinator, parse_nodes, write_kit
     from scripts.terminal.output import Output
+    from trfmoe_core.config import ExpertsConfig
     from trfmoe_core.config.load import validate
     from trfmoe_core.errors import ConfigError
 
@@ -97,6 +98,11 @@ def init(
     output.line(f"{directory}/coordinator  for {coordinator.host}: see its README.md")
     for node in coordinator.nodes:
         output.line(f"{directory}/nodes/{node.name}  for its owner alone, by a safe way, and then delete it here")
+    if len(coordinator.nodes) < (needed := ExpertsConfig().replication):
+        output.line(
+            f"{len(coordinator.nodes)} nodes, and a recipe needs {needed} unless it sets experts.replication; "
+            f"add more with: trfmoe deploy add-node {directory} NAME"
+        )
     output.result({"outcome": "written", "folder": str(directory), "exit_code": 0})
 
 

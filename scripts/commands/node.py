@@ -40,3 +40,53 @@ def trust(
         output.line(f"trusted: SHA-256 {fingerprint}")
     output.line("a SuperNode that is running uses them from its next start on")
     output.result({"outcome": "trusted", "fingerprints": fingerprints, "exit_code": 0})
+
+
+@node.command()
+def status(directory: NodeArgument, as_json: JsonOption = False) -> None:
+    """Show what this node did: its rounds, its loss, what the votes made of its updates, and what left this machine."""
+    from scripts.deploy.lifecycle.node_view import KNOWN, run_text, view_node
+    from scripts.terminal.output import Output, one_line
+
+    output = Output(as_json)
+    view = view_node(directory)
+    output.line(f"node {view.name}: {KNOWN[view.registration]}")
+    shown = []
+    for run in view.runs:
+        size = view.sizes.get(run.run_id, 0)
+        output.line(one_line(run_text(run, size)))
+        shown.append(
+            {
+                "run_id": run.run_id,
+                "name": run.name,
+                "rounds": sorted(run.rounds),
+                "loss": run.loss,
+                "bits_per_byte": run.bits_per_byte,
+                "accepted": sorted(run.accepted),
+                "outvoted": {str(number): blocks for number, blocks in sorted(run.outvoted.items())},
+                "bytes_sent": run.bytes,
+                "bytes_kept": size,
+            }
+        )
+    if not shown:
+        output.line("it has taken part in no run yet")
+    output.result(
+        {"outcome": "listed", "node": view.name, "registration": view.registration, "runs": shown, "exit_code": 0}
+    )
+
+
+@node.command()
+def clean(
+    directory: NodeArgument,
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Ids of runs, or their first characters.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Delete what this node keeps to go on with runs; a run that goes on all the same starts its optimizer anew."""
+    from scripts.deploy.lifecycle.node_view import clean_node, megabytes
+    from scripts.terminal.output import Output
+
+    output = Output(as_json)
+    freed = clean_node(directory, runs)
+    for run_id, size in freed.items():
+        output.line(f"run {run_id[:8]}: {megabytes(size)} freed; its notes are kept")
+    output.result({"outcome": "cleaned", "freed": freed, "exit_code": 0})

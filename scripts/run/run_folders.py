@@ -36,9 +36,7 @@ def resumed_run(
         raise ConfigError(f"{folder.path}: was started as a {started} run; go on with it by trfmoe {command}")
     if mode == "local":
         recipe = _same_batch(recipe, folder.recipe)
-    differing = _differences(
-        folder.recipe.model_dump(mode="json"), _housed(recipe, folder.path).model_dump(mode="json")
-    )
+    differing = differences(folder.recipe.model_dump(mode="json"), _housed(recipe, folder.path).model_dump(mode="json"))
     if differing:
         command = "train" if mode == "local" else "simulate"
         raise ConfigError(
@@ -80,14 +78,15 @@ def _housed(recipe: Recipe, path: Path) -> Recipe:
     return recipe.model_copy(update={"nodes": nodes})
 
 
-def _differences(there: Any, here: Any, key: str = "") -> list[str]:
+def differences(there: Any, here: Any, key: str = "") -> list[str]:
+    """Returns how two nested values differ, one line a key that differs."""
     if isinstance(there, dict) and isinstance(here, dict):
         return [
             line
             for name in sorted({*there, *here})
-            for line in _differences(there.get(name), here.get(name), f"{key}.{name}" if key else name)
+            for line in differences(there.get(name), here.get(name), f"{key}.{name}" if key else name)
         ]
     if isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
         pairs = enumerate(zip(there, here, strict=True))
-        return [line for number, (old, new) in pairs for line in _differences(old, new, f"{key}.{number}")]
+        return [line for number, (old, new) in pairs for line in differences(old, new, f"{key}.{number}")]
     return [] if there == here else [f"{key}: {there!r} there, {here!r} here"]

@@ -176,6 +176,7 @@ def node_readme(name: str, address: str) -> str:
 `node.key` is this node's identity: keep it at mode 600 and never send it on. Your data and limits stand in `node.yaml`,
 the hashes of the code that you allow in `allowed_apps.txt`; nobody else can change them. `sign.pub` is the key by which
 the coordinator signs its journals, and `heads.jsonl` in `state` notes what it showed this node in each round:
-`trfmoe verify RUN --key sign.pub --heads FILE` compares a journal with both. Nothing needs to reach this
+`trfmoe verify RUN --key sign.pub --heads FILE` compares a journal with both. `trfmoe node status .` shows what this
+node did and what left it. Nothing needs to reach this
 machine: it calls the coordinator.
 """

@@ -6,7 +6,7 @@ The same calls as the `flwr` command's, without a new process for each, which ta
 import hashlib
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -32,6 +32,7 @@ from flwr.supercore.error import ApiErrorCode, FlowerError
 from flwr.supercore.fab import Fab
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+from flwr.supercore.utils import simulation_config_from_json
 
 from scripts.processes.proxies import mend_environment
 from trfmoe_core.errors import RunError
@@ -68,10 +69,10 @@ class Control:
 
     Args:
         address: `host:port`.
-        authority: The certificate that signed the SuperLink's.
+        authority: The certificate that signed the SuperLink's; None: a SuperLink of this command without TLS.
     """
 
-    def __init__(self, address: str, authority: Path) -> None:
+    def __init__(self, address: str, authority: Path | None) -> None:
         self._address = address
         self._authority = authority
         mend_environment()  # Flower's client asks the environment for a proxy
@@ -126,11 +127,22 @@ class Control:
             for node in entries
         }
 
-    def start(self, app: Path, settings: dict[str, str]) -> int:
-        """Submits an app's folder as a run and returns its id."""
+    def start(self, app: Path, settings: Mapping[str, str], simulation: Mapping[str, float] | None = None) -> int:
+        """Submits an app's folder as a run and returns its id.
+
+        Args:
+            app: The folder.
+            settings: The run's configuration.
+            simulation: Settings of the simulation engine by Flower's names, where the SuperLink simulates its nodes.
+
+        Raises:
+            RunError: the SuperLink takes no run.
+        """
         content = app_bundle(app)
         fab = Fab(hashlib.sha256(content).hexdigest(), content, {})
         request = StartRunRequest(fab=fab_to_proto(fab), override_config=user_config_to_proto(dict(settings)))
+        if simulation is not None:
+            request.override_federation_config.CopyFrom(simulation_config_from_json(dict(simulation)))
         with self._client("start a run") as (client, _):
             answer = client.StartRun(request)
         if not answer.HasField("run_id"):
@@ -173,8 +185,8 @@ class Control:
         try:
             client = ControlHttpClient.from_server_address(
                 self._address,
-                insecure=False,
-                root_certificates=self._authority.read_bytes(),
+                insecure=self._authority is None,
+                root_certificates=self._authority.read_bytes() if self._authority else None,
                 interceptors=[CliClientHttpInterceptor(), RuntimeVersionHttpInterceptor(component_name="flwr CLI")],
             )
             yield client, met

@@ -41,7 +41,7 @@ def check_coordinator(folder: Path, coordinator: Coordinator) -> Iterator[Findin
         yield warning("reach", f"the SuperLink is not running: {text}", f"{folder}/start.sh")
     else:
         try:
-            nodes = control.nodes()
+            nodes = {name: node for name, node in control.nodes().items() if node.status != "unregistered"}
         except RunError as error:
             remedy = f"free port {coordinator.superlink_port}, or change superlink_port, start.sh and nginx.conf"
             yield trouble("port", f"another program holds the SuperLink's port: {error}", remedy)

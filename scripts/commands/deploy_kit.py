@@ -142,4 +142,6 @@ def _renew(directory: Path, authority_dir: Path | None, finish: bool, tell: Call
     tell("the server has a new certificate" + (" of the new authority" if finish else ""))
     if restart_superlink(directory):
         tell("the SuperLink was ended, and start.sh or systemd starts it again with the new certificate")
+    else:
+        tell("a SuperLink that is running has to be started again")
     tell("let the proxy read it: sudo nginx -s reload")

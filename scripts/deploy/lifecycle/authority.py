@@ -21,6 +21,7 @@ from trfmoe_core.errors import ConfigError
 
 TRUST = "ca.crt"
 NEXT, OLD = "next", "old"
+END_S = 30.0
 
 
 def authority_folder(directory: Path, given: Path | None) -> Path:
@@ -147,17 +148,19 @@ def restart_superlink(directory: Path) -> bool:
     """Ends the SuperLink of a coordinator's folder, so that start.sh or systemd starts it with the new certificate.
 
     Returns:
-        Whether one was running.
+        Whether one was running and has ended.
     """
     database = str(coordinator_folder(directory).absolute() / "state.db")
-    found = False
+    found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             words = process.cmdline()
             if database in words and any(Path(word).name == "flower-superlink" for word in words[:3]):
                 process.terminate()
-                found = True
-    return found
+                found.append(process)
+    # Whoever calls it next must not meet the old certificate.
+    gone, left = psutil.wait_procs(found, timeout=END_S)
+    return bool(gone) and not left
 
 
 def _pair(folder: Path) -> Pair:

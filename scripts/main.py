@@ -20,8 +20,10 @@ from scripts.commands.drill import drill
 from scripts.commands.export import export
 from scripts.commands.generate import generate
 from scripts.commands.import_model import import_model
+from scripts.commands.node import node
 from scripts.commands.plan import plan
 from scripts.commands.report import report
+from scripts.commands.runs import runs
 from scripts.commands.serve import serve
 from scripts.commands.sign import sign
 from scripts.commands.simulate import simulate
@@ -89,6 +91,8 @@ app.command()(doctor)
 app.add_typer(data, name="data")
 app.add_typer(bench, name="bench")
 app.add_typer(deploy, name="deploy")
+app.add_typer(node, name="node")
+app.add_typer(runs, name="runs")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -11,6 +11,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from server.report.page import write_report
 from server.report.sinks import sinks_of
+from server.roll_call import call_roll
 from server.run_folder.folder import RunFolder
 from server.run_folder.models import initial_model
 from server.run_folder.provenance import changes, check_resumed, provenance
@@ -33,7 +34,10 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Runs one federation from the recipe that the run configuration names."""
+    """Runs one federation from the recipe that the run configuration names, or only asks who allows this code."""
+    if roll_call := str(context.run_config.get("roll-call", "")):
+        call_roll(grid, Path(roll_call))
+        return
     recipe = load_recipe(find_recipe(str(context.run_config.get("recipe", "")))).resolved(home())
     run_dir = str(context.run_config.get("run-dir", ""))
     folder = RunFolder.open(Path(run_dir)) if run_dir else RunFolder.create(Path(recipe.run_root), recipe)

@@ -138,8 +138,8 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
 ) -> None:
     """Show the log of the newest run's server app."""
-    from scripts.deploy.log_copy import LogCopy
     from scripts.deploy.operation import Operation
+    from scripts.processes.log_copy import LogCopy
     from scripts.terminal.output import Output
     from trfmoe_core.errors import ConfigError
 

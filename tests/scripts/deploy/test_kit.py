@@ -161,7 +161,9 @@ def test_a_start_script_finds_its_folder_whatever_it_is_called(kit: Path, tmp_pa
         programs = tmp_path / "venv" / "bin"
         programs.mkdir(parents=True, exist_ok=True)
         for program in ("trfmoe", "flower-supernode", "python"):
-            (programs / program).write_text('#!/bin/sh\n[ "$1" = -P ] || { printf "%s\\n" "$@" "$HOME"; exit 3; }\n')
+            (programs / program).write_text(
+                '#!/bin/sh\n[ "$3" = scripts.processes.proxies ] || { printf "%s\\n" "$@" "$HOME"; exit 3; }\n'
+            )
             (programs / program).chmod(0o755)
         environment = {"PATH": "/usr/bin:/bin", "TRFMOE_VENV": str(tmp_path / "venv"), "CDPATH": str(tmp_path)}
         command = ["sh", f"{name}/start.sh"]

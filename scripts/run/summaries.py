@@ -97,7 +97,8 @@ def recipe_differences(folders: list[RunFolder]) -> list[str]:
     first, *others = [folder.recipe.model_dump(mode="json") for folder in folders]
     lines = []
     for folder, other in zip(folders[1:], others, strict=True):
-        lines += [f"{folder.path.name}: {line}" for line in differences(first, other)]
+        found = differences(first, other)
+        lines += [f"{folder.path.name}: {key}: {old!r} there, {new!r} here" for key, old, new in found]
     return lines
 
 

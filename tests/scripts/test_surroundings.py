@@ -100,6 +100,7 @@ def arguments(stage: Path, out: Path) -> dict[str, list[str]]:
         "data prepare": ["--config", recipe],
         "data inspect": [texts, "--rows", "1"],
         "data tokenizer": [texts, "--out", str(out / "tokenizer"), "--vocab-size", "300"],
+        "bench pdf": ["texts"],
         **{f"bench {name}": [] for name in ("vote", "model", "memory", "wire", "federation", "data", "witness")},
         "deploy local": [recipe],
         "deploy run": [str(kit / "coordinator"), recipe],

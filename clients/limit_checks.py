@@ -1,4 +1,7 @@
-"""The limits that a node's owner sets for runs, rounds and hours. They are checked before any work begins."""
+"""The limits that a node's owner sets for runs, rounds and hours.
+
+They are checked before any work begins, and the hours also while it is done.
+"""
 
 import datetime
 import math
@@ -21,18 +24,29 @@ class OverLimitsError(RefusedError):
         super().__init__(Refusal(code=code, asked=_bounded(asked), granted=_bounded(granted)), text)
 
 
-def check_hours(settings: NodeSettings, now: datetime.datetime) -> None:
+def check_hours(settings: NodeSettings) -> None:
     """Refuses all work outside the owner's hours.
 
     Raises:
         OverLimitsError: it is not the hour for it.
     """
+    if outside_hours(settings):
+        raise hours_error(settings)
+
+
+def hours_error(settings: NodeSettings) -> OverLimitsError:
+    """Returns the refusal of work outside the owner's hours."""
+    now = datetime.datetime.now()
+    return OverLimitsError(
+        "limits-hours",
+        f"abstains: it is {now:%H:%M} here, and the owner of this node grants {settings.limits.hours} (limits.hours)",
+    )
+
+
+def outside_hours(settings: NodeSettings) -> bool:
+    """Returns True if the owner grants no work at this hour."""
     hours = settings.limits.hours
-    if hours is not None and not _open(hours, now.time()):
-        raise OverLimitsError(
-            "limits-hours",
-            f"abstains: it is {now:%H:%M} here, and the owner of this node grants {hours} (limits.hours)",
-        )
+    return hours is not None and not _open(hours, datetime.datetime.now().time())
 
 
 def within_limits(settings: NodeSettings, recipe: Recipe) -> NodeSettings:

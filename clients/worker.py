@@ -3,6 +3,7 @@
 import logging
 import platform
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,7 +13,15 @@ from clients.kept.disk_limit import DiskLimit, state_bytes
 from clients.kept.journal_heads import note_head
 from clients.kept.models import KEEP, KeptModels, receive
 from clients.kept.states import LOST, earlier_state, keep_reply, keep_state, kept_reply, tighten_states
-from clients.limit_checks import check_evaluation, check_memory, check_round, check_size, within_limits, within_machine
+from clients.limit_checks import (
+    check_evaluation,
+    check_hours,
+    check_memory,
+    check_round,
+    check_size,
+    within_limits,
+    within_machine,
+)
 from clients.refusals import RefusedError, refused_as
 from clients.settings import cache_folder, state_base, state_folder
 from clients.stopwatch import Stopwatch
@@ -118,13 +127,18 @@ class Worker:
         """Returns the node's text as token shards, from the cache when nothing changed.
 
         Raises:
-            RefusedError: the text cannot be used, or takes more room than the owner grants.
+            RefusedError: the text cannot be used, takes more room than the owner grants, or the owner's hours end.
         """
         entries = within_limits(self.settings, self.recipe).data
         away = not self.settings.limits.network and any(hasattr(entry, "hub_set") for entry in entries)
-        watch = {"progress": room.watch} if room else {}
+
+        def watch(what: str, done: int, total: int) -> None:
+            check_hours(self.settings)
+            if room:
+                room.watch()
+
         with refused_as("limits-network") if away else refused_as("data", count=len(entries)):
-            corpus = prepare_corpus(entries, self.recipe.data, tokenizer, cache_folder(self.settings), **watch)
+            corpus = prepare_corpus(entries, self.recipe.data, tokenizer, cache_folder(self.settings), watch)
         if room:
             room.check()
         return corpus
@@ -227,7 +241,8 @@ class Worker:
     def _evaluate(self, model: MoETransformer, corpus: Corpus) -> Evaluation:
         windows = corpus.evaluation(self.recipe.model.context, self.recipe.data.evaluation_tokens)
         check_evaluation(self.settings, int(windows.mask.sum()))
-        metrics = evaluate(model, windows, self.recipe.training.batch_size, self.device, self.precision)
+        size, hours = self.recipe.training.batch_size, partial(check_hours, self.settings)
+        metrics = evaluate(model, windows, size, self.device, self.precision, before_batch=hours)
         return told_or_refused(
             Evaluation, loss=metrics.loss, bits_per_byte=metrics.bits_per_byte, tokens=metrics.tokens
         )

@@ -82,8 +82,8 @@ class DiskLimit:
                 return
         raise self._error()
 
-    def watch(self, what: str = "", done: int = 0, total: int = 0) -> None:
-        """Checks the limit at most once a second. The preparation of text calls it as its progress callback.
+    def watch(self) -> None:
+        """Checks the limit at most once a second, while text is prepared.
 
         Raises:
             OverLimitsError: the text takes more than the owner grants.

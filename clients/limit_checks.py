@@ -6,11 +6,13 @@ They are checked before any work begins, and the hours also while it is done.
 import datetime
 import math
 import os
+from collections.abc import Collection
 
 from clients.refusals import RefusedError
 from strategies.exchange.refusals import LARGEST, Code, Refusal
 from trfmoe_core.blocks import TRUNK
 from trfmoe_core.config import NodeSettings, Recipe
+from trfmoe_core.model.local_experts import local_experts
 from trfmoe_core.model.transformer import parameter_shapes
 
 BYTES_A_PARAMETER = 24
@@ -72,8 +74,14 @@ def within_limits(settings: NodeSettings, recipe: Recipe) -> NodeSettings:
     return settings.model_copy(update={"data": granted})
 
 
-def check_memory(settings: NodeSettings, recipe: Recipe, vocab_size: int) -> None:
+def check_memory(settings: NodeSettings, recipe: Recipe, vocab_size: int, held: Collection[str] | None = None) -> None:
     """Refuses a model whose training cannot fit into the memory that the owner grants.
+
+    Args:
+        settings: The node's own.
+        recipe: The run.
+        vocab_size: Number of token ids.
+        held: As for `num_parameters`.
 
     Raises:
         OverLimitsError: with both sizes.
@@ -81,7 +89,7 @@ def check_memory(settings: NodeSettings, recipe: Recipe, vocab_size: int) -> Non
     granted = settings.limits.memory_mb
     if granted is None:
         return
-    needed = math.ceil(num_parameters(recipe, vocab_size) * BYTES_A_PARAMETER / (1 << 20))
+    needed = math.ceil(num_parameters(recipe, vocab_size, held) * BYTES_A_PARAMETER / (1 << 20))
     if needed > granted:
         raise OverLimitsError(
             "limits-memory",
@@ -92,10 +100,21 @@ def check_memory(settings: NodeSettings, recipe: Recipe, vocab_size: int) -> Non
         )
 
 
-def num_parameters(recipe: Recipe, vocab_size: int) -> int:
-    """Returns how many parameters the run's model has on one node."""
-    share = min(1.0, recipe.experts.replication / recipe.federation_size) if recipe.experts.unheld == "absent" else 1.0
-    shapes = parameter_shapes(recipe.model, vocab_size)
+def num_parameters(recipe: Recipe, vocab_size: int, held: Collection[str] | None = None) -> int:
+    """Returns how many parameters the run's model has on one node.
+
+    Args:
+        recipe: The run.
+        vocab_size: Number of token ids.
+        held: The blocks that a request puts on this node. None: before any request, a fair share by the recipe's
+            number of nodes.
+    """
+    share, local = 1.0, None
+    if recipe.experts.unheld == "absent" and held is not None:
+        local = local_experts(recipe.model, recipe.experts, set(held))
+    elif recipe.experts.unheld == "absent":
+        share = min(1.0, recipe.experts.replication / recipe.federation_size)
+    shapes = parameter_shapes(recipe.model, vocab_size, local)
     return math.ceil(sum(shape.numel() * (share if ".experts." in name else 1.0) for name, shape in shapes.items()))
 
 

@@ -91,17 +91,22 @@ class Worker:
         if held is not None:
             check_round(self.settings, held)
 
-    def room(self, run_id: str, tokenizer: Tokenizer) -> DiskLimit:
+    def room(self, run_id: str, tokenizer: Tokenizer, held: list[str] | None = None) -> DiskLimit:
         """Returns the room for the run's state and text, after making sure that memory and disk are granted.
+
+        Args:
+            run_id: The run.
+            tokenizer: The run's.
+            held: The blocks that the coordinator has given to this node, if it has.
 
         Raises:
             RefusedError: they are not, or the disk is full.
         """
         vocab_size = tokenizer.padded_vocab_size
-        check_memory(self.settings, self.recipe, vocab_size)
+        check_memory(self.settings, self.recipe, vocab_size, held)
         state_folder(self.settings, run_id)  # the run's id is a name that may be one
         tighten_states(state_base(self.settings), self.settings.name)
-        room = DiskLimit(self.settings, run_id, state_bytes(self.recipe, vocab_size, self.devices))
+        room = DiskLimit(self.settings, run_id, state_bytes(self.recipe, vocab_size, self.devices, held))
         room.make()
         return room
 
@@ -187,7 +192,7 @@ class Worker:
             self.stopwatch.lap("state")
             return self._with_seconds(kept[0]), kept[1]
         tokenizer = self.tokenizer()
-        corpus = self.corpus(tokenizer, self.room(request.run_id, tokenizer))
+        corpus = self.corpus(tokenizer, self.room(request.run_id, tokenizer, request.held))
         self.stopwatch.lap("data")
         model, vocab_size = self.model(tokenizer, request), tokenizer.padded_vocab_size
         layout, here = BlockLayout.of(parameter_shapes(recipe.model, vocab_size)), model.block_values()

@@ -34,7 +34,10 @@ from strategies.exchange.refusals import sentence
 from strategies.membership.lost_requests import PING
 from tests.clients.test_worker import Coordinator
 from tests.federation import grid_of, of_kind, run_recipe
+from trfmoe_core.blocks import BlockLayout
 from trfmoe_core.config import NodeSettings, Recipe, load_recipe
+from trfmoe_core.errors import WireError
+from trfmoe_core.model.transformer import parameter_shapes
 from trfmoe_core.training.ranks import ALONE
 from trfmoe_core.wire import Parcel
 
@@ -84,6 +87,30 @@ def test_memory_names_both_sizes(tiny_recipe: Callable[..., Recipe]) -> None:
     told = int(str(caught.value).split("at least ")[1].split()[0])
     assert parameters * 24 / 2**20 < told < 1.1 * parameters * 24 / 2**20
     check_memory(settings(memory_mb=2 * told), recipe, 320)
+
+
+@pytest.mark.parametrize(("key", "code"), [("memory_mb", "limits-memory"), ("disk_mb", "limits-disk")])
+def test_what_counts_is_what_the_request_puts_on_the_node(
+    tiny_recipe: Callable[..., Recipe], key: str, code: str
+) -> None:
+    """By the recipe a node holds next to nothing; the request names every expert."""
+    model = {"layers": 2, "width": 256, "heads": 4, "experts": 16, "top_k": 2, "expert_width": 512, "context": 32}
+    recipe = tiny_recipe(model=model, experts={"unheld": "absent"})
+    limits = {**recipe.nodes[0].limits.model_dump(), key: 200}
+    node = NodeSettings.model_validate({**recipe.nodes[0].model_dump(), "limits": limits})
+    sent = recipe.for_nodes().model_copy(update={"num_nodes": 100_000}).model_dump(mode="json")
+    worker = Worker(node, sent)
+    assert worker.describe("run").refusal is None
+    names = BlockLayout.of(parameter_shapes(recipe.model, 320)).names
+    few = [name for name in names if not name.endswith(("3", "4", "5", "6", "7", "8", "9"))]
+    for steps in (0, 4):
+        fields = {"run_id": "run", "round": 1, "epoch": 1, "base_digest": "0" * 64, "recipe": sent, "index": ""}
+        request = TrainRequest.model_validate({**fields, "steps": steps, "held": names})
+        with pytest.raises(OverLimitsError) as caught:
+            worker.work(request, Parcel("", ()))
+        assert caught.value.refusal.code == code
+        with pytest.raises(WireError):  # within the limits; what fails is the empty parcel
+            worker.work(request.model_copy(update={"held": few}), Parcel("", ()))
 
 
 @pytest.mark.parametrize(

@@ -146,6 +146,25 @@ def check_size(settings: NodeSettings, recipe: Recipe, steps: int, devices: int)
             raise OverLimitsError(code, text, asked, least)
 
 
+def check_text(settings: NodeSettings, tokens: int) -> None:
+    """Refuses to train on so little text that a round reads the same sentences over and over.
+
+    Args:
+        settings: The node's own.
+        tokens: Of its text that the recipe's split leaves to train on.
+
+    Raises:
+        OverLimitsError: fewer than the owner wants in a round.
+    """
+    least = settings.limits.min_tokens
+    if tokens < least:
+        text = (
+            f"the recipe's split leaves {tokens} tokens to train on, and the owner of this node wants at least {least} "
+            "(limits.min_tokens); lower data.held_out or data.piece_bytes, or add text"
+        )
+        raise OverLimitsError("limits-text", text, tokens, least)
+
+
 def check_evaluation(settings: NodeSettings, tokens: int) -> None:
     """Refuses to tell a loss over so little text that it speaks of single sentences.
 

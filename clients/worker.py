@@ -19,6 +19,7 @@ from clients.limit_checks import (
     check_memory,
     check_round,
     check_size,
+    check_text,
     within_limits,
     within_machine,
 )
@@ -132,7 +133,8 @@ class Worker:
         """Returns the node's text as token shards, from the cache when nothing changed.
 
         Raises:
-            RefusedError: the text cannot be used, takes more room than the owner grants, or the owner's hours end.
+            RefusedError: the text cannot be used, takes more room than the owner grants, is shorter than a round may
+                be, or the owner's hours end.
         """
         entries = within_limits(self.settings, self.recipe).data
         away = not self.settings.limits.network and any(hasattr(entry, "hub_set") for entry in entries)
@@ -146,6 +148,7 @@ class Worker:
             corpus = prepare_corpus(entries, self.recipe.data, tokenizer, cache_folder(self.settings), watch)
         if room:
             room.check()
+        check_text(self.settings, corpus.train_tokens)
         return corpus
 
     def describe(self, run_id: str) -> Description:

@@ -344,6 +344,15 @@ def test_a_recipe_starts_no_more_threads_and_processes_than_there_are_processors
     assert worker.recipe.training.threads <= cores
 
 
+def test_a_split_that_leaves_a_few_pieces_to_train_on_is_refused(tiny_recipe: Callable[..., Recipe]) -> None:
+    recipe = tiny_recipe(data={"held_out": 0.99, "piece_bytes": 64})
+    node = NodeSettings.model_validate({**recipe.nodes[0].model_dump(), "limits": {}})
+    with pytest.raises(OverLimitsError, match=r"leaves \d+ tokens to train on") as caught:
+        Worker(node, recipe.for_nodes().model_dump(mode="json")).describe("run")
+    told = caught.value.refusal
+    assert told.code == "limits-text" and told.asked is not None and 0 < told.asked < 512 == told.granted
+
+
 def test_no_loss_of_single_sentences_is_told() -> None:
     check_evaluation(settings(), 256)
     with pytest.raises(OverLimitsError, match="over 64 held-out tokens") as caught:

@@ -8,6 +8,8 @@ import math
 import os
 from collections.abc import Collection
 
+import torch
+
 from clients.refusals import RefusedError
 from strategies.exchange.refusals import LARGEST, Code, Refusal
 from trfmoe_core.blocks import TRUNK
@@ -195,6 +197,26 @@ def within_machine(recipe: Recipe) -> Recipe:
     )
     training = recipe.training.model_copy(update={"threads": min(recipe.training.threads, cores)})
     return recipe.model_copy(update={"data": data, "training": training})
+
+
+def check_devices(settings: NodeSettings, device: torch.device, devices: int) -> None:
+    """Refuses to train in more processes than this machine has processors, unless its owner has set the number.
+
+    Args:
+        settings: The node's own.
+        device: Their type. CUDA devices are counted elsewhere.
+        devices: That the recipe, or the owner, wants.
+
+    Raises:
+        RefusedError: the recipe wants more.
+    """
+    cores = len(os.sched_getaffinity(0))
+    if device.type == "cpu" and settings.devices is None and devices > cores:
+        raise RefusedError(
+            Refusal(code="device"),
+            f"training.devices: {devices}, but this machine has {cores} processors; lower it, or set devices in the "
+            "node's settings",
+        )
 
 
 def check_round(settings: NodeSettings, held: list[str]) -> None:

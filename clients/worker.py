@@ -14,6 +14,7 @@ from clients.kept.journal_heads import note_head
 from clients.kept.models import KEEP, KeptModels, receive
 from clients.kept.states import LOST, earlier_state, keep_reply, keep_state, kept_reply, tighten_states
 from clients.limit_checks import (
+    check_devices,
     check_evaluation,
     check_hours,
     check_memory,
@@ -75,6 +76,7 @@ class Worker:
         with refused_as("device"):
             self.device = resolve_device(settings.device or self.recipe.training.device)
             self.devices = count_devices(self.device, settings.devices or self.recipe.training.devices)
+        check_devices(settings, self.device, self.devices)
         self.precision = resolve_precision(self.recipe.training.precision, self.device)
 
     def grant(self, steps: int, held: list[str] | None = None) -> None:

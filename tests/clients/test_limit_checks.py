@@ -353,6 +353,15 @@ def test_a_split_that_leaves_a_few_pieces_to_train_on_is_refused(tiny_recipe: Ca
     assert told.code == "limits-text" and told.asked is not None and 0 < told.asked < 512 == told.granted
 
 
+def test_a_recipe_starts_no_more_ranks_than_there_are_processors(tiny_recipe: Callable[..., Recipe]) -> None:
+    recipe = tiny_recipe(training={"devices": 1024, "device": "cpu"})
+    node, sent = recipe.nodes[0], recipe.model_dump(mode="json")
+    with pytest.raises(RefusedError, match="1024, but this machine has") as caught:
+        Worker(node, sent)
+    assert caught.value.refusal.code == "device"
+    assert Worker(node.model_copy(update={"devices": 1024}), sent).devices == 1024, "the owner wants it so"
+
+
 def test_no_loss_of_single_sentences_is_told() -> None:
     check_evaluation(settings(), 256)
     with pytest.raises(OverLimitsError, match="over 64 held-out tokens") as caught:

@@ -4,7 +4,6 @@ A SuperNode whose client ends without an answer takes no more messages. The node
 error; the coordinator gets a code (`strategies.exchange.refusals`).
 """
 
-import datetime
 import logging
 import traceback
 from collections.abc import Callable
@@ -88,7 +87,7 @@ def evaluate(message: Message, context: Context) -> Message:
 
 
 def _described(settings: NodeSettings, request: DescribeRequest) -> Description:
-    check_hours(settings, datetime.datetime.now())
+    check_hours(settings)
     description = Worker(settings, request.recipe).describe(request.run_id)
     if reason := disagreement(request, description):
         _logged(RefusedError(Refusal(code="differs"), reason))
@@ -99,7 +98,7 @@ def _described(settings: NodeSettings, request: DescribeRequest) -> Description:
 def _work(message: Message, context: Context) -> Message:
     request = read_header(message, TrainRequest)
     settings = node_settings(context.node_config, recipe_path(context), home())
-    check_hours(settings, datetime.datetime.now())
+    check_hours(settings)
     worker = Worker(settings, request.recipe)
     parcel = read_parcel(message, request.index, 1 << 62)
     reply, updates = worker.work(request, parcel)

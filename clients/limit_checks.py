@@ -1,13 +1,20 @@
-"""The limits that a node's owner sets for runs, rounds and hours. They are checked before any work begins."""
+"""The limits that a node's owner sets for runs, rounds and hours.
+
+They are checked before any work begins, and the hours also while it is done.
+"""
 
 import datetime
 import math
 import os
+from collections.abc import Collection
+
+import torch
 
 from clients.refusals import RefusedError
 from strategies.exchange.refusals import LARGEST, Code, Refusal
 from trfmoe_core.blocks import TRUNK
 from trfmoe_core.config import NodeSettings, Recipe
+from trfmoe_core.model.local_experts import local_experts
 from trfmoe_core.model.transformer import parameter_shapes
 
 USUAL_SHARE = 0.05
@@ -24,18 +31,29 @@ class OverLimitsError(RefusedError):
         super().__init__(Refusal(code=code, asked=_bounded(asked), granted=_bounded(granted)), text)
 
 
-def check_hours(settings: NodeSettings, now: datetime.datetime) -> None:
+def check_hours(settings: NodeSettings) -> None:
     """Refuses all work outside the owner's hours.
 
     Raises:
         OverLimitsError: it is not the hour for it.
     """
+    if outside_hours(settings):
+        raise hours_error(settings)
+
+
+def hours_error(settings: NodeSettings) -> OverLimitsError:
+    """Returns the refusal of work outside the owner's hours."""
+    now = datetime.datetime.now()
+    return OverLimitsError(
+        "limits-hours",
+        f"abstains: it is {now:%H:%M} here, and the owner of this node grants {settings.limits.hours} (limits.hours)",
+    )
+
+
+def outside_hours(settings: NodeSettings) -> bool:
+    """Returns True if the owner grants no work at this hour."""
     hours = settings.limits.hours
-    if hours is not None and not _open(hours, now.time()):
-        raise OverLimitsError(
-            "limits-hours",
-            f"abstains: it is {now:%H:%M} here, and the owner of this node grants {hours} (limits.hours)",
-        )
+    return hours is not None and not _open(hours, datetime.datetime.now().time())
 
 
 def within_limits(settings: NodeSettings, recipe: Recipe) -> NodeSettings:
@@ -61,8 +79,14 @@ def within_limits(settings: NodeSettings, recipe: Recipe) -> NodeSettings:
     return settings.model_copy(update={"data": granted})
 
 
-def check_memory(settings: NodeSettings, recipe: Recipe, vocab_size: int) -> None:
+def check_memory(settings: NodeSettings, recipe: Recipe, vocab_size: int, held: Collection[str] | None = None) -> None:
     """Refuses a model whose training cannot fit into the memory that the owner grants.
+
+    Args:
+        settings: The node's own.
+        recipe: The run.
+        vocab_size: Number of token ids.
+        held: As for `num_parameters`.
 
     Raises:
         OverLimitsError: with both sizes.
@@ -70,7 +94,7 @@ def check_memory(settings: NodeSettings, recipe: Recipe, vocab_size: int) -> Non
     granted = settings.limits.memory_mb
     if granted is None:
         return
-    needed = math.ceil(num_parameters(recipe, vocab_size) * BYTES_A_PARAMETER / (1 << 20))
+    needed = math.ceil(num_parameters(recipe, vocab_size, held) * BYTES_A_PARAMETER / (1 << 20))
     if needed > granted:
         raise OverLimitsError(
             "limits-memory",
@@ -81,10 +105,21 @@ def check_memory(settings: NodeSettings, recipe: Recipe, vocab_size: int) -> Non
         )
 
 
-def num_parameters(recipe: Recipe, vocab_size: int) -> int:
-    """Returns how many parameters the run's model has on one node."""
-    share = min(1.0, recipe.experts.replication / recipe.federation_size) if recipe.experts.unheld == "absent" else 1.0
-    shapes = parameter_shapes(recipe.model, vocab_size)
+def num_parameters(recipe: Recipe, vocab_size: int, held: Collection[str] | None = None) -> int:
+    """Returns how many parameters the run's model has on one node.
+
+    Args:
+        recipe: The run.
+        vocab_size: Number of token ids.
+        held: The blocks that a request puts on this node. None: before any request, a fair share by the recipe's
+            number of nodes.
+    """
+    share, local = 1.0, None
+    if recipe.experts.unheld == "absent" and held is not None:
+        local = local_experts(recipe.model, recipe.experts, set(held))
+    elif recipe.experts.unheld == "absent":
+        share = min(1.0, recipe.experts.replication / recipe.federation_size)
+    shapes = parameter_shapes(recipe.model, vocab_size, local)
     return math.ceil(sum(shape.numel() * (share if ".experts." in name else 1.0) for name, shape in shapes.items()))
 
 
@@ -114,6 +149,25 @@ def check_size(settings: NodeSettings, recipe: Recipe, steps: int, devices: int)
         if asked < least:
             text = f"{what.format(asked)}, and the owner of this node wants at least {least} (limits.{key})"
             raise OverLimitsError(code, text, asked, least)
+
+
+def check_text(settings: NodeSettings, tokens: int) -> None:
+    """Refuses to train on so little text that a round reads the same sentences over and over.
+
+    Args:
+        settings: The node's own.
+        tokens: Of its text that the recipe's split leaves to train on.
+
+    Raises:
+        OverLimitsError: fewer than the owner wants in a round.
+    """
+    least = settings.limits.min_tokens
+    if tokens < least:
+        text = (
+            f"the recipe's split leaves {tokens} tokens to train on, and the owner of this node wants at least {least} "
+            "(limits.min_tokens); lower data.held_out or data.piece_bytes, or add text"
+        )
+        raise OverLimitsError("limits-text", text, tokens, least)
 
 
 def check_evaluation(settings: NodeSettings, tokens: int, text_tokens: int) -> None:
@@ -149,6 +203,26 @@ def within_machine(recipe: Recipe) -> Recipe:
     )
     training = recipe.training.model_copy(update={"threads": min(recipe.training.threads, cores)})
     return recipe.model_copy(update={"data": data, "training": training})
+
+
+def check_devices(settings: NodeSettings, device: torch.device, devices: int) -> None:
+    """Refuses to train in more processes than this machine has processors, unless its owner has set the number.
+
+    Args:
+        settings: The node's own.
+        device: Their type. CUDA devices are counted elsewhere.
+        devices: That the recipe, or the owner, wants.
+
+    Raises:
+        RefusedError: the recipe wants more.
+    """
+    cores = len(os.sched_getaffinity(0))
+    if device.type == "cpu" and settings.devices is None and devices > cores:
+        raise RefusedError(
+            Refusal(code="device"),
+            f"training.devices: {devices}, but this machine has {cores} processors; lower it, or set devices in the "
+            "node's settings",
+        )
 
 
 def check_round(settings: NodeSettings, held: list[str]) -> None:

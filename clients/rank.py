@@ -5,8 +5,9 @@ from pathlib import Path
 
 import torch
 
+from clients.refusals import RefusedError
 from clients.settings import state_folder
-from clients.training import leave_trained, train_round, weights_path
+from clients.training import leave_refused, leave_trained, train_round, weights_path
 from clients.worker import Worker
 from strategies.exchange.messages import TrainRequest
 from trfmoe_core.config import NodeSettings
@@ -27,9 +28,13 @@ def work(ranks: Ranks, device: torch.device, arguments: list[str]) -> None:
     model.load_state_dict(load_state(weights_path(place))[0])
     state = state_folder(settings, request.run_id)
     corpus = worker.corpus(tokenizer)
-    trained = train_round(model, corpus, settings, worker.recipe, request, state, device, ranks)
-    if ranks.is_first:
-        leave_trained(place, model, trained)
+    try:
+        trained = train_round(model, corpus, settings, worker.recipe, request, state, device, ranks)
+        if ranks.is_first:
+            leave_trained(place, model, trained)
+    except RefusedError as error:
+        if ranks.is_first:
+            leave_refused(place, error)
     ranks.wait()
 
 

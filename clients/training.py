@@ -8,6 +8,7 @@ import json
 import shutil
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from clients.kept.states import earlier_state
+from clients.limit_checks import hours_error, outside_hours
 from clients.refusals import RefusedError
 from strategies.exchange.messages import Evaluation, Training, TrainRequest
 from strategies.exchange.refusals import Refusal
@@ -58,6 +60,9 @@ def train_round(
 
     Args:
         folder: the node's state folder of this run.
+
+    Raises:
+        RefusedError: the owner's hours end before the last step, or a measurement is not finite.
     """
     earlier, place = earlier_state(folder, request.round, request.held)
     seed = seed_for(recipe.seed, settings.name)
@@ -67,7 +72,10 @@ def train_round(
     trainer.step = (request.round - 1) * request.steps
     rows = recipe.training.batch_size * ranks.size
     with closing(training_stream(corpus, recipe, seed, place, rows)) as stream:
-        metrics = trainer.train(stream, request.steps)
+        last = trainer.step + request.steps
+        metrics = trainer.train(stream, request.steps, partial(outside_hours, settings))
+    if trainer.step < last:
+        raise hours_error(settings)
     return Trained(told_or_refused(Training, **asdict(metrics)), trainer.state(), place_of(corpus, stream))
 
 
@@ -109,6 +117,7 @@ def train_round_in_ranks(
 
     Raises:
         RunError: One of the processes failed. The others are stopped then.
+        RefusedError: As `train_round` raises it.
     """
     model.cpu()
     if device.type == "cuda":
@@ -126,6 +135,9 @@ def train_round_in_ranks(
         (place / "job.json").write_text(json.dumps(job), encoding="utf-8")
         save_state(weights_path(place), model.state_dict(), {}, durable=False)
         launch(RANK_MODULE, [str(place)], device, size, place / "logs")
+        if _refused_path(place).exists():
+            told = json.loads(_refused_path(place).read_text(encoding="utf-8"))
+            raise RefusedError(Refusal.model_validate(told["refusal"]), told["text"])
         tensors, meta = load_state(trained_path(place))
     finally:
         shutil.rmtree(place, ignore_errors=True)
@@ -142,6 +154,12 @@ def leave_trained(place: Path, model: MoETransformer, trained: Trained) -> None:
     save_state(trained_path(place), weights | trained.state, meta, durable=False)
 
 
+def leave_refused(place: Path, error: RefusedError) -> None:
+    """Writes why the training was refused. Only the first rank does: all refuse it for the same reason."""
+    told = {"refusal": error.refusal.model_dump(mode="json"), "text": str(error)}
+    _refused_path(place).write_text(json.dumps(told), encoding="utf-8")
+
+
 def weights_path(place: Path) -> Path:
     """Returns where ranks find the weights that the round starts from."""
     return place / "weights.safetensors"
@@ -150,3 +168,7 @@ def weights_path(place: Path) -> Path:
 def trained_path(place: Path) -> Path:
     """Returns where the first rank leaves what was trained."""
     return place / "trained.safetensors"
+
+
+def _refused_path(place: Path) -> Path:
+    return place / "refused.json"

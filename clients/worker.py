@@ -3,6 +3,7 @@
 import logging
 import platform
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,7 +14,17 @@ from clients.kept.journal_heads import note_head
 from clients.kept.models import KEEP, KeptModels, receive
 from clients.kept.own_rounds import note_answer, note_verdict
 from clients.kept.states import LOST, earlier_state, keep_reply, keep_state, kept_reply, tighten_states
-from clients.limit_checks import check_evaluation, check_memory, check_round, check_size, within_limits, within_machine
+from clients.limit_checks import (
+    check_devices,
+    check_evaluation,
+    check_hours,
+    check_memory,
+    check_round,
+    check_size,
+    check_text,
+    within_limits,
+    within_machine,
+)
 from clients.refusals import RefusedError, refused_as
 from clients.settings import cache_folder, state_base, state_folder
 from clients.stopwatch import Stopwatch
@@ -66,6 +77,7 @@ class Worker:
         with refused_as("device"):
             self.device = resolve_device(settings.device or self.recipe.training.device)
             self.devices = count_devices(self.device, settings.devices or self.recipe.training.devices)
+        check_devices(settings, self.device, self.devices)
         self.precision = resolve_precision(self.recipe.training.precision, self.device)
 
     def grant(self, steps: int, held: list[str] | None = None) -> None:
@@ -83,17 +95,22 @@ class Worker:
         if held is not None:
             check_round(self.settings, held)
 
-    def room(self, run_id: str, tokenizer: Tokenizer) -> DiskLimit:
+    def room(self, run_id: str, tokenizer: Tokenizer, held: list[str] | None = None) -> DiskLimit:
         """Returns the room for the run's state and text, after making sure that memory and disk are granted.
+
+        Args:
+            run_id: The run.
+            tokenizer: The run's.
+            held: The blocks that the coordinator has given to this node, if it has.
 
         Raises:
             RefusedError: they are not, or the disk is full.
         """
         vocab_size = tokenizer.padded_vocab_size
-        check_memory(self.settings, self.recipe, vocab_size)
+        check_memory(self.settings, self.recipe, vocab_size, held)
         state_folder(self.settings, run_id)  # the run's id is a name that may be one
         tighten_states(state_base(self.settings), self.settings.name)
-        room = DiskLimit(self.settings, run_id, state_bytes(self.recipe, vocab_size, self.devices))
+        room = DiskLimit(self.settings, run_id, state_bytes(self.recipe, vocab_size, self.devices, held))
         room.make()
         return room
 
@@ -119,15 +136,22 @@ class Worker:
         """Returns the node's text as token shards, from the cache when nothing changed.
 
         Raises:
-            RefusedError: the text cannot be used, or takes more room than the owner grants.
+            RefusedError: the text cannot be used, takes more room than the owner grants, is shorter than a round may
+                be, or the owner's hours end.
         """
         entries = within_limits(self.settings, self.recipe).data
         away = not self.settings.limits.network and any(hasattr(entry, "hub_set") for entry in entries)
-        watch = {"progress": room.watch} if room else {}
+
+        def watch(what: str, done: int, total: int) -> None:
+            check_hours(self.settings)
+            if room:
+                room.watch()
+
         with refused_as("limits-network") if away else refused_as("data", count=len(entries)):
-            corpus = prepare_corpus(entries, self.recipe.data, tokenizer, cache_folder(self.settings), **watch)
+            corpus = prepare_corpus(entries, self.recipe.data, tokenizer, cache_folder(self.settings), watch)
         if room:
             room.check()
+        check_text(self.settings, corpus.train_tokens)
         return corpus
 
     def describe(self, run_id: str) -> Description:
@@ -176,7 +200,7 @@ class Worker:
             note_answer(folder, recipe.name, request, *kept)
             return self._with_seconds(kept[0]), kept[1]
         tokenizer = self.tokenizer()
-        corpus = self.corpus(tokenizer, self.room(request.run_id, tokenizer))
+        corpus = self.corpus(tokenizer, self.room(request.run_id, tokenizer, request.held))
         self.stopwatch.lap("data")
         model, vocab_size = self.model(tokenizer, request), tokenizer.padded_vocab_size
         layout, here = BlockLayout.of(parameter_shapes(recipe.model, vocab_size)), model.block_values()
@@ -233,7 +257,8 @@ class Worker:
     def _evaluate(self, model: MoETransformer, corpus: Corpus) -> Evaluation:
         windows = corpus.evaluation(self.recipe.model.context, self.recipe.data.evaluation_tokens)
         check_evaluation(self.settings, int(windows.mask.sum()), corpus.train_tokens + corpus.held_out_tokens)
-        metrics = evaluate(model, windows, self.recipe.training.batch_size, self.device, self.precision)
+        size, hours = self.recipe.training.batch_size, partial(check_hours, self.settings)
+        metrics = evaluate(model, windows, size, self.device, self.precision, before_batch=hours)
         return told_or_refused(
             Evaluation, loss=metrics.loss, bits_per_byte=metrics.bits_per_byte, tokens=metrics.tokens
         )

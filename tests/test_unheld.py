@@ -14,7 +14,6 @@ from strategies.exchange.messages import TrainReply, read_header
 from tests.conftest import words
 from tests.federation import of_kind, run_recipe
 from trfmoe_core.config import Recipe
-from trfmoe_core.errors import PlacementError
 from trfmoe_core.model.transformer import MoETransformer
 
 MODES: list[dict[str, Any]] = [
@@ -81,11 +80,17 @@ def test_it_learns_and_only_what_is_held_is_sent(experts: dict[str, Any], six_no
     assert checkpoint and checkpoint.weights["layers.0.experts.w_down_EDF"].shape[0] == EXPERTS
 
 
-def test_too_few_experts_for_so_many_nodes_is_said_before_the_first_round(six_nodes: Callable[..., Recipe]) -> None:
+def test_nodes_without_a_seat_are_left_out_and_the_run_goes_on(six_nodes: Callable[..., Recipe]) -> None:
     recipe = six_nodes(nodes=NODES, experts={"unheld": "absent"})
     few = recipe.model.model_copy(update={"experts": 3})
-    with pytest.raises(PlacementError, match=r"3 experts with 3 replicas are 9 seats, but 2 on each of 6 nodes are 12"):
-        run_recipe(recipe.model_copy(update={"model": few}))
+    short = recipe.rounds.model_copy(update={"num_rounds": 2})
+    _, events = run_recipe(recipe.model_copy(update={"model": few, "rounds": short}))
+    assert of_kind(events, "run_finished")[-1]["outcome"] == "completed"
+    refused = of_kind(events, "node_refused")
+    assert len(refused) == 2, "once each, though they ask for a seat in every round"
+    assert "9 seats, but 2 on each of 5 nodes are 10" in refused[0]["reason"]
+    left_out = {event["node"] for event in refused}
+    assert {event["node"] for event in of_kind(events, "node_reply")}.isdisjoint(left_out)
 
 
 def test_what_a_node_holds_travels_as_differences(six_nodes: Callable[..., Recipe]) -> None:

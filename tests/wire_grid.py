@@ -70,6 +70,7 @@ class SuperLinkStandIn:
         self._nodes, self._answer, self._spoil = nodes, answer, spoil
         self._requests: dict[str, tuple[int, ObjectTree]] = {}
         self._objects: dict[str, bytes] = {}
+        self._raising: dict[str, Sent] = {}
         self.replies: dict[str, Sent] = {}
         self.confirmed: list[str] = []
         self.pulled_bytes = 0
@@ -92,6 +93,8 @@ class SuperLinkStandIn:
     def PullMessages(self, request: PullAppMessagesRequest) -> PullAppMessagesResponse:
         found = []
         for message_id in request.message_ids:
+            if sent := self._raising.pop(message_id, None):
+                found.append(self._delivered(message_id, sent))
             if message_id not in self._requests:
                 continue
             node, tree = self._requests[message_id]
@@ -104,14 +107,18 @@ class SuperLinkStandIn:
             self._forget(message_id)
             reply.metadata.__dict__["_src_node_id"] = node
             sent = self._spoil(node, Sent.of(reply))
-            if sent is not None and sent.raises is not None:
-                raise sent.raises
             if sent is not None:
-                self.replies[sent.message.metadata.message_id] = sent
-                found.append(sent)
+                found.append(self._delivered(message_id, sent))
         return PullAppMessagesResponse(
             messages_list=[sent.message for sent in found], message_object_trees=[sent.tree for sent in found]
         )
+
+    def _delivered(self, message_id: str, sent: Sent) -> Sent:
+        if sent.raises is not None:  # each time that it is asked for
+            self._raising[message_id] = sent
+            raise sent.raises
+        self.replies[sent.message.metadata.message_id] = sent
+        return sent
 
     def _forget(self, message_id: str) -> None:
         del self._requests[message_id]

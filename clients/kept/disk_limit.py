@@ -9,7 +9,7 @@ import logging
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from clients.kept.states import KEEP_STATES, give_up, state_folders
@@ -28,19 +28,25 @@ _CORPUS = re.compile(r"[0-9a-f]{64}(\.shards)?")
 log = logging.getLogger("trfmoe.node")
 
 
-def state_bytes(recipe: Recipe, vocab_size: int, devices: int = 1) -> int:
+def state_bytes(recipe: Recipe, vocab_size: int, devices: int = 1, held: Collection[str] | None = None) -> int:
     """Returns the largest size of a node's state of a run.
 
     It counts one more state file than is kept (moments and rounding errors), because the next one is written before the
     oldest is deleted; the last reply; the models that differences are added to; and the files that ranks exchange if
     several devices train.
+
+    Args:
+        recipe: The run.
+        vocab_size: Number of token ids.
+        devices: That train together on this node.
+        held: As for `num_parameters`.
     """
     transport = recipe.transport
     each = (KEEP_STATES + 1) * (2 * 4 + (2 if transport.updates in ("int8", "int4") else 0))
     each += 2 * _BYTES[transport.updates]
     each += 3 * _BYTES[transport.broadcast] if transport.difference else 0
     each += 4 + 3 * 4 if devices > 1 else 0
-    return each * num_parameters(recipe, vocab_size)
+    return each * num_parameters(recipe, vocab_size, held)
 
 
 class DiskLimit:
@@ -82,8 +88,8 @@ class DiskLimit:
                 return
         raise self._error()
 
-    def watch(self, what: str = "", done: int = 0, total: int = 0) -> None:
-        """Checks the limit at most once a second. The preparation of text calls it as its progress callback.
+    def watch(self) -> None:
+        """Checks the limit at most once a second, while text is prepared.
 
         Raises:
             OverLimitsError: the text takes more than the owner grants.

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import logging
 import re
 import shutil
 from collections.abc import Collection, Mapping
@@ -20,6 +21,8 @@ from trfmoe_core.fingerprint import code_fingerprint
 from trfmoe_core.private import tighten
 from trfmoe_core.training.local_state import load_state, save_state
 from trfmoe_core.wire import Parcel
+
+log = logging.getLogger("trfmoe.node")
 
 KEEP_STATES = 2
 """Number of rounds whose state is kept. A coordinator that died in a round repeats it."""
@@ -45,15 +48,23 @@ def earlier_state(
 ) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     """Returns the tensors that a round starts from and the place in the data; none of either if the node is new.
 
-    Moments of experts that have moved away or arrived since are left out, so they start from zero.
+    Moments of experts that have moved away or arrived since are left out, so they start from zero. A damaged file is
+    set aside. The round then starts from the state before it, or as that of a new node.
     """
     path = earlier_state_path(folder, round_number)
     if path is None:
         return {}, None
-    tensors, meta = load_state(path)
-    moved = set(meta["held"]) ^ set(held)
+    try:
+        tensors, meta = load_state(path)
+        moved, place = set(meta["held"]) ^ set(held), meta["place"]
+    except (RunFolderError, KeyError, TypeError) as error:
+        aside = path.with_name(f"{path.name}.damaged")
+        with contextlib.suppress(FileNotFoundError):  # another rank has done it
+            path.replace(aside)
+            log.warning("%s: set aside as %s; the training goes on without it (%s)", path, aside.name, error)
+        return earlier_state(folder, round_number, held)
     kept = {name: tensor for name, tensor in tensors.items() if not _belongs_to(name, moved)}
-    return kept, meta["place"]
+    return kept, place
 
 
 def keep_state(folder: Path, request: TrainRequest, tensors: Mapping[str, Tensor], place: Mapping[str, Any]) -> None:
@@ -106,7 +117,7 @@ def tighten_states(base: Path, name: str) -> None:
 
 def give_up(folder: Path) -> None:
     """Deletes a node's state of a run. If the run goes on, its optimizer moments start from zero."""
-    for path in (*folder.glob("*.safetensors"), *folder.glob("*.partial")):
+    for path in (*folder.glob("*.safetensors"), *folder.glob("*.partial"), *folder.glob("*.damaged")):
         path.unlink(missing_ok=True)
     for name in ("bases", "ranks"):
         shutil.rmtree(folder / name, ignore_errors=True)

@@ -11,6 +11,7 @@ from rich.progress import Progress, TaskID
 from scripts.terminal.output import Output, one_line
 from server.run_folder.history import RunHistory
 from server.run_folder.journal import Event
+from server.run_folder.journal_entries import complete_entries
 from trfmoe_core.blocks import TRUNK
 
 
@@ -24,7 +25,15 @@ class RunLines:
         """Lines about replies to rounds whose predecessor has no line yet."""
 
     def feed(self, event: Event) -> list[str]:
-        """Takes in the next event and returns the lines that it gives, often none."""
+        """Takes in the next event and returns the lines that it gives, often none.
+
+        Raises:
+            RunFolderError: the event lacks what its kind has.
+        """
+        with complete_entries(f"entry {event.get('seq')} of the journal"):
+            return self._lines_of(event)
+
+    def _lines_of(self, event: Event) -> list[str]:
         self.history.feed(event)
         kind = event["event"]
         if kind == "run_started":
@@ -86,6 +95,7 @@ class RunLines:
         return "  ".join([*parts, f"{committed['seconds']:.1f} s"])
 
     @property
+    @complete_entries("an entry of the journal")
     def doing(self) -> str:
         """The present work of the run, in a few words."""
         if self.history.finished:

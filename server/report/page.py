@@ -7,8 +7,8 @@ from server.report.federation import federation_sections
 from server.report.single_machine import training_sections
 from server.run_folder.history import RunHistory
 from server.run_folder.journal import read_events
+from server.run_folder.journal_entries import complete_entries
 from trfmoe_core.atomic import write_text
-from trfmoe_core.errors import RunFolderError
 
 STYLE = """
 :root { color-scheme: light dark; --line: color-mix(in srgb, CanvasText 20%, Canvas); }
@@ -35,13 +35,8 @@ def write_report(run_dir: Path) -> Path:
         RunFolderError: the journal cannot be read, or an entry lacks what its kind has.
     """
     events, path = read_events(run_dir / "events.jsonl"), run_dir / "report.html"
-    try:
+    with complete_entries(f"{run_dir}: no report can be made of its journal, an entry"):
         page = render(RunHistory(events), run_dir.name)
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        raise RunFolderError(
-            f"{run_dir}: no report can be made of its journal, an entry lacks what its kind has "
-            f"({type(error).__name__}: {error}); put events.jsonl back from a copy"
-        ) from error
     write_text(path, page)
     return path
 

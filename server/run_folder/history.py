@@ -5,8 +5,8 @@ from math import inf
 from typing import Any
 
 from server.run_folder.journal import Event
+from server.run_folder.journal_entries import complete_entries
 from strategies.round.best_round import FEWEST, BestRound
-from trfmoe_core.errors import RunFolderError
 
 
 class RunHistory:
@@ -49,14 +49,9 @@ class RunHistory:
         Raises:
             RunFolderError: the event lacks what its kind has.
         """
-        try:
+        with complete_entries(f"entry {event.get('seq')} of the journal"):
             if reader := self._readers.get(event["event"]):
                 reader(event)
-        except (KeyError, TypeError) as error:
-            raise RunFolderError(
-                f"entry {event.get('seq')} of the journal lacks what its kind has ({error}); put events.jsonl "
-                "back from a copy"
-            ) from error
 
     @property
     def num_rounds(self) -> int:
@@ -81,13 +76,19 @@ class RunHistory:
         return [self.evaluated.get(number, {}).get("bits_per_byte") for number in range(last + 1)]
 
     @property
+    @complete_entries("an entry of the journal about a round")
     def best_round(self) -> int | None:
         """The best round by `strategies.round.best_round`, else the newest; of a federation, only trained rounds."""
         steps = self.unit == "step"
         return self.best_among(self.evaluated if steps else [n for n in {*self.evaluated, *self.committed} if n > 0])
 
+    @complete_entries("an entry of the journal about an evaluation")
     def best_among(self, rounds: Iterable[int]) -> int | None:
-        """Returns the best of some rounds, else the newest of them; None when there are none."""
+        """Returns the best of some rounds, else the newest of them; None when there are none.
+
+        Raises:
+            RunFolderError: an evaluation lacks what it has.
+        """
         rounds = set(rounds)
         # Where one machine trains alone, what it measures itself is all there is, and can be trusted.
         best = BestRound(fewest=1 if self.unit == "step" else FEWEST)

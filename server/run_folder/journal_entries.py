@@ -4,7 +4,8 @@ import hashlib
 import json
 import math
 import numbers
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
+from contextlib import contextmanager
 from typing import Any
 
 from trfmoe_core.errors import RunFolderError
@@ -126,3 +127,21 @@ def _text(text: str) -> str:
 
 def _dumps(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+
+
+@contextmanager
+def complete_entries(place: str) -> Iterator[None]:
+    """Turns the errors of code that reads an incomplete entry, as after an edit by hand, into one line.
+
+    Args:
+        place: Which entry, or of which journal.
+
+    Raises:
+        RunFolderError: An entry lacks what its kind has, or has it in another form.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise RunFolderError(
+            f"{place} lacks what its kind has ({type(error).__name__}: {error}); put events.jsonl back from a copy"
+        ) from error

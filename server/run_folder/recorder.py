@@ -142,7 +142,7 @@ def checked_checkpoint(folder: RunFolder, committed: Event) -> Checkpoint:
     if not isinstance(digests, dict):
         raise RunFolderError(f"{folder.events_path}: entry {committed['seq']} names no digests of files")
     changed = [name for name, digest in file_digests(path).items() if digests.get(name, digest) != digest]
-    if blocks_digest(BlockLayout.of(checkpoint.weights).gather(checkpoint.weights)) != committed["digest"]:
+    if blocks_digest(BlockLayout.of(checkpoint.weights).gather(checkpoint.weights)) != committed.get("digest"):
         changed.append("the weights")
     if changed:
         raise RunFolderError(

@@ -8,6 +8,8 @@ the sender from the SuperLink, and asks for missing objects again at its next lo
 
 import json
 import threading
+from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +26,7 @@ from flwr.supercore.inflatable.inflatable_utils import (
     pull_objects,
 )
 from flwr.superlink.grid.http_grid import HttpGrid
+from httpx import HTTPStatusError
 
 from strategies.exchange.size_limits import SizeLimits
 from trfmoe_core.errors import WireError
@@ -36,6 +39,11 @@ _INSIDE = {
     "Array": {_PIECE},
 }
 """Maps each kind of object to the kinds that it may contain. No kind contains itself, so nesting is bounded."""
+
+MOST_FAULTS = 25
+"""Number of failures of the SuperLink for the same answer after which the answer is to blame."""
+
+_SERVER_ERROR = 500
 
 _PIECE_HEAD = 64
 """Most bytes of the heading before a piece's data."""
@@ -61,38 +69,60 @@ class Puller:
     def __init__(self, grid: Grid) -> None:
         self._grid = grid
         self._incoming: dict[str, _Incoming] = {}
+        self._faults: Counter[str] = Counter()
 
     def pull(self, message_id: str, room: SizeLimits) -> list[Message]:
         """Returns what has arrived for a message: nothing yet, or an answer, which the SuperLink then frees.
 
-        Any other exception is the fault of the answer, which is freed too.
+        If the SuperLink fails (HTTP 500 and above), nothing has arrived yet, until it has failed `MOST_FAULTS` times
+        for the same message. Any other exception is the fault of the answer, which is freed too.
 
         Raises:
             WireError: The answer is larger than allowed, or is not built as Flower builds one.
         """
         if not isinstance(self._grid, HttpGrid):
             return list(self._grid.pull_messages([message_id]))
-        incoming = self._incoming.pop(message_id, None) or self._ask(self._grid, message_id, room)
-        if incoming is None:
-            return []
         try:
-            contents = _fetch(self._grid, incoming, room)
-        except NotYetError as error:
-            incoming.lacking = str(error)
-            self._incoming[message_id] = incoming
+            found = self._pull(self._grid, message_id, room)
+        except HTTPStatusError as error:
+            self._faults[message_id] += 1
+            if error.response.status_code < _SERVER_ERROR or self._faults[message_id] >= MOST_FAULTS:
+                if incoming := self._incoming.get(message_id):
+                    with suppress(HTTPStatusError):  # what the SuperLink cannot free now goes with the run
+                        _confirm(self._grid, incoming.root)
+                self.forget({*self._incoming, *self._faults} - {message_id})
+                raise
             return []
-        except ObjectPullError:
-            _confirm(self._grid, incoming.root)
-            raise WireError("the answer was announced, and its node ended before it had uploaded all of it") from None
-        except Exception:
-            _confirm(self._grid, incoming.root)
-            raise
-        _confirm(self._grid, incoming.root)
-        return [_inflated(incoming, contents, room)]
+        self._faults.pop(message_id, None)
+        return found
 
     def forget(self, message_ids: set[str]) -> None:
         """Forgets what has begun to arrive for any but these messages."""
         self._incoming = {key: incoming for key, incoming in self._incoming.items() if key in message_ids}
+        self._faults = Counter({key: count for key, count in self._faults.items() if key in message_ids})
+
+    def _pull(self, grid: HttpGrid, message_id: str, room: SizeLimits) -> list[Message]:
+        incoming = self._incoming.get(message_id) or self._ask(grid, message_id, room)
+        if incoming is None:
+            return []
+        self._incoming[message_id] = incoming
+        try:
+            contents = _fetch(grid, incoming, room)
+        except NotYetError as error:
+            incoming.lacking = str(error)
+            return []
+        except HTTPStatusError:
+            raise  # the SuperLink's fault, perhaps: the answer stays until that is known
+        except Exception as error:
+            del self._incoming[message_id]
+            _confirm(grid, incoming.root)
+            if isinstance(error, ObjectPullError):
+                reason = "the answer was announced, and its node ended before it had uploaded all of it"
+                raise WireError(reason) from None
+            raise
+        _confirm(grid, incoming.root)
+        del self._incoming[message_id]
+        return [_inflated(incoming, contents, room)]
 
     @staticmethod
     def _ask(grid: HttpGrid, message_id: str, room: SizeLimits) -> _Incoming | None:

@@ -14,7 +14,7 @@ Code = Literal[
     "settings", "recipe", "name", "request", "data", "tokenizer", "tokenizer-missing", "differs", "device", "memory",
     "disk", "state", "not-finite", "ranks", "stopped", "internal",
     "limits-experts", "limits-memory", "limits-hours", "limits-data-sets", "limits-steps", "limits-batch",
-    "limits-tokens", "limits-disk", "limits-network", "limits-evaluation",
+    "limits-tokens", "limits-disk", "limits-network", "limits-evaluation", "limits-text",
 ]  # fmt: skip
 
 Kind = Literal[
@@ -79,6 +79,8 @@ _SENTENCES: dict[str, str] = {
     "raise rounds.local_steps or training.batch_size",
     "limits-evaluation": "an evaluation is over {asked} held-out tokens, and the node's owner wants at least {granted} "
     "(limits.min_evaluation_tokens); raise data.evaluation_tokens or data.held_out",
+    "limits-text": "the node would train on {asked} tokens of text, and its owner wants at least {granted} "
+    "(limits.min_tokens); lower data.held_out or data.piece_bytes, or its owner adds text",
     "limits-disk": "the run takes {asked} MB of the node's disk, and its owner grants {granted} MB (limits.disk_mb)",
     "limits-network": "the run needs the Hugging Face hub, and the node's owner lets no run use it (limits.network); "
     "copy what is needed to the node",

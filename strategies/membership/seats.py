@@ -7,7 +7,7 @@ from typing import Any
 from strategies.membership.members import Member, RecordEvent
 from strategies.membership.reputation import Reputation, Standing
 from strategies.placement.changes import join, leave
-from strategies.placement.layer_minimum import with_floor
+from strategies.placement.layer_minimum import check_seats, with_floor
 from strategies.placement.placement import REPLICATION, Placement, place
 from trfmoe_core.config import ReputationConfig
 from trfmoe_core.errors import PlacementError, RunError
@@ -72,12 +72,18 @@ class Seats:
     def open(self, members: Mapping[str, Member]) -> None:
         """Places the experts on the members, or tells what a resumed run goes on with.
 
+        Members without a seat are refused: registered members are seated first, then the others as they arrived.
+
+        Args:
+            members: By name, as they arrived.
+
         Raises:
-            PlacementError: when the experts do not suffice for so many members.
+            PlacementError: when too few members are seated to hold every expert.
         """
         if self._placement is None:
-            zones = {name: member.description.zone for name, member in members.items()}
-            self._change(place(self.experts, list(members), zones=zones, replication=self.replication), "start")
+            seated = self._seated(members)
+            zones = {name: members[name].description.zone for name in seated}
+            self._change(place(self.experts, seated, zones=zones, replication=self.replication), "start")
         else:
             self._change(self._placement, "resumed")
             self._correct_zones(members)
@@ -117,13 +123,27 @@ class Seats:
                 corrected = join(leave(placement, name), name, zone)
             self._change(corrected, f"{name} is registered with {f'zone {zone}' if zone else 'no zone'}")
 
+    def _seated(self, members: Mapping[str, Member]) -> list[str]:
+        """Returns the members for which there is a seat, and refuses the others."""
+        seated: list[str] = []
+        for name in sorted(members, key=lambda name: not members[name].registered):
+            try:
+                check_seats(self.experts, self.replication, len(seated) + 1, self.layer_floor)
+                seated.append(name)
+            except PlacementError as error:
+                self._without_seat(name, error)
+        return seated
+
     def _join(self, name: str, zone: str | None) -> None:
         try:
             self._change(join(self.placement, name, zone), f"{name} joined")
         except PlacementError as error:
-            if name not in self._unseated:
-                self.record("node_refused", node=name, reason=f"there is no seat for it: {error}")
-            self._unseated.add(name)
+            self._without_seat(name, error)
+
+    def _without_seat(self, name: str, error: PlacementError) -> None:
+        if name not in self._unseated:
+            self.record("node_refused", node=name, reason=f"there is no seat for it: {error}")
+        self._unseated.add(name)
 
     def _change(self, placement: Placement, reason: str) -> None:
         placement = self._placement = with_floor(placement, self.layer_floor)

@@ -5,7 +5,7 @@ router could not choose k.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from strategies.placement.placement import Placement, layer_of
@@ -23,7 +23,7 @@ def with_floor(placement: Placement, floor: int) -> Placement:
     Raises:
         PlacementError: A layer has too few replicas for so many nodes.
     """
-    _check_seats(placement, floor)
+    check_seats(placement.experts, placement.replication, len(placement.nodes), floor)
     table = _Table(placement)
     for layer in table.layers:
         for node in placement.nodes:
@@ -32,14 +32,25 @@ def with_floor(placement: Placement, floor: int) -> Placement:
     return replace(placement, holders=table.holders) if table.changed else placement
 
 
-def _check_seats(placement: Placement, floor: int) -> None:
-    sizes = Counter(layer_of(expert) for expert in placement.experts)
+def check_seats(experts: Iterable[str], replication: int, num_nodes: int, floor: int) -> None:
+    """Makes sure that each layer has enough replicas for a number of nodes.
+
+    Args:
+        experts: The experts' block names.
+        replication: Nodes that hold every expert.
+        num_nodes: Nodes among which the replicas are divided.
+        floor: Fewest experts of a layer that a node may hold.
+
+    Raises:
+        PlacementError: A layer has too few replicas for so many nodes.
+    """
+    sizes = Counter(layer_of(expert) for expert in experts)
     for layer, size in sizes.items():
-        seats, needed = placement.replication * size, floor * len(placement.nodes)
+        seats, needed = replication * size, floor * num_nodes
         if seats < needed:
             raise PlacementError(
-                f"{layer}: {size} experts with {placement.replication} replicas are {seats} seats, but {floor} on each "
-                f"of {len(placement.nodes)} nodes are {needed} (experts.unheld: absent needs model.top_k experts a "
+                f"{layer}: {size} experts with {replication} replicas are {seats} seats, but {floor} on each "
+                f"of {num_nodes} nodes are {needed} (experts.unheld: absent needs model.top_k experts a "
                 f"layer on every node); {REMEDY}"
             )
 

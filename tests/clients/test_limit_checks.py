@@ -1,17 +1,21 @@
 """A node's owner decides what its node does: a run beyond the limits is refused, a round beyond them is sat out."""
 
 import datetime
+import itertools
 import json
 import os
 import re
 import socket
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from flwr.app import Message, MessageType, RecordDict
 
+from clients import limit_checks, rank, training
 from clients.limit_checks import (
     OverLimitsError,
     check_evaluation,
@@ -22,16 +26,28 @@ from clients.limit_checks import (
     within_limits,
 )
 from clients.refusals import RefusedError
+from clients.settings import cache_folder, state_folder
 from clients.worker import Worker
 from server.run_folder.folder import RunFolder
 from strategies.exchange.messages import TrainReply, TrainRequest, pack, read_header
 from strategies.exchange.refusals import sentence
 from strategies.membership.lost_requests import PING
+from tests.clients.test_worker import Coordinator
 from tests.federation import grid_of, of_kind, run_recipe
+from trfmoe_core.blocks import BlockLayout
 from trfmoe_core.config import NodeSettings, Recipe, load_recipe
+from trfmoe_core.errors import WireError
+from trfmoe_core.model.transformer import parameter_shapes
+from trfmoe_core.training.ranks import ALONE
 from trfmoe_core.wire import Parcel
 
 NOON, NIGHT = datetime.datetime(2026, 1, 5, 12, 0), datetime.datetime(2026, 1, 5, 23, 30)
+
+
+def at(monkeypatch: pytest.MonkeyPatch, moments: Iterator[datetime.datetime]) -> None:
+    """Lets the limits see these moments, one at each look at the clock."""
+    clock = SimpleNamespace(now=lambda: next(moments))
+    monkeypatch.setattr(limit_checks, "datetime", SimpleNamespace(datetime=clock, time=datetime.time))
 
 
 def settings(**limits: Any) -> NodeSettings:
@@ -50,7 +66,7 @@ def test_no_limits_change_nothing(tiny_recipe: Callable[..., Recipe]) -> None:
     assert within_limits(settings(), tiny_recipe()) == settings()
     check_memory(settings(), tiny_recipe(), 320)
     check_round(settings(), ["trunk", "layers.0.experts.1"])
-    check_hours(settings(), NOON)
+    check_hours(settings())
 
 
 def test_experts(tiny_recipe: Callable[..., Recipe]) -> None:
@@ -73,6 +89,30 @@ def test_memory_names_both_sizes(tiny_recipe: Callable[..., Recipe]) -> None:
     check_memory(settings(memory_mb=2 * told), recipe, 320)
 
 
+@pytest.mark.parametrize(("key", "code"), [("memory_mb", "limits-memory"), ("disk_mb", "limits-disk")])
+def test_what_counts_is_what_the_request_puts_on_the_node(
+    tiny_recipe: Callable[..., Recipe], key: str, code: str
+) -> None:
+    """By the recipe a node holds next to nothing; the request names every expert."""
+    model = {"layers": 2, "width": 256, "heads": 4, "experts": 16, "top_k": 2, "expert_width": 512, "context": 32}
+    recipe = tiny_recipe(model=model, experts={"unheld": "absent"})
+    limits = {**recipe.nodes[0].limits.model_dump(), key: 200}
+    node = NodeSettings.model_validate({**recipe.nodes[0].model_dump(), "limits": limits})
+    sent = recipe.for_nodes().model_copy(update={"num_nodes": 100_000}).model_dump(mode="json")
+    worker = Worker(node, sent)
+    assert worker.describe("run").refusal is None
+    names = BlockLayout.of(parameter_shapes(recipe.model, 320)).names
+    few = [name for name in names if not name.endswith(("3", "4", "5", "6", "7", "8", "9"))]
+    for steps in (0, 4):
+        fields = {"run_id": "run", "round": 1, "epoch": 1, "base_digest": "0" * 64, "recipe": sent, "index": ""}
+        request = TrainRequest.model_validate({**fields, "steps": steps, "held": names})
+        with pytest.raises(OverLimitsError) as caught:
+            worker.work(request, Parcel("", ()))
+        assert caught.value.refusal.code == code
+        with pytest.raises(WireError):  # within the limits; what fails is the empty parcel
+            worker.work(request.model_copy(update={"held": few}), Parcel("", ()))
+
+
 @pytest.mark.parametrize(
     ("hours", "noon", "night"),
     [
@@ -82,13 +122,14 @@ def test_memory_names_both_sizes(tiny_recipe: Callable[..., Recipe]) -> None:
         ("00:00-12:00", False, False),
     ],
 )
-def test_hours_may_pass_midnight(hours: str, noon: bool, night: bool) -> None:
+def test_hours_may_pass_midnight(hours: str, noon: bool, night: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     for now, allowed in ((NOON, noon), (NIGHT, night)):
+        at(monkeypatch, itertools.repeat(now))
         if allowed:
-            check_hours(settings(hours=hours), now)
+            check_hours(settings(hours=hours))
         else:
             with pytest.raises(OverLimitsError, match=f"abstains: it is {now:%H:%M} here"):
-                check_hours(settings(hours=hours), now)
+                check_hours(settings(hours=hours))
 
 
 def test_data_sets_are_granted_by_run(tiny_recipe: Callable[..., Recipe]) -> None:
@@ -195,6 +236,57 @@ def test_nothing_is_done_for_a_run_outside_the_hours(
     assert of_kind(events, "run_finished")[0]["outcome"] == "completed"
 
 
+def after(looks: int) -> Iterator[datetime.datetime]:
+    """Noon for a number of looks at the clock, then night."""
+    return itertools.chain(itertools.repeat(NOON, looks), itertools.repeat(NIGHT))
+
+
+def test_work_ends_with_the_hours(tiny_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look at the clock is tried as the last one in the hours: the refusal comes at the next, whatever runs."""
+    recipe = tiny_recipe(rounds={"local_steps": 4})
+    limits = {**recipe.nodes[0].limits.model_dump(), "hours": "08:00-18:00"}
+    node = NodeSettings.model_validate({**recipe.nodes[0].model_dump(), "limits": limits})
+    sent = recipe.for_nodes().model_dump(mode="json")
+    request, parcel = Coordinator(recipe).request(1, steps=4)
+    at(monkeypatch, after(0))
+    with pytest.raises(OverLimitsError) as caught:
+        Worker(node, sent).describe("run")
+    assert caught.value.refusal.code == "limits-hours", "in the preparation"
+    assert not list(cache_folder(node).glob("corpora/*/corpus.json"))
+    at(monkeypatch, itertools.repeat(NOON))
+    Worker(node, sent).describe("run")
+    ended = set()
+    for looks in range(100):
+        at(monkeypatch, after(looks))
+        try:
+            Worker(node, sent).work(request, parcel)
+            break
+        except OverLimitsError as error:
+            assert error.refusal.code == "limits-hours"
+            ended |= {frame.name for frame in traceback.extract_tb(error.__traceback__)}
+    assert {"evaluate", "train_round"} <= ended
+    assert looks > 4, "between all steps"
+    assert [path.name for path in state_folder(node, "run").glob("round-*")] == ["round-000001.safetensors"]
+
+
+def test_several_ranks_end_with_the_hours(tiny_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = tiny_recipe()
+    node = recipe.nodes[0].model_copy(update={"devices": 2})
+    node.limits.__dict__["hours"] = away(datetime.datetime.now())
+    monkeypatch.setattr(
+        training,
+        "launch",
+        lambda module, arguments, device, size, scratch: rank.work(ALONE, device, arguments),
+    )
+    request = Coordinator(recipe).request(1)[0]
+    worker = Worker(node, recipe.for_nodes().model_dump(mode="json"))
+    model = worker.model(worker.tokenizer(), request)
+    folder = state_folder(node, "run")
+    with pytest.raises(RefusedError, match="abstains") as caught:
+        training.train_round_in_ranks(model, node, worker.recipe, request, folder, worker.device, 2)
+    assert caught.value.refusal.code == "limits-hours"
+
+
 @pytest.mark.parametrize("kind", [MessageType.TRAIN, MessageType.EVALUATE])
 def test_a_round_outside_the_hours_is_sat_out_and_a_ping_answered(
     tiny_recipe: Callable[..., Recipe], tmp_path: Path, kind: str
@@ -250,6 +342,24 @@ def test_a_recipe_starts_no_more_threads_and_processes_than_there_are_processors
     assert worker.recipe.data.processes == cores
     assert worker.recipe.data.loader_threads <= cores
     assert worker.recipe.training.threads <= cores
+
+
+def test_a_split_that_leaves_a_few_pieces_to_train_on_is_refused(tiny_recipe: Callable[..., Recipe]) -> None:
+    recipe = tiny_recipe(data={"held_out": 0.99, "piece_bytes": 64})
+    node = NodeSettings.model_validate({**recipe.nodes[0].model_dump(), "limits": {}})
+    with pytest.raises(OverLimitsError, match=r"leaves \d+ tokens to train on") as caught:
+        Worker(node, recipe.for_nodes().model_dump(mode="json")).describe("run")
+    told = caught.value.refusal
+    assert told.code == "limits-text" and told.asked is not None and 0 < told.asked < 512 == told.granted
+
+
+def test_a_recipe_starts_no_more_ranks_than_there_are_processors(tiny_recipe: Callable[..., Recipe]) -> None:
+    recipe = tiny_recipe(training={"devices": 1024, "device": "cpu"})
+    node, sent = recipe.nodes[0], recipe.model_dump(mode="json")
+    with pytest.raises(RefusedError, match="1024, but this machine has") as caught:
+        Worker(node, sent)
+    assert caught.value.refusal.code == "device"
+    assert Worker(node.model_copy(update={"devices": 1024}), sent).devices == 1024, "the owner wants it so"
 
 
 def test_no_loss_of_single_sentences_is_told() -> None:

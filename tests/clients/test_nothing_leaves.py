@@ -39,7 +39,7 @@ NAME, TEXT = "Zebrafink", "Quastenflosser"
 OWN_LOGS = ("trfmoe.node", "trfmoe.private")
 ROUNDS = {"num_rounds": 1, "local_steps": 1, "nodes_deadline_s": 0.1, "reply_deadline_s": 60.0}
 DATA = {"piece_bytes": 256, "evaluation_tokens": 64}
-LAX = {"min_steps": 1, "min_batch": 1, "min_tokens": 1}
+LAX = {"min_steps": 1, "min_batch": 1, "min_tokens": 1, "min_evaluation_tokens": 1}
 
 
 @dataclass
@@ -251,8 +251,8 @@ def test_whatever_is_raised_in_the_training(house: House, monkeypatch: pytest.Mo
 def test_a_loss_that_is_not_finite(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     real = training.Trainer.train
 
-    def diverged(self: Any, stream: Any, steps: int) -> Any:
-        metrics = real(self, stream, steps)
+    def diverged(self: Any, stream: Any, steps: int, should_stop: Any) -> Any:
+        metrics = real(self, stream, steps, should_stop)
         return replace(metrics, loss=float("nan")) if next(turns) == 0 else metrics
 
     turns = iter(range(100))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from clients import worker as worker_module
-from clients.kept.states import earlier_state, state_path
+from clients.kept.states import earlier_state, give_up, state_path
 from clients.settings import state_folder
 from clients.worker import Worker
 from strategies.exchange.messages import TrainReply, TrainRequest
@@ -16,7 +16,7 @@ from trfmoe_core.blocks import BlockLayout, Blocks, blocks_digest
 from trfmoe_core.config import NodeSettings, Recipe
 from trfmoe_core.data.tokenizers import load_tokenizer
 from trfmoe_core.model.transformer import build_model
-from trfmoe_core.training.local_state import load_state
+from trfmoe_core.training.local_state import load_state, save_state
 from trfmoe_core.wire import Parcel, decode, encode
 
 
@@ -98,6 +98,32 @@ def test_a_damaged_reply_costs_no_more_than_the_training(
     path.write_bytes(path.read_bytes()[:100])
     _, again = coordinator.ask(node, 1)
     assert trainings == [1, 1] and same(updates, again)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 300, None])
+def test_a_damaged_state_is_set_aside_and_the_moments_begin_at_zero(
+    tiny_recipe: Callable[..., Recipe], caplog: pytest.LogCaptureFixture, content: bytes | None
+) -> None:
+    recipe = tiny_recipe()
+    coordinator, node = Coordinator(recipe), recipe.nodes[0]
+    coordinator.ask(node, 1)
+    path = state_path(state_folder(node, "run"), 1)
+    if content is None:
+        save_state(path, {}, {"some": "other file"})
+    else:
+        path.write_bytes(content)
+    _, updates = coordinator.ask(node, 2)
+    aside = path.with_name(path.name + ".damaged")
+    assert aside.exists() and not path.exists()
+    assert caplog.text.count("set aside as round-000001.safetensors.damaged") == 1
+    fresh = node.model_copy(update={"state_dir": f"{node.state_dir}-fresh"})
+    assert same(updates, coordinator.ask(fresh, 2)[1])
+    coordinator.ask(node, 3)
+    state_path(aside.parent, 3).write_bytes(b"damaged")
+    before = load_state(state_path(aside.parent, 2))[0]
+    assert earlier_state(aside.parent, 4, coordinator.layout.names)[0].keys() == before.keys(), "the one before it"
+    give_up(aside.parent)
+    assert not aside.exists()
 
 
 def test_moments_of_experts_that_moved_begin_anew_and_the_others_go_on(tiny_recipe: Callable[..., Recipe]) -> None:

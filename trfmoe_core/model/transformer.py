@@ -266,10 +266,18 @@ class MoETransformer(nn.Module):
             parameter.normal_(0.0, self.config.init_std * scale, generator=generator)
 
 
-def parameter_shapes(config: ModelConfig, vocab_size: int) -> dict[str, Tensor]:
-    """Returns the parameters of a whole model on the meta device: they have names and shapes and take no memory."""
+def parameter_shapes(
+    config: ModelConfig, vocab_size: int, local: Sequence[LocalExperts] | None = None
+) -> dict[str, Tensor]:
+    """Returns a model's parameters on the meta device: they have names and shapes and take no memory.
+
+    Args:
+        config: Sizes and parts of the model.
+        vocab_size: Number of token ids.
+        local: The experts on one node, by layer; None: the whole model.
+    """
     with torch.device("meta"):
-        return dict(MoETransformer(config, vocab_size).named_parameters())
+        return dict(MoETransformer(config, vocab_size, local).named_parameters())
 
 
 def build_model(config: ModelConfig, vocab_size: int, seed: int, bos_id: int | None = None) -> MoETransformer:

@@ -1,6 +1,7 @@
 """Held-out loss, also in bits per byte, which can be compared between tokenizers."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,7 @@ def evaluate(
     device: torch.device,
     precision: torch.dtype,
     ranks: Ranks = ALONE,
+    before_batch: Callable[[], None] = lambda: None,
 ) -> EvalMetrics:
     """Returns the mean loss over the set's unmasked targets. The batch size changes it only by rounding.
 
@@ -43,6 +45,7 @@ def evaluate(
         device: Where to compute.
         precision: bfloat16 computes under autocast; float32 does not.
         ranks: The processes that share the windows. All of them must call, and all get the same result.
+        before_batch: Called before each forward pass. What it raises ends the evaluation.
 
     Raises:
         RunError: If memory runs out.
@@ -51,6 +54,7 @@ def evaluate(
         model.to(device).eval()
         nats = torch.zeros((), dtype=torch.float64, device=device)
         for begin in range(ranks.rank * batch_size, len(evaluation_set.tokens), ranks.size * batch_size):
+            before_batch()
             window = torch.from_numpy(evaluation_set.tokens[begin : begin + batch_size]).to(device)
             mask = torch.from_numpy(evaluation_set.mask[begin : begin + batch_size]).to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == torch.bfloat16):

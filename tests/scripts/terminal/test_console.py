@@ -2,11 +2,13 @@
 
 import io
 
+import pytest
 from rich.console import Console
 
 from scripts.terminal.console import RunDisplay, RunLines, quantity, size, verdict_summary
 from scripts.terminal.output import Output
 from tests.scripts.journal import events
+from trfmoe_core.errors import RunFolderError
 
 
 def test_every_round_is_one_line() -> None:
@@ -31,6 +33,26 @@ def test_a_round_that_nobody_measured_has_its_line_too() -> None:
     written = [line for event in events() if event["event"] != "evaluated" for line in lines.feed(event)]
     rounds = [line.split("  ")[:3] for line in written if line.startswith("round")]
     assert rounds == [[f"round {n}/3", f"loss {5 - n}.0000", "bits/byte not measured"] for n in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("forged", [None, "text", -1, [], {"x": {}}, "gone"])
+def test_an_entry_that_was_edited_is_one_error_line(forged: object) -> None:
+    """Each value of each entry is replaced in turn, and everything that reads the history gets it."""
+    clumsy = 0
+    for number, event in enumerate(events()):
+        for key in event.keys() - {"event"}:
+            edited = {**event, key: forged}
+            if forged == "gone":
+                del edited[key]
+            lines = RunLines()
+            try:
+                for one in (*events()[:number], edited, *events()[number + 1 :]):
+                    lines.feed(one)
+                assert lines.doing and lines.history.best_round is not None
+            except RunFolderError as error:
+                assert "put events.jsonl back from a copy" in str(error)
+                clumsy += 1
+    assert clumsy > 5
 
 
 def test_lost_replies_refusals_and_warnings_are_shown() -> None:

@@ -7,14 +7,15 @@ from typing import Any
 
 import httpx
 import pytest
-from flwr.app import MessageType
+from flwr.app import Message, MessageType, RecordDict
 from flwr.proto.message_pb2 import ObjectTree
 
 from clients.app import app
 from server.app import run
 from server.run_folder.folder import RunFolder
 from server.run_folder.journal import read_events
-from strategies.exchange.pulling import Puller
+from strategies.exchange.in_flight import Clock
+from strategies.exchange.pulling import MOST_FAULTS, Puller
 from strategies.exchange.size_limits import SizeLimits
 from tests.federation import of_kind
 from tests.wire_grid import Sent, WireGrid, clients
@@ -92,6 +93,9 @@ FAULT = httpx.HTTPStatusError(
 )
 
 
+IMPATIENT = Clock(sleep=lambda _: None)
+
+
 def bomb(metadata: dict[str, Any]) -> dict[str, Any]:
     """An array whose one piece is named so often that it would be 2 GB."""
     return {**metadata, "arraychunk_ids": [0] * 20_000}
@@ -121,14 +125,34 @@ TRAINING: dict[str, tuple[Spoil, str]] = {
 }
 
 
-def play(recipe: Recipe, spoil: Callable[[int, Sent], Sent | None]) -> tuple[list[dict[str, Any]], WireGrid]:
+def play(
+    recipe: Recipe, spoil: Callable[[int, Sent], Sent | None], clock: Clock | None = None
+) -> tuple[list[dict[str, Any]], WireGrid]:
     folder = RunFolder.create(Path(recipe.run_root), recipe)
     configs = [{"partition-id": number} for number in range(len(recipe.nodes))]
     answer = clients(app, configs, {"recipe": str(folder.path / "recipe.yaml")})
     names = {number: node.name for number, node in enumerate(recipe.nodes, 1)}
     grid = WireGrid(names, answer, spoil)
-    run(grid, folder)
+    run(grid, folder, clock)
     return read_events(folder.events_path), grid
+
+
+@pytest.mark.parametrize("place", ["PullMessages", "PullObject", "ConfirmMessageReceived"])
+def test_a_superlink_that_fails_for_a_while_costs_no_node_its_answer(place: str) -> None:
+    grid = WireGrid({1: "ada"}, lambda node, request: Message(RecordDict(), reply_to=request))
+    ids = list(grid.push_messages([Message(RecordDict(), dst_node_id=1, message_type="query")]))
+    puller, real, left = Puller(grid), getattr(grid.superlink, place), [MOST_FAULTS - 1]
+
+    def failing(request: Any) -> Any:
+        if left[0]:
+            left[0] -= 1
+            raise FAULT
+        return real(request)
+
+    setattr(grid.superlink, place, failing)
+    looks = [puller.pull(ids[0], SizeLimits()) for _ in range(MOST_FAULTS)]
+    assert [len(found) for found in looks] == [0] * (MOST_FAULTS - 1) + [1]
+    assert len(grid.superlink.confirmed) == 1 and puller.pull(ids[0], SizeLimits()) == []
 
 
 def test_what_does_not_inflate_is_dropped_and_the_run_goes_on(tiny_recipe: Callable[..., Recipe]) -> None:
@@ -143,7 +167,7 @@ def test_what_does_not_inflate_is_dropped_and_the_run_goes_on(tiny_recipe: Calla
 
     rounds = {"num_rounds": len(TRAINING), "local_steps": 1, "nodes_deadline_s": 1.0, "reply_deadline_s": 60.0}
     data = {"piece_bytes": 512, "evaluation_tokens": 64}
-    events, grid = play(tiny_recipe(rounds=rounds, data=data), spoil)
+    events, grid = play(tiny_recipe(rounds=rounds, data=data), spoil, IMPATIENT)
     replies = [event for event in of_kind(events, "node_reply") if event["node"] == "cyd"]
     assert [event["status"] for event in replies] == ["dropped"] * (len(TRAINING) + 1)
     for name, (_, reason), event in zip(TRAINING, TRAINING.values(), replies, strict=False):

@@ -313,6 +313,22 @@ def test_zones_are_those_that_are_registered() -> None:
 EXPERTS = [f"layers.{layer}.experts.{number}" for layer in range(2) for number in range(4)]
 
 
+def test_registered_nodes_are_seated_first_then_those_that_came_first() -> None:
+    world = World(Node("ada"), Node("bob"), Node("cyd"), Node("zoe", key="zoe"))
+    for node in world.nodes.values():
+        node.online = False
+    for number in (2, 1, 3, 4):
+        world.nodes[number].online = True
+        world.watch(2)
+    told: list[dict[str, Any]] = []
+    two = [f"layers.0.experts.{number}" for number in range(2)]
+    seating = Seats(two, ReputationConfig(), lambda kind, **fields: told.append({"event": kind, **fields}), None, 2)
+    seating.open(world.federation.members)
+    assert sorted(seating.placement.nodes) == ["ada", "bob", "zoe"]
+    seating.update(1, world.federation.online)
+    assert [event["node"] for event in told if event["event"] == "node_refused"] == ["cyd"]
+
+
 def seating_of(world: World, state: dict[str, Any] | None = None) -> Seats:
     seating = Seats(EXPERTS, ReputationConfig(), lambda kind, **fields: None, state)
     seating.open(world.federation.members)

@@ -30,6 +30,7 @@ ROOMS = {
         "data.documents",
         "data.formats",
         "data.pdf",
+        "data.markup",
         "data.hub",
         "data.sources",
         "data.tokenizers",

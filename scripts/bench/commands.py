@@ -77,7 +77,7 @@ def federation(
 @bench.command()
 def data(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer pages.")] = False,
-    engine: Annotated[str, typer.Option(help="PDF engine: pypdf, pdfium, or auto.")] = "pypdf",
+    engine: Annotated[str, typer.Option(help="PDF engine: auto, pdfium, or pypdf.")] = "auto",
     tokenizer: Annotated[
         str | None, typer.Option(help="Tokenizer folder or name; without it one is trained on the text.")
     ] = None,

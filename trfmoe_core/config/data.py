@@ -11,8 +11,7 @@ class PdfConfig(Section):
     """How PDFs become text."""
 
     engine: Literal["auto", "pypdf", "pdfium"] = Field(
-        "pypdf",
-        description="pdfium is 5 to 20 times faster (pip install pypdfium2); auto: pdfium if it is installed",
+        "auto", description="auto: pdfium, and pypdf for the files and pages that pdfium cannot read"
     )
     drop_headers: bool = Field(True, description="leave out page numbers and lines that repeat from page to page")
 

@@ -12,7 +12,6 @@ _SOFT_HYPHENS = re.compile("\x02\n?|\u00ad\n?")
 # Control characters except tab, newline and form feed; zero-width marks; direction marks; private use.
 _INVISIBLE = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\ue000-\uf8ff]")
 _ASCII_CONTROLS = bytes(code for code in range(128) if _INVISIBLE.match(chr(code)))
-_LINE_END_HYPHEN = re.compile(r"(\w)-[ \t]*\n[ \t]*(?=[a-zà-öø-ÿ])")
 # The lookbehind and the possessive `++` keep this linear on long runs of blanks.
 _TRAILING_BLANKS = re.compile(r"(?<![^\S\n\f])[^\S\n\f]++(?=[\n\f]|\Z)")
 _INNER_BLANKS = re.compile(r"(?<=[^\s])[^\S\n\f]{2,}|(?<=[^\s])[^\S\n\f ](?=\S)")
@@ -23,14 +22,13 @@ _INNER_SPACES = re.compile(r"  (?<=\S  ) *+")
 _ODD_BLANKS = "\t\u1680"
 
 
-def clean(text: str, *, join_hyphens: bool = False) -> str:
+def clean(text: str) -> str:
     """Returns `text` in NFKC with plain line ends, without control characters, soft hyphens or runs of blanks.
 
     Form feeds become `PAGE_BREAK`. Indentation stays. Cleaning clean text changes nothing.
 
     Args:
         text: any string; lone surrogates become U+FFFD.
-        join_hyphens: also join words that are hyphenated at a line's end, as on typeset pages.
     """
     if not text.isascii() and not _is_encodable(text):
         text = _SURROGATES.sub("\ufffd", text)
@@ -42,8 +40,6 @@ def clean(text: str, *, join_hyphens: bool = False) -> str:
         text = text.encode("ascii").translate(None, _ASCII_CONTROLS).decode("ascii")
     else:
         text = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text))
-    if join_hyphens:
-        text = _LINE_END_HYPHEN.sub(r"\1", text)
     text = _without_needless_blanks(text)
     if "\f" in text:
         text = PAGE_BREAK.join(page for page in (page.strip("\n") for page in text.split("\f")) if page.strip())

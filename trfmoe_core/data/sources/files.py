@@ -11,7 +11,6 @@ from trfmoe_core.config.sources import SOURCES, Partition
 from trfmoe_core.data.documents.records import ReadOptions, SourceFile, Unit
 from trfmoe_core.data.documents.reports import FileReport, printable
 from trfmoe_core.data.formats.base import format_of
-from trfmoe_core.data.pdf.engines import choose_engine
 from trfmoe_core.data.pdf.extract import Extraction, extract_all, text_path
 from trfmoe_core.data.pdf.reader import PdfLimits
 from trfmoe_core.data.sources.base import DataSource, OpenContext, OpenedSource
@@ -132,7 +131,7 @@ def _pdf_texts(
         return {}
     config = context.config
     how = Extraction(
-        engine=choose_engine(config.pdf.engine),
+        engine=config.pdf.engine,
         limits=PdfLimits(config.file_timeout_s, config.file_memory_mb),
         drop_headers=config.pdf.drop_headers,
         passwords=_read_passwords(passwords),

@@ -18,10 +18,9 @@ def test_lines_blanks_and_pages() -> None:
     assert clean(" \n\t\x00 ") == ""
 
 
-def test_hyphens_join_only_what_a_line_end_tore() -> None:
+def test_soft_hyphens_go_and_plain_ones_stay() -> None:
     assert clean("exam\u00adple and soft\u00ad\nware, U\x02\nnits") == "example and software, Units"
     torn = "the experi-\nment is well-known; Jean-\nPaul; 3-\n4; a --\nb"
-    assert clean(torn, join_hyphens=True) == "the experiment is well-known; Jean-\nPaul; 3-\n4; a --\nb"
     assert clean(torn) == torn
 
 
@@ -42,7 +41,7 @@ def test_the_quick_way_for_spaces_gives_what_the_full_patterns_give(text: str) -
 def test_long_runs_cost_linear_time() -> None:
     # Quadratic patterns take hours here, not seconds: the suite's own time limit ends them.
     for run in (" ", "\n", "\f", "-\n", "a-", "\t "):
-        assert clean(run * 300_000 + "x", join_hyphens=True).endswith("x")
+        assert clean(run * 300_000 + "x").endswith("x")
 
 
 def test_normal_form_ignores_case_and_blanks() -> None:

@@ -163,7 +163,8 @@ def test_page_errors_reach_the_report(tmp_path: Path) -> None:
     good = pdf([page("a page that is fine"), page("another one")])
     spoilt = good.replace(b"/Length", b"/Filter/NoSuchDecode/Length", 1)
     (tmp_path / "spoilt.pdf").write_bytes(spoilt)
-    (source,) = open_sources([str(tmp_path / "spoilt.pdf")], OpenContext(DataConfig(), tmp_path / "cache"))
+    config = DataConfig.model_validate({"pdf": {"engine": "pypdf"}})
+    (source,) = open_sources([str(tmp_path / "spoilt.pdf")], OpenContext(config, tmp_path / "cache"))
     (unit,) = source.units
     assert unit.extracted is not None
     assert (unit.extracted.status, unit.extracted.pages) == ("partial", 1)

@@ -31,6 +31,7 @@ ROOMS = {
         "data.formats",
         "data.pdf",
         "data.markup",
+        "data.extraction",
         "data.hub",
         "data.sources",
         "data.tokenizers",

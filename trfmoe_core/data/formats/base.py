@@ -39,6 +39,9 @@ class Format(ABC):
     Attributes:
         suffixes: file names that belong to the format, in lower case.
         compressible: True if `.gz` and `.zst` files are accepted too (`compression.Decompressed`).
+        is_extracted: True if a worker process reads the files, with limits, and writes their text into the cache
+            (`trfmoe_core.data.extraction`).
+        part: what a file consists of, in the singular, for reports and the places of documents.
         cleaned: True if the documents are clean already (`documents.clean`).
         shared_by: how nodes that share the files (`partition`) divide them among each other.
             documents: every node reads every file and keeps its own documents of it. Nothing else has to be done.
@@ -49,6 +52,8 @@ class Format(ABC):
 
     suffixes: ClassVar[tuple[str, ...]]
     compressible: ClassVar[bool] = False
+    is_extracted: ClassVar[bool] = False
+    part: ClassVar[str] = "document"
     cleaned: ClassVar[bool] = False
     shared_by: ClassVar[Literal["documents", "lines", "rows", "files"]] = "documents"
 

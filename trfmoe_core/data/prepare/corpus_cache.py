@@ -32,7 +32,7 @@ from trfmoe_core.private import private_files, tighten
 FORMAT = 2
 EXTRACT = "extract.jsonl"
 _ATTEMPTS = 5
-CACHES = ("corpora", "pdf-text", "digests", "hub")
+CACHES = ("corpora", "extracted", "digests", "hub")
 """Folders of a cache folder that hold an owner's text, or what was made from it."""
 
 

@@ -10,9 +10,9 @@ from pydantic import BeforeValidator, Field
 from trfmoe_core.config.sources import SOURCES, Partition
 from trfmoe_core.data.documents.records import ReadOptions, SourceFile, Unit
 from trfmoe_core.data.documents.reports import FileReport, printable
+from trfmoe_core.data.extraction.extract import Content, Extraction, content_of, extract_all, text_path
+from trfmoe_core.data.extraction.extractor import FileLimits
 from trfmoe_core.data.formats.base import format_of
-from trfmoe_core.data.pdf.extract import Extraction, extract_all, text_path
-from trfmoe_core.data.pdf.reader import PdfLimits
 from trfmoe_core.data.sources.base import DataSource, OpenContext, OpenedSource
 from trfmoe_core.data.sources.digests import DigestCache
 from trfmoe_core.data.sources.find import find_files
@@ -57,12 +57,12 @@ def open_paths(
     languages: Sequence[str] = (),
     passwords: str | None = None,
 ) -> OpenedSource:
-    """Returns this node's part of the files below several paths as one source. Extracts the text of PDFs.
+    """Returns this node's part of the files below several paths as one source, with all text extracted.
 
     Args:
         paths: files and folders.
         settings: the entry of `data` that leads to these paths.
-        context: how to read, and where the text of PDFs is kept.
+        context: how to read, and where extracted text is kept.
         languages: rows and lines in other languages are left out; empty keeps all.
         passwords: a file with one password per line, for PDFs.
 
@@ -73,19 +73,19 @@ def open_paths(
     options = ReadOptions(languages=tuple(sorted(language.casefold() for language in languages)))
     found = find_files(paths, DigestCache.of(paths, context.cache_dir))
     units, files = _divided(found, part, options)
-    texts = _pdf_texts([unit.file for unit in units if unit.file.kind == "pdf"], passwords, context)
+    texts = _texts([unit.file for unit in units if format_of(unit.file.kind).is_extracted], passwords, context)
     refused: dict[Path, FileReport] = {}
     ready: list[Unit] = []
     for unit in units:
-        if unit.file.kind != "pdf":
+        if content_of(unit.file) not in texts:
             ready += [smaller.identified() for smaller in format_of(unit.file.kind).split(unit)]
             continue
-        report, text_file, text_sha256 = texts[unit.file.sha256]
+        report, text_file, text_sha256 = texts[content_of(unit.file)]
         report = replace(report, path=printable(unit.file.path))
         if text_file is None:
             refused[unit.file.path] = report
         else:
-            ready.append(replace(unit, identity=("pdf", text_sha256), text_file=text_file, extracted=report))
+            ready.append(replace(unit, identity=(unit.file.kind, text_sha256), text_file=text_file, extracted=report))
     named = ", ".join(printable(path) for path in paths[:3])
     return OpenedSource(
         name=named if len(paths) <= 3 else f"{named} and {len(paths) - 3} more",
@@ -123,29 +123,30 @@ def _divided(files: list[SourceFile], part: Partition, options: ReadOptions) -> 
     return [by_path[file.path] for file in kept if file.report is None], kept
 
 
-def _pdf_texts(
+def _texts(
     files: list[SourceFile], passwords: str | None, context: OpenContext
-) -> dict[str, tuple[FileReport, Path | None, str]]:
-    """Returns for every PDF, by its SHA-256: its report, the file of its text if it has any, and the text's digest."""
+) -> dict[Content, tuple[FileReport, Path | None, str]]:
+    """Returns for every file, by its content: its report, the file of its text if it has any, and the text's digest."""
     if not files:
         return {}
     config = context.config
     how = Extraction(
         engine=config.pdf.engine,
-        limits=PdfLimits(config.file_timeout_s, config.file_memory_mb),
+        limits=FileLimits(config.file_timeout_s, config.file_memory_mb),
         drop_headers=config.pdf.drop_headers,
         passwords=_read_passwords(passwords),
     )
     texts = extract_all(
-        files, how, context.cache_dir, progress=lambda done, total: context.progress("PDFs read", done, total)
+        files, how, context.cache_dir, progress=lambda done, total: context.progress("files read", done, total)
     )
     found = {}
-    for digest, text in texts.items():
+    for file in files:
+        text = texts[content_of(file)]
         report = FileReport(
-            "", "pdf", text.status, text.pages, text.characters, printable(text.detail), text.page_errors
+            "", file.kind, text.status, text.pages, text.characters, printable(text.detail), text.page_errors
         )
-        path = text_path(digest, how, context.cache_dir) if text.size else None
-        found[digest] = (report, path, text.text_sha256)
+        path = text_path(file, how, context.cache_dir) if text.size else None
+        found[content_of(file)] = (report, path, text.text_sha256)
     return found
 
 

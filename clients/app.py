@@ -1,7 +1,7 @@
-"""Flower's ClientApp: every message is answered, whatever goes wrong; a node that answers nothing is lost for good.
+"""Flower's ClientApp. It answers every message, also after an error.
 
-What goes wrong is said in words in this node's log only. The coordinator is told a code
-(`strategies.exchange.refusals`).
+A SuperNode whose client ends without an answer takes no more messages. The node's own log has the full text of an
+error; the coordinator gets a code (`strategies.exchange.refusals`).
 """
 
 import datetime
@@ -12,9 +12,9 @@ from collections.abc import Callable
 from flwr.app import Context, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 
-from clients.drills.mod import drill_mod, recipe_path
-from clients.drills.outages import DrillCrashError
-from clients.limits import check_hours
+from clients.attacks.flower_mod import drill_mod, recipe_path
+from clients.attacks.outages import DrillCrashError
+from clients.limit_checks import check_hours
 from clients.refusals import RefusedError, refusal_of
 from clients.settings import node_settings
 from clients.worker import Worker
@@ -30,7 +30,7 @@ from strategies.exchange.messages import (
 )
 from strategies.exchange.refusals import Refusal, sentence
 from strategies.membership.compatibility import disagreement
-from strategies.membership.pings import PING
+from strategies.membership.lost_requests import PING
 from trfmoe_core.config import NodeSettings
 from trfmoe_core.config.section import Section
 from trfmoe_core.errors import TRFMoEError

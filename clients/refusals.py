@@ -36,7 +36,17 @@ class RefusedError(TRFMoEError):
 
 @contextmanager
 def refused_as(code: Code, **numbers: Any) -> Iterator[None]:
-    """Gives every error inside the `with` block this code, unless it has its own code or the disk is full."""
+    """Gives every error inside the `with` block this code.
+
+    An error that has its own code keeps it, and so does a full disk.
+
+    Args:
+        code: Why the node refuses.
+        numbers: Numbers that the coordinator is told with it.
+
+    Raises:
+        RefusedError: Anything was raised inside the block.
+    """
     try:
         yield
     except TRFMoEError as error:

@@ -34,7 +34,7 @@ def node_settings(node_config: Mapping[str, Any], recipe_path: Path, home: Path)
     """
     settings = _settings(node_config, recipe_path, home)
     if settings.drill is not None:
-        from clients.drills.attack import check_drill  # it needs torch, which preparing data does not
+        from clients.attacks.base import check_drill  # it needs torch, which preparing data does not
 
         check_drill(settings)
     return settings

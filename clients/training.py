@@ -93,10 +93,22 @@ def train_round_in_ranks(
     device: torch.device,
     size: int,
 ) -> Trained:
-    """Does what `train_round` does in `size` processes, and leaves their weights in the model.
+    """Does what `train_round` does in `size` processes and leaves their weights in `model`.
+
+    Args:
+        model: The model that arrived; changed in place.
+        settings: The node's own settings.
+        recipe: The run's recipe.
+        request: The coordinator's request.
+        folder: Where the processes exchange files.
+        device: Type of the devices, one a process.
+        size: Number of processes.
+
+    Returns:
+        What the node measured.
 
     Raises:
-        RunError: if one of them failed; the others are stopped then.
+        RunError: One of the processes failed. The others are stopped then.
     """
     model.cpu()
     if device.type == "cuda":

@@ -12,7 +12,7 @@ from clients.kept.disk_limit import DiskLimit, state_bytes
 from clients.kept.journal_heads import note_head
 from clients.kept.models import KEEP, KeptModels, receive
 from clients.kept.states import LOST, earlier_state, keep_reply, keep_state, kept_reply, tighten_states
-from clients.limits import check_memory, check_round, check_size, within_limits
+from clients.limit_checks import check_memory, check_round, check_size, within_limits
 from clients.refusals import RefusedError, refused_as
 from clients.settings import cache_folder, state_base, state_folder
 from clients.stopwatch import Stopwatch

@@ -1,1 +1,1 @@
-"""Recipes: one YAML each, the only place where numbers live."""
+"""Recipes: one YAML file each. All numbers of a run are in its recipe."""

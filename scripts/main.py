@@ -9,11 +9,12 @@ from pathlib import Path
 
 import typer
 
-from scripts.bench.commands import bench
+from scripts.commands.bench import bench
 from scripts.commands.data import data
 from scripts.commands.demo import demo
 from scripts.commands.deploy import deploy
 from scripts.commands.doctor import doctor
+from scripts.commands.drill import drill
 from scripts.commands.export import export
 from scripts.commands.generate import generate
 from scripts.commands.import_model import import_model
@@ -24,8 +25,7 @@ from scripts.commands.sign import sign
 from scripts.commands.simulate import simulate
 from scripts.commands.train import train
 from scripts.commands.verify import verify
-from scripts.experiments.commands import drill
-from scripts.run.proxies import REMEDY, mend_environment
+from scripts.processes.proxies import REMEDY, mend_environment
 from scripts.terminal.output import Output
 from scripts.terminal.streams import READER_GONE, end_streams, open_streams, reader_gone, write_error
 from trfmoe_core.errors import ConfigError, TRFMoEError

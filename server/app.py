@@ -11,11 +11,12 @@ from flwr.serverapp import Grid, ServerApp
 
 from server.report.page import write_report
 from server.report.sinks import sinks_of
-from server.run.folder import RunFolder
-from server.run.models import initial_model
-from server.run.provenance import changes, check_resumed, provenance
-from server.run.recorder import RunRecorder, best_round, last_checkpoint
-from server.witness_text import Witness
+from server.run_folder.folder import RunFolder
+from server.run_folder.models import initial_model
+from server.run_folder.provenance import changes, check_resumed, provenance
+from server.run_folder.recorder import RunRecorder, best_round, last_checkpoint
+from server.run_folder.stop_request import forget_stop, stop_requested
+from server.witness import Witness
 from strategies.exchange.arrays import to_arrays
 from strategies.exchange.in_flight import Clock
 from strategies.round.pace import LONGEST_S
@@ -87,6 +88,7 @@ def _run(
         arrays[0] = to_arrays(layout.gather(checkpoint.weights))
         checkpoint.weights.clear()
     run_id = first.get("run_id") or uuid4().hex
+    forget_stop(folder)
     recorder.record(
         "run_started",
         run_id=run_id,
@@ -113,14 +115,16 @@ def _run(
         tensors=checkpoint.optimizer if checkpoint else None,
         witness=witness.loss if witness else None,
         clock=clock,
+        stopping=lambda: stop_requested(folder),
     )
     rounds = recipe.rounds
     strategy.start(grid, arrays.pop(), num_rounds=rounds.num_rounds, timeout=rounds.reply_deadline_s or LONGEST_S)
     strategy.replica_files.clear()
+    stopped = strategy.round < rounds.num_rounds
     recorder.record(
         "run_finished",
-        outcome="completed",
-        reason=None,
+        outcome="stopped" if stopped else "completed",
+        reason=f"the operator stopped it after round {strategy.round}" if stopped else None,
         rounds=strategy.round,
         digest=blocks_digest(strategy.blocks),
         best_round=best_round(folder),

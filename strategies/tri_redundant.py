@@ -19,7 +19,7 @@ from strategies.exchange.boundary import boundary
 from strategies.exchange.in_flight import Clock
 from strategies.exchange.last_sent import LastSent
 from strategies.exchange.messages import DescribeRequest, TrainReply
-from strategies.membership.federation import Federation
+from strategies.membership.members import Federation
 from strategies.membership.seats import Seats
 from strategies.outer.optimizer import outer_optimizer
 from strategies.parts import check_parts
@@ -41,12 +41,12 @@ from trfmoe_core.blocks import BlockLayout, Blocks, blocks_digest
 from trfmoe_core.config import Recipe
 from trfmoe_core.errors import RunError, WireError
 from trfmoe_core.fingerprint import code_fingerprint
-from trfmoe_core.heap import trim
+from trfmoe_core.malloc import trim
 
 _SENT = "sent."
 
 BARREN_ROUNDS = 3
-"""Rounds in a row from which nothing came at all, after which a run ends."""
+"""After this many rounds in a row without any usable reply, the run ends."""
 
 
 class TriRedundant(Strategy):
@@ -63,6 +63,7 @@ class TriRedundant(Strategy):
         tensors: The tensors besides the blocks of that commit.
         witness: Round -> the loss of blocks on its windows of the witness text; None: replicas judge each other.
         clock: Time; tests put in their own.
+        stopping: Asked before each round. If it returns True, the run ends with the rounds that it has.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class TriRedundant(Strategy):
         tensors: Blocks | None = None,
         witness: Callable[[int], Loss] | None = None,
         clock: Clock | None = None,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         check_parts(recipe)
         self.recipe = recipe
@@ -85,6 +87,7 @@ class TriRedundant(Strategy):
         self.run_id = run_id
         self.recorder = recorder
         self.clock = clock or Clock()
+        self._stopping = stopping
         tensors = tensors or {}
         self.outer = outer_optimizer(recipe.outer, {k: v for k, v in tensors.items() if not k.startswith(_SENT)})
         sent = {name.removeprefix(_SENT): values for name, values in tensors.items() if name.startswith(_SENT)}
@@ -97,14 +100,12 @@ class TriRedundant(Strategy):
             tokenizer_fingerprint=tokenizer_fingerprint,
         )
         state = state or {}
-        seating = state.get("seating")
-        names = seating["nodes"] if seating else ()
+        seats = state.get("seating")
+        names = seats["nodes"] if seats else ()
         self.federation = Federation(request, recorder.record, self.clock, names, state.get("registered", ()))
         self._partial = recipe.experts.unheld == "absent"
         floor = recipe.model.top_k if self._partial else 0
-        self.seats = Seats(
-            layout.experts, recipe.reputation, recorder.record, seating, floor, recipe.experts.replication
-        )
+        self.seats = Seats(layout.experts, recipe.reputation, recorder.record, seats, floor, recipe.experts.replication)
         self.pace = Pace(recipe.rounds.patience, self.clock)
         self.delivery = Delivery(
             request, recipe, layout, self.federation, self.seats, self.last_sent, recorder, self.clock, self.pace
@@ -148,7 +149,7 @@ class TriRedundant(Strategy):
         """
         result = Result()
         self.blocks = from_arrays(initial_arrays, self.layout)
-        del initial_arrays  # a whole model, which the caller may have let go of
+        del initial_arrays  # so that the model is not in memory twice, if the caller keeps no reference
         self.summary()
         rounds = self.recipe.rounds
         replication = self.recipe.experts.replication
@@ -165,6 +166,8 @@ class TriRedundant(Strategy):
             )
         config = ConfigRecord()
         for number in range(self.round + 1, num_rounds + 1):
+            if self._stopping():
+                break
             self.federation.await_seated(grid, self.seats.placement.nodes, rounds.nodes_deadline_s)
             self.seats.update(number, self.federation.online)
             messages = self.configure_train(number, self.delivery.encode(self.blocks), config, grid)
@@ -179,7 +182,7 @@ class TriRedundant(Strategy):
                 result.evaluate_metrics_serverapp[number] = measured
         self.federation.refresh(grid)
         messages = self.configure_evaluate(self.round, self.delivery.encode(self.blocks), config, grid)
-        # No round has this number, so a reply to the last round's training that comes now is late.
+        # No training round has this number, so a reply to the last round's training counts as late.
         replies = self.delivery.collect(grid, messages, self.round + 1, timeout, patience(self.pace, rounds))
         final = self.aggregate_evaluate(self.round, replies)
         if final is not None:
@@ -197,7 +200,14 @@ class TriRedundant(Strategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> list[Message]:
-        """Returns one message a node that is online and free; `arrays` are the broadcast's buffers, shared by all."""
+        """Returns a training request for each node that is online and idle.
+
+        Args:
+            server_round: The round.
+            arrays: The broadcast's buffers, which all messages share.
+            config: Not used; Flower's interface has it.
+            grid: Flower's way to the nodes.
+        """
         placement = self.seats.placement
         self.replica_files.clear()
         self._ballots = Ballots(placement, self.recipe.vote, self.agreement, self.recipe.rule_of_trunk)
@@ -213,7 +223,7 @@ class TriRedundant(Strategy):
         good: dict[str, TrainReply] = {}
         bytes_up = 0
         for message in replies:
-            trim()  # what the reply before has left
+            trim()  # Frees what the last reply left.
             name = self.delivery.sender(message)
             try:
                 with boundary():
@@ -253,7 +263,14 @@ class TriRedundant(Strategy):
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> list[Message]:
-        """Returns one message a node that is online and free: evaluate, do not train."""
+        """Returns a request for each node that is online and idle to evaluate the model without training.
+
+        Args:
+            server_round: The round.
+            arrays: The broadcast's buffers, which all messages share.
+            config: Not used; Flower's interface has it.
+            grid: Flower's way to the nodes.
+        """
         return self.delivery.messages(grid, "evaluate", server_round, arrays)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:

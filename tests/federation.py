@@ -9,8 +9,8 @@ from flwr.app import Message
 from clients.app import app as client_app
 from scripts.experiments.in_process import InProcessGrid
 from server.app import run
-from server.run.folder import RunFolder
-from server.run.journal import read_events
+from server.run_folder.folder import RunFolder
+from server.run_folder.journal import read_events
 from trfmoe_core.config import Recipe
 
 Tamper = Callable[[int, Message], Message | None]

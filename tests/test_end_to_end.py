@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from server.run.journal import read_events
+from server.run_folder.journal import read_events
 from tests.federation import of_kind, run_recipe
 from tests.places import ROOT
 from trfmoe_core.config import load_recipe

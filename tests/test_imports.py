@@ -22,8 +22,20 @@ OURS = {*MAY_IMPORT, "tests", "configs"}
 # A folder inside a room that is not listed itself belongs to that room.
 ROOMS = {
     "strategies": ["placement", "exchange", "voting", "outer", "witness", "membership", "round", "."],
-    "server": ["run", "report", "."],
-    "scripts": ["packaging", "terminal", "run", "deploy", "process_drill", "experiments", "bench", "commands", "."],
+    "server": ["run_folder", "report", "."],
+    "scripts": [
+        "packaging",
+        "terminal",
+        "processes",
+        "run",
+        "deploy",
+        "process_drill",
+        "experiments",
+        "experiments.studies",
+        "bench",
+        "commands",
+        ".",
+    ],
     "trfmoe_core": [
         ".",
         "config",

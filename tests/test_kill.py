@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from server.run.folder import RunFolder
-from server.run.journal import read_events
-from server.run.verify import verify_run
+from server.run_folder.folder import RunFolder
+from server.run_folder.journal import read_events
+from server.run_folder.verify import verify_run
 from tests.federation import of_kind, run_recipe
 from tests.places import ROOT
 from trfmoe_core.config import Recipe
@@ -22,7 +22,7 @@ CHILD = """
 import sys
 from pathlib import Path
 from server.app import run
-from server.run.folder import RunFolder
+from server.run_folder.folder import RunFolder
 from tests.federation import grid_of
 folder = RunFolder.open(Path(sys.argv[1]))
 print("ready", flush=True)

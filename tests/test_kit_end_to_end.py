@@ -17,7 +17,7 @@ import yaml
 
 from scripts.deploy.connection_check import port_open
 from scripts.run.simulation import free_port
-from server.run.journal import read_events
+from server.run_folder.journal import read_events
 from tests.conftest import TINY, words
 from tests.federation import of_kind
 from tests.scripts.deploy.test_nginx import NGINX, await_port, start_nginx

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from scripts.deploy.deployment import Deployment
-from server.run.folder import RunFolder
-from server.run.journal import read_events
+from server.run_folder.folder import RunFolder
+from server.run_folder.journal import read_events
 from tests.conftest import words
 from tests.federation import of_kind
 from trfmoe_core.config import NodeSettings, Recipe

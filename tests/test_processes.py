@@ -15,8 +15,8 @@ import pytest
 from scripts.deploy.deployment import Deployment
 from scripts.process_drill.play import choose
 from scripts.process_drill.scenarios import SCENARIOS
-from scripts.run.process_guard import processes_of
-from server.run.folder import RunFolder
+from scripts.processes.guard import processes_of
+from server.run_folder.folder import RunFolder
 from tests.conftest import TINY, words
 from tests.places import ROOT
 from trfmoe_core.config import Recipe

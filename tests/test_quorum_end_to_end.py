@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from server.run.journal import read_events
+from server.run_folder.journal import read_events
 from tests.federation import of_kind
 from tests.test_end_to_end import TINY, environment, workplace  # noqa: F401  Fixtures.
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from scripts.deploy.deployment import Deployment
-from scripts.run.process_guard import processes_of
-from server.run.folder import RunFolder
-from server.run.journal import read_events
-from server.run.verify import verify_run
+from scripts.processes.guard import processes_of
+from server.run_folder.folder import RunFolder
+from server.run_folder.journal import read_events
+from server.run_folder.verify import verify_run
 from tests.conftest import words
 from tests.federation import of_kind
 from trfmoe_core.config import Recipe

@@ -9,7 +9,7 @@ import pytest
 import torch
 from flwr.app import Message
 
-from server.run.recorder import last_checkpoint
+from server.run_folder.recorder import last_checkpoint
 from strategies.exchange.messages import TrainReply, read_header
 from tests.conftest import words
 from tests.federation import of_kind, run_recipe

@@ -1,4 +1,4 @@
-"""Where relative paths of a recipe lead, and paths that are made from names."""
+"""Resolves the relative paths of a recipe, and makes paths from names safely."""
 
 import os
 import re

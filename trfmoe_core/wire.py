@@ -141,7 +141,17 @@ def join(parcels: Sequence[Parcel]) -> Parcel:
 
 
 def decode(parcel: Parcel, layout: BlockLayout, allowed: Collection[str], dtypes: Collection[str]) -> Blocks:
-    """Returns a parcel's blocks as flat float32 vectors of their own, in the order of their names; as `views` else."""
+    """Returns a parcel's blocks as flat float32 vectors of their own, in the order of their names.
+
+    Args:
+        parcel: Header and buffers.
+        layout: Sizes of the blocks.
+        allowed: Blocks that may be in it.
+        dtypes: Number types that they may have.
+
+    Raises:
+        WireError: As `views` does.
+    """
     return {name: dense(view) for name, view in views(parcel, layout, allowed, dtypes).items()}
 
 

@@ -1,6 +1,7 @@
-"""The room that a node's owner grants on the disk: measured before anything is written, and while text is prepared.
+"""The owner's disk limit. It is checked before the node writes anything and while the node prepares text.
 
-What counts is what this node keeps of runs (`state_dir`) and of text (`cache_dir`). A megabyte is 2**20 bytes.
+The limit covers what this node keeps of runs (`state_dir`) and of prepared text (`cache_dir`). A megabyte is 2**20
+bytes.
 """
 
 import contextlib
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from clients.kept.states import KEEP_STATES, give_up, state_folders
-from clients.limits import OverLimitsError, num_parameters
+from clients.limit_checks import OverLimitsError, num_parameters
 from clients.refusals import RefusedError
 from clients.settings import cache_folder, state_base
 from strategies.exchange.refusals import Refusal
@@ -28,10 +29,11 @@ log = logging.getLogger("trfmoe.node")
 
 
 def state_bytes(recipe: Recipe, vocab_size: int, devices: int = 1) -> int:
-    """Returns the most that a node's state of a run can take at any instant.
+    """Returns the largest size of a node's state of a run.
 
-    One file more than is kept, while the next is written: moments and what rounding lost; the last reply; the models
-    that differences are against; and what ranks hand over when several devices train.
+    It counts one more state file than is kept (moments and rounding errors), because the next one is written before the
+    oldest is deleted; the last reply; the models that differences are added to; and the files that ranks exchange if
+    several devices train.
     """
     transport = recipe.transport
     each = (KEEP_STATES + 1) * (2 * 4 + (2 if transport.updates in ("int8", "int4") else 0))
@@ -46,7 +48,7 @@ class DiskLimit:
 
     Args:
         settings: The node's own.
-        run_id: Of the run at hand, whose state is not given up.
+        run_id: The current run. Its state is never deleted.
         needed_bytes: `state_bytes` of the run.
     """
 
@@ -57,7 +59,7 @@ class DiskLimit:
         self._looked = 0.0
 
     def make(self) -> None:
-        """Makes sure that the run's state fits. If it does not, states of other runs are deleted.
+        """Makes room for the run's state. If it does not fit, states of other runs are deleted, then prepared text.
 
         Raises:
             OverLimitsError: the owner grants less.
@@ -81,7 +83,7 @@ class DiskLimit:
         raise self._error()
 
     def watch(self, what: str = "", done: int = 0, total: int = 0) -> None:
-        """Looks again, at most once a second, while text is prepared; called as its progress.
+        """Checks the limit at most once a second. The preparation of text calls it as its progress callback.
 
         Raises:
             OverLimitsError: the text takes more than the owner grants.
@@ -89,7 +91,7 @@ class DiskLimit:
         now = time.monotonic()
         if self._granted is None or now - self._looked < _LOOK_S:
             return
-        # Shards stay until the corpus is merged from them, which takes as much again at most.
+        # Shards stay until they are merged, and the merged corpus takes at most the same space again.
         shards = sum(_size(folder) for folder in (self._cache / "corpora").glob("*.shards"))
         self._looked = now
         if self._over() + shards > 0:

@@ -1,6 +1,7 @@
-"""What a node notes of the coordinator's journal: the hash of its last entry, as it comes with every request.
+"""The node's notes on the coordinator's journal: the hash of its last entry, which comes with every request.
 
-A coordinator that rewrites its journal later cannot make these notes fit; `trfmoe verify RUN --heads FILE` compares.
+If the coordinator rewrites its journal later, the new journal does not match these notes. `trfmoe verify RUN --heads
+FILE` compares them.
 """
 
 import json

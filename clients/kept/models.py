@@ -13,7 +13,7 @@ from trfmoe_core.training.local_state import load_state, save_state
 from trfmoe_core.wire import Parcel, advanced, decode
 
 KEEP = 2
-"""A coordinator that died in a round sends its difference against the model of the round before again."""
+"""Number of models kept. A coordinator that died in a round repeats it, against the model before that round."""
 
 _NAME = re.compile(r"(\d{6,})-([0-9a-f]{64})$")
 
@@ -39,14 +39,20 @@ class KeptModels:
         return None
 
     def keep(self, number: int, digest: str, blocks: Blocks, dtype: torch.dtype) -> None:
-        """Writes the model that arrived in round `number`, and deletes models that no later round needs.
+        """Writes the model that arrived in round `number` and deletes the models that no later round needs.
+
+        Args:
+            number: The round.
+            digest: Digest of the whole model; a later difference names it.
+            blocks: Flat float32 vectors of the model's blocks.
+            dtype: The type to write them in: that of the broadcast.
 
         Raises:
-            RunFolderError: when it cannot be written.
+            RunFolderError: The disk refuses.
         """
         path = self.folder / f"{number:06d}-{digest}.safetensors"
         save_state(path, {name: values.to(dtype) for name, values in blocks.items()}, {}, durable=False)
-        # Models of later rounds belong to rounds that were never committed.
+        # Rounds after this one were never committed, so their models are deleted.
         older = sorted(key for key in self._files() if key[0] < number)
         wanted = {(number, digest), *older[len(older) - (KEEP - 1) :]}
         for key, other in self._files().items():
@@ -66,12 +72,21 @@ def receive(
     transport: TransportConfig,
     bases: KeptModels,
 ) -> Blocks | None:
-    """Returns the model that arrived, as float32, and keeps it where differences are in use.
+    """Returns the model that arrived, as float32, and keeps it if the recipe sends differences.
 
-    None: it is a difference, and this node does not have what it is against.
+    Args:
+        parcel: The message's buffers.
+        request: The message's header.
+        layout: Sizes of the blocks.
+        names: The blocks that must have arrived, in order.
+        transport: The recipe's number types for the model and for differences.
+        bases: The earlier models that this node keeps.
+
+    Returns:
+        The blocks; None if a difference arrived and this node lacks the model that it must be added to.
 
     Raises:
-        WireError: when what arrived is not what was announced.
+        WireError: The buffers are not what the header announces.
     """
     dtype: torch.dtype = getattr(torch, transport.broadcast)
     if request.against is None:

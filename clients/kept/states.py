@@ -22,12 +22,12 @@ from trfmoe_core.training.local_state import load_state, save_state
 from trfmoe_core.wire import Parcel
 
 KEEP_STATES = 2
-"""Rounds whose state stays on the disk: a coordinator that died in a round asks for it again."""
+"""Number of rounds whose state is kept. A coordinator that died in a round repeats it."""
 
 _ROUND = re.compile(r"round-(\d{6,})\.safetensors")
 
 LOST = "lost."
-"""Before a block's name: what its update lost on the wire and the next one makes up for."""
+"""Prefix of a block's name: the rounding error of its last update, which the next update includes (error feedback)."""
 
 
 def state_path(folder: Path, round_number: int) -> Path:
@@ -43,9 +43,9 @@ def earlier_state_path(folder: Path, round_number: int) -> Path | None:
 def earlier_state(
     folder: Path, round_number: int, held: Collection[str]
 ) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
-    """Returns the tensors that a round goes on from and its place in the data; none of either if the node is new.
+    """Returns the tensors that a round starts from and the place in the data; none of either if the node is new.
 
-    Moments of experts that moved away since, or came here since, are left out: they begin anew.
+    Moments of experts that have moved away or arrived since are left out, so they start from zero.
     """
     path = earlier_state_path(folder, round_number)
     if path is None:
@@ -57,10 +57,16 @@ def earlier_state(
 
 
 def keep_state(folder: Path, request: TrainRequest, tensors: Mapping[str, Tensor], place: Mapping[str, Any]) -> None:
-    """Writes the state after a round, and deletes states that no later round needs.
+    """Writes the training state after a round and deletes the states that no later round needs.
+
+    Args:
+        folder: The node's folder for this run.
+        request: The request that was answered.
+        tensors: The optimizer's moments and the rest that int8 lost, by name.
+        place: The place in the token stream.
 
     Raises:
-        RunFolderError: when it cannot be written.
+        RunFolderError: The disk refuses.
     """
     meta = {
         "round": request.round,
@@ -78,7 +84,7 @@ def keep_state(folder: Path, request: TrainRequest, tensors: Mapping[str, Tensor
 
 
 def state_folders(base: Path, name: str) -> dict[str, Path]:
-    """Returns the folders in which a node has kept something: id of the run -> folder; other people's are left out."""
+    """Returns the folders in which a node has kept something: id of the run -> folder. Links are left out."""
     found = {}
     for folder in sorted(base.glob(f"*/{name}")):
         if not folder.is_symlink() and (_reply_path(folder).is_file() or _state_rounds(folder)):
@@ -87,7 +93,7 @@ def state_folders(base: Path, name: str) -> dict[str, Path]:
 
 
 def tighten_states(base: Path, name: str) -> None:
-    """Takes away what others may do in the folders of all runs, also of those that an earlier release made.
+    """Removes other users' access to the folders of all runs, including those that an earlier release made.
 
     `base` itself may be the user's own and stays as it is.
 
@@ -99,7 +105,7 @@ def tighten_states(base: Path, name: str) -> None:
 
 
 def give_up(folder: Path) -> None:
-    """Deletes a node's state of a run. If the run goes on, its optimizer moments begin anew."""
+    """Deletes a node's state of a run. If the run goes on, its optimizer moments start from zero."""
     for path in (*folder.glob("*.safetensors"), *folder.glob("*.partial")):
         path.unlink(missing_ok=True)
     for name in ("bases", "ranks"):
@@ -110,7 +116,15 @@ def give_up(folder: Path) -> None:
 
 
 def keep_reply(folder: Path, request: TrainRequest, recipe: Recipe, reply: TrainReply, parcel: Parcel) -> None:
-    """Writes the reply to a request over the last one. If the request comes again, the node need not train again."""
+    """Writes the reply to a request over the last one, so that a repeated request needs no new training.
+
+    Args:
+        folder: The node's folder for this run.
+        request: The request that was answered.
+        recipe: The recipe of that request.
+        reply: The reply's header.
+        parcel: The reply's buffers.
+    """
     buffers = {str(number): torch.frombuffer(data, dtype=torch.uint8) for number, data in enumerate(parcel.buffers)}
     save_state(
         _reply_path(folder), buffers, {"request": _mark(request, recipe), "reply": reply.model_dump(mode="json")}
@@ -118,9 +132,9 @@ def keep_reply(folder: Path, request: TrainRequest, recipe: Recipe, reply: Train
 
 
 def kept_reply(folder: Path, request: TrainRequest, recipe: Recipe) -> tuple[TrainReply, Parcel] | None:
-    """Returns the last reply if it was to this very request: round, weights, held blocks, placement and recipe.
+    """Returns the last reply if its request had the same round, weights, held blocks, placement and recipe.
 
-    A file that is missing or damaged costs no more than the training.
+    If the file is missing or damaged, the node trains again.
     """
     try:
         buffers, meta = load_state(_reply_path(folder))

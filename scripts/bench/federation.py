@@ -1,8 +1,8 @@
-"""`trfmoe bench federation`: memory of every process, and the owner of every second, of a federation of real processes.
+"""`trfmoe bench federation`: memory of every process and use of every second in a federation of real processes.
 
 SuperLink, executor, server app and three SuperNodes with TLS and keys run on this machine, with a model of the given
-size and a few steps a round. What a round costs besides training does not depend on the length of the training, so the
-share of a longer round follows: 1 - (seconds besides training) / (seconds of the round).
+size and a few steps a round. What a round costs besides training does not depend on the number of steps. So the share
+of training in a longer round is 1 - (seconds besides training) / (seconds of the round).
 
 All processes share this machine and wait for each other's imports, so with few cores the seconds are more than those of
 a federation of many machines.
@@ -24,8 +24,8 @@ from scripts.bench.measure import Highest
 from scripts.deploy.deployment import Deployment
 from scripts.experiments.transports import TRANSPORTS
 from scripts.terminal.output import Output
-from server.run.folder import RunFolder
-from server.run.journal import Event, read_events
+from server.run_folder.folder import RunFolder
+from server.run_folder.journal import Event, read_events
 from trfmoe_core.blocks import BlockLayout
 from trfmoe_core.config import Recipe
 from trfmoe_core.data.tokenizers import load_tokenizer

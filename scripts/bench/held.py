@@ -1,4 +1,4 @@
-"""What a node keeps in memory by how many of a layer's experts it holds; `trfmoe bench model` shows it."""
+"""A node's memory for different numbers of held experts; `trfmoe bench model` shows it."""
 
 from typing import Any
 

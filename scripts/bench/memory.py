@@ -1,7 +1,7 @@
 """`trfmoe bench memory`: anonymous memory, open files and maps of the coordinator while it votes over many replies.
 
-Strategy, checks, spilling, vote and checkpoint are the real ones. The nodes are not: each answers with random updates,
-which are drawn when its reply is pulled, so that at most one reply exists outside the coordinator at a time.
+Strategy, checks, files of replicas, vote and checkpoint are the real ones. The nodes are simulated: a node's random
+updates are drawn when its reply is pulled, so that at most one reply exists outside the coordinator at a time.
 """
 
 import tempfile
@@ -19,8 +19,8 @@ from torch import Tensor
 from scripts.bench.measure import Highest, anonymous_bytes
 from scripts.experiments.in_process import InProcessGrid
 from scripts.experiments.transports import TRANSPORTS
-from server.run.folder import RunFolder
-from server.run.recorder import RunRecorder
+from server.run_folder.folder import RunFolder
+from server.run_folder.recorder import RunRecorder
 from strategies.exchange.arrays import to_arrays
 from strategies.exchange.messages import (
     Description,

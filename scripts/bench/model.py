@@ -25,7 +25,7 @@ from scripts.bench import child
 from scripts.bench.held import bench_held
 from scripts.bench.measure import growth_mb
 from trfmoe_core.config import ModelConfig, TrainingConfig
-from trfmoe_core.heap import keep_freed_memory
+from trfmoe_core.malloc import keep_freed_memory
 from trfmoe_core.model.attention import Attention
 from trfmoe_core.model.dispatch import from_experts, plan_dispatch, to_experts
 from trfmoe_core.model.experts.swiglu import swiglu
@@ -52,7 +52,7 @@ CUDA_VOCAB, CUDA_BATCH = 32768, 32
 
 CPU_TEXT = (
     "process CPU time of one thread, float32, forward, backward and torch's fused AdamW, 1,024 tokens, taking turns, "
-    "best of all rounds; every side with the same allocator settings, those of a training process (trfmoe_core.heap); "
+    "best of all rounds; every side with the allocator settings of a training process (trfmoe_core.malloc); "
     "transformers: Mixtral with its default grouped experts, loss and load-balancing loss; dense: this code with one "
     "SwiGLU network as wide as top_k experts in the place of the mixture"
 )

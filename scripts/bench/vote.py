@@ -1,10 +1,10 @@
 """`trfmoe bench vote`: how long votes on three replicas take.
 
-Results are multiples of a floor, which is twice the time of a copy: a copy reads one array and writes one, a vote reads
-three and writes one. Times are processor times of one thread. In every group each case runs several times, in changing
-order; the best of its groups' medians counts. Our votes write into memory that was used before, as in a run, and so
-does the copy; `new_memory` allocates the result. Flower's strategies get the same arrays as replies, in the first
-groups only, because they are slow.
+Results are relative to a floor, which is twice the time of a copy: a copy reads one array and writes one, a vote reads
+three and writes one. Times are processor times of one thread. Each group runs every case several times, in changing
+order. The result of a case is the best of its groups' medians. Our votes write into memory that was used before, as in
+a run, and so does the copy; `new_memory` allocates the result. Flower's strategies get the same arrays as replies, only
+in the first groups because they are slow.
 """
 
 import logging

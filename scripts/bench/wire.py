@@ -105,12 +105,12 @@ def count(way: str, num_nodes: int, layout: BlockLayout, model: Blocks) -> dict[
     recipe = Recipe.model_validate({"model": MODEL, "transport": TRANSPORTS[transport], "num_nodes": num_nodes})
     placement = place(layout.experts, [f"node-{number:02d}" for number in range(1, num_nodes + 1)])
     wanted = {node: layout.names if unheld == "train" else placement.held_by(node) for node in placement.nodes}
-    chain = LastSent(recipe.transport.broadcast) if recipe.transport.difference else None
-    first = Broadcast(model, layout, recipe.transport, wanted, chain)
+    last_sent = LastSent(recipe.transport.broadcast) if recipe.transport.difference else None
+    first = Broadcast(model, layout, recipe.transport, wanted, last_sent)
     first_down = bytes_down(first, placement, recipe)
     moved = {name: model[name] + update for name, update in drawn(layout, layout.names, 0).items()}
     known = {node: [first.of(node).base_digest] for node in placement.nodes}
-    down = bytes_down(Broadcast(moved, layout, recipe.transport, wanted, chain, known), placement, recipe)
+    down = bytes_down(Broadcast(moved, layout, recipe.transport, wanted, last_sent, known), placement, recipe)
     up = [bytes_up(layout, placement.held_by(node), recipe) for node in placement.nodes]
     return {
         "down": round(sum(down) / num_nodes),

@@ -8,8 +8,8 @@ import typer
 from scripts.terminal.options import JsonOption, SetOption
 
 if TYPE_CHECKING:
-    from server.run.folder import RunFolder
-    from server.run.history import RunHistory
+    from server.run_folder.folder import RunFolder
+    from server.run_folder.history import RunHistory
     from trfmoe_core.config import Recipe
 
 SAMPLE = Path("data/sample")
@@ -19,9 +19,9 @@ Check = tuple[str, bool, str]
 
 def demo(overrides: SetOption = [], as_json: JsonOption = False) -> None:  # noqa: B006
     """Show the whole product on sample data: three nodes, one of which lies, and what the vote makes of it."""
-    from scripts.run.federation import resolve, run_federation
+    from scripts.run.federated_run import resolve, run_federation
     from scripts.terminal.output import Output
-    from server.run.folder import RunFolder
+    from server.run_folder.folder import RunFolder
     from trfmoe_core.data.sample.owners import build_sample
 
     output = Output(as_json)
@@ -100,7 +100,7 @@ def _check_of_text(text: str) -> Check:
 
 def _sample(folder: "RunFolder") -> str:
     from scripts.commands.generate import draw_text
-    from server.run.models import choose_round, load_model
+    from server.run_folder.models import choose_round, load_model
 
     model, tokenizer = load_model(folder, choose_round(folder))
     return "".join(draw_text(model, tokenizer, PROMPT, 300, 0.7, 0.95, 0))
@@ -108,7 +108,7 @@ def _sample(folder: "RunFolder") -> str:
 
 def _keep_sample(folder: "RunFolder", text: str) -> None:
     from server.report.page import write_report
-    from server.run.journal import Journal
+    from server.run_folder.journal import Journal
 
     with folder.lock():
         Journal(folder.events_path).append("sample", prompt=PROMPT, text=text)

@@ -6,16 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scripts.commands.deploy_runs import attach, logs, run, status, stop
 from scripts.terminal.options import DryRunOption, JsonOption, PdfsOption, ResumeOption, RunDirOption, SetOption
 
 if TYPE_CHECKING:
     from scripts.deploy.flower_commands import Isolation
-    from scripts.deploy.submission import Engine
     from scripts.run.outcome import RunOutcome
     from scripts.terminal.output import Output
-    from server.run.folder import RunFolder
+    from server.run_folder.folder import RunFolder
 
 deploy = typer.Typer(help="Run on real processes with TLS and keys: here, or on many hosts.", no_args_is_help=True)
+for command in (run, status, attach, stop, logs):
+    deploy.command()(command)
 PAIRS: "dict[str, Isolation]" = {"production": "process", "default": "subprocess"}
 PairOption = Annotated[
     str, typer.Option("--pair", help="production: SuperLink and executor are two processes; default: Flower's own.")
@@ -34,7 +36,7 @@ def local(
     as_json: JsonOption = False,
 ) -> None:
     """Run a recipe on a SuperLink and SuperNodes of this machine: separate processes, TLS, a key for every node."""
-    from scripts.run.federation import resolve, run_federation, show_recipe
+    from scripts.run.federated_run import resolve, run_federation, show_recipe
     from scripts.terminal.output import Output
     from trfmoe_core.errors import ConfigError
 
@@ -58,86 +60,12 @@ def run_deployed(folder: "RunFolder", output: "Output", isolation: "Isolation") 
         RunError: the deployment or the run does not start.
     """
     from scripts.deploy.deployment import Deployment
+    from scripts.deploy.following import follow
 
     with Deployment(folder, isolation, output.line) as deployment:
         deployment.start()
         output.line(f"SuperLink, executor and {len(folder.recipe.nodes)} nodes are up; logs {folder.path / 'logs'}")
-        return follow(folder, output, deployment)
-
-
-def follow(folder: "RunFolder", output: "Output", engine: "Engine") -> "RunOutcome":
-    """Submits a run, shows its events as they come, and returns its outcome.
-
-    Raises:
-        RunError: the run is not taken.
-    """
-    from scripts.run.outcome import judge
-    from scripts.terminal.console import RunDisplay, RunLines
-    from server.run.history import RunHistory
-    from server.run.journal import JournalReader
-
-    reader = JournalReader(folder.events_path)
-    lines = RunLines(RunHistory(reader.read()))
-    engine.submit()
-    with RunDisplay(output, lines) as display:
-        for event in reader.follow(engine.finished):
-            display.show(event)
-    status, details = engine.status()
-    return judge(lines.history, folder.path, status, details)
-
-
-@deploy.command()
-def run(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The coordinator's folder, its start.sh running.")],
-    config: Annotated[Path, typer.Argument(help="Recipe; its nodes come from the SuperLink.")],
-    overrides: SetOption = [],  # noqa: B006
-    resume: ResumeOption = False,
-    run_dir: RunDirOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Run a recipe on a kit's nodes; goes on by itself when the server app or the SuperLink is lost."""
-    from scripts.deploy.kit import coordinator_folder, read_coordinator
-    from scripts.deploy.submission import KitRun
-    from scripts.run.federation import conclude, resolve
-    from scripts.run.preflight import check_run_root
-    from scripts.run.process_group import ProcessGroup
-    from scripts.run.run_folders import new_run, resumed_run
-    from scripts.terminal.output import Output
-
-    output = Output(as_json)
-    kit = coordinator_folder(directory)
-    coordinator = read_coordinator(kit)
-    recipe = resolve(config, overrides, []).model_copy(update={"nodes": [], "num_nodes": len(coordinator.nodes)})
-    check_run_root(Path(recipe.run_root))
-    folder = (resumed_run(recipe, run_dir, "federated", output) if resume or run_dir else None) or new_run(recipe)
-    output.line(f"run folder {folder.path}")
-    with ProcessGroup() as family:
-        outcome = follow(folder, output, KitRun(folder, family, kit, coordinator.superlink_port, output.line))
-    sign_ended(folder, kit, output)
-    conclude(outcome, output, f"deploy run {directory}")
-    output.result(outcome.payload())
-    raise typer.Exit(outcome.exit_code)
-
-
-def sign_ended(folder: "RunFolder", kit: Path, output: "Output") -> None:
-    """Signs the journal of a run that has ended with the kit's key, and says so; a kit of an earlier release has none.
-
-    What hinders it is said and no more: the run itself is what it is.
-    """
-    from scripts.commands.sign import sign_run
-    from scripts.deploy.kit import SIGNING_KEY
-    from trfmoe_core.errors import TRFMoEError
-
-    key = kit / SIGNING_KEY
-    if not key.exists():
-        output.line(f"the journal is not signed: {key} is missing")
-        return
-    try:
-        said = sign_run(folder, key).statement
-    except TRFMoEError as error:
-        output.line(f"the journal is not signed: {error}", style="bold red")
-        return
-    output.line(f"signed by {key} at entry {said.entries}, head {said.head}")
+        return follow(folder, output, deployment, deployment.submit)
 
 
 @deploy.command()
@@ -198,7 +126,7 @@ def allow(
     import re
 
     from scripts.deploy.allowed_code import ALLOWED_FILE, allow_app, allowed_apps, release
-    from scripts.run.control import app_hash
+    from scripts.processes.control import app_hash
     from scripts.run.simulation import app_folder
     from scripts.terminal.output import Output, one_line
     from trfmoe_core.errors import ConfigError
@@ -242,7 +170,7 @@ def revoke(
     import re
 
     from scripts.deploy.allowed_code import revoke_apps
-    from scripts.run.control import app_hash
+    from scripts.processes.control import app_hash
     from scripts.run.simulation import app_folder
     from scripts.terminal.output import Output
     from trfmoe_core.errors import ConfigError
@@ -284,7 +212,7 @@ def register(
 
     from scripts.deploy.connection_check import port_open
     from scripts.deploy.kit import coordinator_folder, read_coordinator
-    from scripts.run.control import Control
+    from scripts.processes.control import Control
     from scripts.terminal.output import Output
 
     output = Output(as_json)

@@ -93,7 +93,7 @@ def leftovers() -> "Iterator[Finding]":
     """Yields findings about Flower's processes on this machine that no command of ours is minding."""
     import psutil
 
-    from scripts.run.process_guard import MARK
+    from scripts.processes.guard import MARK
     from scripts.terminal.findings import warning, well
 
     left = []
@@ -114,7 +114,7 @@ def leftovers() -> "Iterator[Finding]":
 
 def proxies() -> "Iterator[Finding]":
     """Yields findings about the proxies that the environment names."""
-    from scripts.run.proxies import REMEDY, dropped_variables, proxies_in_use
+    from scripts.processes.proxies import REMEDY, dropped_variables, proxies_in_use
     from scripts.terminal.findings import warning, well
 
     for line in dropped_variables():
@@ -180,7 +180,7 @@ def gpu(recipe: "Recipe") -> "Iterator[Finding]":
 def _recipe(path: Path, overrides: list[str]) -> "Iterator[Finding]":
     from clients.settings import cache_folder
     from scripts.deploy.kit_check import check_data
-    from scripts.run.federation import resolve
+    from scripts.run.federated_run import resolve
     from scripts.run.preflight import find_recipe
     from scripts.terminal.findings import trouble, well
     from trfmoe_core.data.tokenizers import load_tokenizer

@@ -10,7 +10,7 @@ from scripts.commands.generate import LastOption, RoundOption
 from scripts.terminal.options import JsonOption
 
 if TYPE_CHECKING:
-    from server.run.folder import RunFolder
+    from server.run_folder.folder import RunFolder
     from trfmoe_core.model.transformer import MoETransformer
 
 TOLERANCE = 1e-5
@@ -32,7 +32,7 @@ def export(
     """Write a run's model as a stock Mixtral folder: safetensors, configuration, tokenizer."""
     from scripts.run.run_folders import run_folder
     from scripts.terminal.output import Output
-    from server.run.models import choose_round
+    from server.run_folder.models import choose_round
 
     output = Output(as_json)
     folder = run_folder(run)
@@ -58,7 +58,7 @@ def export_round(
     """
     import torch
 
-    from server.run.models import load_model
+    from server.run_folder.models import load_model
     from trfmoe_core.atomic import new_folder
     from trfmoe_core.errors import RunFolderError
     from trfmoe_core.model.mixtral import export_mixtral

@@ -33,7 +33,7 @@ def generate(
     """Generate text with the model of a run."""
     from scripts.run.run_folders import run_folder
     from scripts.terminal.output import Output
-    from server.run.models import choose_round, load_model
+    from server.run_folder.models import choose_round, load_model
 
     output = Output(as_json)
     folder = run_folder(run)

@@ -9,7 +9,7 @@ import typer
 from scripts.terminal.options import JsonOption, PdfsOption, SetOption
 
 if TYPE_CHECKING:
-    from server.run.folder import RunFolder
+    from server.run_folder.folder import RunFolder
     from trfmoe_core.config import Recipe
 
 
@@ -26,7 +26,7 @@ def import_model(
     as_json: JsonOption = False,
 ) -> None:
     """Make a run folder that begins with the weights of a Mixtral-format checkpoint."""
-    from scripts.run.federation import resolve
+    from scripts.run.federated_run import resolve
     from scripts.terminal.output import Output
     from trfmoe_core.errors import ConfigError
 

@@ -24,7 +24,7 @@ def serve(
     from scripts.commands.export import export_round
     from scripts.run.run_folders import run_folder
     from scripts.terminal.output import Output
-    from server.run.models import choose_round
+    from server.run_folder.models import choose_round
     from trfmoe_core.errors import ConfigError
 
     output = Output()

@@ -2,15 +2,11 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from scripts.terminal.options import JsonOption
-
-if TYPE_CHECKING:
-    from server.run.folder import RunFolder
-    from server.run.signatures import Signature
 
 
 def sign(
@@ -30,6 +26,7 @@ def sign(
 ) -> None:
     """Sign the head of a run's journal; `trfmoe verify RUN --key PUBLIC` checks it."""
     from scripts.run.run_folders import run_folder
+    from scripts.run.signing import sign_run
     from scripts.terminal.output import Output
     from trfmoe_core.errors import ConfigError
     from trfmoe_core.places import config_home
@@ -62,7 +59,7 @@ def make_key(path: Path) -> Path:
     Raises:
         ConfigError: one of the two files is there already, or cannot be written.
     """
-    from server.run.signatures import new_key
+    from server.run_folder.signatures import new_key
     from trfmoe_core.errors import ConfigError
 
     public = path.with_name(f"{path.name}.pub")
@@ -79,28 +76,3 @@ def make_key(path: Path) -> Path:
             f"{path}: cannot be written ({error.strerror or error}); name another by --new-key"
         ) from error
     return public
-
-
-def sign_run(folder: "RunFolder", key: Path) -> "Signature":
-    """Signs the head of a run's journal as it is now, after checking the run.
-
-    Raises:
-        ConfigError: the key cannot be used.
-        RunFolderError: the run is broken or not begun, or the signature cannot be written.
-    """
-    from server.run.signatures import add_signature, key_text, load_private_key, read_signatures
-    from server.run.verify import verify_run
-    from trfmoe_core.errors import RunFolderError
-
-    private = load_private_key(key)
-    signed_before = [found.public_key for found in read_signatures(folder.path)]
-    public = private.public_key()
-    found = verify_run(folder, key=public if key_text(public) in signed_before else None)
-    first = folder.facts().first
-    if found.problems:
-        raise RunFolderError(f"{folder.path}: not signed, for it is broken: {found.problems[0]}")
-    if not first:
-        raise RunFolderError(f"{folder.path}: not signed, for it has not begun")
-    return add_signature(
-        folder.path, private, str(first.get("run_id")), found.events, found.head, str(first.get("recipe_hash"))
-    )

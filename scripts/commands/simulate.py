@@ -18,7 +18,7 @@ def simulate(
     as_json: JsonOption = False,
 ) -> None:
     """Run a federation on this machine: nodes, voting, checkpoints, report."""
-    from scripts.run.federation import resolve, run_federation, show_recipe
+    from scripts.run.federated_run import resolve, run_federation, show_recipe
     from scripts.terminal.output import Output
     from strategies.parts import check_parts
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scripts.run.federation import show_recipe
+from scripts.run.federated_run import show_recipe
 from scripts.terminal.options import DryRunOption, JsonOption, ResumeOption, RunDirOption, SetOption
 
 if TYPE_CHECKING:
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from scripts.run.outcome import RunOutcome
     from scripts.terminal.output import Output
-    from server.run.folder import RunFolder
-    from server.run.history import RunHistory
+    from server.run_folder.folder import RunFolder
+    from server.run_folder.history import RunHistory
     from trfmoe_core.config import Recipe
     from trfmoe_core.config.sources import SourceSettings
     from trfmoe_core.data.batches.corpus import Corpus
@@ -39,7 +39,7 @@ def train(
     """Train on this machine alone, on the data of all nodes together."""
     from scripts.run.preflight import find_recipe
     from scripts.terminal.output import Output
-    from server.run.folder import RunFolder
+    from server.run_folder.folder import RunFolder
     from trfmoe_core.config import load_recipe
     from trfmoe_core.config.sources import SourceSettings
     from trfmoe_core.places import expand
@@ -76,14 +76,14 @@ def run_local(
     Raises:
         TRFMoEError: what is wrong before training starts, or what ended it.
     """
-    from scripts.run.federation import conclude, resume_hint
+    from scripts.run.federated_run import conclude, resume_hint
     from scripts.run.local_run import NODE, prepare_data
     from scripts.run.outcome import judge
     from scripts.run.preflight import check_run_root, show_files
     from scripts.run.run_folders import new_run, resumed_run
     from scripts.terminal.progress import DataProgress
-    from server.run.history import RunHistory
-    from server.run.journal import read_events
+    from server.run_folder.history import RunHistory
+    from server.run_folder.journal import read_events
     from trfmoe_core.errors import ConfigError
     from trfmoe_core.training.device import count_devices, resolve_device
 
@@ -145,10 +145,10 @@ def _train_in_ranks(
     """Lets one process a device train, and shows what the first of them writes down."""
     from threading import Event, Thread
 
-    from scripts.run.federation import resume_hint
+    from scripts.run.federated_run import resume_hint
     from scripts.run.local_rank import DATA
     from scripts.terminal.console import RunDisplay, RunLines
-    from server.run.journal import JournalReader
+    from server.run_folder.journal import JournalReader
     from trfmoe_core.errors import RunError
     from trfmoe_core.training.launch import launch
 

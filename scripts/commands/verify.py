@@ -10,7 +10,7 @@ from scripts.terminal.options import JsonOption
 
 if TYPE_CHECKING:
     from scripts.terminal.output import Output
-    from server.run.verify import Verification
+    from server.run_folder.verify import Verification
 
 UNSIGNED = (
     "without --key, --head or --heads: whoever can write the folder could have edited the last entry, cut entries off "
@@ -34,9 +34,9 @@ def verify(
     """Check a run's journal and checkpoints offline; names the first entry that is broken."""
     from scripts.run.run_folders import run_folder
     from scripts.terminal.output import Output
-    from server.run.noted_heads import read_noted_heads
-    from server.run.signatures import load_public_key
-    from server.run.verify import verify_run
+    from server.run_folder.noted_heads import read_noted_heads
+    from server.run_folder.signatures import load_public_key
+    from server.run_folder.verify import verify_run
     from trfmoe_core.errors import ConfigError
 
     output = Output(as_json)

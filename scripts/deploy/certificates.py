@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from server.run.signatures import new_key
+from server.run_folder.signatures import new_key
 
 AUTHORITY_DAYS = 3650
 SERVER_DAYS = 730

@@ -19,8 +19,8 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from scripts.deploy.kit import Connection, Coordinator
-from scripts.run.control import Control
-from scripts.run.proxies import proxies_in_use, transport_errors
+from scripts.processes.control import Control
+from scripts.processes.proxies import proxies_in_use, transport_errors
 from scripts.terminal.findings import Finding, trouble, warning, well
 from trfmoe_core.errors import RunError
 
@@ -52,7 +52,7 @@ def check_coordinator(folder: Path, coordinator: Coordinator) -> Iterator[Findin
                 text = f"registered, and not in this kit: {', '.join(strangers)}"
                 remedy = "unregister them with `flwr supernode unregister`, or list them in coordinator.yaml"
                 yield warning("leftovers", text, remedy)
-            online = sum(status == "online" for status in nodes.values())
+            online = sum(node.status == "online" for node in nodes.values())
             yield well("registration", f"{len(nodes)} nodes registered, {online} online")
     yield from _check_proxy(folder / "ca.crt", coordinator)
 

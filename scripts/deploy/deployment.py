@@ -25,10 +25,10 @@ from scripts.deploy.allowed_code import ALLOWED_FILE
 from scripts.deploy.flower_commands import Isolation
 from scripts.deploy.kit import NODE_FILE, Coordinator, KitNode, write_file, write_kit
 from scripts.deploy.submission import Submission
-from scripts.run.control import app_hash
-from scripts.run.process_group import ProcessGroup
+from scripts.processes.control import Control, app_hash
+from scripts.processes.group import ProcessGroup
 from scripts.run.simulation import ANSI, app_folder, flower_environment, free_port, install_programs
-from server.run.folder import RunFolder
+from server.run_folder.folder import RunFolder
 from trfmoe_core.config import NodeSettings
 from trfmoe_core.config.yaml_text import dump_yaml
 from trfmoe_core.errors import RunError
@@ -123,9 +123,7 @@ class Deployment:
         if self.isolation == "process":
             self._start_superexec(port)
         home = self._kit / "coordinator"
-        self.submission = Submission(
-            self.folder, self._family, self._environment(home), f"{self.host}:{port}", home / "ca.crt"
-        )
+        self.submission = Submission(self.folder, Control(f"{self.host}:{port}", home / "ca.crt"), self._tell)
         self.submission.register([(self._kit / "nodes" / n.name / "node.pub", _kit_node(n)) for n in nodes])
         digest = app_hash(app_folder())
         for node in nodes:
@@ -147,11 +145,11 @@ class Deployment:
         if not self._family.alive:
             return True
         self.keep_up()
-        return self._submission().finished(self._tell)
+        return self._submission().finished()
 
     @property
     def scratch(self) -> Path:
-        """The folder whose path marks every process of this deployment (`scripts/run/process_guard.py`)."""
+        """The folder whose path marks every process of this deployment (`scripts/processes/guard.py`)."""
         return self._family.scratch
 
     def processes(self) -> list[psutil.Process]:

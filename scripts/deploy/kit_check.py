@@ -22,7 +22,7 @@ from scripts.deploy.kit import (
     read_coordinator,
 )
 from scripts.terminal.findings import Finding, trouble, warning, well
-from server.run.signatures import load_private_key
+from server.run_folder.signatures import load_private_key
 from trfmoe_core.config import NodeSettings, load_node_file
 from trfmoe_core.errors import ConfigError, TRFMoEError
 
@@ -215,7 +215,7 @@ def _expiry(certificate: x509.Certificate, path: Path) -> Iterator[Finding]:
 
 
 def _apps(folder: Path) -> Iterator[Finding]:
-    from scripts.run.control import app_hash
+    from scripts.processes.control import app_hash
     from scripts.run.simulation import app_folder
 
     allowed, mine = [app.digest for app in allowed_apps(folder / ALLOWED_FILE)], app_hash(app_folder())

@@ -24,7 +24,7 @@ export TRFMOE_PYTHON="$programs/python" FLWR_HOME="$here/flwr" FLWR_TELEMETRY_EN
 export FLWR_SUPEREXEC_TASK_POLL_INTERVAL=0.25 PYTHONUNBUFFERED=1 PYTHONIOENCODING={LOG_ENCODING}
 # What libraries keep at home goes here where the account has none.
 {{ [ -d "${{HOME:-}}" ] && [ -w "$HOME" ]; }} || export HOME="$here"
-proxies=$("$programs/python" -P -m scripts.run.proxies)    # leaves those that Flower can use, and loopback out of them
+proxies=$("$programs/python" -P -m scripts.processes.proxies)    # those that Flower can use, without loopback
 eval "$proxies"
 """
 
@@ -157,10 +157,11 @@ def coordinator_readme(host: str, port: int, names: list[str]) -> str:
 
 Start runs in this folder and as the account of the units: run folders are made where `trfmoe deploy run` is started,
 and the units write nowhere else. Open port {port} to the nodes, and nothing else: the SuperLink listens on loopback.
-`*.service` are for systemd.
-`deploy run` signs the journal with `sign.key` when it ends; `trfmoe verify RUN --key sign.pub` checks it, here or
-at a node's owner. Back up `server.key`, `sign.key`, `superexec.secret` and `state.db`. `trfmoe deploy check .` and
-`trfmoe doctor .` find faults.
+`*.service` are for systemd. `trfmoe deploy status|attach|stop|logs .` show, follow and end a run.
+
+`deploy run` and `attach` sign the journal with `sign.key` when a run ends; `trfmoe verify RUN --key sign.pub` checks
+the signature, here or at a node's owner. Back up `server.key`, `sign.key`, `superexec.secret` and `state.db`.
+`trfmoe deploy check .` and `trfmoe doctor .` find faults.
 """
 
 

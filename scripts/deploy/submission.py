@@ -1,21 +1,19 @@
 """One run on a SuperLink: registers nodes, submits the app, notices when its server app is lost, and submits again."""
 
 import contextlib
-import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 from scripts.deploy.kit import KitNode
-from scripts.run.control import Control
-from scripts.run.process_group import ProcessGroup
-from scripts.run.simulation import app_folder, flower_environment
-from server.run.folder import RunFolder
+from scripts.deploy.log_copy import LogCopy
+from scripts.processes.control import Control
+from scripts.run.simulation import app_folder
+from server.run_folder.folder import RunFolder
 from trfmoe_core.errors import RunError
 
-CONNECTION = "trfmoe"
 STATUS_DEADLINE_S = 60.0
+LOG_DEADLINE_S = 5.0
 APP_DEADLINE_S = 600.0
 LOST_AFTER_S = 1.5
 ASK_EVERY_S = 5.0
@@ -30,21 +28,16 @@ class Submission:
 
     Args:
         folder: The run.
-        family: Starts Flower's commands.
-        environment: Of these commands.
-        address: Of the SuperLink.
-        authority: The certificate that signed the SuperLink's.
+        control: The SuperLink.
+        tell: Called with a line when the run is submitted again.
     """
 
-    def __init__(
-        self, folder: RunFolder, family: ProcessGroup, environment: dict[str, str], address: str, authority: Path
-    ) -> None:
+    def __init__(self, folder: RunFolder, control: Control, tell: Callable[[str], None]) -> None:
         self.folder = folder
         self.losses = 0
         self.run_id = 0
-        self.control = Control(address, authority)
-        self._family = family
-        self._environment = environment
+        self.control = control
+        self._tell = tell
         self._log = folder.path / "flower.log"
         self._status: tuple[str, str] | None = None
         self._seen = False
@@ -54,16 +47,7 @@ class Submission:
         self._told_away = False
         self._events_before = 0
         self._committed_before = 0
-        self._connect(address, authority)
-
-    def _connect(self, address: str, authority: Path) -> None:
-        home = Path(self._environment["FLWR_HOME"])
-        home.mkdir(parents=True, exist_ok=True)
-        text = (
-            f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\n'
-            f"address = {json.dumps(address)}\nroot-certificates = {json.dumps(str(authority))}\n"
-        )
-        (home / "config.toml").write_text(text, encoding="utf-8")
+        self._copy: LogCopy | None = None
 
     def register(self, nodes: Sequence[tuple[Path, KitNode]]) -> None:
         """Registers public keys under the names of their nodes; a key that is registered already is left as it is.
@@ -82,7 +66,7 @@ class Submission:
         """
         end = time.monotonic() + deadline_s
         while missing := sorted(
-            name for name, status in self.control.nodes().items() if status != "online" and name in registered
+            name for name, node in self.control.nodes().items() if node.status != "online" and name in registered
         ):
             if time.monotonic() > end:
                 raise RunError(f"{', '.join(missing)}: not online after {deadline_s:g} s; see {self.folder.path}/logs")
@@ -100,20 +84,43 @@ class Submission:
         self.run_id = self.control.start(app_folder(), settings)
         self._seen, self._free_since, self._submitted_at = False, None, time.monotonic()
         self._asked_at = self._submitted_at
-        self._family.start(
-            f"flwr log {self.run_id}",
-            ["flwr", "log", str(self.run_id), CONNECTION, "--stream"],
-            self._environment,
-            self._family.scratch,
-            self._log,
-        )
+        self._copy_log(0.0)
 
-    def finished(self, tell: Callable[[str], None]) -> bool:
-        """Returns True if the run has ended. A run whose server app was lost is submitted again, and has not.
+    def attach(self, run_id: int) -> None:
+        """Follows a run that was submitted earlier and goes on.
 
-        Args:
-            tell: Called with a line when the run is submitted again.
+        Raises:
+            RunError: The SuperLink does not answer.
         """
+        self.run_id = run_id
+        facts = self.folder.facts()
+        started = facts.started.get("seq", 0)
+        # A run that waits for its start has no entries yet, and an earlier end is not its own.
+        self._events_before = facts.entries if facts.ended and not self.folder.is_locked() else started
+        self._committed_before = len(facts.committed)
+        self._submitted_at = self._asked_at = time.monotonic()
+        status = self._ask()
+        if status[0].startswith("finished"):
+            self._status = status
+        self._copy_log(self._log.stat().st_mtime if self._log.exists() else 0.0)
+
+    def _copy_log(self, after: float) -> None:
+        if self._copy is not None:
+            self._copy.stop()
+        self._copy = LogCopy(self.control, self.run_id, self._append_log, after)
+        self._copy.start()
+
+    def _append_log(self, text: str) -> None:
+        try:
+            with self._log.open("a", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:  # the run does not depend on it
+            self._tell(f"{self._log}: not written ({error.strerror}); `trfmoe deploy logs` asks the SuperLink")
+            if self._copy is not None:
+                self._copy.stop()
+
+    def finished(self) -> bool:
+        """Returns True if the run has ended. If only its server app was lost, it is submitted again."""
         if self._status is not None:
             return True
         if self.folder.is_locked():
@@ -126,7 +133,7 @@ class Submission:
         if self._ended_in_journal():
             self._status = self._ask(until_finished=True)
         elif self._seen:
-            self._lost("the server app was lost", tell)
+            self._lost("the server app was lost")
         elif now - self._submitted_at > APP_DEADLINE_S:
             told = " ".join(self._ask())
             self._status = ("lost", f"no server app started within {APP_DEADLINE_S:g} s; Flower says {told}")
@@ -134,19 +141,21 @@ class Submission:
             self._asked_at = now
             status = self._ask()
             if status[0].startswith("finished"):
-                self._lost(f"the server app did not start ({status[1]})", tell)
+                self._lost(f"the server app did not start ({status[1]})")
         return self._status is not None
 
     def status(self) -> tuple[str, str]:
         """Returns Flower's status of a finished run and its details."""
+        if self._copy is not None:
+            self._copy.join(LOG_DEADLINE_S)
         return self._status or ("running", "")
 
-    def _lost(self, what: str, tell: Callable[[str], None]) -> None:
+    def _lost(self, what: str) -> None:
         try:
             self.control.nodes()
         except RunError:
             if not self._told_away:
-                tell(f"{what}; waiting for the SuperLink")
+                self._tell(f"{what}; waiting for the SuperLink")
             self._told_away = True
             return
         self._told_away = False
@@ -155,7 +164,7 @@ class Submission:
         if self.losses > MAX_LOSSES:
             self._status = ("lost", f"{what} {self.losses} times without a round committed; see {self._log}")
             return
-        tell(f"{what}; going on after round {committed} in a new run")
+        self._tell(f"{what}; going on after round {committed} in a new run")
         with contextlib.suppress(RunError):  # it may know by itself by now that the run has ended
             self.control.stop(self.run_id)
         try:
@@ -171,54 +180,10 @@ class Submission:
         end = time.monotonic() + STATUS_DEADLINE_S
         while True:
             try:
-                status = self.control.runs().get(self.run_id, ("unknown", "the SuperLink does not know the run"))
+                state = self.control.runs().get(self.run_id)
+                status = state[:2] if state else ("unknown", "the SuperLink does not know the run")
             except RunError as error:
                 status = ("unknown", str(error))
             if not until_finished or status[0].startswith("finished") or time.monotonic() > end:
                 return status
             time.sleep(0.5)
-
-
-class Engine(Protocol):
-    """An engine that runs the rounds of a run folder."""
-
-    def submit(self) -> None:
-        """Starts the run."""
-
-    def finished(self) -> bool:
-        """Returns True if the run has come to its end; asked often."""
-
-    def status(self) -> tuple[str, str]:
-        """Returns the status of a finished run and details."""
-
-
-class KitRun:
-    """A run on the SuperLink of a kit, which others keep up.
-
-    Args:
-        folder: The run.
-        family: Starts Flower's commands.
-        kit: The coordinator's folder.
-        port: Of its SuperLink.
-        tell: Called with a line when the run is submitted again.
-    """
-
-    def __init__(
-        self, folder: RunFolder, family: ProcessGroup, kit: Path, port: int, tell: Callable[[str], None]
-    ) -> None:
-        self._submission = Submission(
-            folder, family, flower_environment(family.scratch), f"127.0.0.1:{port}", kit / "ca.crt"
-        )
-        self._tell = tell
-
-    def submit(self) -> None:
-        """Starts the run."""
-        self._submission.submit()
-
-    def finished(self) -> bool:
-        """Returns True if the run has come to its end."""
-        return self._submission.finished(self._tell)
-
-    def status(self) -> tuple[str, str]:
-        """Returns Flower's status of the finished run and details."""
-        return self._submission.status()

@@ -1,5 +1,5 @@
-"""Experiments: many small federations, trained under faults and settings, and what is promised of them.
+"""Experiments: many small federations, trained under faults and settings, and the promises about their results.
 
 `runner.py` trains the cells of a study and keeps their results; `rows.py` compares them and judges promises. A study is
-one file: `drill.py`, `witness.py`, `wire_loss.py`. `federation.py` and `memory_federation.py` train one cell.
+one file in `studies/`. `cell_training.py` and `cell_in_memory.py` train one cell.
 """

@@ -1,7 +1,8 @@
-"""Keeps what nodes answered, so that training which several cells share is done once.
+"""Keeps the nodes' answers, so that training which several cells share is done once.
 
-The cells of one seed begin alike, and faults that are outvoted in every block leave the same model behind. An honest
-answer depends only on the request, the node's text and the node's state, so a kept answer is the same to the bit.
+Cells of one seed start from the same model. If a vote rejects a fault in every block, the model stays the same. An
+honest answer depends only on the request, the node's text and the node's state, so a kept answer is bit for bit the
+same.
 """
 
 import hashlib
@@ -15,9 +16,9 @@ from flwr.app import Context, Message, MessageType
 from flwr.clientapp import ClientApp
 
 from clients.app import answering_mod, describe, evaluate, train
-from clients.drills.attack import find_attack
-from clients.drills.mod import drill_mod, recipe_path
-from clients.drills.parcels import NO_LIMIT
+from clients.attacks.base import find_attack
+from clients.attacks.flower_mod import drill_mod, recipe_path
+from clients.attacks.reply_editing import NO_LIMIT
 from clients.kept.states import earlier_state_path, state_path
 from clients.settings import node_settings, state_folder
 from strategies.exchange.messages import TrainReply, TrainRequest, pack, pack_buffers, read_header, read_parcel

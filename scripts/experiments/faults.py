@@ -1,10 +1,10 @@
-"""The faults that experiments try: what the faulty nodes play, and what is promised about it."""
+"""The faults that experiments try: the attack that the faulty nodes play, and the promise that is checked."""
 
 from dataclasses import dataclass
 from math import inf, isfinite, nan
 from typing import Literal
 
-from clients.drills.attack import find_attack
+from clients.attacks.base import find_attack
 from trfmoe_core.config import DrillConfig
 from trfmoe_core.errors import ConfigError
 

@@ -1,7 +1,7 @@
 """Omniscient attackers: nodes that see every honest update of a round before they send their own.
 
-No real node can. A grid in one process has all replies of a round before it delivers any, so there it can be played:
-the worst case.
+No real node can do this. The in-process grid has all replies of a round before it delivers any, so it can play this
+worst case.
 """
 
 from collections.abc import Mapping, Set
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from flwr.app import Message
 
-from clients.drills.attack import Seen, find_attack
-from clients.drills.parcels import open_reply, parcel_blocks, refill_reply, with_blocks
-from clients.drills.updates import DISTINCT, gaussian_noise
+from clients.attacks.base import Seen, find_attack
+from clients.attacks.reply_editing import open_reply, parcel_blocks, refill_reply, with_blocks
+from clients.attacks.updates import DISTINCT, gaussian_noise
 from trfmoe_core.blocks import Blocks
 from trfmoe_core.config import DrillConfig
 from trfmoe_core.seeds import seed_for

@@ -1,4 +1,4 @@
-"""Compares the results of cells, sums them up in rows of a table, and judges what was promised of them."""
+"""Compares the results of cells, makes the rows of the results table, and checks the promises."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The ways to travel that benchmarks compare: name -> the recipe's `transport` section."""
+"""The transport settings that benchmarks compare: name -> the recipe's `transport` section."""
 
 from typing import Any, NamedTuple
 

@@ -1,1 +1,1 @@
-"""`trfmoe drill --processes`: kills, stops and cuts off the real processes of a run."""
+"""`trfmoe drill --processes`: kills, pauses and disconnects the real processes of a run."""

@@ -10,11 +10,11 @@ import psutil
 
 from scripts.deploy.deployment import Deployment
 from scripts.deploy.flower_commands import Isolation
-from scripts.run.process_guard import processes_of
+from scripts.processes.guard import processes_of
 from scripts.run.run_folders import new_run
-from server.run.folder import RunFolder
-from server.run.journal import Event, follow_events, read_events
-from server.run.verify import verify_run
+from server.run_folder.folder import RunFolder
+from server.run_folder.journal import Event, follow_events, read_events
+from server.run_folder.verify import verify_run
 from trfmoe_core.config import Recipe
 
 VICTIM = -1

@@ -1,1 +1,1 @@
-"""How runs are started on this machine: processes, simulation, submission, and training without a federation."""
+"""How runs are started on this machine: preflight, processes, simulation, and training without a federation."""

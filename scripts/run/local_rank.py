@@ -6,7 +6,7 @@ import torch
 from pydantic import TypeAdapter
 
 from scripts.run.local_run import LocalRun, prepare_data
-from server.run.folder import RunFolder
+from server.run_folder.folder import RunFolder
 from trfmoe_core.config.sources import DataEntry
 from trfmoe_core.training.launch import run_rank
 from trfmoe_core.training.ranks import Ranks

@@ -12,11 +12,11 @@ import torch
 from clients.settings import cache_folder
 from server.report.page import write_report
 from server.report.sinks import Sink, sinks_of
-from server.run.checkpoints import Checkpoint
-from server.run.folder import RunFolder
-from server.run.models import initial_model
-from server.run.provenance import changes, check_resumed, provenance
-from server.run.recorder import RunRecorder, best_round, last_checkpoint
+from server.run_folder.checkpoints import Checkpoint
+from server.run_folder.folder import RunFolder
+from server.run_folder.models import initial_model
+from server.run_folder.provenance import changes, check_resumed, provenance
+from server.run_folder.recorder import RunRecorder, best_round, last_checkpoint
 from trfmoe_core.blocks import BlockLayout, blocks_digest
 from trfmoe_core.config import NodeSettings, Recipe
 from trfmoe_core.config.sources import DataEntry

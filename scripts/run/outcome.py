@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from server.run.history import RunHistory
+from server.run_folder.history import RunHistory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +17,11 @@ class RunOutcome:
     history: RunHistory
 
     @property
+    def stopped(self) -> bool:
+        """True if the operator ended it before its last round."""
+        return not self.completed and (self.history.finished or {}).get("outcome") == "stopped"
+
+    @property
     def exit_code(self) -> int:
         """0 for a completed run, else 1."""
         return 0 if self.completed else 1
@@ -27,7 +32,7 @@ class RunOutcome:
         rounds = history.outvoted_rounds()
         last = max(history.committed, default=None)
         return {
-            "outcome": "completed" if self.completed else "failed",
+            "outcome": "completed" if self.completed else "stopped" if self.stopped else "failed",
             "reason": self.reason or None,
             "rounds": len(history.committed),
             "steps": last if history.unit == "step" else None,

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from scripts.terminal.output import Output
-from server.run.folder import RunFolder
+from server.run_folder.folder import RunFolder
 from trfmoe_core.config import Recipe
 from trfmoe_core.errors import ConfigError, RunFolderError
 

@@ -17,8 +17,8 @@ from typing import Self
 
 import psutil
 
-from scripts.run.process_group import ProcessGroup
-from scripts.run.proxies import mend_environment
+from scripts.processes.group import ProcessGroup
+from scripts.processes.proxies import mend_environment
 from trfmoe_core.errors import RunError
 from trfmoe_core.places import APP_FOLDER
 

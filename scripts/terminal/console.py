@@ -6,8 +6,8 @@ from typing import Self
 from rich.progress import Progress, TaskID
 
 from scripts.terminal.output import Output, one_line
-from server.run.history import RunHistory
-from server.run.journal import Event
+from server.run_folder.history import RunHistory
+from server.run_folder.journal import Event
 
 
 class RunLines:

@@ -13,6 +13,7 @@ PdfsOption = Annotated[
     list[Path],
     typer.Option("--pdfs", metavar="DIR", help="Train on these files instead: one DIR a node, or one DIR dealt out."),
 ]
+JobsOption = Annotated[int, typer.Option(min=1, max=64, help="Cells trained at a time, one thread each.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of standard output.")]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with the latest run of this recipe.")]
 RunDirOption = Annotated[

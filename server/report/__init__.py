@@ -1,1 +1,1 @@
-"""What a run shows: its history, the HTML page with charts, and metric sinks."""
+"""What a run shows: the HTML page with its charts, and metric sinks."""

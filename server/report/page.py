@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from server.report.charts import heat_table, line_chart, table
-from server.run.history import RunHistory
-from server.run.journal import Event, read_events
+from server.run_folder.history import RunHistory
+from server.run_folder.journal import Event, read_events
 from trfmoe_core.atomic import write_text
 from trfmoe_core.terminal import visible
 

@@ -6,7 +6,7 @@ A sink is called with every event as it is recorded. It must not raise: a run ou
 from collections.abc import Callable
 from pathlib import Path
 
-from server.run.journal import Event
+from server.run_folder.journal import Event
 from trfmoe_core.config import LogConfig
 from trfmoe_core.registry import Registry
 

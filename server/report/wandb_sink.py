@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from server.report.sinks import SINKS
-from server.run.journal import Event
+from server.run_folder.journal import Event
 from trfmoe_core.config import LogConfig
 
 log = logging.getLogger(__name__)

@@ -1,8 +1,8 @@
-"""The one boundary around the handling of a message: what goes wrong inside is the fault of the node that sent it.
+"""The one boundary around the handling of a message: whatever goes wrong inside is blamed on the node that sent it.
 
-A message is pulled, inflated, read, decoded, checked and kept by many lines of this project's, Flower's, protobuf's,
-pydantic's and torch's. Which exceptions a hostile message can raise there cannot be listed, so all are taken, but for
-the coordinator's own trouble.
+A message passes through code of this project, Flower, protobuf, pydantic and torch before it counts. Nobody can list
+the exceptions that a hostile message may raise there. So the boundary takes all of them, except trouble of the
+coordinator's own.
 """
 
 import errno
@@ -19,20 +19,20 @@ from httpx import TransportError
 from trfmoe_core.errors import RunFolderError, WireError
 
 LONGEST_REASON = 300
-"""Characters of a reason that a reader of the journal or the console gets to see."""
+"""Longest reason, in characters, that journal and console show."""
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
-"""Errors of the coordinator's disk or of its limits; messages are bounded, so none of them can bring these about."""
+"""Errors of the coordinator's own disk and limits. Messages are bounded, so no message can cause them."""
 
 _TRANSPORT = (RunNotRunningException, TransportError, ConnectionError, TimeoutError)
-"""The way to the SuperLink is lost for good (Flower has tried again by itself), or the run was stopped."""
+"""The SuperLink cannot be reached (Flower has already retried), or the run was stopped."""
 
 
 @contextmanager
 def boundary() -> Iterator[None]:
     """Turns everything that one message can cause into `WireError`, whose text is the reason for the journal.
 
-    What passes through: the coordinator's own disk and memory, a lost SuperLink, an interruption.
+    Errors of the coordinator's own disk and memory, a lost SuperLink and an interruption pass through.
 
     Raises:
         WireError: the message is to be dropped; nothing of it may have been applied before.
@@ -57,7 +57,7 @@ def boundary() -> Iterator[None]:
 
 def plain(text: str, longest: int = LONGEST_REASON) -> str:
     """Returns a text in one line without control characters, cut to `longest` characters."""
-    # Cut before and after: one character in may be one out, or none.
+    # Cleaning may remove characters, so the text is cut before (for speed) and after (for length).
     seen = "".join(" " if mark.isspace() else mark for mark in text[: 4 * longest] if _shown(mark))
     line = " ".join(seen.split())
     return line if len(line) <= longest else line[: longest - 3] + "..."
@@ -69,6 +69,6 @@ def _shown(mark: str) -> bool:
 
 def _unexpected(error: Exception) -> WireError:
     reason = plain(f"the message cannot be handled: {type(error).__name__}: {error}")
-    # The text of the error may hold what the node sent, so only the lines of code are logged as they are.
+    # The error's text may hold what the node sent, so only the places in the code are logged.
     log(WARNING, "%s\n%s", reason, "".join(traceback.format_tb(error.__traceback__)[-4:]))
     return WireError(reason)

@@ -1,7 +1,7 @@
-"""The model on its way to the nodes: every block encoded once a round, and the digest of what each node will decode.
+"""The model on its way to the nodes: each block is encoded once a round, and each node's model gets a digest.
 
-Blocks that go to the same nodes share buffers, so that content meant for several travels to the network once. A node
-that has what was sent last gets the difference to it, where the recipe says so; any other gets the whole.
+Blocks that go to the same nodes share buffers, so that the network carries them once. If the recipe says so, a node
+that has the model sent last gets the difference to it. Every other node gets the whole model.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -17,7 +17,7 @@ from trfmoe_core.config import TransportConfig
 from trfmoe_core.wire import Parcel, encode, join
 
 Wanted = Mapping[str, Collection[str]]
-"""Node -> blocks that it gets."""
+"""Maps each node to the blocks that it gets."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Consignment:
     base_digest: str
     num_bytes: int
     against: str | None = None
-    """Base digest of what the node has, when it gets the difference to it."""
+    """Base digest of the model that the node has, if it gets the difference to that model."""
 
 
 class Broadcast:
@@ -41,7 +41,7 @@ class Broadcast:
         layout: Its blocks.
         transport: How it travels.
         wanted: Node -> blocks that it gets.
-        chain: What was sent last, which becomes what is sent now; needed for differences.
+        last_sent: What was sent last, which becomes what is sent now; needed for differences.
         known: Node -> base digests of the models that it has.
     """
 
@@ -51,12 +51,12 @@ class Broadcast:
         layout: BlockLayout,
         transport: TransportConfig,
         wanted: Wanted,
-        chain: LastSent | None = None,
+        last_sent: LastSent | None = None,
         known: Mapping[str, Collection[str]] | None = None,
     ) -> None:
-        self._layout, self._transport, self._chain, self._wanted = layout, transport, chain, wanted
+        self._layout, self._transport, self._last_sent, self._wanted = layout, transport, last_sent, wanted
         against: dict[str, str] = {}
-        if chain is None or transport.difference is None:
+        if last_sent is None or transport.difference is None:
             digests: dict[str, str] = {}
 
             def sent(name: str, values: Tensor) -> None:
@@ -64,25 +64,25 @@ class Broadcast:
 
             packed = [self._pack(blocks, wanted, transport.broadcast, sent)]
         else:
-            if chain.blocks:
-                last = {node: chain.digest(names) for node, names in wanted.items()}
+            if last_sent.blocks:
+                last = {node: last_sent.digest(names) for node, names in wanted.items()}
                 against = {node: has for node, has in last.items() if has and has in (known or {}).get(node, ())}
                 changed = {node: wanted[node] for node in against}
-                # All blocks advance, wanted or not: the chain must not depend on who is there.
-                differences = chain.differences(blocks, layout.names)
-                packed = [self._pack(differences, changed, transport.difference, chain.advance)]
+                # All blocks advance, even those that no node gets now: differences must not depend on who is online.
+                differences = last_sent.differences(blocks, layout.names)
+                packed = [self._pack(differences, changed, transport.difference, last_sent.advance)]
             else:
-                chain.begin(blocks)
+                last_sent.begin(blocks)
                 packed = []
             rest = {node: names for node, names in wanted.items() if node not in against}
             needed = {name for names in rest.values() for name in names}
-            packed.append(self._pack(chain.whole(needed), rest, transport.broadcast))
-            digests = chain.digests
+            packed.append(self._pack(last_sent.whole(needed), rest, transport.broadcast))
+            digests = last_sent.digests
         self._digests = digests
         self.base_digest = combined_digest(digests)
         """Of the whole model as it travels."""
         buffers: list[bytes | memoryview] = []
-        # Most nodes get the same, and then the work is done once.
+        # Most nodes get the same blocks, so their difference is computed once.
         made: dict[tuple[frozenset[str], str | None], Consignment] = {}
         self._of: dict[str, Consignment] = {}
         for groups in packed:
@@ -115,12 +115,16 @@ class Broadcast:
         self.arrays = ArrayRecord()
 
     def whole(self, node: str) -> ArrayRecord:
-        """Returns the buffers of the whole model, for a node that lacks the model that its difference needs."""
-        if self._chain is None:
+        """Returns the buffers of the whole model, for a node that lacks the model that its difference needs.
+
+        Raises:
+            ValueError: This broadcast has no differences, so the node was sent the whole model already.
+        """
+        if self._last_sent is None:
             raise ValueError("nothing but whole models was sent")
         names = self._wanted[node]
         limit = self._transport.parcel_mb << 20
-        parcel = encode(self._chain.whole(names), self._layout, self._transport.broadcast, limit)
+        parcel = encode(self._last_sent.whole(names), self._layout, self._transport.broadcast, limit)
         bytes_before = self._of[node].num_bytes
         consigned = self._consign([(parcel, 0)], names)
         self._of[node] = replace(consigned, num_bytes=bytes_before + consigned.num_bytes)

@@ -1,8 +1,8 @@
-"""Messages in flight: sends one to each node, takes the replies one at a time, and has a clock of its own.
+"""Messages in flight: sends one message to each node and takes the replies one at a time, with deadlines of its own.
 
-Flower reports a lost node late and under the SuperLink's id, and some never; a node that is late is not told to stop.
-So replies are matched by the message they answer, the clock here decides when waiting ends, and a node that still
-works on an earlier round gets nothing new until its late reply is in.
+Flower reports a lost node late, under the SuperLink's id, or never. It does not tell a late node to stop. So a reply
+is matched by the message that it answers, this module's clock decides when a wait ends, and a node that still works
+on an earlier round gets no new request until its late reply is in.
 """
 
 import time
@@ -41,10 +41,14 @@ class Pending:
 
 @dataclass(frozen=True, kw_only=True)
 class Arrival:
-    """The end of a message: a `reply` if there is one, else a `reason`.
+    """How a message ended: with a `reply`, or with a `reason` why there is none.
 
-    Kinds: `reply`; `failed`, Flower reports an error; `broken`, an answer came and cannot be read, and is given up;
-    `silent`, the wait is over and nothing came; `late`, an answer to an earlier round, whose reply is not kept.
+    Kinds:
+        reply: A reply to the current round.
+        failed: Flower reports an error.
+        broken: An answer came, cannot be read, and is not waited for again.
+        silent: The wait is over and nothing came.
+        late: An answer to an earlier round. Its content is not kept.
     """
 
     kind: Literal["reply", "failed", "broken", "silent", "late"]

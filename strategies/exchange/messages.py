@@ -1,8 +1,8 @@
 """The messages between coordinator and nodes, and their form in Flower's records.
 
-A message holds one ConfigRecord with a JSON header, checked field by field on arrival, and at most one ArrayRecord
-with the buffers of a parcel. Raw buffers, because Flower's own array formats know no bfloat16 and cost a request a
-tensor.
+A message holds one ConfigRecord with a JSON header, which is checked field by field on arrival, and at most one
+ArrayRecord with the buffers of a parcel. The buffers are raw bytes, because Flower's own array formats lack bfloat16
+and cost one request for each tensor.
 """
 
 import json
@@ -37,13 +37,13 @@ Library = Literal["python", "torch"]
 Version = Annotated[str, Field(pattern=r"^[0-9A-Za-z.+_-]{1,64}$")]
 Device = Annotated[str, Field(pattern=r"^((cpu|cuda|cuda:[0-9]{1,4})( x [0-9]{1,4})?)?$")]
 Lap = Literal["start", "data", "state", "decode", "evaluate", "train", "encode"]
-"""What a node's seconds are counted by."""
+"""The parts of a node's round whose seconds are measured."""
 DrillLabel = Annotated[str, Field(pattern=r"^[a-z_]{1,20}( x[0-9.e+-]{1,20})?$")]
 Header = TypeVar("Header", bound=Section)
 
 
 class Heading(Section):
-    """Base of what stands in a header: one unknown key is refused, and no others are looked for."""
+    """Base of everything in a header. Checking stops at the first unknown key."""
 
     @model_validator(mode="before")
     @classmethod
@@ -93,9 +93,9 @@ class Description(Heading):
 
 
 class TrainRequest(Heading):
-    """The arriving model is evaluated on the node's held-out text, trained for `steps` and the updates sent back.
+    """Asks a node to evaluate the arriving model on its held-out text, train it for `steps` steps and send the updates.
 
-    With `steps` 0 it is only evaluated.
+    With `steps` 0 the node only evaluates.
     """
 
     protocol: Literal[1] = PROTOCOL
@@ -262,5 +262,5 @@ def read_parcel(message: Message, index: str, max_bytes: int, max_buffers: int |
 
 
 def has_parcel(message: Message) -> bool:
-    """Returns True if buffers lie in a message."""
+    """Returns True if a message holds buffers."""
     return _PARCEL in message.content

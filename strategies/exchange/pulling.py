@@ -1,9 +1,9 @@
-"""Pulls the answer to one message, and bounds it before Flower makes objects of it.
+"""Pulls the answer to one message, and checks its size and structure before Flower makes objects of it.
 
-`HttpGrid.pull_messages` fetches whatever a node sent into memory, inflates it (a piece of an array may be named a
-million times), believes the metadata that the node wrote, and waits up to two hours for what is not uploaded yet.
-This does the same calls one at a time: nothing is fetched beyond the answer's room, the SuperLink's word says who
-answers what, and what is not uploaded is asked for at the next look, so that one node holds nobody up.
+`HttpGrid.pull_messages` fetches into memory whatever a node sent and inflates it, although one piece of an array may be
+named a million times. It believes the metadata that the node wrote, and it waits up to two hours for objects that
+were never uploaded. This module makes the same calls one at a time. It fetches no more than `size_limits` allows, takes
+the sender from the SuperLink, and asks for missing objects again at its next look, so that no node holds up the others.
 """
 
 import json
@@ -35,19 +35,19 @@ _INSIDE = {
     "ArrayRecord": {"Array"},
     "Array": {_PIECE},
 }
-"""Kind of object -> what may lie in it. No kind lies in itself, so nothing is deep."""
+"""Maps each kind of object to the kinds that it may contain. No kind contains itself, so nesting is bounded."""
 
 _PIECE_HEAD = 64
-"""Bytes that stand before the data of a piece, at most."""
+"""Most bytes of the heading before a piece's data."""
 
 
 class NotYetError(Exception):
-    """An object is announced and not uploaded."""
+    """An object that was announced is not uploaded yet."""
 
 
 @dataclass(kw_only=True)
 class _Incoming:
-    """An answer that the SuperLink has announced and that is not completely uploaded."""
+    """An answer that the SuperLink has announced, and that is still being uploaded."""
 
     root: str
     metadata: Any
@@ -63,12 +63,12 @@ class Puller:
         self._incoming: dict[str, _Incoming] = {}
 
     def pull(self, message_id: str, room: SizeLimits) -> list[Message]:
-        """Returns what has arrived for a message: nothing yet, or an answer, which is then gone from the SuperLink.
+        """Returns what has arrived for a message: nothing yet, or an answer, which the SuperLink then frees.
 
-        Whatever else it raises is the fault of the answer, which is gone too.
+        Any other exception is the fault of the answer, which is freed too.
 
         Raises:
-            WireError: the answer is larger than its room, or is not built as Flower builds one.
+            WireError: The answer is larger than allowed, or is not built as Flower builds one.
         """
         if not isinstance(self._grid, HttpGrid):
             return list(self._grid.pull_messages([message_id]))
@@ -140,7 +140,7 @@ def _fetch(grid: HttpGrid, incoming: _Incoming, room: SizeLimits) -> dict[str, b
                 raise WireError(f"the message's {what} are larger than this node can need to send")
         return content
 
-    # Asked first: it is the one that was missing last time, and at first the one that is uploaded last.
+    # Asked for first: it was missing at the last look, or is the one that a node uploads last.
     first = bounded(incoming.lacking)
     rest = pull_objects([key for key in incoming.objects if key != incoming.lacking], bounded)
     return {incoming.lacking: first, **rest}
@@ -170,7 +170,7 @@ def _inflated(incoming: _Incoming, contents: dict[str, bytes], room: SizeLimits)
 
 
 def _check(root: str, contents: dict[str, bytes], room: SizeLimits) -> None:
-    """Checks how the objects lie in each other, and what the arrays come to with every piece in all its places."""
+    """Checks how objects contain each other, and the total size of the arrays, repeated pieces counted each time."""
     heads = {key: get_object_head_values_from_object_content(content) for key, content in contents.items()}
     if root not in heads or heads[root][0] != "Message":
         raise WireError("the answer's first object is no Message")

@@ -1,7 +1,7 @@
 """Why a node refuses a request: a code of a closed set and a few numbers, without any text of the node.
 
-What went wrong in words, with paths and names of files, stands in the node's own log. The coordinator says from the
-code what the operator can know and do.
+The node's own log has the full reason with paths and file names. The coordinator derives from the code what the
+operator may know and can do.
 """
 
 from typing import Annotated, Literal, get_args

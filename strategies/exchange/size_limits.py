@@ -1,6 +1,6 @@
-"""How large an answer may be: what this recipe's honest answer can need, and nothing beyond it.
+"""How large an answer may be: no larger than an honest answer under this recipe.
 
-Sizes are checked before anything is parsed, for a parser may take a hundred times the memory of what it reads.
+Sizes are checked before anything is parsed, because a parser may take a hundred times the memory of its input.
 """
 
 import json
@@ -12,16 +12,16 @@ from trfmoe_core.config import Recipe
 from trfmoe_core.wire import encoded_size, longest_index
 
 _TEXTS = 32 * 1024
-"""Characters of a header besides shares and index: every text at its longest, some of it escaped."""
+"""Most characters of a header without shares and index: every text at its longest, partly escaped."""
 
 _VALUES = 4096
-"""Values of a header besides shares and index; commas in texts count as some."""
+"""Most values of a header without shares and index. Commas inside texts count as values."""
 
 _SHARE = 26
-"""Characters of one float with all its digits, and what parts it from the next."""
+"""Most characters of one float with all its digits and its separator."""
 
 _CHUNK = 256 * 1024
-"""Bytes of Flower's pieces of an array; it sends 5 MiB."""
+"""Most bytes of one piece of an array. Flower sends pieces of 5 MiB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ class SizeLimits:
 
 
 DESCRIPTION = SizeLimits()
-"""Of a node's description, and of the answer to a ping."""
+"""The limits of a node's description and of the answer to a ping."""
 
 
 def answer_limits(request: TrainRequest, layout: BlockLayout, recipe: Recipe) -> SizeLimits:

@@ -4,7 +4,7 @@ from strategies.exchange.messages import DescribeRequest, Description
 
 
 def disagreement(request: DescribeRequest, description: Description) -> str | None:
-    """Returns in what a node and the coordinator differ and must not, with the remedy; None when in nothing."""
+    """Returns what a node and the coordinator must have in common but do not, with the remedy; else None."""
     ours, theirs = request.code_fingerprint, description.code_fingerprint
     if ours != theirs:
         return (

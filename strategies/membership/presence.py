@@ -1,7 +1,7 @@
 """Finds out by pings whether idle nodes are still there.
 
-A SuperNode works on one message at a time, in order. One that works on nothing answers a ping at once, or it is gone
-before Flower has noticed; and one that answers a ping has lost what it was asked before and has not answered.
+A SuperNode works on one message at a time, in order. An idle one answers a ping at once. If it does not, it is gone and
+Flower has not noticed yet. If it answers a ping but not the request before it, it has lost that request.
 """
 
 import math
@@ -11,13 +11,13 @@ from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from strategies.exchange.in_flight import Clock, InFlight
-from strategies.membership.pings import PING
+from strategies.membership.lost_requests import PING
 
 ANSWER_S = 60.0
-"""A node that works on nothing answers a ping within this time. Flower needs as long to notice that a node is gone."""
+"""Seconds within which an idle node answers a ping. Flower needs as long to notice that a node is gone."""
 
 AGAIN_S = 300.0
-"""Until a node that prepares its data, or lost the question and the ping, is pinged again."""
+"""Seconds until a node that has answered nothing is pinged again."""
 
 _LABEL = 0
 
@@ -39,7 +39,7 @@ class Presence:
         self._pinged = {node_id: since for node_id, since in self._pinged.items() if node_id in online}
 
     def is_gone(self, grid: Grid, node_id: int, works: bool) -> bool:
-        """Whether a node has not answered a ping from when it worked on nothing; sends the first one, and never waits.
+        """Returns True if a node was pinged while it was idle and has not answered. Sends that ping; never waits.
 
         Args:
             grid: Flower's way to the nodes.
@@ -52,7 +52,7 @@ class Presence:
         return since is not None and self._clock.now() - since >= ANSWER_S
 
     def lost(self, grid: Grid, asked: Mapping[int, float]) -> set[int]:
-        """Reads answers to pings, and returns the nodes that answer a ping but not the request before it.
+        """Reads answers to pings and returns the nodes that answered a ping but not the request before it.
 
         Args:
             grid: Flower's way to the nodes.

@@ -1,7 +1,7 @@
 """Refused nodes: they are asked again after a while, and each reason is recorded once.
 
-Whoever was refused may be mended and started again, under the same id or another; and a name that is taken may become
-free. So a refusal is for now, and the next question comes after a time that doubles.
+A refused node may be repaired and restarted with the same id or another, and a taken name may become free. So a refusal
+is temporary, and the time until the next question doubles.
 """
 
 from collections.abc import Callable, Collection

@@ -1,7 +1,7 @@
 """Names and zones as the operator registered them: where there is a registration, a node's own word does not count.
 
 The operator registers a node's key as `zone/name` or `name` (`flwr supernode register --name`). Nodes without a key
-have no registration, and are who they say.
+have no registration; their own word is taken.
 """
 
 from collections.abc import Iterable
@@ -59,7 +59,7 @@ class Registry:
             self._names.add(self.of(node_id).name)
 
     def objection(self, node_id: int, name: str) -> str:
-        """Returns why a node is not who it says it is, with the remedy; an empty text when it may be."""
+        """Returns why a node cannot be the one that it says it is, with the remedy; an empty text if it can."""
         told = self.of(node_id)
         if self._entries and node_id not in self._entries:
             return "Flower did not list it any more when it had answered; it is asked again"

@@ -1,7 +1,7 @@
-"""Counts rounds in which a node stands alone, is convicted or is silent, and says how long it sits out then.
+"""Counts the rounds in which a node stands alone, is convicted or is silent, and decides how long it then sits out.
 
-Only lone losers and those whom the witness convicts count, never a split vote: honest nodes whose data differ lose
-splits too. Late is not silent: a late round neither counts nor clears what was before.
+A node that loses a vote together with others is not counted: honest nodes with different data lose such votes too.
+A late answer is no silence: a late round adds no strike and removes none.
 """
 
 from collections.abc import Iterable, Mapping

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from strategies.membership.federation import Member, RecordEvent
+from strategies.membership.members import Member, RecordEvent
 from strategies.membership.reputation import Reputation, Standing
 from strategies.placement.changes import join, leave
 from strategies.placement.layer_minimum import with_floor
@@ -83,7 +83,7 @@ class Seats:
             self._correct_zones(members)
 
     def update(self, round_number: int, online: Mapping[str, Member]) -> None:
-        """Moves experts away from persistent troublemakers, and gives new and returning nodes their share."""
+        """Moves experts away from nodes that must sit out, and gives new and returning nodes their share."""
         self._correct_zones(online)
         placement = self.placement
         for name in self.reputation.to_leave(placement.nodes, self.replication):

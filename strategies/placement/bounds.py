@@ -14,7 +14,7 @@ import numpy as np
 from strategies.placement.zones import Zones
 
 EXACT_NODES = 100
-"""Up to here the worst two and three colluders are found by trying all; above, a bound is given."""
+"""Most nodes for which all groups of colluders are tried; with more nodes a bound is given."""
 
 Groups = Sequence[Sequence[int]]
 """For every expert the numbers of its nodes."""
@@ -39,28 +39,41 @@ def pair_bound(num_experts: int, zones: Zones) -> int:
         bound = max(bound, _ceil((replication - 1) * least, nodes - max(sizes)))
         if rest:
             bound = max(bound, _ceil((replication - 1) * (least + 1), nodes - min(sizes)))
-    # two zones that have a replica of every expert meet in every expert
+    # If two zones have a replica of every expert, they share every expert.
     for one, two in combinations(sorted(zones.sizes[zone] for zone in zones.full), 2):
         bound = max(bound, _ceil(num_experts, one * two))
     return bound
 
 
 def capture_bound(colluders: int, pair_max: int, load_max: int, replication: int = 3) -> int:
-    """Returns min(lambda C(q,2) / C(M,2), q load / M), rounded down: no q nodes capture more.
+    """Returns the most experts that `colluders` nodes can capture.
 
-    Every captured expert takes M of the q nodes' seats and C(M,2) of their shared seats.
+    It is min(lambda C(q,2) / C(M,2), q load / M), rounded down:
+    each captured expert takes M of the colluders' seats and C(M,2) of the seats that pairs of them share.
+
+    Args:
+        colluders: q, the number of nodes that collude.
+        pair_max: lambda, the most experts that two nodes share.
+        load_max: The most experts that one node holds.
+        replication: Replicas of an expert. M, the majority of them, captures it.
     """
     majority = (replication + 1) // 2
     return min(pair_max * comb(colluders, 2) // comb(majority, 2), colluders * load_max // majority)
 
 
 def captured_exactly(groups: Groups, num_nodes: int, colluders: int, replication: int = 3) -> int:
-    """Returns how many experts the worst `colluders` (2 or 3) nodes capture, by trying all of them.
+    """Returns how many experts the worst `colluders` nodes capture. It tries all of them.
 
-    Memory is N^3 values of 4 bytes for three colluders.
+    For three colluders it takes N^3 values of 4 bytes.
+
+    Args:
+        groups: The nodes of each expert, by index.
+        num_nodes: N.
+        colluders: 2 or 3.
+        replication: Replicas of an expert.
 
     Raises:
-        ValueError: for another number of colluders.
+        ValueError: `colluders` is neither 2 nor 3.
     """
     if colluders not in (2, 3):
         raise ValueError(f"{colluders} colluders: exact for 2 and 3 only; take capture_bound")
@@ -75,7 +88,7 @@ def captured_exactly(groups: Groups, num_nodes: int, colluders: int, replication
         shared_NN[a, b] = shared_NN[b, a] = count
     held_NNN = shared_NN[:, :, None] + shared_NN[:, None, :] + shared_NN[None, :, :]
     for trio, count in Counter(tuple(sorted(group)) for group in groups).items():
-        # three pairs see an expert that all three hold, and it is one expert
+        # An expert that all three hold is counted by three pairs, and must count once.
         held_NNN[trio] -= 2 * count
     a_N = np.arange(num_nodes)
     ordered_NNN = (a_N[:, None, None] < a_N[None, :, None]) & (a_N[None, :, None] < a_N[None, None, :])

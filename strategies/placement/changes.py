@@ -1,8 +1,8 @@
 """Changes of a placement when nodes join, leave or lose experts. As few replicas as possible move.
 
-A move costs its new holder the expert's optimizer state and the federation a round of its data, so a leaver's replicas
-are all that move when it leaves, and floor(R E / N) replicas when one joins: the least with which loads can stay within
-one of each other. Shared experts grow a little with every event (one above the bound is usual, two is the most seen).
+A moved replica loses its optimizer state. So when a node leaves, only its own replicas move; when a node joins,
+floor(R E / N) replicas move, the fewest that keep loads within one of each other. With each change the number of shared
+experts grows a little: usually to one above the bound, at most to two in all trials.
 """
 
 from collections import Counter

@@ -16,15 +16,21 @@ from strategies.placement.steiner import next_admissible, triple_system
 from strategies.placement.zones import Zones
 
 STEINER_NODES = 200
-"""Above, choosing among the N^2/6 triples of a system costs more than it gives, except when all are taken."""
+"""With more nodes, choosing among the N^2/6 triples of a system is too slow, unless all of them are used."""
 
 
 def level_start(layer_sizes: Sequence[int], quotas: Sequence[int], zones: Zones, random: Random) -> list[list[int]]:
-    """Returns one group an expert with every node's quota met exactly and zones kept apart.
+    """Returns the nodes of each expert: every quota is met exactly, and an expert's nodes are in different zones.
 
-    Every replica goes to the node with the fewest experts of the layer, the most quota left, the smallest largest and
-    the smallest sum of experts shared with the nodes chosen before. What a zone or node must take for its quota to
-    be met at all comes first.
+    Replicas are dealt one after another. A zone or node that could not meet its quota otherwise comes first. Then
+    comes the node with the fewest experts of this layer, then the one with the most quota left, then the one that
+    shares the fewest experts with the nodes chosen before (their largest number first, then their sum).
+
+    Args:
+        layer_sizes: Experts of each layer.
+        quotas: Experts of each node.
+        zones: The zone of each node.
+        random: Breaks ties.
     """
     zone_N = np.array(zones.of)
     left_N = np.array(quotas)
@@ -84,10 +90,16 @@ def _next_group(
 def steiner_start(
     layer_sizes: Sequence[int], quotas: Sequence[int], pair_max: int, random: Random
 ) -> list[list[int]] | None:
-    """Returns groups cut from `pair_max` Steiner systems, every node's quota met exactly; None where they do not fit.
+    """Returns the nodes of each expert, taken from `pair_max` Steiner triple systems; None if that does not fit.
 
-    For other numbers of nodes than 1 and 3 (mod 6) the triples of the next larger system that lie among the nodes
-    are taken. Two nodes share at most `pair_max` experts, before the last repair of the quotas.
+    If the number of nodes is not 1 or 3 (mod 6), the triples of the next larger system that use only existing nodes
+    are taken. Two nodes share at most `pair_max` experts before the quotas are repaired at the end.
+
+    Args:
+        layer_sizes: Experts of each layer.
+        quotas: Experts of each node, met exactly.
+        pair_max: Number of systems.
+        random: Chooses the systems' order of nodes.
     """
     nodes, num_experts = len(quotas), sum(layer_sizes)
     points = next_admissible(nodes)
@@ -97,7 +109,7 @@ def steiner_start(
     triples = [triple for triple in triple_system(points) if triple[-1] < nodes]
     if len(triples) * pair_max < num_experts:
         return None
-    # every copy is turned by one, so that two experts seldom have the same three nodes
+    # Each copy is rotated by one, so that two experts seldom have the same three nodes.
     pool = [[(node + copy) % nodes for node in triple] for copy in range(pair_max) for triple in triples]
     _shuffle(pool, random)
     pool, _ = _least_loaded(pool, num_experts, [0] * nodes)
@@ -111,7 +123,7 @@ def steiner_start(
 
 
 def _shuffle(pool: list[list[int]], random: Random) -> None:
-    # of the random module only random() is promised to stay the same in later versions of Python
+    # Python promises only for random() that later versions return the same numbers.
     for last in range(len(pool) - 1, 0, -1):
         other = int(random.random() * (last + 1))
         pool[last], pool[other] = pool[other], pool[last]
@@ -131,7 +143,7 @@ def _least_loaded(pool: list[list[int]], count: int, load: list[int]) -> tuple[l
     while len(chosen) < count:
         old, number = heap[0]
         new = key(pool[number])
-        # loads only grow: an entry that is out of date moves down, and the first that is not is the least
+        # Loads only grow, so an outdated entry is too small: it is pushed back with its current load.
         if new > old:
             heapq.heapreplace(heap, (new, number))
             continue
@@ -152,7 +164,7 @@ def _meet_quotas(groups: list[list[int]], quotas: Sequence[int], pair_max: int) 
         for node in group:
             loads[node] += 1
     excess = [0] * len(quotas)
-    # who gets the larger quotas is free: those that have most already
+    # Any node may get a larger quota; those that already hold most get it.
     for node, quota in zip(
         sorted(range(len(loads)), key=lambda n: -loads[n]), sorted(quotas, reverse=True), strict=True
     ):

@@ -1,7 +1,7 @@
 """Makes sure that every node holds a minimum of experts in every layer. As few replicas as possible move.
 
-A node that has nothing but what it holds (`experts.unheld: absent`) needs top-k experts a layer, or its router could
-not pick.
+With `experts.unheld: absent` a node has no experts but its own. It needs at least top-k of them in each layer, or its
+router could not choose k.
 """
 
 from collections import Counter
@@ -14,13 +14,14 @@ from trfmoe_core.model.local_experts import REMEDY
 
 
 def with_floor(placement: Placement, floor: int) -> Placement:
-    """Returns the placement with at least `floor` experts a layer on every node; itself when that is so already.
+    """Returns the placement with at least `floor` experts of each layer on every node; unchanged if it has that.
 
-    What a node lacks it takes from one that has more than the floor there, the most loaded first, and gives it an
-    expert of another layer in exchange where their loads would part. Zones are kept apart where that is possible.
+    A node that lacks an expert takes it from the most loaded node that has more than the floor in this layer. If their
+    loads would differ by more, it gives that node an expert of another layer in return. Zones are kept apart where
+    that is possible.
 
     Raises:
-        PlacementError: when a layer has too few seats for so many nodes.
+        PlacementError: A layer has too few replicas for so many nodes.
     """
     _check_seats(placement, floor)
     table = _Table(placement)

@@ -2,7 +2,7 @@
 
 Two colluding nodes decide exactly the experts that both hold, so any two share as few as possible, all nodes hold
 equally many, over the model and in every layer, and replicas keep to different zones. Nodes are known by name, so the
-same federation gives the same placement everywhere. What no placement gives stands in `Placement.notes`.
+same federation gives the same placement everywhere. `notes.py` says in sentences what no placement gives.
 """
 
 import re
@@ -24,7 +24,7 @@ from trfmoe_core.errors import PlacementError
 REPLICATION = 3
 
 MOVES_BASE, MOVES_EXPERT, MOVES_MOST = 4_000, 200, 200_000
-"""Budget of the swap search in tried moves: so many, so many more an expert, and so many at most (about 2 s)."""
+"""Budget of the swap search in tried moves: a constant, more for each expert, and a maximum (about 2 s)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ class Placement:
         return pair_bound(len(self._groups), self.read_zones)
 
     def captured_by(self, colluders: int) -> int:
-        """Returns how many experts the worst so many nodes can decide together.
+        """Returns how many experts the worst group of so many nodes can decide together.
 
         Exact for two and three up to 100 nodes, otherwise the bound min(lambda C(q,2), q load / 2).
         """

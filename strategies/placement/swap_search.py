@@ -13,7 +13,7 @@ from random import Random
 from strategies.placement.zones import Zones
 
 CHANCE_WORSE = 0.005
-"""How often a move that makes things worse by one is kept, to leave dead ends. 0.02 and more melts large designs."""
+"""Share of moves kept although they cost one more, to leave dead ends. From 0.02 on, large designs get lost."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class SwapSearch:
         if change > 1 or (change == 1 and self.random() >= CHANCE_WORSE):
             return False
         if (pair_change, layer_change) > (0, 0) and self._kept is None and self._costs <= self._best:
-            # about to leave the best groups so far
+            # The next move leaves the best groups so far, so they are copied.
             self._best, self._kept = self._costs, ([list(group) for group in self.groups], list(self.layers))
         self.pair_cost += pair_change
         self.layer_cost += layer_change

@@ -60,7 +60,7 @@ class Zones:
 
     @cached_property
     def full(self) -> frozenset[int]:
-        """Zones that must have a replica of every expert, because the others cannot make up three without them.
+        """Zones that must have a replica of every expert, because the other zones are too few for the rest.
 
         A zone has at most one replica of each; what it cannot take, the others must.
         """

@@ -16,7 +16,7 @@ from trfmoe_core.errors import WireError
 from trfmoe_core.wire import Replica
 
 ABSURD_RMS = 1e3
-"""An update that changes weights by more than this in root mean square has no vote."""
+"""Largest root mean square of an update. A larger one is dropped."""
 
 
 class Ballots:
@@ -42,10 +42,10 @@ class Ballots:
         self._judgement: Judgement | None = None
 
     def admits(self, node: str) -> None:
-        """Checks that a node has not voted yet.
+        """Checks that a node may still vote in this round.
 
         Raises:
-            WireError: it has, or a reply of its was dropped.
+            WireError: It has voted, or its reply was dropped.
         """
         if node in self._replicas or node in self._invalid:
             raise WireError("a second reply in one round")
@@ -74,7 +74,7 @@ class Ballots:
         return sorted(self._replicas)
 
     def has_quorum(self, quorum: int) -> bool:
-        """Whether every expert has at least `quorum` replicas and the trunk those of more than half of the nodes."""
+        """Returns True if every expert has `quorum` replicas and more than half of the nodes sent the trunk."""
         for block, holders in self.placement.holders.items():
             present = sum(block in self._replicas.get(name, {}) for name in holders)
             if present < (len(holders) // 2 + 1 if block == TRUNK else min(quorum, len(holders))):

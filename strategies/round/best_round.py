@@ -1,8 +1,8 @@
-"""Which round has the best model, by what the nodes measured on their held-out text: no single node may choose it.
+"""Finds the round with the best model by the nodes' measurements on their held-out text. No single node may decide it.
 
-Levels of different nodes do not compare: one owner's text is harder than another's, so a liar between the two could
-make the median of a round the easy owner's or the hard one's, as it likes. So a round is compared with the best before
-it by each node's own change. Of two changes the worse counts, of three and more the median.
+Levels of different nodes cannot be compared, because one owner's text is harder than another's. With the median of
+levels a liar could choose between the levels of an easy and a hard owner. So each node's change since the best round
+so far is compared. Of two changes the worse one counts, of three and more the median.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,16 +11,16 @@ from statistics import median_high
 from typing import Any
 
 FEWEST = 2
-"""Nodes whose word makes a round the best; what one alone measured is no evidence."""
+"""Fewest nodes that must have measured a round before it can be the best."""
 
 WORST = 1e6
-"""Stands for a measurement that is no number."""
+"""Replaces a measurement that is no number."""
 
 
 def robust(values: Iterable[float]) -> float:
-    """Returns the worse of two values and the median of three and more, of an even number the worse middle one.
+    """Returns the worse of two values, or the median of three and more (the worse middle one of an even number).
 
-    One of any number, by whatever it says, cannot get below the best of the others.
+    One value alone, whatever it is, cannot make the result better than the best of the others.
     """
     return median_high([_bounded(value) for value in values])
 
@@ -60,9 +60,9 @@ class BestRound:
         return True
 
     def _improved(self, values: Mapping[str, float]) -> bool:
-        # A node that was away when the best was measured counts with what it said last before.
+        # A node that was away in the best round counts with its last measurement before that round.
         changes = [value - self._then[name] for name, value in values.items() if name in self._then]
-        # A best that two or fewer speak for: one of them alone cannot hold it against three.
+        # If at most two nodes measured the best round, one of them must not keep it against three.
         weak = len(changes) < 3 <= len(values)
         if changes and (min(changes) if weak else median_high(changes)) >= 0:
             return False

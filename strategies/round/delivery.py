@@ -12,8 +12,8 @@ from strategies.exchange.in_flight import Clock, InFlight
 from strategies.exchange.last_sent import LastSent
 from strategies.exchange.messages import DescribeRequest, TrainRequest, pack
 from strategies.exchange.size_limits import SizeLimits, answer_limits
-from strategies.membership.federation import Federation
-from strategies.membership.pings import Pings
+from strategies.membership.lost_requests import Pings
+from strategies.membership.members import Federation
 from strategies.membership.seats import Seats
 from strategies.round.pace import Pace
 from strategies.round.recorder import Recorder
@@ -33,8 +33,8 @@ class Delivery:
         recipe: The run.
         layout: The model's blocks.
         federation: The members, and who of them is online.
-        seating: Who holds what.
-        chain: What was sent last, when differences are sent.
+        seats: Which node holds which block.
+        last_sent: The model that was sent last; None if no differences are sent.
         recorder: Takes events.
         clock: Time; tests put in their own.
         pace: Is told who was asked and who has answered.
@@ -46,14 +46,14 @@ class Delivery:
         recipe: Recipe,
         layout: BlockLayout,
         federation: Federation,
-        seating: Seats,
-        chain: LastSent | None,
+        seats: Seats,
+        last_sent: LastSent | None,
         recorder: Recorder,
         clock: Clock,
         pace: Pace,
     ) -> None:
         self._described, self._recipe, self._layout = described, recipe, layout
-        self._federation, self._seats, self._chain = federation, seating, chain
+        self._federation, self._seats, self._last_sent = federation, seats, last_sent
         self._recorder, self._clock, self._pace = recorder, clock, pace
         self._pings = Pings(recorder.record, clock)
         self._has: dict[str, str] = {}
@@ -65,17 +65,21 @@ class Delivery:
 
     def encode(self, blocks: Blocks) -> ArrayRecord:
         """Packs the model for every seated node, and returns the buffers that all share."""
-        self._broadcast = None  # frees the last one before the next is made
+        self._broadcast = None  # Frees the last broadcast before the next one is made.
         placement, partial = self._seats.placement, self._recipe.experts.unheld == "absent"
         wanted = {name: placement.held_by(name) if partial else self._layout.names for name in placement.nodes}
         members = self._federation.members
         known = {name: [*member.description.bases, self._has.get(name, "")] for name, member in members.items()}
-        self._broadcast = Broadcast(blocks, self._layout, self._recipe.transport, wanted, self._chain, known)
+        self._broadcast = Broadcast(blocks, self._layout, self._recipe.transport, wanted, self._last_sent, known)
         return self._broadcast.arrays
 
     @property
     def sent(self) -> Broadcast:
-        """The model as it was sent."""
+        """The model as it was sent.
+
+        Raises:
+            RunError: `start` was not called yet.
+        """
         if self._broadcast is None:
             raise RunError("nothing was broadcast yet; call start")
         return self._broadcast
@@ -102,7 +106,16 @@ class Delivery:
         )
 
     def messages(self, grid: Grid, phase: Phase, round_number: int, arrays: ArrayRecord) -> list[Message]:
-        """Begins a phase of a round: one message a node that is online and free; the others are recorded as missing."""
+        """Begins a phase of a round and returns one message for each node that is online and idle.
+
+        The other nodes are recorded as missing.
+
+        Args:
+            grid: Flower's way to the nodes.
+            phase: `train` or `evaluate`.
+            round_number: The round.
+            arrays: The broadcast's buffers, which all messages share.
+        """
         self._phase, self._round, self._head = phase, round_number, self._recorder.head()
         exchange = self._exchange_of(grid)
         seated = self._seats.placement.nodes
@@ -192,7 +205,7 @@ class Delivery:
             with boundary():
                 return lacks_base(reply, self._room(name))
         except WireError:
-            return False  # it is looked at again, and dropped with the reason, as every reply is
+            return False  # The reply is checked again later, and dropped there with its reason like any other.
 
     def _room(self, name: str) -> SizeLimits:
         return answer_limits(self.request(name), self._layout, self._recipe)

@@ -37,7 +37,7 @@ class Evaluations:
         loss = robust(evaluation.loss for evaluation in measured.values())
         by_node = {name: evaluation.bits_per_byte for name, evaluation in measured.items()}
         bits = robust(by_node.values())
-        # Of the untrained model there is no checkpoint that could be exported.
+        # The untrained model has no checkpoint that could be exported.
         best = self._best.tell(round_number, by_node, candidate=round_number > 0)
         self._record(
             "evaluated",

@@ -1,8 +1,8 @@
 """How long nodes take to answer, and how long the coordinator waits for the missing ones.
 
-A node is measured against the others, never against itself: whoever gets slower and slower stretches no round beyond a
-stated multiple of their pace. Of the others the median counts, so one that answers at once cuts nobody off either.
-Simulated nodes take turns on a few cores: of replies that come one after the other the last takes twice the median.
+A node is measured against the other nodes, never against its own past. So a node that gets slower and slower cannot
+make a round longer than a stated multiple of the others' pace. The others' median counts, so a node that answers at
+once cuts nobody off. Simulated nodes take turns on few cores: if three answer in turn, the last takes twice the median.
 """
 
 from collections import deque
@@ -15,22 +15,22 @@ from strategies.round.ballots import Ballots
 from trfmoe_core.config.federation import RoundsConfig
 
 LONGEST_S = 3600.0
-"""The most that a phase waits where the recipe sets no deadline."""
+"""Longest wait of a phase in seconds, if the recipe sets no deadline."""
 
 SHORTEST_S = 30.0
-"""Without a quorum no wait ends sooner for the pace alone: in short rounds chance decides who is slow."""
+"""Shortest wait in seconds before pace alone ends a phase: in short rounds chance decides who is slow."""
 
 MEMORY = 5
-"""Answers of a node that its pace is taken from."""
+"""Number of a node's latest answers from which its pace is computed."""
 
 STEADY = 2
-"""A quorum waits for a node whose last answers, so many of them, all came in time."""
+"""A quorum waits for a node if this many of its latest answers were all in time."""
 
 SLACK = 1.5
-"""It waits so many times as long as the node took before: who is not back by then is most often gone."""
+"""A quorum waits for a node this many times as long as the node took before. By then it is most often gone."""
 
 GLANCE_S = 1.0
-"""A late answer that is there so soon after a phase has begun came in while nobody looked."""
+"""Seconds. A late answer that is found this soon after a phase begins had arrived between the phases."""
 
 
 class Pace:
@@ -59,7 +59,7 @@ class Pace:
         self._began, self._training = self._clock.now(), training
         self._asked, self._took, self._late = set(names), {}, set()
         for name in self._asked:
-            if name in self._asked_at:  # its last answer was lost, or is not waited for any more
+            if name in self._asked_at:  # Its last answer was lost or is no longer waited for.
                 self._note(name, _Answer(in_time=False, ratio=self.factor))
             self._asked_at[name] = self._began
             self._then.pop(name, None)
@@ -141,12 +141,11 @@ class Pace:
 
 @dataclass(frozen=True, kw_only=True)
 class _Others:
-    """What the others of a node take, in seconds; infinite while it is not known.
+    """How long a node's peers take, in seconds; infinite while it is not known.
 
     Attributes:
         now: In this phase.
-        usual: The same, or more when they took more before: of two that are asked, one that answers at once must not
-            cut the other off, and a machine that is busy for once nobody.
+        usual: The larger of this phase and earlier ones, so that one very quick answer cuts nobody off.
     """
 
     now: float = float("inf")

@@ -12,7 +12,14 @@ class Recorder(Protocol):
         """Appends one event."""
 
     def commit(self, round_number: int, blocks: Blocks, tensors: Blocks, state: dict[str, Any]) -> None:
-        """Makes the result of a round, and all else that the next one starts from, durable."""
+        """Writes a round's result, and all else that the next round starts from, so that it survives a crash.
+
+        Args:
+            round_number: The round.
+            blocks: The model: flat float32 vectors by block name.
+            tensors: The outer optimizer's tensors.
+            state: What else the next round starts from; JSON values.
+        """
 
     def head(self) -> tuple[int, str]:
         """Returns the number of events so far and the hash that they end in, 64 hexadecimal digits."""

@@ -1,4 +1,4 @@
-"""Refuses an update that its node has sent before, or nearly so: a replay says nothing about the model of now."""
+"""Refuses an update that its node has sent before, exactly or nearly: a replay says nothing about the current model."""
 
 import base64
 import hashlib
@@ -15,20 +15,20 @@ from trfmoe_core.errors import WireError
 from trfmoe_core.wire import Replica
 
 REMEMBERED = 8
-"""Updates of a node that are compared, the newest ones."""
+"""Number of a node's latest updates that are compared."""
 
 SAME = 0.999
-"""Cosine above which two updates of a node are one and the same with a little noise; honest ones stay below 0.9."""
+"""Cosine above which two updates of a node count as the same with a little noise. Honest ones stay below 0.9."""
 
 SAMPLED, WINDOW = 1024, 16
-"""Values of an update that are remembered, about, and how many of them lie together."""
+"""About how many values of an update are remembered, and how many of them are contiguous."""
 
 
 class ReplayGuard:
     """Remembers what the nodes sent last: the digests in their parcels' indices, and a sample of the values.
 
-    The sample is for nodes that are stuck or lazy. Who changes a replay where it is sampled passes, and is left to the
-    vote.
+    The sample finds nodes that are stuck or lazy. A liar can change a replay where it is sampled;
+    then the vote decides.
     """
 
     def __init__(self, state: Mapping[str, Sequence[Mapping[str, Any]]] | None = None) -> None:
@@ -60,14 +60,21 @@ class ReplayGuard:
     def remember(
         self, name: str, reply: TrainReply, updates: Mapping[str, Replica], trace: dict[str, Any] | None = None
     ) -> None:
-        """Remembers a reply that counts; `trace` is what `check` returned for it, if it was asked."""
+        """Remembers a reply that counts.
+
+        Args:
+            name: The node.
+            reply: The reply's header.
+            updates: The reply's updates by block.
+            trace: What `check` returned for this reply, if it was called.
+        """
         seen = self._seen.setdefault(name, [])
         seen.append(_trace(reply, updates) if trace is None else trace)
         del seen[:-REMEMBERED]
 
 
 def _trace(reply: TrainReply, updates: Mapping[str, Replica]) -> dict[str, Any]:
-    # The index itself can be written in many ways.
+    # The same index can be written in many ways, so its parsed content is compared.
     entries = json.loads(reply.index or '{"entries": []}')["entries"]
     digests = sorted((entry["block"], entry["sha256"]) for entry in entries)
     blocks = sorted(updates)

@@ -1,6 +1,6 @@
-"""Keeps replicas that wait for their vote on the disk, as they were sent, and maps them into memory.
+"""Keeps the replicas that wait for their vote on disk, as they were sent, and maps them into memory.
 
-Which tokens a node trained on can be read off its update (docs/privacy.md), so the files are for this account alone.
+An update shows which tokens a node trained on (docs/privacy.md), so only the coordinator's account may read the files.
 """
 
 import shutil
@@ -39,14 +39,15 @@ class ReplicaFiles:
         places: list[tuple[int, int]] = []
         try:
             private_folder(self.folder)
-            path.unlink(missing_ok=True)  # an old file may still be mapped, and must not be cut
+            path.unlink(missing_ok=True)  # The old file may still be mapped, so it is unlinked and not truncated.
             with private_files(), path.open("wb") as file:
                 for buffer in parcel.buffers:
                     file.write(b"\0" * (-file.tell() % _ALIGN))
                     places.append((file.tell(), len(buffer)))
                     file.write(buffer)
                 total = file.tell()
-            # A private map is writable, as torch wants it; nothing writes it. Unlike mmap's, it needs no open file.
+            # torch warns about read-only memory, so the map is private and writable; nothing writes to it.
+            # It needs no open file, unlike Python's mmap.
             mapped = torch.from_file(str(path), shared=False, size=total, dtype=torch.uint8).numpy().data
         except (OSError, RuntimeError) as error:
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0]

@@ -84,7 +84,14 @@ def check_reply(
 
 
 def relocated(checked: CheckedReply, parcel: Parcel, layout: BlockLayout, recipe: Recipe) -> CheckedReply:
-    """Returns a checked reply whose updates lie in other memory with the same bytes, such as a mapped file."""
+    """Returns a checked reply whose updates lie in other memory with the same bytes, such as a mapped file.
+
+    Args:
+        checked: The reply.
+        parcel: The same buffers in the other memory.
+        layout: Sizes of the blocks.
+        recipe: The run's recipe.
+    """
     dtype = recipe.transport.updates
     updates = views(parcel, layout, list(checked.updates), [dtype], hashed=True)
     return CheckedReply(reply=checked.reply, updates=updates, parcel=parcel)
@@ -104,7 +111,7 @@ def _check_training(reply: TrainReply, request: TrainRequest, recipe: Recipe) ->
 
 
 def lacks_base(message: Message, room: SizeLimits) -> bool:
-    """Returns True if a node answers that it does not have what a difference is against.
+    """Returns True if a node answers that it lacks the model that the difference must be added to.
 
     Raises:
         WireError: the message has no header that says so or not.

@@ -6,7 +6,7 @@ from strategies.membership.reputation import Standing
 from strategies.voting.vote import Verdict
 
 ALONE_SHARE = 0.5
-"""A node stands alone in a round when it was the lone loser in at least this part of the votes that it took part in."""
+"""Share of its votes in which a node must be the only loser to stand alone in the round."""
 
 
 def standings_of(

@@ -50,7 +50,15 @@ def reply_fields(reply: TrainReply, planned: str | None, bytes_down: int, bytes_
 def round_summary(
     verdicts: Mapping[str, Verdict], trained: Sequence[Training], seconds: float, bytes_down: int, bytes_up: int
 ) -> dict[str, Any]:
-    """Returns the round's line: losses are medians over nodes, so that no node can choose them."""
+    """Returns the fields of the round's line. Losses are medians over the nodes, so that no single node chooses them.
+
+    Args:
+        verdicts: The verdict of each block.
+        trained: What each counted node measured.
+        seconds: How long the round took.
+        bytes_down: Bytes sent to all nodes.
+        bytes_up: Bytes received from all nodes.
+    """
     tokens = sum(training.tokens for training in trained)
     share = fmean(training.seconds for training in trained) / max(seconds, 1e-9) if trained else 0.0
     return {

@@ -1,1 +1,1 @@
-"""How the replicas of a block become one update: the rules, their arithmetic, and the outer step."""
+"""How the replicas of a block become one update: the rules and their arithmetic."""

@@ -16,7 +16,15 @@ Part = NDArray[np.float32]
 
 @njit(nogil=True)
 def median_of_three(a: Part, b: Part, c: Part, scales: Part, out: Part) -> None:
-    """Writes the median of `scales[0] * a`, `scales[1] * b` and `scales[2] * c`; NaN where one of them is."""
+    """Writes the median of `scales[0] * a`, `scales[1] * b` and `scales[2] * c`; NaN where one of them is NaN.
+
+    Args:
+        a: First replica's update, flat.
+        b: Second.
+        c: Third.
+        scales: Three factors, such as those that clip to a norm.
+        out: Where the result is written.
+    """
     f, g, h = scales[0], scales[1], scales[2]
     for i in range(out.size):
         x, y, z = f * a[i], g * b[i], h * c[i]
@@ -25,7 +33,16 @@ def median_of_three(a: Part, b: Part, c: Part, scales: Part, out: Part) -> None:
 
 @njit(nogil=True)
 def survey_of_three(a: Part, b: Part, c: Part, factors: Part, out: Part, sums: NDArray[np.float64]) -> None:
-    """Adds the inner products to the upper triangle of `sums`, 3 by 3, and writes `(f * a + g * b + h * c) / 3`."""
+    """Adds the inner products to the upper triangle of `sums` and writes `(f * a + g * b + h * c) / 3` to `out`.
+
+    Args:
+        a: First replica's update, flat.
+        b: Second.
+        c: Third.
+        factors: f, g and h.
+        out: Where the mean is written.
+        sums: Inner products, 3 by 3, float64.
+    """
     f, g, h = factors[0], factors[1], factors[2]
     for start in range(0, out.size, TILE):
         end = min(start + TILE, out.size)

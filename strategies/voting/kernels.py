@@ -1,8 +1,8 @@
 """Arithmetic over the replicas of one block, in chunks that stay in cache from the first operation to the last.
 
-What a vote costs is memory traffic, so every function reads each replica once, from its own memory, and needs no more
-than a chunk of scratch a replica. Three replicas, the usual case, go through the loops of `compiled`, others through
-numpy. Replicas may be float32, bfloat16, int8 or int4 with scales; arithmetic and results are float32.
+The cost of a vote is memory traffic. So every function reads each replica once, in place, and needs one chunk of
+scratch for each replica. Three replicas, the usual case, go through the loops of `compiled_kernels`, other numbers
+through numpy. Replicas may be float32, bfloat16, int8 or int4 with scales. Arithmetic and results are float32.
 """
 
 import math
@@ -21,11 +21,11 @@ from trfmoe_core.wire import Replica
 CHUNK = 262_144
 """Values of one chunk of up to three replicas: 1 MiB each, which stays in a core's share of the last-level cache.
 
-Smaller chunks, which would stay in the second level, lose more to the number of calls than they gain: by a tenth.
+Smaller chunks would stay in the second-level cache, but their number of calls makes a vote a tenth slower.
 """
 
 _PROBE = 1024
-_WIDE = 12  # from here on one matrix product is faster than a dot product a pair
+_WIDE = 12  # From this number on, one matrix product is faster than one dot product for each pair.
 
 Part = NDArray[np.float32]
 Dots = list[list[float]]
@@ -114,9 +114,8 @@ def mean(updates: Sequence[Replica], factors: Sequence[float], result: Tensor) -
 def median(updates: Sequence[Replica], scales: Sequence[float] | None = None, result: Tensor | None = None) -> Tensor:
     """Returns the coordinate-wise median of `scales[i] * updates[i]`; equal to `numpy.median` bit for bit.
 
-    Only the sign of a zero is kept, which numpy drops.
-
-    Other counts than three go through a sorting network without the exchanges that do not reach the middle.
+    Unlike numpy, it keeps the sign of a zero. Other numbers than three go through a sorting network, cut down to the
+    exchanges that the median depends on.
 
     Args:
         updates: One or more replicas.
@@ -151,7 +150,7 @@ def identical(one: Replica, other: Replica) -> bool:
 
 
 def empty(numel: int) -> Tensor:
-    """Returns float32 memory; from numpy, which asks the system for huge pages, and so for 500 times fewer faults."""
+    """Returns new float32 memory. It comes from numpy, which asks for huge pages: 500 times fewer page faults."""
     return torch.from_numpy(np.empty(numel, np.float32))
 
 

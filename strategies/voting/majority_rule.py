@@ -2,7 +2,7 @@
 
 In the spirit of Aspis (Konstantinidis and Ramamoorthy, arXiv 2108.02416), with a scale-free edge instead of a
 tolerance: two replicas agree when the cosine of their updates is above a threshold and their norms are within a ratio.
-Where data are alike, a replica that is far from a majority whose members are close to each other loses its edges too.
+With `margin`, a replica that is far from a closely agreeing majority loses its edges too.
 """
 
 from collections.abc import Sequence
@@ -45,16 +45,16 @@ def majority_rule(block: BlockVote) -> Decision:
 def _edges(norms: Sequence[float], dots: Dots, agreement: Agreement, tiny: float) -> set[tuple[int, int]]:
     """Returns the pairs of replicas that agree."""
     edges = set()
-    odd = _odd(norms, dots, agreement.margin)
+    outliers = _outliers(norms, dots, agreement.margin)
     for i, j in combinations(range(len(norms)), 2):
         low, high = sorted((norms[i], norms[j]))
         alike = high <= agreement.norm_ratio * low and dots[i][j] > agreement.cosine * low * high
-        if high <= tiny or (alike and not {i, j} & odd):
+        if high <= tiny or (alike and not {i, j} & outliers):
             edges.add((i, j))
     return edges
 
 
-def _odd(norms: Sequence[float], dots: Dots, margin: float) -> set[int]:
+def _outliers(norms: Sequence[float], dots: Dots, margin: float) -> set[int]:
     count = len(norms)
     if margin >= 2 or count < 3:
         return set()
@@ -62,7 +62,7 @@ def _odd(norms: Sequence[float], dots: Dots, margin: float) -> set[int]:
     def cosine(i: int, j: int) -> float:
         return dots[min(i, j)][max(i, j)] / max(norms[i] * norms[j], 1e-300)
 
-    # With so many others a replica is a majority.
+    # Together with this many others, a replica is a majority.
     needed = count // 2
     closeness = [sorted((cosine(i, j) for j in range(count) if j != i), reverse=True)[needed - 1] for i in range(count)]
     return {i for i in range(count) if closeness[i] < max(closeness) - margin}
@@ -72,7 +72,7 @@ def _majority(count: int, edges: set[tuple[int, int]]) -> list[int]:
     if count == 3:
         return sorted(next(iter(edges))) if len(edges) == 1 else []
     degree = [sum(i in edge for edge in edges) for i in range(count)]
-    # With itself a majority: of five, two that lie together leave three that have two edges each.
+    # A replica and its peers are a majority: if two of five lie together, the other three have two edges each.
     kept = [i for i in range(count) if degree[i] + 1 > count / 2]
     return kept if len(kept) > count / 2 else []
 

@@ -18,15 +18,15 @@ from trfmoe_core.wire import Replica
 Outcome = Literal["unanimous", "majority", "median", "mean", "unverified", "kept"]
 
 UNVERIFIED_STEP = 1 / 3
-"""Share of a step that a block takes when only one replica is left."""
+"""Share of its update that a lone replica may apply."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """When two replicas agree: cosine above `cosine`, norms within `norm_ratio` of each other, and neither is odd.
+    """When two replicas agree: cosine above `cosine`, norms within `norm_ratio` of each other, no outlier.
 
-    The closeness of a replica is the smallest cosine to the peers that it needs for a majority. A replica is odd if its
-    closeness is more than `margin` below that of the closest one; a margin of 2 or more switches this off.
+    The closeness of a replica is the smallest cosine to the peers that it needs for a majority. A replica is an
+    outlier if its closeness is more than `margin` below the largest one. A margin of 2 or more switches this off.
     """
 
     cosine: float = -0.1
@@ -108,7 +108,7 @@ class BlockVote:
     def lone(self) -> Decision:
         """Decides on a single replica: a third of a step, no longer than the last verified one; else the block stays.
 
-        Without a norm of a verified step nothing tells a step from a wreck, so the block stays then.
+        Before any verified step, no norm tells an honest update from a harmful one, so the block stays.
         """
         if not self.may_be_unverified or self.norm_cap is None:
             return None, Verdict(outcome="kept")

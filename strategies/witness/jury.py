@@ -18,10 +18,10 @@ from trfmoe_core.config import WitnessConfig
 from trfmoe_core.wire import Replica
 
 NORM_RATIO = 3.0
-"""A node whose updates are this many times larger or smaller than the median node's is not asked for its harm."""
+"""A node whose updates are this many times larger or smaller than the median node's is convicted without scoring."""
 
 LEAST_GAIN = 1e-3
-"""Nats; the gain that harms are relative to is never taken as less."""
+"""Least gain, in nats, that harms are divided by."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,13 +65,14 @@ class _Score:
 class Jury:
     """Convicts the nodes that harm the witness text.
 
-    A node is convicted when its harm is above the floor, its score above `tau_times_n` / N, and both beyond doubt
-    (`min_t`). Only the round at hand counts: an average over rounds would convict what is faint and lasts, and that is
-    what an honest node looks like whose domain the text lacks. At most half of the nodes in a round, the worst first,
-    and the rest is scored again after each. Costs N + 2 losses a round, and at most N more for each conviction.
+    A node is convicted if its harm is above the floor, its score is above `tau_times_n` / N, and both are significant
+    (`min_t`). Only the current round counts: an average over rounds would convict nodes that harm faintly and always,
+    which is how an honest node looks whose domain the text lacks. At most half of the nodes are convicted in a round,
+    the worst first, and the others are scored again after each. It costs N + 2 losses a round, and at most N more for
+    each conviction.
 
-    Then single replicas of experts that point away from the others' are asked for their harm, at most N of them, those
-    that push the hardest first: a node may poison one expert and help with all others.
+    Then single replicas of experts that point away from the others' are scored, at most N of them, the strongest first:
+    a node may poison one expert and help with all others.
 
     Args:
         config: The thresholds.
@@ -161,7 +162,7 @@ class Jury:
             for name, found in scores.items()
             if found.score > tau and found.harm.nats > config.floor_nats and found.harm.t > config.min_t
         ]
-        # Beside a great harm, honest terms look harmful too, but less so.
+        # A very harmful update makes honest ones look harmful too, only less, so the worst is removed first.
         return max(guilty, key=lambda name: (scores[name].harm.nats, name), default=None)
 
     def _struck(self, asked: Mapping[str, Mapping[str, Harm]]) -> dict[str, str]:
@@ -209,7 +210,7 @@ def _insane(sizes: Mapping[str, float]) -> dict[str, str]:
     reasons = {name: "the update is not finite" for name, size in sizes.items() if not isfinite(size)}
     finite = {name: size for name, size in sizes.items() if name not in reasons}
     middle = _middle(list(finite.values())) if finite else 0.0
-    # Of two, nobody can say which one is out of line.
+    # Of two nodes, nobody can say which one is the outlier.
     if len(finite) < 3 or middle == 0.0:
         return reasons
     for name, size in finite.items():
@@ -229,5 +230,5 @@ def _clip(norms: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float
 
 
 def _middle(values: Sequence[float]) -> float:
-    """The lower median: of two replicas, the longer one is the one that is cut."""
+    """The lower median, so that of two replicas the longer one is cut."""
     return sorted(values)[(len(values) - 1) // 2]

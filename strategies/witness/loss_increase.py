@@ -16,7 +16,7 @@ The windows are the same all round. Sources weigh the same, however many windows
 """
 
 WORST_LOSS = 100.0
-"""Nats; stands for a window's loss that is above it or not a number."""
+"""Nats. Replaces a window's loss that is larger or not a number."""
 
 WORST_T = 1e6
 
@@ -45,11 +45,11 @@ def mean(losses: Losses) -> float:
 def harm(after: Losses, without: Losses) -> Harm:
     """Returns how much worse `after` is than `without`, window by window.
 
-    Sources differ in level, and in who helps them; the error is that of a stratified mean, so this is no part of it.
+    The standard error is that of a stratified mean, so differences between sources do not enlarge it.
     """
     parts = [one - other for one, other in zip(after, without, strict=True)]
     nats = mean(parts)
-    # A single window says nothing about its spread.
+    # One window has no standard error.
     variance = fmean(float(part.var()) / part.numel() if part.numel() > 1 else inf for part in parts) / len(parts)
     if variance == 0.0:
         return Harm(nats, WORST_T if nats > 0 else -WORST_T if nats < 0 else 0.0)

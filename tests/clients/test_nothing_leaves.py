@@ -26,8 +26,8 @@ from clients.refusals import refusal_of
 from clients.training import Trained
 from scripts.experiments.in_process import InProcessGrid
 from server.app import run
-from server.run.folder import RunFolder
-from server.run.journal import read_events
+from server.run_folder.folder import RunFolder
+from server.run_folder.journal import read_events
 from strategies.exchange.messages import Description, TrainReply
 from strategies.exchange.refusals import _SENTENCES, Refusal, sentence
 from tests.conftest import TINY, words

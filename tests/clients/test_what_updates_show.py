@@ -17,7 +17,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from clients.worker import Worker
 from server.app import initial_blocks
-from server.run.checkpoints import load_checkpoint
+from server.run_folder.checkpoints import load_checkpoint
 from strategies.exchange.messages import TrainReply, TrainRequest, read_header, read_parcel
 from tests.federation import run_recipe
 from trfmoe_core.blocks import TRUNK, BlockLayout, Blocks, blocks_digest

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from scripts.main import main
-from scripts.run import federation
+from scripts.run import federated_run as federation
 from tests.conftest import words
 from tests.places import ROOT
 

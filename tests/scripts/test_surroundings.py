@@ -23,7 +23,7 @@ from scripts.commands import deploy
 from scripts.deploy.kit import Coordinator, KitNode, write_kit
 from scripts.experiments import runner
 from scripts.main import app, main
-from scripts.run import federation
+from scripts.run import federated_run as federation
 from tests.conftest import TINY, words
 from trfmoe_core.data.sample import owners as sample
 from trfmoe_core.errors import RunError
@@ -103,6 +103,7 @@ def arguments(stage: Path, out: Path) -> dict[str, list[str]]:
         **{f"bench {name}": [] for name in ("vote", "model", "memory", "wire", "federation", "data", "witness")},
         "deploy local": [recipe],
         "deploy run": [str(kit / "coordinator"), recipe],
+        **{f"deploy {name}": [str(kit / "coordinator")] for name in ("status", "attach", "stop", "logs")},
         "deploy init": [str(out / "kit"), "--host", "h.test", "--nodes", "a,b,c"],
         "deploy check": [str(kit)],
         "deploy allow": [str(kit / "nodes" / "ada")],

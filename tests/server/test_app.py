@@ -9,9 +9,9 @@ import pytest
 from clients.app import app as client_app
 from scripts.experiments.in_process import InProcessGrid
 from server.app import run
-from server.run.checkpoints import checkpoint_rounds
-from server.run.folder import RunFolder
-from server.run.recorder import best_round, last_checkpoint
+from server.run_folder.checkpoints import checkpoint_rounds
+from server.run_folder.folder import RunFolder
+from server.run_folder.recorder import best_round, last_checkpoint
 from tests.federation import of_kind, run_recipe
 from trfmoe_core.config import Recipe
 from trfmoe_core.errors import RunError

@@ -10,10 +10,10 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MessageType, RecordDict
 
 from server.app import run
-from server.run.folder import RunFolder
-from server.run.history import RunHistory
-from server.run.journal import read_events
-from server.run.recorder import best_round
+from server.run_folder.folder import RunFolder
+from server.run_folder.history import RunHistory
+from server.run_folder.journal import read_events
+from server.run_folder.recorder import best_round
 from strategies.exchange.messages import TrainReply, pack, pack_buffers, read_header, read_parcel
 from strategies.exchange.refusals import Refusal
 from tests.conftest import words

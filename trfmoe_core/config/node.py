@@ -13,7 +13,7 @@ from trfmoe_core.places import tokenizer_place
 class DrillConfig(Section):
     """A fault that a node plays on purpose to test the federation."""
 
-    attack: Name = Field("scale", description="name of an attack in clients/drills; `trfmoe drill --list` shows all")
+    attack: Name = Field("scale", description="name of an attack in clients/attacks; `trfmoe drill --list` shows all")
     factor: float = Field(-10.0, description="factor of the update, of its norm or of the token count, by attack")
     delay_s: float = Field(5.0, ge=0, description="delay of the node's replies, for slow only")
     from_round: int = Field(1, ge=1)

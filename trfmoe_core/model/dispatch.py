@@ -3,7 +3,7 @@
 N = tokens, K = experts a token, S = N * K slots sorted by expert, E = experts on this node, D = width. A slot whose
 expert is not on this node has the number E and comes last.
 
-Nothing here adds with atomics or in an order that varies: equal inputs give equal bits.
+No operation uses atomic adds or a varying order, so equal inputs give equal bits.
 """
 
 from dataclasses import dataclass

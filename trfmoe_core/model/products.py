@@ -1,4 +1,5 @@
-"""Matrix products of the model. The one place that knows of oneDNN and of what the CPU's libraries do with few rows.
+"""Matrix products of the model. The model's matrix products. Only this file knows oneDNN and the CPU's kernels for few
+rows.
 
 torch multiplies float32 matrices with MKL, which keeps to AVX2 on processors that are not Intel's. oneDNN, which torch
 brings along too, uses AVX-512 there. Measured on an AMD EPYC: a product is 2.2 times as fast, a whole training step at

@@ -259,7 +259,14 @@ def parameter_shapes(config: ModelConfig, vocab_size: int) -> dict[str, Tensor]:
 
 
 def build_model(config: ModelConfig, vocab_size: int, seed: int, bos_id: int | None = None) -> MoETransformer:
-    """Returns a float32 model on the CPU whose weights depend on the seed alone, not on torch's own random numbers."""
+    """Returns a float32 model on the CPU. Its weights depend on the seed alone, not on torch's own random numbers.
+
+    Args:
+        config: Sizes and parts of the model.
+        vocab_size: Number of token ids.
+        seed: Seed of the weights.
+        bos_id: Token that begins a document, if the tokenizer has one.
+    """
     model = MoETransformer(config, vocab_size, bos_id=bos_id)
     model.init_weights(torch.Generator().manual_seed(seed))
     return model

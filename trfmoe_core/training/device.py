@@ -7,7 +7,7 @@ import torch
 
 from trfmoe_core.config.training import TrainingConfig
 from trfmoe_core.errors import ConfigError
-from trfmoe_core.heap import keep_freed_memory
+from trfmoe_core.malloc import keep_freed_memory
 
 
 def resolve_device(setting: str) -> torch.device:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from clients.kept.disk_limit import DiskLimit, state_bytes
-from clients.limits import OverLimitsError
+from clients.limit_checks import OverLimitsError
 from clients.refusals import RefusedError, refused_as
 from clients.worker import Worker
 from tests.conftest import words

@@ -9,8 +9,8 @@ import pytest
 from clients.kept.journal_heads import HEADS_FILE, note_head
 from clients.kept.states import _mark
 from scripts.main import main
-from server.run.folder import RunFolder
-from server.run.journal_entries import GENESIS, line_hash
+from server.run_folder.folder import RunFolder
+from server.run_folder.journal_entries import GENESIS, line_hash
 from strategies.exchange.messages import TrainRequest
 from tests.federation import of_kind, run_recipe
 from trfmoe_core.config import Recipe

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from scripts.commands.demo import judge_demo
-from scripts.run.federation import announce, resolve
-from server.run.history import RunHistory
+from scripts.run.federated_run import announce, resolve
+from server.run_folder.history import RunHistory
 from tests.scripts.journal import events
 from trfmoe_core.config import Recipe
 from trfmoe_core.errors import ConfigError

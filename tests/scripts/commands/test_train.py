@@ -17,10 +17,10 @@ import yaml
 from safetensors.torch import load_file
 
 from scripts.main import main
-from server.run.checkpoints import checkpoint_rounds
-from server.run.folder import RunFolder
-from server.run.journal import read_events
-from server.run.verify import verify_run
+from server.run_folder.checkpoints import checkpoint_rounds
+from server.run_folder.folder import RunFolder
+from server.run_folder.journal import read_events
+from server.run_folder.verify import verify_run
 from tests.conftest import words
 from tests.places import ROOT
 

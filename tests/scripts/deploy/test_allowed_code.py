@@ -10,7 +10,7 @@ from scripts.deploy.allowed_code import ALLOWED_FILE, allowed_apps
 from scripts.deploy.kit_files import NO_APPS
 from scripts.deploy.node_clientapp import RefusedError, refuse_unknown
 from scripts.main import main
-from scripts.run.control import app_hash
+from scripts.processes.control import app_hash
 from scripts.run.simulation import app_folder
 
 OLD, OTHER = "ab" * 32, "ac" * 32

@@ -17,7 +17,7 @@ from flwr.supernode.runtime import run_clientapp as runner
 
 from scripts.deploy import node_clientapp
 from scripts.deploy.allowed_code import allow_app
-from scripts.run.control import app_bundle, app_hash
+from scripts.processes.control import app_bundle, app_hash
 from scripts.run.simulation import app_folder
 from tests.places import ROOT
 

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from scripts.commands.deploy import sign_ended
+from scripts.deploy.following import sign_ended
 from scripts.deploy.kit import SIGNING_KEY, SIGNING_PUBLIC, Coordinator, KitNode, write_kit
 from scripts.deploy.kit_check import _no_node_keys, _signing_key
 from scripts.terminal.output import Output
-from server.run.folder import RunFolder
-from server.run.journal import Journal
-from server.run.signatures import key_text, load_private_key, load_public_key
-from server.run.verify import verify_run
+from server.run_folder.folder import RunFolder
+from server.run_folder.journal import Journal
+from server.run_folder.signatures import key_text, load_private_key, load_public_key
+from server.run_folder.verify import verify_run
 from trfmoe_core.config import Recipe
 
 

@@ -6,15 +6,14 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from scripts.deploy import submission as module
 from scripts.deploy.submission import MAX_LOSSES, Submission
-from scripts.run.process_group import ProcessGroup
-from server.run.folder import RunFolder
-from server.run.journal import Journal
+from scripts.processes.control import RunState
+from server.run_folder.folder import RunFolder
+from server.run_folder.journal import Journal
 from tests.places import ROOT
 from trfmoe_core.config import Recipe
 from trfmoe_core.errors import RunError
@@ -22,7 +21,7 @@ from trfmoe_core.errors import RunError
 HOLD = """
 import sys
 from pathlib import Path
-from server.run.folder import RunFolder
+from server.run_folder.folder import RunFolder
 with RunFolder.open(Path(sys.argv[1])).lock():
     print("held", flush=True)
     sys.stdin.read()
@@ -32,7 +31,7 @@ with RunFolder.open(Path(sys.argv[1])).lock():
 class FakeControl:
     """A SuperLink that takes every run, when it is there."""
 
-    def __init__(self, address: str, authority: Path) -> None:
+    def __init__(self) -> None:
         self.started: list[dict[str, str]] = []
         self.stopped: list[int] = []
         self.away = False
@@ -51,8 +50,11 @@ class FakeControl:
     def stop(self, run_id: int) -> None:
         self.stopped.append(run_id)
 
-    def runs(self) -> dict[int, tuple[str, str]]:
-        return {len(self.started): self.status}
+    def runs(self) -> dict[int, RunState]:
+        return {len(self.started): RunState(*self.status)}
+
+    def stream_log(self, run_id: int, after: float) -> Iterator[tuple[str, float]]:
+        yield f"log of run {run_id}\n", after
 
 
 class Clock:
@@ -89,28 +91,23 @@ class App:
 
 
 @pytest.fixture
-def scene(
-    tiny_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Iterator[SimpleNamespace]:
-    monkeypatch.setattr(module, "Control", FakeControl)
+def scene(tiny_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     monkeypatch.setattr(module, "time", Clock())
     recipe = tiny_recipe()
     folder = RunFolder.create(Path(recipe.run_root), recipe)
-    with ProcessGroup() as family:
-        environment = {**os.environ, "FLWR_HOME": str(tmp_path / "flwr"), "PATH": str(tmp_path)}
-        monkeypatch.setattr(family, "start", lambda *arguments: 0)
-        submission = Submission(folder, family, environment, "127.0.0.1:1", tmp_path / "ca.crt")
-        yield SimpleNamespace(
-            submission=submission,
-            control=submission.control,
-            folder=folder,
-            journal=Journal(folder.events_path),
-            told=[],
-        )
+    told: list[str] = []
+    control = FakeControl()
+    return SimpleNamespace(
+        submission=Submission(folder, control, told.append),  # type: ignore[arg-type]
+        control=control,
+        folder=folder,
+        journal=Journal(folder.events_path),
+        told=told,
+    )
 
 
 def looks(scene: SimpleNamespace, count: int) -> bool:
-    return any(scene.submission.finished(scene.told.append) for _ in range(count))
+    return any(scene.submission.finished() for _ in range(count))
 
 
 def test_a_lost_app_is_replaced_and_the_old_run_stopped(scene: SimpleNamespace) -> None:
@@ -185,11 +182,3 @@ def test_an_app_that_never_starts_is_tried_a_few_times(scene: SimpleNamespace) -
     assert len(scene.control.started) == MAX_LOSSES + 1
     assert "did not start (no module)" in scene.told[0]
     assert scene.submission.status()[0] == "lost"
-
-
-def test_the_connection_is_the_only_one_and_uses_tls(scene: SimpleNamespace, tmp_path: Path) -> None:
-    import tomllib
-
-    written: dict[str, Any] = tomllib.loads((tmp_path / "flwr" / "config.toml").read_text())["superlink"]
-    assert written["default"] == "trfmoe"
-    assert written["trfmoe"] == {"address": "127.0.0.1:1", "root-certificates": str(tmp_path / "ca.crt")}

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from scripts.run.outcome import judge
-from server.run.history import RunHistory
+from server.run_folder.history import RunHistory
 from tests.scripts.journal import events
 
 

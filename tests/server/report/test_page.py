@@ -7,7 +7,7 @@ import pytest
 
 from server.report.charts import heat_table, line_chart, table
 from server.report.page import render, write_report
-from server.run.history import RunHistory
+from server.run_folder.history import RunHistory
 from tests.scripts.journal import events, write_journal
 
 VOID = {"meta"}

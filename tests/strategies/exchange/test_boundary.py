@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 
 from strategies.exchange.boundary import LONGEST_REASON, boundary, plain
 from strategies.exchange.in_flight import Arrival, Clock, InFlight, Pending
-from strategies.membership.pings import Pings
+from strategies.membership.lost_requests import Pings
 from trfmoe_core.errors import RunError, RunFolderError, WireError
 
 THEIRS: list[Exception, RunError("x"),

@@ -10,8 +10,8 @@ from flwr.app import MessageType
 from clients.app import app as client_app
 from scripts.experiments.in_process import InProcessGrid
 from server.app import run
-from server.run.folder import RunFolder
-from server.run.journal import read_events
+from server.run_folder.folder import RunFolder
+from server.run_folder.journal import read_events
 from strategies.exchange.in_flight import Clock
 from tests.federation import of_kind
 from trfmoe_core.config import Recipe

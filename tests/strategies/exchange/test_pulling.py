@@ -12,8 +12,8 @@ from flwr.proto.message_pb2 import ObjectTree
 
 from clients.app import app
 from server.app import run
-from server.run.folder import RunFolder
-from server.run.journal import read_events
+from server.run_folder.folder import RunFolder
+from server.run_folder.journal import read_events
 from strategies.exchange.pulling import Puller
 from strategies.exchange.size_limits import SizeLimits
 from tests.federation import of_kind

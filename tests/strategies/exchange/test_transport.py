@@ -8,8 +8,8 @@ import pytest
 from flwr.app import ConfigRecord, Message, MessageType
 
 from server.app import run
-from server.run.folder import RunFolder
-from server.run.journal import read_events
+from server.run_folder.folder import RunFolder
+from server.run_folder.journal import read_events
 from strategies.exchange.messages import TrainReply, read_header
 from tests.federation import grid_of, of_kind, run_recipe
 from tests.strategies.test_tri_redundant import KilledError

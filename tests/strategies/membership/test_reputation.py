@@ -3,7 +3,7 @@
 from typing import Any
 
 from strategies.exchange.messages import Description
-from strategies.membership.federation import Member
+from strategies.membership.members import Member
 from strategies.membership.reputation import Reputation, Standing
 from strategies.membership.seats import Seats
 from strategies.round.standings import standings_of

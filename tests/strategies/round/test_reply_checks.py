@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from flwr.app import ConfigRecord, Error, Message, MessageType, MetricRecord
 
-from clients.drills.parcels import parcel_blocks, with_blocks
+from clients.attacks.reply_editing import parcel_blocks, with_blocks
 from scripts.experiments.in_process import InProcessGrid
 from server.app import run
-from server.run.folder import RunFolder
-from server.run.journal import read_events
+from server.run_folder.folder import RunFolder
+from server.run_folder.journal import read_events
 from strategies.exchange.messages import TrainReply, pack, pack_buffers, read_header, read_parcel
 from tests.federation import grid_of, of_kind, run_recipe
 from tests.strategies.exchange.test_in_flight import even, play, recipe_for

@@ -6,7 +6,7 @@ import pytest
 from flwr.app import ConfigRecord, Message
 
 from server.report.page import render
-from server.run.history import RunHistory
+from server.run_folder.history import RunHistory
 from strategies.exchange.messages import TrainReply
 from strategies.round.summary import planned_drill, reply_fields
 from tests.federation import of_kind, run_recipe

@@ -1,6 +1,7 @@
 """From the bytes of one PDF to its clean text and a report, with the PDFs that are attached to it."""
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from trfmoe_core.data.pdf.pages import TidyPages, tidy
 from trfmoe_core.data.pdf.placeholders import is_portfolio_notice, is_xfa_notice
 from trfmoe_core.data.pdf.read_pages import MAX_CHARACTERS, BrokenError, PageReader, RawPages, TooLongError
 
+_LETTERS_AND_DIGITS = re.compile(r"[^\W_]+")
 MAX_DEPTH = 3
 MAX_ATTACHMENTS = 1000
 _NAMED = 3
@@ -75,23 +77,23 @@ def read_pdf(data: bytes, options: Options, *, depth: int = 0, seen: frozenset[s
 def _judged(raw: RawPages, drop_headers: bool) -> Reading:
     """Returns the reading of a document's own pages."""
     num_pages = len(raw.texts)
-    if is_xfa_notice(raw.texts):
+    if is_xfa_notice(raw.texts, is_xfa=raw.is_xfa):
         return Reading("no-text", num_pages, notes=["XFA: the form's content is not in its pages; print it to a PDF"])
     tidied = tidy(raw.texts, drop_headers=drop_headers)
     lost = {number: f"unreadable ({reason})" for number, reason in raw.unreadable.items()} | raw.failed
     errors = [f"page {number + 1}: {lost[number]}" for number in sorted(lost)]
     notes = _losses(raw, num_pages)
-    letters = sum(letter.isalnum() for text in tidied.texts for letter in text)
-    if not letters and lost:
-        return Reading("broken", num_pages, notes=notes, page_errors=errors)
-    if not letters:
-        return Reading(
-            "no-text", num_pages, notes=[f"{num_pages} pages without text: scanned?" if num_pages else "no pages"]
-        )
-    words = any(letter.isalpha() for text in tidied.texts for letter in text)
-    if not words or (num_pages >= SCAN_PAGES and letters < SCAN_CHARACTERS * num_pages):
-        return Reading("no-text", num_pages, notes=[f"{letters} letters and digits on {num_pages} pages: scanned?"])
-    notes += _changes(tidied, num_pages - len(lost))
+    letters = sum(map(len, (run for text in tidied.texts for run in _LETTERS_AND_DIGITS.findall(text))))
+    intact = num_pages - len(lost)
+    is_text = any(letter.isalpha() for text in tidied.texts for letter in text)
+    if not is_text or (intact >= SCAN_PAGES and letters < SCAN_CHARACTERS * intact):
+        if lost:
+            return Reading("broken", num_pages, notes=notes, page_errors=errors)
+        found = f"{letters} letters and digits on {num_pages} pages" if letters else f"{num_pages} pages without text"
+        return Reading("no-text", num_pages, notes=[f"{found}: scanned?" if num_pages else "no pages"])
+    notes += _changes(tidied, intact)
+    if raw.fields_cut:
+        notes.append(f"{raw.fields_cut} form fields hold much more text than they show, which is left out")
     return Reading("partial" if lost else "ok", num_pages, tidied.texts, notes, errors)
 
 
@@ -112,6 +114,8 @@ def _changes(tidied: TidyPages, num_pages: int) -> list[str]:
     """Returns notes about blank pages among `num_pages`, and about what was changed on the others."""
     blank = num_pages - sum(bool(text.strip()) for text in tidied.texts)
     notes = [f"{blank} of {len(tidied.texts)} pages hold no text"] if blank > 0 else []
+    if tidied.lines_lost:
+        notes.append(f"{tidied.lines_lost} unreadable lines left out")
     if tidied.headers:
         notes.append(f"{tidied.headers} running heads and page numbers left out")
     if tidied.hyphens_joined or tidied.hyphens_kept:

@@ -33,7 +33,15 @@ class LockedError(Exception):
 
 
 class Document(Protocol):
-    """An open document."""
+    """An open document.
+
+    Attributes:
+        fields_cut: form fields with much more text than they show, of the pages that were read.
+        is_xfa: True for a form whose pages are made by the viewer and are not in the file.
+    """
+
+    fields_cut: int
+    is_xfa: bool
 
     def __len__(self) -> int:
         """Number of pages."""
@@ -47,13 +55,12 @@ class Document(Protocol):
         """
         ...
 
-    def attachments(self) -> Iterator[tuple[str, bytes]]:
-        """Yields name and content of every attached file."""
+    def is_overlaid(self, number: int) -> bool:
+        """Returns True if most letters of page `number` stand on equal ones, as far as the engine can tell."""
         ...
 
-    @property
-    def is_form(self) -> bool:
-        """True if the document has form fields, or is an XFA form."""
+    def attachments(self) -> Iterator[tuple[str, bytes]]:
+        """Yields name and content of every attached file."""
         ...
 
     def close(self) -> None:

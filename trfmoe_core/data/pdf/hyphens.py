@@ -11,12 +11,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from trfmoe_core.data.pdf.english import common_words
+
 _WORD = r"[^\W_]+(?:['’][^\W_]+)*"
 # The word before a hyphen at a line's end, with its earlier parts, and the word after it, with its later parts.
 _TAIL = re.compile(rf"((?:{_WORD}[-\u2010\u2011])*)({_WORD})[-\u2010\u00ad]$")
 _HEAD = re.compile(rf"{_WORD}(?:[-\u2010\u2011]{_WORD})*")
 _HYPHENS = "-\u2010\u00ad"
 _LONGEST = 80
+_COMPOUND_WEIGHT = 10
+"""A hyphen too many does less harm than one too few, where a document has both spellings."""
 _PARTS = re.compile("[-\u2010\u2011]")
 _SOFT_HYPHEN = re.compile("\u00ad(?=\\S)")
 # After a suspended hyphen stands one of these: "pre- and postoperative", "Haus- und Hofarzt".
@@ -79,6 +83,10 @@ class _Words:
                     word = "-".join(parts)
                 if word in wanted:
                     self.count[word] += 1
+
+    def knows(self, word: str) -> bool:
+        """Returns True for a word of the document, or a common one of English."""
+        return self.count[word] > 0 or word in common_words()
 
 
 def join_hyphens(pages: Sequence[str]) -> tuple[list[str], HyphenCounts]:
@@ -144,12 +152,11 @@ def _joined(page: str, torn: dict[int, _Torn], words: _Words, counts: HyphenCoun
 
 def _end_of(word: _Torn, words: _Words) -> str:
     """Returns what takes the place of the hyphen and the line's end: nothing, a hyphen, or a hyphen and a blank."""
-    following = word.next_part.casefold()
-    if word.after.casefold() in _CONJUNCTIONS and words.count[word.before.casefold() + following] == 0:
+    before, after = word.before.casefold(), word.next_part.casefold()
+    if word.after.casefold() in _CONJUNCTIONS and not (words.count[before + after] or words.count[f"{before}-{after}"]):
         return "- "
-    return (
-        "-" if _belongs(word.before, word.next_part, bool(word.earlier) or word.after != word.next_part, words) else ""
-    )
+    in_compound = bool(word.earlier) or word.after != word.next_part
+    return "-" if _belongs(word.before, word.next_part, in_compound, words) else ""
 
 
 def _belongs(before: str, after: str, in_compound: bool, words: _Words) -> bool:
@@ -167,15 +174,15 @@ def _belongs(before: str, after: str, in_compound: bool, words: _Words) -> bool:
     left, right = before.casefold(), after.casefold()
     joined, compound = words.count[left + right], words.count[f"{left}-{right}"]
     if joined or compound:
-        return compound > joined
+        return compound * _COMPOUND_WEIGHT > joined
     if words.first[left] or words.last[right]:
         return True
-    is_first, is_last = words.count[left] > 0, words.count[right] > 0
+    is_first, is_last = words.knows(left), words.knows(right)
     if is_first and is_last and len(left) > 2 and len(right) > 2:
         return True
     if in_compound and (is_first or is_last):
         return True
-    if right in _LAST_PARTS and len(left) > 2:
+    if right in _LAST_PARTS and len(left) > 1:
         return True
     if left in _FIRST_PARTS and not _ENDINGS.match(right):
         return (

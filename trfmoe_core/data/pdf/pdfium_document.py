@@ -9,12 +9,16 @@ import pypdfium2
 import pypdfium2.raw as pdfium
 
 from trfmoe_core.data.pdf.engines import LockedError
-from trfmoe_core.data.pdf.form_fields import with_values
+from trfmoe_core.data.pdf.form_fields import shown_part, with_values
 
 _TEXT_FIELDS = (pdfium.FPDF_FORMFIELD_TEXTFIELD, pdfium.FPDF_FORMFIELD_COMBOBOX, pdfium.FPDF_FORMFIELD_LISTBOX)
 _PASSWORD_FLAG = 1 << 13
-# pdfium joins the lines around a hyphen at a line's end, and writes U+0002 for it.
-_LINE_END_HYPHEN = re.compile("\x02\n?")
+_OVERLAID = 0.4
+"""Of the letters of two equal layers at least half stand on equal ones, and of other text about a fifth by chance."""
+_WIDTH, _HEIGHT = 6.0, 3.0
+"""Points by which a layer of recognised text may miss the letters of the page."""
+_HYPHEN_OF_ALL, _HYPHEN_INSIDE = re.compile("\ufffe\n?"), re.compile("\x02\n?")
+_INVISIBLE = pdfium.FPDF_ANNOT_FLAG_HIDDEN | pdfium.FPDF_ANNOT_FLAG_NOVIEW
 
 
 class PdfiumDocument:
@@ -28,8 +32,11 @@ class PdfiumDocument:
             PdfiumError: the file is malformed.
         """
         self._document = _open(data, passwords)
-        self.is_form: bool = self._document.get_formtype() != pdfium.FORMTYPE_NONE
-        if self.is_form:
+        self.fields_cut = 0
+        kind = self._document.get_formtype()
+        self._is_form = kind != pdfium.FORMTYPE_NONE
+        self.is_xfa = kind == pdfium.FORMTYPE_XFA_FULL
+        if self._is_form:
             self._document.init_forms()
 
     def __len__(self) -> int:
@@ -42,13 +49,22 @@ class PdfiumDocument:
         try:
             text_page = page.get_textpage()
             try:
-                text = str(text_page.get_text_bounded()).replace("\r\n", "\n")
-                # U+0002 may also be the code of a glyph without a character. The other function tells them apart.
-                if "\x02" in text and "\x02" not in text_page.get_text_range():
-                    text = _LINE_END_HYPHEN.sub("-\n", text)
+                text = _text_of(text_page)
             finally:
                 text_page.close()
-            return with_values(text, self._values(page)) if self.is_form else text
+            return with_values(text, self._values(page)) if self._is_form else text
+        finally:
+            page.close()
+
+    def is_overlaid(self, number: int) -> bool:
+        """Returns True if most letters of page `number` stand on equal ones."""
+        page = self._document[number]
+        try:
+            text_page = page.get_textpage()
+            try:
+                return _share_on_equals(text_page) > _OVERLAID
+            finally:
+                text_page.close()
         finally:
             page.close()
 
@@ -72,13 +88,47 @@ class PdfiumDocument:
             try:
                 if (
                     pdfium.FPDFAnnot_GetSubtype(annotation) == pdfium.FPDF_ANNOT_WIDGET
+                    and not pdfium.FPDFAnnot_GetFlags(annotation) & _INVISIBLE
                     and pdfium.FPDFAnnot_GetFormFieldType(form, annotation) in _TEXT_FIELDS
                     and not pdfium.FPDFAnnot_GetFormFieldFlags(form, annotation) & _PASSWORD_FLAG
                 ):
                     name = _string(pdfium.FPDFAnnot_GetFormFieldName, form, annotation)
-                    yield name, _string(pdfium.FPDFAnnot_GetFormFieldValue, form, annotation)
+                    value = _string(pdfium.FPDFAnnot_GetFormFieldValue, form, annotation)
+                    shown = shown_part(value, *_size(annotation), _font_size(form, annotation))
+                    self.fields_cut += shown != value
+                    yield name, shown
             finally:
                 pdfium.FPDFPage_CloseAnnot(annotation)
+
+
+def _text_of(text_page: Any) -> str:
+    """Returns the text of a page inside its crop box.
+
+    One function of pdfium leaves out what is outside, the other one separates lines better and marks hyphens at line
+    ends by a character of their own. Both join the lines around such a hyphen.
+    """
+    inside = str(text_page.get_text_bounded()).replace("\r\n", "\n")
+    whole = str(text_page.get_text_range()).replace("\r\n", "\n")
+    if len("".join(inside.split())) == len("".join(whole.split())):
+        return _HYPHEN_OF_ALL.sub("-\n", whole) if "\ufffe" in whole else whole
+    # Here the mark may also be the code of a glyph without a character.
+    return _HYPHEN_INSIDE.sub("-\n", inside) if "\x02" in inside and "\x02" not in whole else inside
+
+
+def _share_on_equals(text_page: Any) -> float:
+    """Returns the share of characters that stand within a few points of an equal one before them."""
+    seen: set[tuple[int, int, int]] = set()
+    total = repeated = 0
+    for index in range(text_page.count_chars()):
+        code = pdfium.FPDFText_GetUnicode(text_page, index)
+        if code <= ord(" "):
+            continue
+        left, bottom, _, _ = text_page.get_charbox(index)
+        x, y = int(left // _WIDTH), int(bottom // _HEIGHT)
+        total += 1
+        repeated += (code, x, y) in seen
+        seen |= {(code, x + dx, y + dy) for dx in (-1, 0, 1) for dy in (-1, 0, 1)}
+    return repeated / total if total else 0.0
 
 
 def _open(data: bytes, passwords: Sequence[str]) -> Any:
@@ -89,6 +139,19 @@ def _open(data: bytes, passwords: Sequence[str]) -> Any:
             if "password" not in str(error).lower():
                 raise
     raise LockedError
+
+
+def _size(annotation: Any) -> tuple[float, float]:
+    """Returns width and height of a field."""
+    box = pdfium.FS_RECTF()
+    pdfium.FPDFAnnot_GetRect(annotation, box)
+    return box.right - box.left, box.top - box.bottom
+
+
+def _font_size(form: Any, annotation: Any) -> float:
+    size = ctypes.c_float(0.0)
+    pdfium.FPDFAnnot_GetFontSize(form, annotation, size)
+    return size.value
 
 
 def _string(function: Callable[..., int], form: Any, annotation: Any) -> str:

@@ -13,9 +13,9 @@ _XFA = re.compile(
 _PORTFOLIO = re.compile(r"open this pdf portfolio|this pdf (?:portfolio|package)", re.IGNORECASE)
 
 
-def is_xfa_notice(pages: Sequence[str]) -> bool:
-    """Returns True if the pages are what viewers without XFA show of a form."""
-    return _are_short(pages) and _XFA.search(" ".join(pages)) is not None
+def is_xfa_notice(pages: Sequence[str], *, is_xfa: bool = False) -> bool:
+    """Returns True if the pages are what viewers without XFA show of a form. `is_xfa`: the file says that it is one."""
+    return _are_short(pages) and (is_xfa or _XFA.search(" ".join(pages)) is not None)
 
 
 def is_portfolio_notice(pages: Sequence[str]) -> bool:

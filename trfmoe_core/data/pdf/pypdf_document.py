@@ -11,6 +11,7 @@ from trfmoe_core.data.pdf.engines import FILE_ERRORS, LockedError
 from trfmoe_core.data.pdf.form_fields import with_values
 
 _PASSWORD_FLAG = 1 << 13
+_INVISIBLE = 1 << 1 | 1 << 5
 _MAX_PARENTS = 16
 
 
@@ -27,9 +28,10 @@ class PypdfDocument:
         self._reader = pypdf.PdfReader(io.BytesIO(data), strict=False)
         if self._reader.is_encrypted and not any(self._reader.decrypt(password) for password in passwords):
             raise LockedError
+        self.fields_cut = 0
         root: Any = self._reader.trailer["/Root"]
-        self.is_form: bool = "/AcroForm" in root
-        self.is_portfolio: bool = "/Collection" in root
+        self._is_form = "/AcroForm" in root
+        self.is_xfa = self._is_form and "/XFA" in root["/AcroForm"] and bool(root.get("/NeedsRendering"))
 
     def __len__(self) -> int:
         """Number of pages."""
@@ -39,7 +41,11 @@ class PypdfDocument:
         """Returns the raw text of page `number` inside its crop box, with the values of its form fields."""
         page = self._reader.pages[number]
         text = _cropped(page) if _is_cropped(page) else str(page.extract_text())
-        return with_values(text, _values(page)) if self.is_form else text
+        return with_values(text, _values(page)) if self._is_form else text
+
+    def is_overlaid(self, number: int) -> bool:
+        """Returns True: pypdf does not say where letters stand."""
+        return True
 
     def attachments(self) -> Iterator[tuple[str, bytes]]:
         """Yields name and content of every attached file."""
@@ -82,7 +88,7 @@ def _values(page: Any) -> Iterator[tuple[str, str]]:
             widget = reference.get_object()
             if widget.get("/Subtype") != "/Widget" or _inherited(widget, "/FT") not in ("/Tx", "/Ch"):
                 continue
-            if int(_inherited(widget, "/Ff") or 0) & _PASSWORD_FLAG:
+            if int(widget.get("/F") or 0) & _INVISIBLE or int(_inherited(widget, "/Ff") or 0) & _PASSWORD_FLAG:
                 continue
             value = _inherited(widget, "/V")
         except FILE_ERRORS:

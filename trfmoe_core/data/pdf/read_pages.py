@@ -40,11 +40,15 @@ class RawPages:
         texts: raw text of every page; empty if it is lost.
         unreadable: kind of damage of every page that is no text, by its number from 0.
         failed: error of every page that no engine could read, by its number from 0.
+        fields_cut: form fields of which only the part that they show is in the text.
+        is_xfa: True for a form whose pages are made by the viewer.
     """
 
     texts: list[str] = field(default_factory=list)
     unreadable: dict[int, str] = field(default_factory=dict)
     failed: dict[int, str] = field(default_factory=dict)
+    fields_cut: int = 0
+    is_xfa: bool = False
 
 
 def open_first(engine: EngineChoice, data: bytes, passwords: Sequence[str]) -> tuple[EngineName, Document]:
@@ -115,6 +119,7 @@ class PageReader:
             if characters > MAX_CHARACTERS:
                 raise TooLongError
             pages.texts.append(text)
+        pages.fields_cut, pages.is_xfa = self.document.fields_cut, self.document.is_xfa
         return pages
 
     def close(self) -> None:
@@ -128,7 +133,10 @@ class PageReader:
             text = document.text(number)
         except file_errors(name) as error:
             return "", Verdict(0.0, ""), describe(error)
-        text = taken_once(plain_letters(text))
+        text = plain_letters(text)
+        once = taken_once(text)
+        if once != text and document.is_overlaid(number):
+            text = once
         return text, judge(text), ""
 
     def _read_again(self, number: int, text: str, verdict: Verdict, error: str) -> tuple[str, Verdict, str]:

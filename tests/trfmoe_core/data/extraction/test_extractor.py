@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.hostile_files import write_hostile
 from tests.places import ROOT
 from trfmoe_core.data.extraction import extractor as extractor_module
 from trfmoe_core.data.extraction.extractor import WALL_FACTOR, ExtractedText, Extractor, FileLimits
@@ -158,3 +159,17 @@ def test_a_worker_that_cannot_start_is_explained(
     monkeypatch.setattr(extractor_module.sys, "executable", "/bin/false")
     with pytest.raises(DataError, match="check that pypdfium2 is installed"), Extractor(FileLimits(60, 512)) as reader:
         read(reader, good)
+
+
+def test_a_file_that_kills_the_engine_costs_no_other(tmp_path: Path, write_pdf: Callable[..., Path]) -> None:
+    good = write_pdf(tmp_path / "good.pdf", [["hello"]])
+    # pdfium follows a form that shows itself until its memory ends.
+    write_hostile(tmp_path / "hostile", 0, bomb_bytes=1, empty_pages=1)
+    deadly = tmp_path / "hostile" / "cyclic-form.pdf"
+    with Extractor(FileLimits(60, 96), "pdfium") as reader:
+        result = read(reader, deadly)
+        assert (result.status, result.settled) == ("broken", False)
+        assert read(reader, good).status == "ok"
+    with Extractor(FileLimits(60, 96)) as reader:
+        assert read(reader, deadly).status == "no-text", "pypdf reads it"
+        assert read(reader, good).status == "ok"

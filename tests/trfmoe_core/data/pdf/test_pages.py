@@ -48,5 +48,12 @@ def test_stray_glyphs_go_and_the_text_around_them_stays() -> None:
 
 
 def test_control_characters_never_come_through() -> None:
-    (page,) = tidy(["a\x00b\x07c\u200bd\fe"], drop_headers=True).texts
-    assert page == "abcd\n\ne"
+    (page,) = tidy(["a\x00b\x07c\u200bd"], drop_headers=True).texts
+    assert page == "ab cd"
+
+
+def test_ligatures_of_fonts_without_a_map_are_spelt_out() -> None:
+    (page,) = tidy(
+        ["The signi\x0ccance of a di\x0berent coe\x0ecient was \x0crst seen o\x0b shore."], drop_headers=True
+    ).texts
+    assert page == "The significance of a different coefficient was first seen off shore."

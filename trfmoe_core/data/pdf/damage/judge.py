@@ -8,6 +8,7 @@ from trfmoe_core.data.pdf.damage.ciphertext import letters_exchanged, symbols_in
 from trfmoe_core.data.pdf.damage.page import RawPage
 from trfmoe_core.data.pdf.damage.scripts import scripts_mixed
 from trfmoe_core.data.pdf.damage.spacing import letters_apart, word_a_line, words_glued
+from trfmoe_core.data.pdf.damage.torn import words_torn
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ KINDS = (
     Kind("symbols for letters", symbols_in_words, 0.2),
     Kind("mixed scripts", scripts_mixed, 0.15),
     Kind("letters apart", letters_apart, 0.15),
+    Kind("words torn", words_torn, 0.12),
     Kind("words glued", words_glued, 0.1),
     Kind("one word a line", word_a_line, 0.85),
 )

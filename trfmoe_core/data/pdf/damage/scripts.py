@@ -26,7 +26,7 @@ _GROUPS = {
 _CODES = {name: group or chr(0x100 + number) for number, (name, group) in enumerate(_GROUPS.items())}
 _GREEK, _YI = _CODES["GREEK"], _CODES["YI"]
 # Two letters of different scripts in a row. Latin and Greek stand together in formulas, and Latin in Asian text.
-_SEAM = re.compile(rf"(?=([^ ])(?!\1|[ M]))(?!L[{_GREEK}E])(?![{_GREEK}E]L).")
+_SEAM = re.compile(rf"(?=([^ M])(?!\1)[^ M])(?!L[{_GREEK}E])(?![{_GREEK}E]L).")
 _STRAY_MARK = re.compile("(?<![^ ME])M")
 _JAPANESE_MARKS = re.compile("[\u3001\u300c\u300d\u30fb\u30fc\u3041-\u30fa]")
 

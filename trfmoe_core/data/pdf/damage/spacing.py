@@ -18,7 +18,7 @@ _MOSTLY = 0.5
 _LETTER_RUN = re.compile(r"(?<![\\@_{<./:#$=&%-])(?<![^\W\d_])[^\W\d_]+")
 # Names of programs are glued on purpose: aWordOfMany. Each hump counts as a word.
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
-_SHORTEST_MEAN = 2.9
+_SHORTEST_MEAN, _LONG_MEAN = 2.9, 4.0
 
 
 def words_glued(page: RawPage) -> float:
@@ -56,6 +56,8 @@ def letters_apart(page: RawPage) -> float:
             capitals = sum(map(str.isupper, apart))
             # Capitals alone are labels of a drawing.
             return share if capitals < len(apart) / 2 or share > _MOSTLY else 0.0
+    if page.size > _LONG_MEAN * len(words):
+        return 0.0
     pieces = [word for word in words if len(word) > 1 and word.islower() and word.isalpha() and word.isascii()]
     if len(pieces) >= _MIN_WORDS and sum(map(len, pieces)) < _SHORTEST_MEAN * len(pieces):
         return 1.0

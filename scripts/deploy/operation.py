@@ -1,0 +1,183 @@
+"""What an operator asks of a kit's SuperLink: which runs there are, and what its nodes are doing."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from scripts.deploy.kit import Coordinator, coordinator_folder, read_coordinator
+from scripts.processes.control import Control, NodeState, RunState
+from server.run_folder.checkpoints import checkpoint_state
+from server.run_folder.folder import RunFolder
+from server.run_folder.history import RunHistory
+from server.run_folder.journal import read_events
+from trfmoe_core.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """A coordinator's folder, and the control interface of its SuperLink."""
+
+    kit: Path
+    coordinator: Coordinator
+    control: Control
+
+    @classmethod
+    def of(cls, directory: Path) -> Self:
+        """Returns the operation of a kit's or a coordinator's folder.
+
+        Raises:
+            ConfigError: It is no such folder.
+        """
+        kit = coordinator_folder(directory).absolute()
+        coordinator = read_coordinator(kit)
+        control = Control(f"127.0.0.1:{coordinator.superlink_port}", kit / "ca.crt")
+        return cls(kit=kit, coordinator=coordinator, control=control)
+
+    def active_runs(self) -> dict[int, RunState]:
+        """Returns the runs that have not ended, by Flower's id, the newest last.
+
+        Raises:
+            RunError: The SuperLink does not answer.
+        """
+        return {run_id: state for run_id, state in self.control.runs().items() if not state.finished}
+
+    def active_run(self) -> tuple[int, RunFolder]:
+        """Returns Flower's id and the folder of the newest run that has not ended.
+
+        Raises:
+            ConfigError: There is none.
+            RunError: The SuperLink does not answer.
+        """
+        active = self.active_runs()
+        if not active:
+            raise ConfigError(
+                f"{self.kit}: no run is going on; `trfmoe deploy status {self.kit}` shows the earlier ones"
+            )
+        run_id, state = list(active.items())[-1]
+        if state.run_dir is None:
+            raise ConfigError(f"{self.kit}: run {run_id} has no run folder; it was not started by `trfmoe deploy run`")
+        return run_id, RunFolder.open(state.run_dir)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeRow:
+    """What is known of a node.
+
+    Attributes:
+        name: The node's.
+        zone: The registered one; None if there is none.
+        online: Whether Flower sees it.
+        since: When it came or went, ISO 8601; empty if it was never there.
+        doing: Its work in the newest run.
+        release: Its code and its torch, as it says.
+        loss: Its last training loss; None if there is none.
+        strikes: Rounds in a row in which it was not good.
+        refused: Why it is refused; empty if it is not.
+    """
+
+    name: str
+    zone: str | None
+    online: bool
+    since: str
+    doing: str
+    release: str
+    loss: float | None
+    strikes: int
+    refused: str
+
+
+def node_rows(operation: Operation, states: dict[str, NodeState], folder: RunFolder | None) -> list[NodeRow]:
+    """Returns one row for each of a kit's nodes.
+
+    Args:
+        operation: The kit.
+        states: The nodes as the SuperLink knows them.
+        folder: The newest run, if there is one.
+
+    Raises:
+        RunFolderError: The run's journal cannot be read.
+    """
+    history = RunHistory(read_events(folder.events_path)) if folder else RunHistory()
+    records = _strike_records(folder, history)
+    rows = []
+    for node in operation.coordinator.nodes:
+        state = states.get(node.registered, NodeState("not registered"))
+        reply = _last_reply(history, node.name)
+        joined = history.nodes.get(node.name, {})
+        rows.append(
+            NodeRow(
+                name=node.name,
+                zone=node.zone,
+                online=state.status == "online",
+                since=state.since,
+                doing=_doing(history, node.name, reply),
+                release=_release(joined),
+                loss=reply.get("loss"),
+                strikes=int(records.get(node.name, {}).get("strikes", 0)),
+                refused=history.refused.get(node.name, "") if node.name not in history.nodes else "",
+            )
+        )
+    return rows
+
+
+def run_line(history: RunHistory) -> str:
+    """Returns where a run stands: its round, the nodes that were outvoted last, and the time that is left."""
+    done = max(history.committed, default=0)
+    parts = [f"round {done} of {history.num_rounds}"]
+    if history.finished is not None:
+        parts.append(str(history.finished["outcome"]))
+    elif done and done < history.num_rounds:
+        newest = [history.committed[number]["seconds"] for number in sorted(history.committed)[-5:]]
+        left = (history.num_rounds - done) * sum(newest) / len(newest)
+        parts.append(f"about {duration(left)} left")
+    if done and (outvoted := history.outvoted(done)):
+        parts.append("outvoted: " + ", ".join(f"{name}({count})" for name, count in sorted(outvoted.items())))
+    return ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Returns a time in its two largest units, such as `3 h 20 min`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours} h"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _release(joined: dict[str, Any]) -> str:
+    if not joined:
+        return ""
+    return f"code {joined['code_fingerprint'][:8]}, torch {joined['versions'].get('torch', 'unknown')}"
+
+
+def _last_reply(history: RunHistory, name: str) -> dict[str, Any]:
+    for number in sorted(history.replies, reverse=True):
+        if (reply := history.replies[number].get(name)) and reply.get("status") == "accepted":
+            return reply
+    return {}
+
+
+def _doing(history: RunHistory, name: str, reply: dict[str, Any]) -> str:
+    if not history.started:
+        return ""
+    if name not in history.nodes:
+        return "has not joined"
+    if history.finished is not None:
+        return f"round {reply['round']} was its last" if reply else "took part in no round"
+    now = max(history.replies, default=0)
+    answered = history.replies.get(now, {}).get(name)
+    if answered is None:
+        return f"works on round {now}" if now and now not in history.committed else "waits"
+    return f"round {now}: {answered['status']}"
+
+
+def _strike_records(folder: RunFolder | None, history: RunHistory) -> dict[str, dict[str, Any]]:
+    """Returns what the newest committed round says of each node's strikes."""
+    if folder is None or not history.committed:
+        return {}
+    state = checkpoint_state(folder.checkpoints_path, max(history.committed))
+    found = state.get("seating") or {}
+    return dict(found.get("reputation", {}))

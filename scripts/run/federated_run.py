@@ -1,0 +1,159 @@
+"""What the commands that federate share: reading the recipe, running or resuming the federation, and its conclusion."""
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from scripts.run.outcome import RunOutcome
+    from scripts.terminal.output import Output
+    from server.run_folder.folder import RunFolder
+    from trfmoe_core.config import Recipe
+
+
+def resolve(config: Path, overrides: list[str], pdfs: list[Path]) -> "Recipe":
+    """Returns the recipe with overrides and other sources applied and every path absolute against this folder."""
+    from clients.attacks.base import check_drill
+    from scripts.run.data_options import with_sources
+    from scripts.run.preflight import find_recipe
+    from trfmoe_core.config import load_recipe
+
+    recipe = load_recipe(find_recipe(config), overrides)
+    for number, node in enumerate(recipe.nodes):
+        check_drill(node, f"{config}: nodes.{number}.drill")
+    return with_sources(recipe, pdfs).resolved(Path.cwd())
+
+
+def show_recipe(recipe: "Recipe", output: "Output") -> None:
+    """Writes the resolved recipe as YAML and its hash, and with `--json` as the result.
+
+    Raises:
+        ConfigError: no such model can be built.
+    """
+    from trfmoe_core.config import recipe_hash
+    from trfmoe_core.config.yaml_text import dump_yaml
+    from trfmoe_core.model.transformer import parameter_shapes
+
+    parameter_shapes(recipe.model, 256)
+    values = recipe.model_dump(mode="json")
+    output.line(dump_yaml(values).rstrip())
+    output.line(f"# recipe hash {recipe_hash(recipe)}")
+    output.result({"outcome": "dry-run", "recipe": values, "recipe_hash": recipe_hash(recipe), "exit_code": 0})
+
+
+def run_federation(
+    recipe: "Recipe",
+    output: "Output",
+    *,
+    resume: bool = False,
+    run_dir: Path | None = None,
+    engine: "Callable[[RunFolder, Output], RunOutcome] | None" = None,
+    command: str = "simulate",
+) -> "RunOutcome":
+    """Runs or resumes a federation, shows it, and returns its real outcome. Nothing it started is left running.
+
+    Args:
+        recipe: The run.
+        output: Where it is shown.
+        resume: Go on with the latest run of the recipe.
+        run_dir: Go on with this one.
+        engine: Runs the rounds of a run folder; Flower's simulation when not given.
+        command: The subcommand by which a user goes on with it.
+
+    Raises:
+        TRFMoEError: what is wrong before anything is started, or that Flower did not start.
+    """
+    from scripts.run.outcome import judge
+    from scripts.run.preflight import check_run_root, prepare_nodes
+    from scripts.run.run_folders import new_run, resumed_run
+    from server.run_folder.history import RunHistory
+    from server.run_folder.journal import read_events
+
+    recipe.check_federated()
+    check_run_root(Path(recipe.run_root))
+    folder = resumed_run(recipe, run_dir, "federated", output) if resume or run_dir else None
+    if folder is not None:
+        history = RunHistory(read_events(folder.events_path))
+        if history.finished and history.finished["outcome"] == "completed":
+            output.line(f"{folder.path}: this run is complete; nothing to do")
+            outcome = judge(history, folder.path)
+            conclude(outcome, output, command)
+            return outcome
+    prepare_nodes(recipe, output)
+    if folder is None:
+        folder = new_run(recipe)
+    output.line(f"run folder {folder.path}")
+    for line in announce(recipe):
+        output.line(line)
+    try:
+        outcome = (engine or simulate_rounds)(folder, output)
+    except KeyboardInterrupt:
+        output.line(f"stopped; {resume_hint(folder.path, command)}")
+        raise
+    conclude(outcome, output, command)
+    return outcome
+
+
+def announce(recipe: "Recipe") -> list[str]:
+    """Returns one line for every node that plays an attack on purpose."""
+    from clients.attacks.base import describe
+
+    lines = []
+    for node in recipe.nodes:
+        if node.drill is not None:
+            until = f" to {node.drill.to_round}" if node.drill.to_round else " on"
+            told = f"drill: {node.name} is told to lie (it {describe(node.drill)})"
+            lines.append(f"{told} from round {node.drill.from_round}{until}")
+    return lines
+
+
+def conclude(outcome: "RunOutcome", output: "Output", command: str = "simulate") -> None:
+    """Writes where the results are, and for a run that did not complete why and how to go on."""
+    from server.report.page import write_report
+
+    report = write_report(outcome.run_dir)
+    output.line(f"run folder {outcome.run_dir}")
+    output.line(f"report     {report}")
+    if not outcome.completed:
+        if outcome.stopped:
+            output.line(f"the run was stopped: {outcome.reason}")
+        else:
+            output.line(f"the run failed: {outcome.reason}", style="bold red")
+            output.line(f"its log is {outcome.run_dir / 'flower.log'}")
+        output.line(resume_hint(outcome.run_dir, command))
+
+
+def resume_hint(run_dir: Path, command: str = "simulate") -> str:
+    """Returns how to go on with a run."""
+    recipe, folder = shlex.quote(str(run_dir / "recipe.yaml")), shlex.quote(str(run_dir))
+    return f"go on at the last committed round with: trfmoe {command} {recipe} --run-dir {folder}"
+
+
+def simulate_rounds(folder: "RunFolder", output: "Output") -> "RunOutcome":
+    """Runs the rounds of a run folder on Flower's simulation engine, and shows them."""
+    from scripts.run.outcome import judge
+    from scripts.run.resources import simulation_resources
+    from scripts.run.simulation import FlowerSimulation, app_folder
+    from scripts.terminal.console import RunDisplay, RunLines
+    from server.run_folder.history import RunHistory
+    from server.run_folder.journal import JournalReader
+
+    reader = JournalReader(folder.events_path)
+    lines = RunLines(RunHistory(reader.read()))
+    earlier = reader.head.entries
+    with FlowerSimulation(folder.path / "flower.log") as flower:
+        flower.submit(
+            app_folder(),
+            folder.recipe.federation_size,
+            {"recipe": str(folder.path / "recipe.yaml"), "run-dir": str(folder.path)},
+            simulation_resources(folder.recipe),
+        )
+        with RunDisplay(output, lines) as display:
+            for event in reader.follow(flower.finished):
+                display.show(event)
+        status, details = flower.status()
+        started = lines.history.started.get("seq", -1) >= earlier
+    if lines.history.finished is None and not started and not details.strip("N/A"):
+        details = f"the server app did not start; see {folder.path / 'flower.log'}"
+    return judge(lines.history, folder.path, status, details)

@@ -1,0 +1,81 @@
+"""The models of a run folder: the initial model, and those of its rounds."""
+
+from collections.abc import Mapping
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from server.run_folder.checkpoints import checkpoint_rounds
+from server.run_folder.folder import RunFolder
+from server.run_folder.recorder import best_round, committed_checkpoint, committed_rounds
+from trfmoe_core.data.tokenizers import Tokenizer, load_tokenizer
+from trfmoe_core.errors import RunFolderError
+from trfmoe_core.model.transformer import MoETransformer, build_model
+
+
+def run_tokenizer(folder: RunFolder) -> Tokenizer:
+    """Returns the run's copy of its tokenizer, or the recipe's tokenizer if the run has no copy yet."""
+    own = folder.tokenizer_path
+    return load_tokenizer(str(own) if own.exists() else folder.recipe.data.tokenizer)
+
+
+def initial_model(folder: RunFolder, tokenizer: Tokenizer) -> MoETransformer:
+    """Returns the model that a run begins with: imported weights, or else drawn from the recipe's seed.
+
+    Raises:
+        RunFolderError: the imported weights are no weights of this model.
+    """
+    recipe = folder.recipe
+    model = build_model(recipe.model, tokenizer.padded_vocab_size, recipe.seed, tokenizer.bos_id)
+    if folder.imported_path.exists():
+        try:
+            _set_weights(model, load_file(folder.imported_path))
+        except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+            raise RunFolderError(f"{folder.imported_path}: not this model's weights ({error}); import again") from error
+    return model
+
+
+def choose_round(folder: RunFolder, number: int | None = None, last: bool = False) -> int:
+    """Returns the chosen round. Round 0 is an imported model before its first round.
+
+    Args:
+        folder: The run.
+        number: This one.
+        last: The newest instead of the best.
+
+    Raises:
+        RunFolderError: there is no such model.
+    """
+    kept = sorted(set(checkpoint_rounds(folder.checkpoints_path)) & set(committed_rounds(folder)))
+    if folder.imported_path.exists():
+        kept = [0, *kept]
+    if not kept:
+        raise RunFolderError(f"{folder.path}: no round is committed yet; let the run go on until its first checkpoint")
+    if number is not None:
+        if number not in kept:
+            raise RunFolderError(f"--round {number}: {folder.path} keeps the models of rounds {kept}; choose one")
+        return number
+    best = None if last else best_round(folder)
+    return kept[-1] if best is None else best
+
+
+def load_model(folder: RunFolder, number: int) -> tuple[MoETransformer, Tokenizer]:
+    """Returns the model after a round and the run's tokenizer.
+
+    Raises:
+        RunFolderError: the checkpoint is missing, broken, or not what was committed.
+    """
+    tokenizer = run_tokenizer(folder)
+    if number == 0:
+        return initial_model(folder, tokenizer), tokenizer
+    model = build_model(folder.recipe.model, tokenizer.padded_vocab_size, folder.recipe.seed, tokenizer.bos_id)
+    _set_weights(model, committed_checkpoint(folder, number).weights)
+    return model, tokenizer
+
+
+@torch.no_grad()
+def _set_weights(model: MoETransformer, weights: Mapping[str, Tensor]) -> None:
+    for name, parameter in model.named_parameters():
+        parameter.copy_(weights[name])

@@ -34,11 +34,12 @@ def generate(
     from scripts.run.run_folders import run_folder
     from scripts.terminal.output import Output
     from server.run_folder.models import choose_round, load_model
+    from trfmoe_core.data.documents.clean import normalize
 
     output = Output(as_json)
     folder = run_folder(run)
     chosen = choose_round(folder, number, last)
-    start = read_prompt(prompt, file)
+    start = normalize(read_prompt(prompt, file), folder.recipe.data.normalization)
     model, tokenizer = load_model(folder, chosen)
     pieces = []
     if stream:

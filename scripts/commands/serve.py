@@ -26,6 +26,7 @@ def serve(
     from scripts.terminal.output import Output
     from server.run_folder.models import choose_round
     from trfmoe_core.errors import ConfigError
+    from trfmoe_core.places import APP_FOLDER
 
     output = Output()
     if not is_serve_available():
@@ -40,7 +41,8 @@ def serve(
     output.line(f"the model after round {chosen}, served by transformers until Ctrl-C; ask it:")
     output.line(f"  curl {address} -H 'Content-Type: application/json' -d {shlex.quote(body)}")
     output.line(f"with vLLM instead: vllm serve {shlex.quote(str(out))} --host {host} --port {port}")
-    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(out)]
+    command = [sys.executable, "-m", "scripts.run.serving", folder.recipe.data.normalization, str(out)]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(APP_FOLDER), os.environ.get("PYTHONPATH")]))
     os.environ["HF_HUB_OFFLINE"] = "1"
     # The server takes this process's place: it gets the signals, and nothing is left behind.
     os.execv(sys.executable, [*command, "--host", host, "--port", str(port)])

@@ -10,7 +10,7 @@ from scripts.terminal.output import Output
 from scripts.terminal.progress import DataProgress
 from trfmoe_core.config import NodeSettings, Recipe
 from trfmoe_core.data.batches.corpus import Corpus
-from trfmoe_core.data.documents.reports import FileReport
+from trfmoe_core.data.documents.reports import FileReport, shortened
 from trfmoe_core.data.hub.offline import keep_offline
 from trfmoe_core.data.prepare.corpus_cache import prepare_corpus
 from trfmoe_core.data.tokenizers import Tokenizer, load_tokenizer
@@ -18,6 +18,7 @@ from trfmoe_core.errors import ConfigError, DataError, RunFolderError
 from trfmoe_core.places import cache_home
 
 LISTED_FILES = 16
+LONGEST_PATH = 240
 
 
 def find_recipe(given: Path) -> Path:
@@ -87,7 +88,7 @@ def file_line(report: FileReport) -> str:
     pages = f", {report.pages} {'pages' if report.kind == 'pdf' else 'documents'}" if report.pages else ""
     characters = f", {report.characters:,} characters" if report.characters else ""
     detail = f" ({report.detail})" if report.detail else ""
-    return f"{report.status:<14} {report.path}{pages}{characters}{detail}"
+    return f"{report.status:<14} {shortened(report.path, LONGEST_PATH)}{pages}{characters}{detail}"
 
 
 def counts(files: list[FileReport]) -> str:

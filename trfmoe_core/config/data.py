@@ -32,6 +32,11 @@ class DataConfig(Section):
         le=1 << 24,
         description="documents are cut into pieces of at most this size, at ends of pages or paragraphs",
     )
+    normalization: Literal["safe", "nfc", "nfkc"] = Field(
+        "safe",
+        description="safe: NFC, plain blanks, letters for ligatures and for full-width letters in Latin text; nfc: no "
+        "letters replaced; nfkc: also digits and letters of other shapes, so that 2³² becomes 232",
+    )
     held_out: float = Field(0.1, gt=0, lt=1, description="fraction of pieces that is held out, chosen by hash")
     deduplicate: bool = Field(True, description="leave out pieces whose text came before; case and blanks are ignored")
     evaluation_tokens: int = Field(

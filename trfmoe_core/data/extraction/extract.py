@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from trfmoe_core.data.documents.clean import RULES
 from trfmoe_core.data.documents.records import SourceFile
 from trfmoe_core.data.extraction.extractor import ExtractedText, Extractor, FileLimits
 from trfmoe_core.data.extraction.kinds import version_of
@@ -47,7 +48,7 @@ class Extraction:
 
     def key(self, kind: str) -> str:
         """Returns a short digest of everything besides the content that determines the text of a file of a format."""
-        parts = [FORMAT, kind, version_of(kind, self.engine), unicodedata.unidata_version, self.drop_headers]
+        parts = [FORMAT, RULES, kind, version_of(kind, self.engine), unicodedata.unidata_version, self.drop_headers]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
     @property

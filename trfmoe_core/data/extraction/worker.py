@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, cast
 
 from trfmoe_core.data.documents.extracted import as_result, result
 from trfmoe_core.data.extraction.kinds import load, read
+from trfmoe_core.data.formats.boundary import described
 from trfmoe_core.data.pdf.document_text import Options
 from trfmoe_core.data.pdf.engines import EngineChoice
 
@@ -91,6 +92,8 @@ def main() -> None:
             send(replies, result("too-large", detail=f"needs more than {memory_mb} MB of memory"))
         except OSError as error:
             send(replies, result("unreadable", detail=error.strerror or str(error)))
+        except Exception as error:  # noqa: BLE001  As in `formats.boundary`: no file may end the others.
+            send(replies, result("broken", detail=f"its reader failed: {described(error)}"))
 
 
 if __name__ == "__main__":

@@ -10,3 +10,8 @@ class DocxFormat(ExtractedFormat):
 
     suffixes = (".docx", ".docm")
     part = "section"
+
+    @classmethod
+    def recognises(cls, head: bytes) -> bool:
+        """Returns True for a zip with a member in Word's folder among its first ones."""
+        return head.startswith(b"PK") and (b"word/_rels/" in head or b"word/document.xml" in head)

@@ -14,7 +14,6 @@ class ExtractedFormat(Format):
     """Files that are opened in worker processes only. A document is a run of whole pages, chapters or sections."""
 
     is_extracted = True
-    cleaned = True
     shared_by = "files"
 
     def read(self, unit: Unit, log: ReadLog) -> Iterator[Document]:

@@ -10,3 +10,8 @@ class PdfFormat(ExtractedFormat):
 
     suffixes = (".pdf",)
     part = "page"
+
+    @classmethod
+    def recognises(cls, head: bytes) -> bool:
+        """Returns True for a PDF's header. A few bytes may precede it, but then it may be a text about PDFs."""
+        return head.startswith(b"%PDF-")

@@ -27,7 +27,7 @@ def read_markup(kind: str, data: bytes) -> Reading:
         return Reading(error.status, notes=[error.detail])
     if sum(map(len, found.parts)) > MAX_CHARACTERS:
         return Reading("too-large", len(found.parts), notes=[f"more than {MAX_CHARACTERS} characters of text"])
-    texts = [clean(part).replace("\f", "\n") for part in found.parts]
+    texts = [clean(part, normalization="nfc").replace("\f", "\n") for part in found.parts]
     notes = [f"{len(found.lost)} losses, first {found.lost[0]}"] if len(found.lost) > 1 else list(found.lost)
     if not any(letter.isalpha() for text in texts for letter in text):
         status = "broken" if found.lost else "no-text"

@@ -13,7 +13,8 @@ from typing import Any
 
 from trfmoe_core.atomic import new_folder, write_text
 from trfmoe_core.config.data import DataConfig
-from trfmoe_core.data.documents.reports import FileReport
+from trfmoe_core.data.documents.clean import Normalization
+from trfmoe_core.data.documents.reports import FileReport, shortened
 from trfmoe_core.data.formats.reading import Reading
 from trfmoe_core.data.prepare.merge import first_piece, halves, merge
 from trfmoe_core.data.prepare.shards import Documents, Encoder, Shard, ShardWriter, grouped
@@ -24,6 +25,7 @@ from trfmoe_core.errors import DataError
 META = "corpus.json"
 LEFT_OUT = ("changed", "unreadable")
 _LISTED_FILES = 40
+_LONGEST_PATH = 240
 _ABANDONED_S = 7 * 24 * 3600
 
 Progress = Callable[[str, int, int], None]
@@ -34,7 +36,10 @@ def describe_files(files: Sequence[FileReport]) -> str:
     """Returns a count of the statuses and one line per file, problems first, with at most 40 files."""
     counts = Counter(report.status for report in files)
     ordered = sorted(files, key=lambda report: report.status == "ok")
-    lines = [f"  {report.path}: {report.status}{': ' * bool(report.detail)}{report.detail}" for report in ordered]
+    lines = [
+        f"  {shortened(report.path, _LONGEST_PATH)}: {report.status}{': ' * bool(report.detail)}{report.detail}"
+        for report in ordered
+    ]
     left = len(lines) - _LISTED_FILES
     more = [f"  and {left} more"] if left > 0 else []
     total = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
@@ -77,7 +82,7 @@ def build(
     files = [file for source in sources for file in source.files]
     processes = config.processes or len(os.sched_getaffinity(0))
     with ShardWriter(shards_folder, Encoder(tokenizer, config.piece_bytes), processes) as writer:
-        shards, reports = _read_all(sources, writer, progress)
+        shards, reports = _read_all(sources, writer, config, progress)
         writer.finish()
         # A list and no mapping: two sources may lead to the same file.
         read = [(file.path, report) for file, report in zip(files, reports, strict=True) if file.report is None]
@@ -107,7 +112,7 @@ def _remove_abandoned_shards(home: Path) -> None:
 
 
 def _read_all(
-    sources: Sequence[OpenedSource], writer: ShardWriter, progress: Progress
+    sources: Sequence[OpenedSource], writer: ShardWriter, config: DataConfig, progress: Progress
 ) -> tuple[list[list[Shard]], list[FileReport]]:
     """Returns every source's shards, and a report for every file of all sources."""
     total = sum(len(source.units) for source in sources)
@@ -117,7 +122,7 @@ def _read_all(
     for source in sources:
         unit_reports: list[FileReport] = []
         shards.append([])
-        for batch in grouped(_documents(source, unit_reports)):
+        for batch in grouped(_documents(source, config.normalization, unit_reports)):
             shards[-1].append(writer.write(batch))
             characters += batch.size
             progress(f"{characters / 1e6:,.0f} MB to tokens", done + len(unit_reports), total)
@@ -126,14 +131,16 @@ def _read_all(
     return shards, reports
 
 
-def _documents(source: OpenedSource, reports: list[FileReport]) -> Iterator[tuple[str, int, str]]:
+def _documents(
+    source: OpenedSource, normalization: Normalization, reports: list[FileReport]
+) -> Iterator[tuple[str, int, str]]:
     """Yields (text, unit, place) and appends the report of every unit to `reports`.
 
     Units that are left out get no number, so that the corpus equals that of a folder without them.
     """
     number = 0
     for unit in source.units:
-        reading = Reading(unit)
+        reading = Reading(unit, normalization)
         for document in reading:
             yield document.text, number, document.place
         reports.append(reading.report)

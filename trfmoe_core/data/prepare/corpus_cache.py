@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import chardet
 import numpy as np
 
 from trfmoe_core.atomic import locked
@@ -18,7 +19,9 @@ from trfmoe_core.data.batches.bigram import ByteBigram
 from trfmoe_core.data.batches.corpus import Corpus, CorpusSource
 from trfmoe_core.data.batches.held_out import evaluation_pieces
 from trfmoe_core.data.batches.store import read_store
+from trfmoe_core.data.documents import clean as clean_rules
 from trfmoe_core.data.documents.reports import FileReport, moved, printable, write_reports
+from trfmoe_core.data.formats import base as format_rules
 from trfmoe_core.data.prepare import shards as shard_files
 from trfmoe_core.data.prepare.build import META, Progress, build, without
 from trfmoe_core.data.prepare.merge import BIGRAM_FILE, DOCUMENTS_FILE, SIDES
@@ -107,7 +110,7 @@ def corpus_key(sources: Sequence[OpenedSource], config: DataConfig, tokenizer: T
         "sources": [source.identity for source in sources],
         "config": config.model_dump(exclude={"tokenizer", *DataConfig.USE_ONLY}),
         "tokenizer": tokenizer.fingerprint,
-        "readers": [unicodedata.unidata_version],
+        "readers": [unicodedata.unidata_version, chardet.__version__, format_rules.RULES, clean_rules.RULES],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode("utf-8")).hexdigest()
 

@@ -1,18 +1,20 @@
 """Files and folders with any mixture of the known formats."""
 
+import codecs
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from trfmoe_core.config.sources import SOURCES, Partition
 from trfmoe_core.data.documents.records import ReadOptions, SourceFile, Unit
-from trfmoe_core.data.documents.reports import FileReport, printable
+from trfmoe_core.data.documents.reports import FileReport, printable, shortened
 from trfmoe_core.data.extraction.extract import Content, Extraction, content_of, extract_all, text_path
 from trfmoe_core.data.extraction.extractor import FileLimits
-from trfmoe_core.data.formats.base import format_of
+from trfmoe_core.data.formats.base import ReadLog, format_of
+from trfmoe_core.data.formats.boundary import boundary
 from trfmoe_core.data.sources.base import DataSource, OpenContext, OpenedSource
 from trfmoe_core.data.sources.digests import DigestCache
 from trfmoe_core.data.sources.find import find_files
@@ -20,6 +22,17 @@ from trfmoe_core.data.sources.partition import deal_documents, deal_files, row_r
 from trfmoe_core.errors import DataError
 from trfmoe_core.places import expand
 
+
+def _codec(name: str) -> str:
+    try:
+        codec = codecs.lookup(name) if name else None
+        "".encode(name or "utf-8")
+    except (LookupError, ValueError) as error:
+        raise ValueError(f"{shortened(name)!r} is unknown; name one such as cp1252, koi8-r or shift_jis") from error
+    return codec.name if codec else ""
+
+
+Encoding = Annotated[str, AfterValidator(_codec)]
 Languages = Annotated[list[str], BeforeValidator(lambda raw: [raw] if isinstance(raw, str) else raw)]
 
 
@@ -30,8 +43,10 @@ class FilesSource(DataSource):
     source: Literal["files"]
     path: str = Field(min_length=1)
     languages: Languages = Field(
-        default_factory=list, description="rows and lines in other languages, by their field `language`, are left out"
+        default_factory=list,
+        description="only rows and objects whose field `language` is one of these are read, and no files without it",
     )
+    encoding: Encoding = Field("", description="the encoding of text and JSON files; empty: it is found out")
     passwords: str | None = Field(None, min_length=1, description="a file with one password per line, for PDFs")
 
     def resolved(self, absolute: Callable[[str], str]) -> Self:
@@ -46,7 +61,8 @@ class FilesSource(DataSource):
         Raises:
             DataError: the path or the file of passwords cannot be read.
         """
-        return open_paths([self.path], self, context, languages=self.languages, passwords=self.passwords)
+        options = ReadOptions(languages=lowered(self.languages), encoding=self.encoding)
+        return open_paths([self.path], self, context, options=options, passwords=self.passwords)
 
 
 def open_paths(
@@ -54,7 +70,7 @@ def open_paths(
     settings: DataSource,
     context: OpenContext,
     *,
-    languages: Sequence[str] = (),
+    options: ReadOptions | None = None,
     passwords: str | None = None,
 ) -> OpenedSource:
     """Returns this node's part of the files below several paths as one source, with all text extracted.
@@ -63,22 +79,22 @@ def open_paths(
         paths: files and folders.
         settings: the entry of `data` that leads to these paths.
         context: how to read, and where extracted text is kept.
-        languages: rows and lines in other languages are left out; empty keeps all.
+        options: which languages, and which encoding; None: all, and it is found out.
         passwords: a file with one password per line, for PDFs.
 
     Raises:
         DataError: a path or the file of passwords cannot be read.
     """
     part = settings.part()
-    options = ReadOptions(languages=tuple(sorted(language.casefold() for language in languages)))
-    found = find_files(paths, DigestCache.of(paths, context.cache_dir))
+    options = options or ReadOptions()
+    found = [_filtered(file, options) for file in find_files(paths, DigestCache.of(paths, context.cache_dir))]
     units, files = _divided(found, part, options)
     texts = _texts([unit.file for unit in units if format_of(unit.file.kind).is_extracted], passwords, context)
     refused: dict[Path, FileReport] = {}
     ready: list[Unit] = []
     for unit in units:
         if content_of(unit.file) not in texts:
-            ready += [smaller.identified() for smaller in format_of(unit.file.kind).split(unit)]
+            ready += [smaller.identified() for smaller in _split(unit)]
             continue
         report, text_file, text_sha256 = texts[content_of(unit.file)]
         report = replace(report, path=printable(unit.file.path))
@@ -97,6 +113,33 @@ def open_paths(
     )
 
 
+def lowered(languages: Sequence[str]) -> tuple[str, ...]:
+    """Returns the languages as `ReadOptions` has them."""
+    return tuple(sorted(language.casefold() for language in languages))
+
+
+def _filtered(file: SourceFile, options: ReadOptions) -> SourceFile:
+    """Returns the file; refused if it cannot say which of its text is in the languages that are asked for."""
+    if file.report is not None or not options.languages or format_of(file.kind).tells_language:
+        return file
+    detail = "`languages` cannot be applied: files of this kind have no field `language`; give them in another entry"
+    return replace(file, report=FileReport(printable(file.path), file.kind, "unsupported", detail=detail))
+
+
+def _split(unit: Unit) -> list[Unit]:
+    """Returns the parts of a unit. If it cannot be divided it stays whole, and reading it says why."""
+    with boundary(unit.file, ReadLog()):
+        return format_of(unit.file.kind).split(unit)
+    return [unit]
+
+
+def _num_rows(unit: Unit) -> int:
+    """Returns the number of rows of a file; 0 if they cannot be counted, and reading it says why."""
+    with boundary(unit.file, ReadLog()):
+        return sum(format_of(unit.file.kind).group_rows(unit.file.path))
+    return 0
+
+
 def _divided(files: list[SourceFile], part: Partition, options: ReadOptions) -> tuple[list[Unit], list[SourceFile]]:
     """Returns this node's units, one per file, and their files together with the refused ones.
 
@@ -110,7 +153,7 @@ def _divided(files: list[SourceFile], part: Partition, options: ReadOptions) -> 
         rule = format_of(unit.file.kind).shared_by
         by_rule["documents" if rule == "lines" else rule].append(unit)
     mine = deal_documents(by_rule["documents"], part)
-    rows = [sum(format_of(unit.file.kind).group_rows(unit.file.path)) for unit in by_rule["rows"]]
+    rows = [_num_rows(unit) for unit in by_rule["rows"]]
     for unit, count, (start, stop) in zip(by_rule["rows"], rows, row_ranges(rows, part), strict=True):
         # A table without rows is most likely a broken one: the first node reports it.
         if start < stop or (count == 0 and part.index == 0):

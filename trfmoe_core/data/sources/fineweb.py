@@ -14,7 +14,7 @@ from trfmoe_core.data.formats.base import format_of
 from trfmoe_core.data.hub.download import HubSet, fetch
 from trfmoe_core.data.hub.shards import Download
 from trfmoe_core.data.sources.base import DataSource, OpenContext, OpenedSource
-from trfmoe_core.data.sources.files import Languages
+from trfmoe_core.data.sources.files import Languages, lowered
 from trfmoe_core.data.sources.partition import row_ranges
 from trfmoe_core.places import expand, is_hub_name
 
@@ -36,7 +36,7 @@ class FineWebSource(DataSource):
     )
     max_documents: int | None = Field(None, ge=1, description="null: all, which for sample-10BT are 15 million, 27 GB")
     languages: Languages = Field(
-        default_factory=list, description="rows in other languages, by their column `language`, are left out"
+        default_factory=list, description="only rows whose column `language` names one of these are read"
     )
     folder: str | None = Field(None, min_length=1, description="folder of the downloaded files; null: one in the cache")
 
@@ -90,7 +90,7 @@ class FineWebSource(DataSource):
         for shard in download.shards:
             counts.append(min(shard.rows, left))
             left -= counts[-1]
-        options = ReadOptions(languages=tuple(sorted(language.casefold() for language in self.languages)))
+        options = ReadOptions(languages=lowered(self.languages))
         files: list[SourceFile] = []
         units: list[Unit] = []
         for shard, (start, stop) in zip(download.shards, row_ranges(counts, part), strict=True):

@@ -15,6 +15,7 @@ from trfmoe_core.errors import DataError
 
 PROBE = "Hello world, it's 3.14!\n\tGrüße — 你好 🙂 "
 MINIMUM_VOCABULARY = 257
+_PROBE_REPEATS, _PROBE_TIMES = 4, 8
 GPT2_BOS = "<|endoftext|>"
 
 
@@ -82,7 +83,7 @@ def load_folder(folder: Path, config: dict[str, Any], name: str) -> HfTokenizer:
     """Returns the tokenizer in `folder`. `config` is its tokenizer_config.json and may be empty.
 
     Raises:
-        DataError: there is no tokenizer, or it is too small, has no bos or eos, or loses text.
+        DataError: there is no tokenizer, or it is too small, has no bos or eos, loses text or samples.
     """
     backend, config = _read_backend(folder, config)
     bos_token = _token(config.get("bos_token")) or _token(config.get("eos_token")) or _end_of_text(backend)
@@ -90,7 +91,25 @@ def load_folder(folder: Path, config: dict[str, Any], name: str) -> HfTokenizer:
         raise DataError(f"tokenizer {folder}: neither bos_token nor eos_token in {CONFIG_FILE}; name one there")
     tokenizer = HfTokenizer(backend, bos_token, config, name)
     check_lossless(tokenizer, f"tokenizer {folder}")
+    check_repeatable(tokenizer, f"tokenizer {folder}")
     return tokenizer
+
+
+def check_repeatable(tokenizer: HfTokenizer, where: str) -> None:
+    """Makes sure that the same text always gives the same ids: nodes and restarts would train on different ones.
+
+    Raises:
+        DataError: the tokenizer draws lots.
+    """
+    dropout = getattr(tokenizer.backend.model, "dropout", None)
+    if dropout:
+        raise DataError(
+            f"{where}: its BPE dropout is {dropout:g}, so the same text gives other tokens each time; "
+            f"set model.dropout to null in {MODEL_FILE}"
+        )
+    texts = [PROBE * _PROBE_REPEATS] * _PROBE_TIMES
+    if len({ids.tobytes() for ids in tokenizer.encode_batch(texts)}) > 1:
+        raise DataError(f"{where}: the same text gives other tokens each time; use a tokenizer that does not sample")
 
 
 def check_lossless(tokenizer: HfTokenizer, where: str) -> None:

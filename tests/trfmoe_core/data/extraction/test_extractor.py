@@ -76,6 +76,17 @@ def test_a_worker_killed_from_outside_costs_no_file(tmp_path: Path, write_pdf: C
         assert read(reader, good).status == "ok"
 
 
+def test_an_unforeseen_exception_is_that_files_status(tmp_path: Path, write_pdf: Callable[..., Path]) -> None:
+    good = write_pdf(tmp_path / "good.pdf", [["hello there"]])
+    with Extractor(FileLimits(20, 1024)) as reader:
+        assert text_of(reader, good) == "hello there"
+        (file,) = find_files([str(good)])
+        result = reader.read(file, Path("a name that no file can have \0"))
+        assert result.status == "broken"
+        assert result.detail.startswith("its reader failed: ValueError at extracted.py:")
+        assert text_of(reader, good) == "hello there"
+
+
 def test_a_file_that_needs_too_much_memory_is_given_up(tmp_path: Path, write_pdf: Callable[..., Path]) -> None:
     big = write_pdf(tmp_path / "big.pdf", [["x" * 100] * 50 for _ in range(400)])
     small = write_pdf(tmp_path / "small.pdf", [["hello"]])

@@ -92,6 +92,7 @@ class _Body:
         self._in_notes = False
         self._num_notes = 0
         self._is_raised = False
+        self._goes_on = False
 
     def finish(self) -> list[str]:
         """Ends the last part and returns all of them."""
@@ -127,7 +128,9 @@ class _Body:
         """Ends an element whose content was read."""
         name = local(element)
         if name == "p":
-            if not is_on(element.find(f"{self._w}pPr/{self._w}rPr/{self._w}del"), self._w):
+            # Where the end of a paragraph was deleted, the next one goes on in the same block.
+            self._goes_on = element.find(f"{self._w}pPr/{self._w}rPr/{self._w}del") is not None
+            if not self._goes_on:
                 self._builder.block(1 if self._list_of(element) else 2)
                 self._builder.drop_mark()
         elif name == "r":
@@ -163,6 +166,8 @@ class _Body:
         if style.level == 0 and not self._builder.is_nested and not self._in_notes:
             self._end_part()
         found = self._list_of(element)
+        if self._goes_on:
+            return True
         self._builder.block(1 if found else 2)
         if found:
             indent = "" if style.level is not None else "  " * found[1]

@@ -39,8 +39,9 @@ def read_epub(data: bytes) -> MarkupText:
         if name in protected:
             raise UnreadableError("needs-password", "protected against copying (DRM); only its shop's programs open it")
         try:
-            page = _page(package.read(name))
+            page, cut = _page(package.read(name))
             parts.append("" if page is None else html_text(page, is_book=True))
+            lost += [f"chapter {len(parts)}: {line}" for line in cut]
         except UnreadableError as error:
             parts.append("")
             lost.append(f"chapter {len(parts)}: {error.detail}")
@@ -82,11 +83,11 @@ def _spine(root: Any, book: str) -> list[tuple[str, str]]:
     return [items[key] for key in dict.fromkeys(named) if key in items]
 
 
-def _page(data: bytes) -> Any:
-    """Returns the root of a chapter: as XML, which it should be, and otherwise as a web page."""
+def _page(data: bytes) -> tuple[Any, list[str]]:
+    """Returns the root of a chapter, read as XML or, if it is none, as a web page, and a line about what is lost."""
     parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, remove_pis=True)
     try:
-        return etree.fromstring(_ENTITY.sub(_character, data), parser)
+        return etree.fromstring(_ENTITY.sub(_character, data), parser), []
     except etree.XMLSyntaxError:
         return parse_html(decode_page(data)[0])
 

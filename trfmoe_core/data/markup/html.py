@@ -45,20 +45,21 @@ def read_html(data: bytes) -> MarkupText:
         raise UnreadableError("too-large", f"a web page of more than {MAX_BYTES >> 20} MiB")
     text, replaced = decode_page(data)
     lost = [f"{replaced} places are no text in the page's encoding and were replaced"] if replaced > 0 else []
-    root = parse_html(text)
+    root, cut = parse_html(text)
+    lost += cut
     return MarkupText([""] if root is None else [html_text(root)], lost)
 
 
-def parse_html(text: str) -> Any:
-    """Returns the root element of a page; None if there is none."""
+def parse_html(text: str) -> tuple[Any, list[str]]:
+    """Returns the root element of a page, or None if there is none, and a line about what the parser gave up."""
     data = text.replace("\0", "").encode("utf-8", "replace")
     parser = etree.HTMLParser(encoding="utf-8", huge_tree=True, no_network=True, remove_comments=True, remove_pis=True)
     try:
-        return etree.fromstring(data, parser)
-    except etree.ParserError:
-        return None
-    except etree.XMLSyntaxError:
-        return None
+        root = etree.fromstring(data, parser)
+    except (etree.ParserError, etree.XMLSyntaxError):
+        root = None
+    limits = [str(entry.message) for entry in parser.error_log if entry.type == etree.ErrorTypes.ERR_RESOURCE_LIMIT]
+    return root, [f"the page's end is lost: {limits[0].partition(',')[0]}"] if limits else []
 
 
 def html_text(root: Any, *, is_book: bool = False) -> str:

@@ -37,6 +37,7 @@ class Extraction:
         limits: time and memory that one file may take.
         drop_headers: whether to leave out running heads and page numbers of PDFs.
         passwords: tried on encrypted PDFs.
+        encoding: the codec of web pages, as their owner says; empty: it is found out.
         workers: files read at the same time; 0: one per core.
     """
 
@@ -44,11 +45,13 @@ class Extraction:
     limits: FileLimits
     drop_headers: bool = True
     passwords: tuple[str, ...] = ()
+    encoding: str = ""
     workers: int = 0
 
     def key(self, kind: str) -> str:
         """Returns a short digest of everything besides the content that determines the text of a file of a format."""
-        parts = [FORMAT, RULES, kind, version_of(kind, self.engine), unicodedata.unidata_version, self.drop_headers]
+        parts = [FORMAT, RULES, kind, version_of(kind, self.engine), unicodedata.unidata_version]
+        parts += [self.drop_headers] if kind == "pdf" else [self.encoding] if kind == "html" else []
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
     @property
@@ -114,7 +117,14 @@ def _read_all(
     workers = min(len(todo), how.workers or len(os.sched_getaffinity(0)))
     kinds = {file.kind for file in todo}
     readers = [
-        Extractor(how.limits, how.engine, drop_headers=how.drop_headers, passwords=how.passwords, kinds=kinds)
+        Extractor(
+            how.limits,
+            how.engine,
+            drop_headers=how.drop_headers,
+            passwords=how.passwords,
+            encoding=how.encoding,
+            kinds=kinds,
+        )
         for _ in range(workers)
     ]
     idle: queue.SimpleQueue[Extractor] = queue.SimpleQueue()

@@ -95,6 +95,7 @@ class Extractor:
         *,
         drop_headers: bool = True,
         passwords: tuple[str, ...] = (),
+        encoding: str = "",
         kinds: Collection[str] = ("pdf",),
     ) -> None:
         """Prepares to read. No process is started yet.
@@ -104,6 +105,7 @@ class Extractor:
             engine: auto, pdfium or pypdf.
             drop_headers: whether to leave out running heads and page numbers of PDFs.
             passwords: tried on encrypted PDFs, after the empty password.
+            encoding: the codec of web pages; empty: it is found out.
             kinds: the formats of the files, whose libraries are loaded before the memory is limited.
         """
         self._kinds = sorted(kinds)
@@ -111,6 +113,7 @@ class Extractor:
         self._engine = engine
         self._drop_headers = drop_headers
         self._passwords = passwords
+        self._encoding = encoding
         self._worker: subprocess.Popen[bytes] | None = None
         self._files = 0
         self._stopped = False
@@ -162,6 +165,7 @@ class Extractor:
             "retry_s": self._limits.timeout_s * _RETRY_SHARE,
             "drop_headers": self._drop_headers,
             "passwords": list(self._passwords),
+            "encoding": self._encoding,
         }
         try:
             deadline = _Deadline(worker.pid, self._limits.timeout_s, WALL_FACTOR * self._limits.timeout_s)

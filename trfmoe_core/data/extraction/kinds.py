@@ -9,15 +9,22 @@ from trfmoe_core.data.pdf.engines import PACKAGES, EngineChoice, engine_version,
 _MARKUP_LIBRARY = "lxml"
 
 
-def read(kind: str, data: bytes, options: Options) -> Reading:
-    """Returns the reading of a file of the format `kind`. Libraries are imported on first use."""
+def read(kind: str, data: bytes, options: Options, encoding: str) -> Reading:
+    """Returns the reading of a file. Libraries are imported on first use.
+
+    Args:
+        kind: its format.
+        data: its content.
+        options: how to read PDFs.
+        encoding: the codec of a web page; empty: it is found out.
+    """
     if kind == "pdf":
         from trfmoe_core.data.pdf.document_text import read_pdf
 
         return read_pdf(data, options)
     from trfmoe_core.data.markup.read import read_markup
 
-    return read_markup(kind, data)
+    return read_markup(kind, data, encoding)
 
 
 def load(kind: str, engine: EngineChoice) -> None:

@@ -29,7 +29,7 @@ def extract(request: dict[str, Any]) -> dict[str, Any]:
     options = Options(
         cast(EngineChoice, request["engine"]), tuple(request["passwords"]), request["drop_headers"], request["retry_s"]
     )
-    return as_result(read(request["kind"], data, options), request["out"])
+    return as_result(read(request["kind"], data, options, request["encoding"]), request["out"])
 
 
 def limit_memory(megabytes: int) -> None:
@@ -89,7 +89,7 @@ def main() -> None:
         try:
             send(replies, extract(request))
         except MemoryError:
-            send(replies, result("too-large", detail=f"needs more than {memory_mb} MB of memory"))
+            send(replies, result("too-large", detail=f"needs more than {memory_mb} MB; see data.file_memory_mb"))
         except OSError as error:
             send(replies, result("unreadable", detail=error.strerror or str(error)))
         except Exception as error:  # noqa: BLE001  As in `formats.boundary`: no file may end the others.

@@ -30,12 +30,15 @@ _HEAD_BYTES = 4096
 _MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 
 
-def decode_page(data: bytes) -> tuple[str, int]:
+def decode_page(data: bytes, encoding: str = "") -> tuple[str, int]:
     """Returns the text of a page, and the number of places that are no text in its encoding.
 
-    A byte order mark decides. Without one, bytes that are valid UTF-8 and not only ASCII are UTF-8, whatever the page
-    says; then the page's own declaration counts; without any, Windows-1252 as in browsers.
+    A given `encoding` is taken, and otherwise a byte order mark decides. Without one, bytes that are valid UTF-8 and
+    not only ASCII are UTF-8, whatever the page says; then the page's own declaration counts; without any, Windows-1252
+    as in browsers.
     """
+    if encoding:
+        return _decode(data, encoding)
     for mark, name in _MARKS:
         if data.startswith(mark):
             return _decode(data[len(mark) :], name)

@@ -35,16 +35,20 @@ _EPUB_TYPE = "{http://www.idpf.org/2007/ops}type"
 _INVISIBLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden|mso-hide\s*:\s*all", re.IGNORECASE)
 
 
-def read_html(data: bytes) -> MarkupText:
-    """Returns the text of a web page.
+def read_html(data: bytes, encoding: str = "") -> MarkupText:
+    """Returns the text of a web page. Without an `encoding` it is found out.
 
     Raises:
         UnreadableError: it is too large.
     """
     if len(data) > MAX_BYTES:
         raise UnreadableError("too-large", f"a web page of more than {MAX_BYTES >> 20} MiB")
-    text, replaced = decode_page(data)
-    lost = [f"{replaced} places are no text in the page's encoding and were replaced"] if replaced > 0 else []
+    text, replaced = decode_page(data, encoding)
+    lost = (
+        [f"{replaced} places are no text in the page's encoding; name another by {{path: ..., encoding: NAME}}"]
+        if replaced > 0
+        else []
+    )
     root, cut = parse_html(text)
     lost += cut
     return MarkupText([""] if root is None else [html_text(root)], lost)

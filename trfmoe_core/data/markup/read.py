@@ -14,15 +14,14 @@ MAX_CHARACTERS = 1 << 26
 _READERS: dict[str, Callable[[bytes], MarkupText]] = {
     "docx": read_docx,
     "epub": read_epub,
-    "html": read_html,
     "odt": read_odt,
 }
 
 
-def read_markup(kind: str, data: bytes) -> Reading:
-    """Returns the reading of a document of the format `kind`."""
+def read_markup(kind: str, data: bytes, encoding: str = "") -> Reading:
+    """Returns the reading of a document of the format `kind`. `encoding` is that of a web page, if it is known."""
     try:
-        found = _READERS[kind](data)
+        found = read_html(data, encoding) if kind == "html" else _READERS[kind](data)
     except UnreadableError as error:
         return Reading(error.status, notes=[error.detail])
     if sum(map(len, found.parts)) > MAX_CHARACTERS:

@@ -51,7 +51,7 @@ def read_pdf(data: bytes, options: Options, *, depth: int = 0, seen: frozenset[s
         reader = PageReader(options.engine, data, options.passwords, retry_s=options.retry_s)
     except LockedError:
         count = len(options.passwords)
-        tried = f"none of {count} passwords opens it" if count else "no password is given"
+        tried = f"none of {count} passwords opens it" if count else "give {path: ..., passwords: FILE}"
         return Reading("needs-password", notes=[f"encrypted; {tried}"])
     except BrokenError as error:
         return Reading("broken", notes=[str(error)])

@@ -46,7 +46,7 @@ class FilesSource(DataSource):
         default_factory=list,
         description="only rows and objects whose field `language` is one of these are read, and no files without it",
     )
-    encoding: Encoding = Field("", description="the encoding of text and JSON files; empty: it is found out")
+    encoding: Encoding = Field("", description="the encoding of text, JSON and HTML files; empty: it is found out")
     passwords: str | None = Field(None, min_length=1, description="a file with one password per line, for PDFs")
 
     def resolved(self, absolute: Callable[[str], str]) -> Self:
@@ -89,7 +89,9 @@ def open_paths(
     options = options or ReadOptions()
     found = [_filtered(file, options) for file in find_files(paths, DigestCache.of(paths, context.cache_dir))]
     units, files = _divided(found, part, options)
-    texts = _texts([unit.file for unit in units if format_of(unit.file.kind).is_extracted], passwords, context)
+    texts = _texts(
+        [unit.file for unit in units if format_of(unit.file.kind).is_extracted], passwords, options.encoding, context
+    )
     refused: dict[Path, FileReport] = {}
     ready: list[Unit] = []
     for unit in units:
@@ -167,7 +169,7 @@ def _divided(files: list[SourceFile], part: Partition, options: ReadOptions) -> 
 
 
 def _texts(
-    files: list[SourceFile], passwords: str | None, context: OpenContext
+    files: list[SourceFile], passwords: str | None, encoding: str, context: OpenContext
 ) -> dict[Content, tuple[FileReport, Path | None, str]]:
     """Returns for every file, by its content: its report, the file of its text if it has any, and the text's digest."""
     if not files:
@@ -178,6 +180,7 @@ def _texts(
         limits=FileLimits(config.file_timeout_s, config.file_memory_mb),
         drop_headers=config.pdf.drop_headers,
         passwords=_read_passwords(passwords),
+        encoding=encoding,
     )
     texts = extract_all(
         files, how, context.cache_dir, progress=lambda done, total: context.progress("files read", done, total)

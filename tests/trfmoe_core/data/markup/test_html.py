@@ -63,7 +63,8 @@ def test_pages_are_decoded_as_browsers_do(page: bytes, expected: str) -> None:
 def test_bytes_that_are_no_text_in_the_declared_encoding_are_counted() -> None:
     found = read_html(b"<meta charset=euc-jp><p>" + "漢字".encode("euc-jp") + b"\xff\xff.")
     assert found.parts[0].startswith("漢字")
-    assert found.lost == ["2 places are no text in the page's encoding and were replaced"]
+    assert found.lost == ["2 places are no text in the page's encoding; name another by {path: ..., encoding: NAME}"]
+    assert read_html("<p>ğ".encode("cp1254"), "cp1254").parts == ["ğ"]
 
 
 @pytest.mark.parametrize("tag", ["div", "table", "ul", "b", "pre"])

@@ -3,7 +3,8 @@
 from trfmoe_core.data.formats.base import FORMATS
 from trfmoe_core.data.formats.extracted import ExtractedFormat
 
-_HEAD_BYTES = 128
+# Where the name of the first member stands in a zip; its content follows.
+_NAME_AT = 30
 
 
 @FORMATS.register("epub")
@@ -16,4 +17,4 @@ class EpubFormat(ExtractedFormat):
     @classmethod
     def recognises(cls, head: bytes) -> bool:
         """Returns True for the first member that every EPUB has."""
-        return head.startswith(b"PK") and b"mimetypeapplication/epub+zip" in head[:_HEAD_BYTES]
+        return head.startswith(b"PK") and head.startswith(b"mimetypeapplication/epub+zip", _NAME_AT)

@@ -3,7 +3,8 @@
 from trfmoe_core.data.formats.base import FORMATS
 from trfmoe_core.data.formats.extracted import ExtractedFormat
 
-_HEAD_BYTES = 128
+# Where the name of the first member stands in a zip; its content follows.
+_NAME_AT = 30
 
 
 @FORMATS.register("odt")
@@ -16,4 +17,4 @@ class OdtFormat(ExtractedFormat):
     @classmethod
     def recognises(cls, head: bytes) -> bool:
         """Returns True for the first member that every ODT has."""
-        return head.startswith(b"PK") and b"mimetypeapplication/vnd.oasis.opendocument.text" in head[:_HEAD_BYTES]
+        return head.startswith(b"PK") and head.startswith(b"mimetypeapplication/vnd.oasis.opendocument.text", _NAME_AT)

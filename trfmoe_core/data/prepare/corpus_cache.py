@@ -35,7 +35,7 @@ from trfmoe_core.private import private_files, tighten
 FORMAT = 2
 EXTRACT = "extract.jsonl"
 _ATTEMPTS = 5
-CACHES = ("corpora", "extracted", "digests", "hub")
+CACHES = ("corpora", "extracted", "archives", "digests", "hub")
 """Folders of a cache folder that hold an owner's text, or what was made from it."""
 
 
@@ -142,13 +142,13 @@ def _opened(
             notes.append(f"source {number + 1} of {len(sources)}: no text of its own to train on; it takes no part")
             continue
         settings = source.settings
-        files = [printable(unit.file.path) for unit in source.units]
+        files = [unit.file.shown for unit in source.units]
         found.append(CorpusSource(source.name, settings.weight, settings.on_end == "stop", train, held_out, files))
     if len(found) > 1:
         notes.append(_shares(found))
     corpus = Corpus(
         sources=found,
-        files=[file.report or moved(next(reports), file.path) for source in sources for file in source.files],
+        files=[file.report or moved(next(reports), file.shown) for source in sources for file in source.files],
         notes=[*notes, *(note for source in sources for note in source.notes)],
         key=key,
         duplicates=int(meta["duplicates"]),

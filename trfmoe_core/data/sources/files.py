@@ -87,7 +87,10 @@ def open_paths(
     """
     part = settings.part()
     options = options or ReadOptions()
-    found = [_filtered(file, options) for file in find_files(paths, DigestCache.of(paths, context.cache_dir))]
+    found = [
+        _filtered(file, options)
+        for file in find_files(paths, DigestCache.of(paths, context.cache_dir), context.cache_dir)
+    ]
     units, files = _divided(found, part, options)
     texts = _texts(
         [unit.file for unit in units if format_of(unit.file.kind).is_extracted], passwords, options.encoding, context
@@ -99,7 +102,7 @@ def open_paths(
             ready += [smaller.identified() for smaller in _split(unit)]
             continue
         report, text_file, text_sha256 = texts[content_of(unit.file)]
-        report = replace(report, path=printable(unit.file.path))
+        report = replace(report, path=unit.file.shown)
         if text_file is None:
             refused[unit.file.path] = report
         else:
@@ -125,7 +128,7 @@ def _filtered(file: SourceFile, options: ReadOptions) -> SourceFile:
     if file.report is not None or not options.languages or format_of(file.kind).tells_language:
         return file
     detail = "`languages` cannot be applied: files of this kind have no field `language`; give them in another entry"
-    return replace(file, report=FileReport(printable(file.path), file.kind, "unsupported", detail=detail))
+    return replace(file, report=FileReport(file.shown, file.kind, "unsupported", detail=detail))
 
 
 def _split(unit: Unit) -> list[Unit]:

@@ -2,12 +2,16 @@
 
 import datetime
 import math
+import os
 
 from clients.refusals import RefusedError
 from strategies.exchange.refusals import LARGEST, Code, Refusal
 from trfmoe_core.blocks import TRUNK
 from trfmoe_core.config import NodeSettings, Recipe
 from trfmoe_core.model.transformer import parameter_shapes
+
+USUAL_SHARE = 0.05
+"""Of a node's text, this share at least is held out by an honest recipe."""
 
 BYTES_A_PARAMETER = 24
 """Weights, what arrived, gradients, two moments and the update, all in float32; activations come on top."""
@@ -110,6 +114,41 @@ def check_size(settings: NodeSettings, recipe: Recipe, steps: int, devices: int)
         if asked < least:
             text = f"{what.format(asked)}, and the owner of this node wants at least {least} (limits.{key})"
             raise OverLimitsError(code, text, asked, least)
+
+
+def check_evaluation(settings: NodeSettings, tokens: int, text_tokens: int) -> None:
+    """Refuses to tell a loss over so little text that it speaks of single sentences.
+
+    An owner with little text is not refused for that: the limit is for a recipe that asks for little of much.
+
+    Args:
+        settings: The node's own.
+        tokens: That the loss is over: as few as the recipe asks for, or as its split of the text leaves.
+        text_tokens: All tokens of the node's text.
+
+    Raises:
+        OverLimitsError: fewer than the owner wants.
+    """
+    least = settings.limits.min_evaluation_tokens
+    if tokens < least <= USUAL_SHARE * text_tokens:
+        text = (
+            f"an evaluation is over {tokens} held-out tokens, and the owner of this node wants at least {least} "
+            "(limits.min_evaluation_tokens)"
+        )
+        raise OverLimitsError("limits-evaluation", text, tokens, least)
+
+
+def within_machine(recipe: Recipe) -> Recipe:
+    """Returns the recipe with no more threads and processes than this machine has processors for."""
+    cores = len(os.sched_getaffinity(0))
+    data = recipe.data.model_copy(
+        update={
+            "processes": min(recipe.data.processes or cores, cores),
+            "loader_threads": min(recipe.data.loader_threads, cores),
+        }
+    )
+    training = recipe.training.model_copy(update={"threads": min(recipe.training.threads, cores)})
+    return recipe.model_copy(update={"data": data, "training": training})
 
 
 def check_round(settings: NodeSettings, held: list[str]) -> None:

@@ -71,7 +71,7 @@ def tiny_recipe(tmp_path: Path) -> Callable[..., Recipe]:
             folder = tmp_path / "texts" / name
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "text.txt").write_text(words(number, 4000))
-            small = {"min_steps": 1, "min_batch": 1, "min_tokens": 1}
+            small = {"min_steps": 1, "min_batch": 1, "min_tokens": 1, "min_evaluation_tokens": 1}
             nodes.append(
                 {"name": name, "data": [str(folder)], "state_dir": str(tmp_path / "state"), "limits": dict(small)}
             )

@@ -15,8 +15,13 @@ from torch import Tensor
 from trfmoe_core.atomic import new_folder, remove_folder, sweep
 from trfmoe_core.errors import RunFolderError
 
-OPTIMIZER, STATE = "outer.safetensors", "state.json"
-_NAME = re.compile(r"round-(\d{6,})$")
+WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "outer.safetensors", "state.json"
+WEIGHTS_HEADER = f"{WEIGHTS} (header)"
+"""Names, types and shapes of the weights. The weights' own digest is over values alone, in the order of names."""
+
+_NAME = re.compile(r"round-([0-9]{6,})")
+_LENGTH = 8
+"""Bytes at the beginning of a safetensors file that hold the length of its header."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +51,7 @@ def save_checkpoint(
         state: What else the next round starts from; JSON values.
 
     Returns:
-        The SHA-256 of each file, without the weights, whose digest is in `state`.
+        Its `file_digests`. The digest of the weights' values is in `state`.
 
     Raises:
         RunFolderError: It cannot be written. The earlier checkpoints stay.
@@ -54,20 +59,22 @@ def save_checkpoint(
     path = checkpoint_path(root, round_number)
     try:
         with new_folder(path) as folder:
-            save_file(_contiguous(weights), folder / "weights.safetensors")
+            save_file(_contiguous(weights), folder / WEIGHTS)
             save_file(_contiguous(optimizer), folder / OPTIMIZER)
             (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
             files = file_digests(folder)
     except (OSError, SafetensorError) as error:
         raise RunFolderError(
-            f"{path}: cannot be written ({error}); free space and go on with --resume, the last round is safe"
+            f"{path}: cannot be written ({error}); free space and go on with --resume{_saved(root, round_number)}"
         ) from error
     return files
 
 
 def file_digests(folder: Path) -> dict[str, str]:
-    """Returns the SHA-256 of a checkpoint's files but the weights."""
-    found = {}
+    """Returns the SHA-256 of a checkpoint's files, of the weights only that of the file's header."""
+    with (folder / WEIGHTS).open("rb") as file:
+        head = file.read(_LENGTH)
+        found = {WEIGHTS_HEADER: hashlib.sha256(head + file.read(int.from_bytes(head, "little"))).hexdigest()}
     for name in (OPTIMIZER, STATE):
         with (folder / name).open("rb") as file:
             found[name] = hashlib.file_digest(file, "sha256").hexdigest()
@@ -84,7 +91,7 @@ def load_checkpoint(root: Path, round_number: int) -> Checkpoint:
     try:
         return Checkpoint(
             round=round_number,
-            weights=load_file(path / "weights.safetensors"),
+            weights=load_file(path / WEIGHTS),
             optimizer=load_file(path / OPTIMIZER),
             state=json.loads((path / STATE).read_text(encoding="utf-8")),
         )
@@ -114,7 +121,8 @@ def checkpoint_rounds(root: Path) -> list[int]:
     """Returns the rounds that have a checkpoint, in order."""
     if not root.is_dir():
         return []
-    return sorted(int(match[1]) for entry in root.iterdir() if (match := _NAME.match(entry.name)))
+    found = {entry.name: int(match[1]) for entry in root.iterdir() if (match := _NAME.fullmatch(entry.name))}
+    return sorted(number for name, number in found.items() if name == checkpoint_path(root, number).name)
 
 
 def keep_only(root: Path, rounds: Collection[int]) -> None:
@@ -131,7 +139,7 @@ def keep_only(root: Path, rounds: Collection[int]) -> None:
             except OSError as error:
                 raise RunFolderError(
                     f"{path}: the old checkpoint cannot be removed ({error.strerror or error}); "
-                    "mend that and go on with --resume, the last round is safe"
+                    f"mend that and go on with --resume{_saved(root)}"
                 ) from error
 
 
@@ -147,6 +155,12 @@ def sweep_checkpoints(root: Path) -> None:
         raise RunFolderError(
             f"{root}: what a killed commit has left cannot be removed ({error}); remove it by hand"
         ) from error
+
+
+def _saved(root: Path, besides: int | None = None) -> str:
+    """Returns the end of a message: which checkpoint is there besides one that is being written, if one is."""
+    there = [number for number in checkpoint_rounds(root) if number != besides]
+    return f"; checkpoint {there[-1]} is safe" if there else "; none was saved before, so it begins again"
 
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

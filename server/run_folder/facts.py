@@ -51,7 +51,7 @@ class RunFacts:
             for event in self._reader.read():
                 self._feed(event)
                 number = self.entries
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise RunFolderError(
                 f"{self._reader.path}: entry {number} lacks what its kind has ({error}); put the file back from a copy"
             ) from error

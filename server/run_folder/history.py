@@ -6,6 +6,7 @@ from typing import Any
 
 from server.run_folder.journal import Event
 from strategies.round.best_round import FEWEST, BestRound
+from trfmoe_core.errors import RunFolderError
 
 
 class RunHistory:
@@ -13,6 +14,7 @@ class RunHistory:
 
     def __init__(self, events: Iterable[Event] = ()) -> None:
         self.started: Event = {}
+        self.starts: list[Event] = []
         self.finished: Event | None = None
         self.nodes: dict[str, Event] = {}
         self.refused: dict[str, str] = {}
@@ -36,14 +38,25 @@ class RunHistory:
             "evaluated": lambda event: self.evaluated.update({event["round"]: event}),
             "sample": self.samples.append,
             "warning": lambda event: self.warnings.append(str(event.get("text", ""))),
+            "recipe_changed": lambda event: self.warnings.append(str(event.get("text", ""))),
         }
         for event in events:
             self.feed(event)
 
     def feed(self, event: Event) -> None:
-        """Takes in the next event; kinds that are not known here are passed over."""
-        if reader := self._readers.get(event["event"]):
-            reader(event)
+        """Takes in the next event; kinds that are not known here are passed over.
+
+        Raises:
+            RunFolderError: the event lacks what its kind has.
+        """
+        try:
+            if reader := self._readers.get(event["event"]):
+                reader(event)
+        except (KeyError, TypeError) as error:
+            raise RunFolderError(
+                f"entry {event.get('seq')} of the journal lacks what its kind has ({error}); put events.jsonl "
+                "back from a copy"
+            ) from error
 
     @property
     def num_rounds(self) -> int:
@@ -139,6 +152,7 @@ class RunHistory:
 
     def _run_started(self, event: Event) -> None:
         self.started = event
+        self.starts.append(event)
         self.finished = None
 
     def _run_finished(self, event: Event) -> None:

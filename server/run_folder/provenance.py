@@ -10,6 +10,7 @@ import torch
 from server.run_folder.folder import RunFolder
 from server.run_folder.journal import Event
 from server.run_folder.models import run_tokenizer
+from trfmoe_core.atomic import new_folder, sweep
 from trfmoe_core.data.tokenizers import Tokenizer
 from trfmoe_core.errors import RunFolderError
 from trfmoe_core.fingerprint import code_fingerprint
@@ -42,7 +43,7 @@ def provenance(folder: RunFolder, tokenizer: Tokenizer, salt: str = "", **versio
         RunFolderError: A file cannot be read, or the folder holds a copy of another tokenizer.
     """
     if not folder.tokenizer_path.exists():
-        tokenizer.save(folder.tokenizer_path)
+        _keep_tokenizer(folder, tokenizer)
     if run_tokenizer(folder).fingerprint != tokenizer.fingerprint:
         raise RunFolderError(f"{folder.tokenizer_path}: not the same as the recipe's data.tokenizer; put it back")
     return {
@@ -54,6 +55,20 @@ def provenance(folder: RunFolder, tokenizer: Tokenizer, salt: str = "", **versio
         "witness_salt": hashlib.sha256(salt.encode()).hexdigest() if salt else None,
         "versions": {"python": platform.python_version(), "torch": torch.__version__, **versions},
     }
+
+
+def _keep_tokenizer(folder: RunFolder, tokenizer: Tokenizer) -> None:
+    """Writes the run's own copy in one step: of half a copy no later start could read anything."""
+    path = folder.tokenizer_path
+    try:
+        sweep(folder.path)
+        with new_folder(path) as made:
+            tokenizer.save(made)
+    except OSError as error:
+        raise RunFolderError(
+            f"{path}: the tokenizer cannot be copied there ({error.strerror or error}); mend that and go on "
+            "with --resume"
+        ) from error
 
 
 def check_resumed(folder: RunFolder, first: Event, now: dict[str, Any]) -> None:

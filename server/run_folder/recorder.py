@@ -139,6 +139,8 @@ def checked_checkpoint(folder: RunFolder, committed: Event) -> Checkpoint:
     path = checkpoint_path(folder.checkpoints_path, number)
     checkpoint = load_checkpoint(folder.checkpoints_path, number)
     digests = committed.get("files", {})  # runs of earlier releases have none
+    if not isinstance(digests, dict):
+        raise RunFolderError(f"{folder.events_path}: entry {committed['seq']} names no digests of files")
     changed = [name for name, digest in file_digests(path).items() if digests.get(name, digest) != digest]
     if blocks_digest(BlockLayout.of(checkpoint.weights).gather(checkpoint.weights)) != committed["digest"]:
         changed.append("the weights")

@@ -14,7 +14,7 @@ Code = Literal[
     "settings", "recipe", "name", "request", "data", "tokenizer", "tokenizer-missing", "differs", "device", "memory",
     "disk", "state", "not-finite", "ranks", "stopped", "internal",
     "limits-experts", "limits-memory", "limits-hours", "limits-data-sets", "limits-steps", "limits-batch",
-    "limits-tokens", "limits-disk", "limits-network",
+    "limits-tokens", "limits-disk", "limits-network", "limits-evaluation",
 ]  # fmt: skip
 
 Kind = Literal[
@@ -77,6 +77,8 @@ _SENTENCES: dict[str, str] = {
     "raise training.batch_size or training.accumulation",
     "limits-tokens": "a round has {asked} tokens, and the node's owner wants at least {granted} (limits.min_tokens); "
     "raise rounds.local_steps or training.batch_size",
+    "limits-evaluation": "an evaluation is over {asked} held-out tokens, and the node's owner wants at least {granted} "
+    "(limits.min_evaluation_tokens); raise data.evaluation_tokens or data.held_out",
     "limits-disk": "the run takes {asked} MB of the node's disk, and its owner grants {granted} MB (limits.disk_mb)",
     "limits-network": "the run needs the Hugging Face hub, and the node's owner lets no run use it (limits.network); "
     "copy what is needed to the node",

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import os
 import re
 import socket
 from collections.abc import Callable
@@ -11,7 +12,15 @@ from typing import Any
 import pytest
 from flwr.app import Message, MessageType, RecordDict
 
-from clients.limit_checks import OverLimitsError, check_hours, check_memory, check_round, check_size, within_limits
+from clients.limit_checks import (
+    OverLimitsError,
+    check_evaluation,
+    check_hours,
+    check_memory,
+    check_round,
+    check_size,
+    within_limits,
+)
 from clients.refusals import RefusedError
 from clients.worker import Worker
 from server.run_folder.folder import RunFolder
@@ -230,3 +239,32 @@ def test_without_the_network_nothing_of_the_hub_is_asked_for(
             Worker(node, sent.for_nodes().model_dump(mode="json")).describe("run")
         assert caught.value.refusal.code == "limits-network"
     assert asked == []
+
+
+def test_a_recipe_starts_no_more_threads_and_processes_than_there_are_processors(
+    tiny_recipe: Callable[..., Recipe],
+) -> None:
+    recipe = tiny_recipe(data={"processes": 1024, "loader_threads": 64}, training={"threads": 1024})
+    worker = Worker(recipe.nodes[0], recipe.model_dump(mode="json"))
+    cores = len(os.sched_getaffinity(0))
+    assert worker.recipe.data.processes == cores
+    assert worker.recipe.data.loader_threads <= cores
+    assert worker.recipe.training.threads <= cores
+
+
+def test_no_loss_of_single_sentences_is_told() -> None:
+    check_evaluation(settings(), 256, 100_000)
+    check_evaluation(settings(), 64, 2_000)
+    with pytest.raises(OverLimitsError, match="over 64 held-out tokens") as caught:
+        check_evaluation(settings(), 64, 100_000)
+    assert "raise data.evaluation_tokens" in sentence(caught.value.refusal)
+
+
+def test_an_evaluation_of_few_tokens_is_refused(tiny_recipe: Callable[..., Recipe]) -> None:
+    recipe = four(tiny_recipe, min_steps=1, min_batch=1, min_tokens=1, min_evaluation_tokens=600)
+    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"evaluation_tokens": 64})})
+    events = run_recipe(recipe)[1]
+    told = [event for event in of_kind(events, "node_reply") if event["node"] == "ada"]
+    assert told
+    assert all("at least 600 (limits.min_evaluation_tokens)" in event["reason"] for event in told)
+    assert of_kind(events, "run_finished")[0]["outcome"] == "completed"

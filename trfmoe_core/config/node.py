@@ -45,6 +45,7 @@ class NodeLimits(Section):
     min_steps: int = Field(2, ge=1, description="least optimizer steps a round")
     min_batch: int = Field(2, ge=1, description="least sequences a step, over accumulation and devices")
     min_tokens: int = Field(512, ge=1, description="least tokens a round")
+    min_evaluation_tokens: int = Field(256, ge=1, description="least held-out tokens that a loss is told of")
     network: bool = Field(True, description="false: no run makes this node ask the Hugging Face hub for anything")
     hours: str | None = Field(
         None,

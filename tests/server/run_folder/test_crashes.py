@@ -1,5 +1,6 @@
 """A coordinator that dies between any two operations on files leaves a run that opens, goes on and verifies."""
 
+import contextlib
 import os
 import resource
 from collections.abc import Callable
@@ -12,12 +13,14 @@ import torch
 from server.run_folder import checkpoints as checkpoint_module
 from server.run_folder.checkpoints import checkpoint_rounds, save_checkpoint
 from server.run_folder.folder import RunFolder
+from server.run_folder.provenance import provenance
 from server.run_folder.recorder import RunRecorder, committed_rounds, last_checkpoint
 from server.run_folder.verify import verify_run
 from trfmoe_core import atomic
 from trfmoe_core.atomic import new_folder, sweep
 from trfmoe_core.blocks import BlockLayout, blocks_digest
 from trfmoe_core.config import Recipe
+from trfmoe_core.data.tokenizers.byte import ByteTokenizer
 from trfmoe_core.errors import RunFolderError
 
 OPERATIONS = ("write", "fsync", "ftruncate", "replace", "rename", "mkdir", "unlink", "rmdir")
@@ -177,3 +180,14 @@ def test_sweeping_leaves_what_is_not_its_own(tmp_path: Path) -> None:
     sweep(tmp_path / "missing")
     assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted(names)
     assert checkpoint_rounds(tmp_path) == [1]
+
+
+def test_dying_while_the_tokenizer_is_copied_leaves_no_half_copy(tmp_path: Path) -> None:
+    for length in range(0, 32, 2):
+        folder = RunFolder.create(tmp_path, RECIPE)
+        with pytest.MonkeyPatch.context() as patch:
+            Life(patch, length, can_exchange=True)
+            with contextlib.suppress(DeadError):
+                provenance(folder, ByteTokenizer())
+        assert provenance(folder, ByteTokenizer())["tokenizer_files"], length
+        assert not list(folder.path.glob(".tokenizer*")), length

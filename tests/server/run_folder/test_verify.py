@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
+from server.run_folder.checkpoints import checkpoint_rounds
 from server.run_folder.folder import RunFolder
 from server.run_folder.journal_entries import GENESIS, line_hash
 from server.run_folder.recorder import last_checkpoint
@@ -209,3 +211,57 @@ def test_the_checkpoint_of_a_round_that_did_not_end_is_a_note(folder: RunFolder)
     # Round 3 keeps rounds 2 and 3 besides the best; the commit of round 4 has removed round 2.
     assert [note for note in found.notes if "did not end" in note]
     assert all("round 2 has no checkpoint" in problem for problem in found.problems)
+
+
+def renamed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {("embedding.weights" if name == "embedding.weight" else name): value for name, value in tensors.items()}
+
+
+def turned(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Another shape with the same values in the same order."""
+    return {n: v.reshape(v.shape[::-1]) if n == "embedding.weight" else v for n, v in tensors.items()}
+
+
+def widened(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Other values that are the same once they are rounded to float32."""
+    return {name: value.double() * (1 + 1e-12) for name, value in tensors.items()}
+
+
+@pytest.mark.parametrize("change", [renamed, turned, widened])
+def test_weights_under_another_name_shape_or_type_are_found(
+    folder: RunFolder, change: Callable[[dict[str, Tensor]], dict[str, Tensor]]
+) -> None:
+    path = folder.checkpoints_path / "round-000004" / "weights.safetensors"
+    save_file(change(load_file(path)), path)
+    problems = verify_run(folder).problems
+    assert len(problems) == 1
+    assert "weights.safetensors (header) of round 4 do not have the digest that was committed" in problems[0]
+    with pytest.raises(RunFolderError, match="do not have the digest"):
+        last_checkpoint(folder)
+
+
+def test_a_run_that_failed_between_a_checkpoint_and_its_entry_is_whole(folder: RunFolder) -> None:
+    """As when the disk was full for the one and not for the other."""
+
+    def cut(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        last = max(n for n, event in enumerate(events) if event["event"] == "round_committed")
+        return [*events[:last], {"time": 0, "event": "run_finished", "outcome": "failed", "reason": "disk"}]
+
+    rechained(folder, cut)
+    found = verify_run(RunFolder(folder.path, folder.recipe))
+    assert [problem for problem in found.problems if "no round_committed" in problem] == []
+    assert any("round 4 has a checkpoint and no round_committed entry yet" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("change", [{"files": ["x"]}, {"files": 3}, {"round": "x"}, {"digest": None}])
+def test_entries_without_what_their_kind_has_are_told_in_a_line(folder: RunFolder, change: dict[str, Any]) -> None:
+    rechained(folder, lambda events: [{**e, **change} if e["event"] == "round_committed" else e for e in events])
+    assert verify_run(RunFolder(folder.path, folder.recipe)).problems
+    with pytest.raises(RunFolderError):
+        last_checkpoint(RunFolder(folder.path, folder.recipe))
+
+
+def test_a_folder_with_almost_the_name_of_a_checkpoint_is_none(folder: RunFolder) -> None:
+    (folder.checkpoints_path / "round-0000001").mkdir()
+    assert 1 not in checkpoint_rounds(folder.checkpoints_path)
+    assert verify_run(folder).problems == []

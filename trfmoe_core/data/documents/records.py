@@ -1,5 +1,6 @@
 """Files, the units in which they are read, and their documents."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -51,19 +52,30 @@ class ReadOptions:
 
     Attributes:
         languages: in lower case. Documents that do not say that they are in one of them are left out; empty keeps all.
-        index: this node keeps the documents whose number modulo `of` is `index`.
+        index: this node's number among those that share the documents.
         of: number of nodes that share the documents.
         encoding: the codec of text files, as their owner says; empty: it is found out.
+        piece_bytes: size of the pieces in which a document is divided among the nodes.
     """
 
     languages: tuple[str, ...] = ()
     index: int = 0
     of: int = 1
     encoding: str = ""
+    piece_bytes: int = 0
 
     def includes(self, number: int) -> bool:
-        """Returns True if document `number` of a file belongs to this node."""
+        """Returns True if document `number` of a file belongs to this node, where whole documents are dealt."""
         return number % self.of == self.index
+
+    def share(self, number: int, pieces: Sequence[str]) -> Sequence[str]:
+        """Returns this node's run of the pieces of document `number` of a file.
+
+        The runs of all nodes differ by one piece at most. The longer ones fall to other nodes in every document, so a
+        document of one piece belongs to the node that `includes` it.
+        """
+        turn = self.of - 1 - (self.index - number) % self.of
+        return pieces[len(pieces) * turn // self.of : len(pieces) * (turn + 1) // self.of]
 
     def excludes_language(self, language: object) -> bool:
         """Returns True if documents in this language, or without one, are left out."""
@@ -95,7 +107,8 @@ class Unit:
     def identified(self) -> "Unit":
         """Returns the unit with the identity that follows from the file's content and how it is read."""
         options = self.options
-        part = [self.start, self.stop, list(options.languages), options.index, options.of, options.encoding]
+        share = [options.index, options.of, options.piece_bytes]
+        part = [self.start, self.stop, list(options.languages), *share, options.encoding]
         return replace(self, identity=(self.file.kind, self.file.sha256, *part))
 
 
@@ -106,7 +119,9 @@ class Document:
     Attributes:
         text: its pages are separated by `clean.PAGE_BREAK`.
         place: where it stands in its file, e.g. `row 12` or `pages 1-40`.
+        number: its number in its file, from formats that are shared by lines.
     """
 
     text: str
     place: str = ""
+    number: int | None = None

@@ -50,10 +50,12 @@ class Format(ABC):
         tells_language: True if `read` obeys `unit.options.languages`. Files of other formats are refused where an entry
             of `data` names languages.
         shared_by: how nodes that share the files (`partition`) divide them among each other.
-            documents: every node reads every file and keeps its own documents of it. Nothing else has to be done.
-            lines: the same, but `read` itself yields only this node's documents, as `unit.options` says.
-            rows: every node reads a range of the rows of all files; needs `group_rows`.
-            files: every node reads whole files.
+            documents: every node reads every file and keeps its own pieces of its documents. Nothing else has to be
+                done.
+            lines: `read` itself yields only the documents that `unit.options` includes, with their `number`.
+            rows: every node reads a range of the rows of all files; needs `group_rows`, and a `read` that yields the
+                rows from `unit.start` to `unit.stop`, each at most once.
+            files: every node reads whole files; a file that is too large for that is divided like documents.
     """
 
     suffixes: ClassVar[tuple[str, ...]]
@@ -76,8 +78,15 @@ class Format(ABC):
         return [unit]
 
     def group_rows(self, path: Path) -> list[int]:
-        """Returns the number of rows of every row group of a file, for formats that are shared by rows."""
-        raise NotImplementedError(f"{type(self).__name__} is shared by rows and does not count them")
+        """Returns the number of rows of every row group of a file, for formats that are shared by rows.
+
+        Raises:
+            ConfigError: the format does not count its rows.
+        """
+        raise ConfigError(
+            f"file format {type(self).__name__}: it is shared by rows, but has no group_rows(); add it, or let it be "
+            'shared by "documents"'
+        )
 
     @abstractmethod
     def read(self, unit: Unit, log: ReadLog) -> Iterator[Document]:

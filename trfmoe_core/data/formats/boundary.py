@@ -11,15 +11,22 @@ from trfmoe_core.data.documents.opening import ChangedError
 from trfmoe_core.data.documents.records import SourceFile
 from trfmoe_core.data.documents.reports import first_line
 from trfmoe_core.data.formats.base import ReadLog
+from trfmoe_core.errors import ConfigError
 
 log = logging.getLogger("trfmoe.data")
 
 
 @contextmanager
 def boundary(file: SourceFile, report: ReadLog) -> Iterator[None]:
-    """Turns every exception inside into the status of `file`; an unforeseen one is also logged with its place."""
+    """Turns every exception inside into the status of `file`; an unforeseen one is also logged with its place.
+
+    Raises:
+        ConfigError: a format does not do what it says of itself, which is no fault of the file.
+    """
     try:
         yield
+    except ConfigError:
+        raise
     except ChangedError:
         report.fail("changed", "it changed since it was examined; start again")
     except NotTextError as error:

@@ -36,7 +36,7 @@ class JsonFormat(Format):
                 elif options.excludes_language(value.get("language")):
                     other += 1
                 else:
-                    yield Document(value[TEXT_KEY], place)
+                    yield Document(value[TEXT_KEY], place, number)
         if bad:
             log.fail("broken", f"{bad} bad values, first {first}")
         if other:

@@ -1,17 +1,21 @@
 """Reads the documents of one unit of a file in constant memory and reports how that went."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from trfmoe_core.data.documents.clean import Normalization, clean
 from trfmoe_core.data.documents.encoding import MAX_UNREADABLE, UNREADABLE, unreadable_share
 from trfmoe_core.data.documents.opening import SMALL_BYTES, stamp_of
+from trfmoe_core.data.documents.pieces import cut
 from trfmoe_core.data.documents.records import Document, SourceFile, Unit
 from trfmoe_core.data.documents.reports import FileReport, Status, shortened
-from trfmoe_core.data.formats.base import ReadLog, format_of
+from trfmoe_core.data.formats.base import Format, ReadLog, format_of
 from trfmoe_core.data.formats.boundary import boundary
+from trfmoe_core.errors import ConfigError
 
 _MAX_DETAIL = 600
+_SMALLEST_PIECE = 64
+_PIECES_PER_NODE = 4
 
 
 class Reading:
@@ -35,14 +39,14 @@ class Reading:
         kind = format_of(unit.file.kind)
         with boundary(unit.file, log):
             for number, document in enumerate(kind.read(unit, log), start=1):
-                if kind.shared_by != "lines" and not unit.options.includes(number):
+                mine = self._mine(number, document, kind)
+                if mine is None:
                     self._skipped += 1
                     continue
-                text = clean(document.text, normalization=self._normalization)
-                if text and self._is_readable(text):
+                self._documents += any(mine)
+                for text in filter(None, mine):
                     log.characters += len(text)
-                    self._documents += 1
-                    yield Document(text, document.place)
+                    yield replace(document, text=text)
             if self._may_change() and stamp_of(unit.file.path) != unit.file.stamp:
                 log.status, log.detail = "changed", "it changed while it was read; start again"
         if self._garbled:
@@ -59,6 +63,29 @@ class Reading:
         if share:
             self._replaced += text.count(UNREADABLE)
         return True
+
+    def _mine(self, number: int, document: Document, kind: Format) -> Sequence[str] | None:
+        """Returns the cleaned texts of this node's part of a document; None if it belongs to other nodes.
+
+        Raises:
+            ConfigError: the format does not keep to what it says about sharing.
+        """
+        unit, options = self._unit, self._unit.options
+        _check_sharing(kind, unit, number, document)
+        whole = options.of == 1 or kind.shared_by == "lines"
+        if not whole and not options.piece_bytes and not options.includes(number):
+            return None
+        text = clean(document.text, normalization=self._normalization)
+        if not self._is_readable(text):
+            return []
+        if whole or not options.piece_bytes:
+            return [text]
+        num_bytes = len(text.encode("utf-8"))
+        if kind.shared_by != "files" and num_bytes <= options.piece_bytes:
+            return options.share(number, [text]) or None
+        # A small file or document is cut finer, so that every node gets some pieces of it.
+        size = min(options.piece_bytes, max(_SMALLEST_PIECE, num_bytes // (_PIECES_PER_NODE * options.of)))
+        return options.share(number, cut(text, size)) or None
 
     def _may_change(self) -> bool:
         """Returns True for a large file: a small one is read in one go when it is opened."""
@@ -83,6 +110,21 @@ class Reading:
             )
         detail = shortened(detail, _MAX_DETAIL)
         return FileReport(file.shown, file.kind, status, pages, self._log.characters, detail)
+
+
+def _check_sharing(kind: Format, unit: Unit, number: int, document: Document) -> None:
+    if kind.shared_by == "lines" and unit.options.of > 1:
+        if document.number is None or not unit.options.includes(document.number):
+            raise ConfigError(
+                f"file format {unit.file.kind}: it is shared by lines, but reads line {document.number} for node "
+                f"{unit.options.index} of {unit.options.of}; let read() yield only lines that unit.options includes, "
+                "with their number"
+            )
+    elif kind.shared_by == "rows" and unit.stop is not None and number > unit.stop - unit.start:
+        raise ConfigError(
+            f"file format {unit.file.kind}: it is shared by rows, but reads more than the rows {unit.start} to "
+            f"{unit.stop}; let read() keep to unit.start and unit.stop"
+        )
 
 
 def join_reports(file: SourceFile, parts: list[FileReport]) -> FileReport:

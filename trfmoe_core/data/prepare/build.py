@@ -6,10 +6,12 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from trfmoe_core.atomic import new_folder, write_text
 from trfmoe_core.config.data import DataConfig
@@ -17,8 +19,10 @@ from trfmoe_core.data.documents.clean import Normalization
 from trfmoe_core.data.documents.reports import FileReport, shortened
 from trfmoe_core.data.formats.base import known_suffixes
 from trfmoe_core.data.formats.reading import Reading
+from trfmoe_core.data.prepare.held_out_record import HeldOutRecord, as_hex
 from trfmoe_core.data.prepare.merge import first_piece, halves, merge
 from trfmoe_core.data.prepare.shards import Documents, Encoder, Shard, ShardWriter, grouped
+from trfmoe_core.data.prepare.split import as_numbers, digest
 from trfmoe_core.data.sources import OpenedSource
 from trfmoe_core.data.tokenizers import Tokenizer
 from trfmoe_core.errors import DataError
@@ -60,6 +64,7 @@ def build(
     config: DataConfig,
     tokenizer: Tokenizer,
     progress: Progress,
+    record: HeldOutRecord,
     *,
     lenient: bool = False,
 ) -> dict[Path, FileReport]:
@@ -71,6 +76,7 @@ def build(
         config: how documents become tokens.
         tokenizer: the tokenizer.
         progress: called during the work.
+        record: what was held out before.
         lenient: True: files that changed or vanished before they were opened are left out. False, or if a file
             changed while its text was read: nothing is written.
 
@@ -92,7 +98,8 @@ def build(
         if changed and (not lenient or any(report.characters for report in changed.values())):
             return changed
         with new_folder(folder) as temporary:
-            meta = _merge(temporary, shards, config, tokenizer, writer)
+            paths = {str(unit.file.path) for source in sources for unit in source.units}
+            meta = _merge(temporary, shards, config, writer, record, paths)
             if meta is None:
                 shutil.rmtree(shards_folder, ignore_errors=True)
                 raise DataError(
@@ -149,10 +156,16 @@ def _documents(
 
 
 def _merge(
-    folder: Path, shards: list[list[Shard]], config: DataConfig, tokenizer: Tokenizer, writer: ShardWriter
+    folder: Path,
+    shards: list[list[Shard]],
+    config: DataConfig,
+    writer: ShardWriter,
+    record: HeldOutRecord,
+    paths: Set[str],
 ) -> dict[str, Any] | None:
     notes = []
-    options = (tokenizer.vocab_size, config.held_out, config.deduplicate)
+    earlier = record.digests(paths)
+    options = (writer.vocab_size, config, earlier)
     merged = merge(folder, shards, *options)
     if merged is None:
         source, unit, text = first_piece(shards)
@@ -166,10 +179,31 @@ def _merge(
         if merged is None:
             return None
         notes.append("a single piece of text: it was cut in two, and one half is held out")
+        # When there is more text, the whole piece is held out: it holds this half.
+        record.add(paths, np.concatenate([merged.held_out, as_numbers(digest(text))]))
     if merged.leaked:
         raise DataError(f"{merged.leaked} held-out pieces are in the training text; this must not happen: report it")
-    if merged.last_tenth_held_out:
-        notes.append("one side of the split by hash was empty: the last tenth of the text is held out")
+    if merged.besides.size:
+        record.add(paths, merged.besides)
+        notes.append(
+            f"{len(merged.besides)} pieces are held out besides those below the threshold {config.held_out:g} of the "
+            "split by hash, because there is or was little text; they stay held out"
+        )
     if merged.duplicates:
         notes.append(f"{merged.duplicates} pieces that stood there before were left out")
-    return {"notes": notes, "duplicates": merged.duplicates, "leaked": merged.leaked}
+    if merged.near_duplicates:
+        notes.append(f"{merged.near_duplicates} pieces nearly the same as one on the other side were left out")
+    if merged.overlapping:
+        notes.append(
+            f"{merged.overlapping} held-out pieces are nearly the same as training text: the text repeats itself, "
+            "and leaving them out would leave nothing"
+        )
+    return {
+        "notes": notes,
+        "duplicates": merged.duplicates,
+        "near_duplicates": merged.near_duplicates,
+        "overlapping": merged.overlapping,
+        "leaked": merged.leaked,
+        "besides": as_hex(merged.besides),
+        "earlier": as_hex(earlier),
+    }

@@ -17,8 +17,8 @@ from trfmoe_core.data.formats.base import ReadLog, format_of
 from trfmoe_core.data.formats.boundary import boundary
 from trfmoe_core.data.sources.base import DataSource, OpenContext, OpenedSource
 from trfmoe_core.data.sources.digests import DigestCache
-from trfmoe_core.data.sources.find import find_files
-from trfmoe_core.data.sources.partition import deal_documents, deal_files, row_ranges
+from trfmoe_core.data.sources.find import check_path, find_files
+from trfmoe_core.data.sources.partition import deal_units, row_ranges, shared_identity
 from trfmoe_core.errors import DataError
 from trfmoe_core.places import expand
 
@@ -55,6 +55,15 @@ class FilesSource(DataSource):
             update={"path": absolute(self.path), "passwords": self.passwords and absolute(self.passwords)}
         )
 
+    def check(self, context: OpenContext) -> None:
+        """Makes sure that there is a file of a known format, and the file of passwords.
+
+        Raises:
+            DataError: there is none, or one cannot be read.
+        """
+        check_path(self.path)
+        _read_passwords(self.passwords)
+
     def open(self, context: OpenContext) -> OpenedSource:
         """Returns the files below the path.
 
@@ -87,11 +96,9 @@ def open_paths(
     """
     part = settings.part()
     options = options or ReadOptions()
-    found = [
-        _filtered(file, options)
-        for file in find_files(paths, DigestCache.of(paths, context.cache_dir), context.cache_dir)
-    ]
-    units, files = _divided(found, part, options)
+    digests = DigestCache.of(paths, context.cache_dir)
+    found = [_filtered(file, options) for file in find_files(paths, digests, context.cache_dir)]
+    units, files = _divided(found, part, options, context.config.piece_bytes)
     texts = _texts(
         [unit.file for unit in units if format_of(unit.file.kind).is_extracted], passwords, options.encoding, context
     )
@@ -99,14 +106,15 @@ def open_paths(
     ready: list[Unit] = []
     for unit in units:
         if content_of(unit.file) not in texts:
-            ready += [smaller.identified() for smaller in _split(unit)]
+            ready += [replace(smaller, options=unit.options).identified() for smaller in _split(unit)]
             continue
         report, text_file, text_sha256 = texts[content_of(unit.file)]
         report = replace(report, path=unit.file.shown)
         if text_file is None:
             refused[unit.file.path] = report
         else:
-            ready.append(replace(unit, identity=(unit.file.kind, text_sha256), text_file=text_file, extracted=report))
+            identity = (unit.file.kind, text_sha256, *shared_identity(unit.options))
+            ready.append(replace(unit, identity=identity, text_file=text_file, extracted=report))
     named = ", ".join(printable(path) for path in paths[:3])
     return OpenedSource(
         name=named if len(paths) <= 3 else f"{named} and {len(paths) - 3} more",
@@ -114,7 +122,7 @@ def open_paths(
         files=[replace(file, report=refused[file.path]) if file.path in refused else file for file in files],
         units=ready,
         notes=[f"part {part.index} of {part.of}: {len(files)} files are this node's"] if part.of > 1 else [],
-        partitioned=True,
+        partitioned=part.of > 1,
     )
 
 
@@ -145,7 +153,9 @@ def _num_rows(unit: Unit) -> int:
     return 0
 
 
-def _divided(files: list[SourceFile], part: Partition, options: ReadOptions) -> tuple[list[Unit], list[SourceFile]]:
+def _divided(
+    files: list[SourceFile], part: Partition, options: ReadOptions, piece_bytes: int
+) -> tuple[list[Unit], list[SourceFile]]:
     """Returns this node's units, one per file, and their files together with the refused ones.
 
     Every format says how its files are shared (`Format.shared_by`). The first node reports the refused files.
@@ -153,18 +163,14 @@ def _divided(files: list[SourceFile], part: Partition, options: ReadOptions) -> 
     good = [Unit(file, options=options) for file in files if file.report is None]
     if part.of == 1:
         return good, files
-    by_rule: dict[str, list[Unit]] = {"rows": [], "files": [], "documents": []}
-    for unit in good:
-        rule = format_of(unit.file.kind).shared_by
-        by_rule["documents" if rule == "lines" else rule].append(unit)
-    mine = deal_documents(by_rule["documents"], part)
-    rows = [_num_rows(unit) for unit in by_rule["rows"]]
-    for unit, count, (start, stop) in zip(by_rule["rows"], rows, row_ranges(rows, part), strict=True):
+    tables = [unit for unit in good if format_of(unit.file.kind).shared_by == "rows"]
+    others = [unit for unit in good if format_of(unit.file.kind).shared_by != "rows"]
+    mine = deal_units(others, part, piece_bytes)
+    rows = [_num_rows(unit) for unit in tables]
+    for unit, count, (start, stop) in zip(tables, rows, row_ranges(rows, part), strict=True):
         # A table without rows is most likely a broken one: the first node reports it.
         if start < stop or (count == 0 and part.index == 0):
             mine.append(replace(unit, start=start, stop=stop if count else None))
-    sizes = [unit.file.stamp.size if unit.file.stamp else 0 for unit in by_rule["files"]]
-    mine += [by_rule["files"][number] for number in deal_files(sizes, part)]
     by_path = {unit.file.path: unit for unit in mine}
     refused = {file.path for file in files if file.report is not None and part.index == 0}
     kept = [file for file in files if file.path in by_path or file.path in refused]

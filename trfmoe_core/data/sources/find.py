@@ -84,16 +84,42 @@ def _members(file: SourceFile, digests: DigestCache, cache_dir: Path | None) -> 
         yield replace(found, name=name)
 
 
-def _below(root: Path, digests: DigestCache) -> Iterator[SourceFile]:
-    """Yields the file `root`, or all files of the folder `root`."""
+def check_path(name: str) -> None:
+    """Makes sure that a path is a file of a known format, or a folder with one. Opens no file.
+
+    Raises:
+        DataError: it is missing, unreadable, or has no such file.
+    """
+    root = expand(name)
+    where = f"data path {printable(root)}"
+    mode = _mode(root)
+    try:
+        if stat.S_ISDIR(mode):
+            os.listdir(root)  # noqa: PTH208  (os.walk passes over a folder that cannot be listed)
+        names = [name for _, _, names in os.walk(root) for name in names] if stat.S_ISDIR(mode) else [root.name]
+        if not stat.S_ISDIR(mode) and not os.access(root, os.R_OK):
+            raise DataError(f"{where}: cannot be read; check its permissions")
+    except OSError as error:
+        raise DataError(f"{where}: cannot be listed: {_reason(error)}; check its permissions") from error
+    if all(kind_of(Path(name)) == "other" and not is_archive(Path(name)) for name in names):
+        what = "no file of a known format" if stat.S_ISDIR(mode) else "no known format"
+        raise DataError(f"{where}: {what}; give a file or folder with files ending in {known_suffixes()}")
+
+
+def _mode(root: Path) -> int:
     where = f"data path {printable(root)}"
     try:
-        mode = root.stat().st_mode
+        return root.stat().st_mode
     except FileNotFoundError as error:
         raise DataError(f"{where}: no such file or folder{_nearest(root)}; correct the path") from error
     except (OSError, ValueError) as error:
         raise DataError(f"{where}: cannot be read: {_reason(error)}; check its permissions") from error
-    if stat.S_ISDIR(mode):
+
+
+def _below(root: Path, digests: DigestCache) -> Iterator[SourceFile]:
+    """Yields the file `root`, or all files of the folder `root`."""
+    where = f"data path {printable(root)}"
+    if stat.S_ISDIR(_mode(root)):
         yield from _walk(root, digests)
         return
     file = _examine(root, digests)

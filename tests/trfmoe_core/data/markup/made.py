@@ -20,11 +20,11 @@ ODF = " ".join(
 
 
 def package(members: dict[str, str | bytes]) -> bytes:
-    """A zip container."""
+    """A zip container. The member that tells its format is not compressed, as the formats require."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as file:
         for name, content in members.items():
-            file.writestr(name, content)
+            file.writestr(name, content, zipfile.ZIP_STORED if name == "mimetype" else zipfile.ZIP_DEFLATED)
     return out.getvalue()
 
 

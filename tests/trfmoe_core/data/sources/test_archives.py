@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.hostile_files import page, pdf
-from tests.trfmoe_core.data.markup.made import docx, epub, paragraph
+from tests.trfmoe_core.data.markup.made import docx, epub, odt, paragraph
 from trfmoe_core.config import DataConfig
 from trfmoe_core.data.formats.reading import Reading
 from trfmoe_core.data.sources import OpenContext, OpenedSource, open_sources
@@ -43,6 +43,8 @@ def test_members_are_files_of_their_own_under_their_names_in_the_archive(tmp_pat
         file.writestr("../../up.txt", "never outside of the cache")
         file.writestr("letter.docx", docx(paragraph("a letter")))
         file.writestr("book.epub", epub({"one": "a book"}))
+        file.writestr("page.html", "<p>a page<script>no</script>")
+        file.writestr("essay.odt", odt("<text:p>an essay</text:p>"))
         file.writestr("twin.txt", "the same text twice")
         file.writestr("__MACOSX/._paper.pdf", "x")
         file.writestr("inner.zip", "x")
@@ -54,6 +56,8 @@ def test_members_are_files_of_their_own_under_their_names_in_the_archive(tmp_pat
         "in/papers.zip!/../../up.txt": ("ok", "never outside of the cache"),
         "in/papers.zip!/letter.docx": ("ok", "a letter"),
         "in/papers.zip!/book.epub": ("ok", "a book"),
+        "in/papers.zip!/page.html": ("ok", "a page"),
+        "in/papers.zip!/essay.odt": ("ok", "an essay"),
         "in/papers.zip!/twin.txt": ("duplicate", ""),
         "in/papers.zip!/__MACOSX/._paper.pdf": ("system-file", ""),
         "in/papers.zip!/inner.zip": ("unsupported", ""),

@@ -42,6 +42,8 @@ ROOMS = {
         "data.documents",
         "data.formats",
         "data.pdf",
+        "data.markup",
+        "data.extraction",
         "data.hub",
         "data.sources",
         "data.tokenizers",

@@ -15,9 +15,9 @@ from typing import Any
 from scripts.bench.measure import show
 from scripts.bench.tokens import measure_loader, measure_tokens
 from trfmoe_core.data.documents.records import SourceFile
+from trfmoe_core.data.extraction.extract import Extraction, extract_all
+from trfmoe_core.data.extraction.extractor import FileLimits
 from trfmoe_core.data.pdf.engines import EngineChoice
-from trfmoe_core.data.pdf.extract import Extraction, extract_all
-from trfmoe_core.data.pdf.reader import PdfLimits
 from trfmoe_core.data.sources.find import find_files
 
 BOOKS, PAGES, QUICK_PAGES = 8, 40, 10
@@ -52,7 +52,7 @@ def measure_pdfs(pages: int, engine: EngineChoice) -> dict[str, Any]:
         files = write_books(Path(scratch) / "in", pages)
         for repeat in range(REPEATS):
             for workers in {1, 2, cores}:
-                how = Extraction(engine, PdfLimits(600, 2048), workers=workers)
+                how = Extraction(engine, FileLimits(600, 2048), workers=workers)
                 started, busy = time.monotonic(), time.process_time()
                 texts = extract_all(files, how, Path(scratch) / f"cache-{repeat}-{workers}")
                 taken = time.monotonic() - started

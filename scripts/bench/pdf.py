@@ -21,15 +21,15 @@ from typing import Any, Literal
 from scripts.bench.measure import show
 from trfmoe_core.data.documents.paged import read_pages
 from trfmoe_core.data.documents.records import SourceFile
+from trfmoe_core.data.extraction.extract import Extraction, content_of, extract_all, text_path
+from trfmoe_core.data.extraction.extractor import FileLimits
 from trfmoe_core.data.pdf.damage.judge import judge
 from trfmoe_core.data.pdf.engines import EngineChoice
-from trfmoe_core.data.pdf.extract import Extraction, extract_all, text_path
-from trfmoe_core.data.pdf.reader import PdfLimits
 from trfmoe_core.data.sources.find import find_files
 from trfmoe_core.errors import DataError
 
 ENGINES: tuple[EngineChoice, ...] = ("auto", "pdfium", "pypdf")
-_LIMITS = PdfLimits(60, 2048)
+_LIMITS = FileLimits(60, 2048)
 _REFERENCE_TIMEOUT_S = 60
 _WORD = re.compile(r"[^\W_]+")
 _HYPHEN = re.compile(r"(?<=\w)[-\u2010\u2011\u00ad]\s*(?=\w)")
@@ -129,9 +129,9 @@ def measure(files: Sequence[SourceFile], root: Path, engine: EngineChoice, scrat
     rows: dict[str, Row] = defaultdict(Row)
     left_out = 0
     for file in files:
-        text, row = found[file.sha256], rows[str(file.path.parent.relative_to(root))]
+        text, row = found[content_of(file)], rows[str(file.path.parent.relative_to(root))]
         row.statuses[text.status] += 1
-        path = text_path(file.sha256, how, scratch) if text.size else None
+        path = text_path(file, how, scratch) if text.size else None
         score, unreadable = compare(reference_pages(file.path), dict(_own_pages(path)))
         left_out += unreadable
         row.score.add(score)

@@ -13,7 +13,11 @@ data = typer.Typer(help="Make sample data, prepare data, look into them.", no_ar
 
 EntriesArgument = Annotated[
     list[str],
-    typer.Argument(metavar="DATA...", help="Files and folders, or mappings such as '{source: fineweb, weight: 2}'."),
+    typer.Argument(
+        metavar="DATA...",
+        help="Files and folders, or mappings: '{path: papers, passwords: FILE}' for locked PDFs (one password a line), "
+        "'{path: letters, encoding: cp1252}' for text that is no UTF-8, '{source: fineweb, weight: 2}' and others.",
+    ),
 ]
 ConfigOption = Annotated[Path | None, typer.Option(help="A recipe: its data settings, and its nodes' data.")]
 NodeOption = Annotated[str | None, typer.Option(help="Only this node of the recipe.")]

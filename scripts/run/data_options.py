@@ -4,6 +4,7 @@ from pathlib import Path
 
 from trfmoe_core.config import NodeSettings, Recipe
 from trfmoe_core.data.formats import kind_of, known_suffixes
+from trfmoe_core.data.sources.archives import is_archive
 from trfmoe_core.errors import ConfigError, DataError
 from trfmoe_core.places import expand
 
@@ -54,7 +55,9 @@ def deal_out(folder: Path, num_nodes: int) -> list[list[str]]:
     root = expand(folder).absolute()
     if not root.is_dir():
         raise DataError(f"--pdfs {folder}: no such folder; give the folder whose files the nodes share")
-    files = sorted(str(path) for path in root.rglob("*") if kind_of(path) != "other" and path.is_file())
+    files = sorted(
+        str(path) for path in root.rglob("*") if (is_archive(path) or kind_of(path) != "other") and path.is_file()
+    )
     if len(files) < num_nodes:
         raise DataError(
             f"--pdfs {folder}: {len(files)} files of the kinds {known_suffixes()}, too few for {num_nodes} nodes; "

@@ -11,6 +11,7 @@ from scripts.terminal.progress import DataProgress
 from trfmoe_core.config import NodeSettings, Recipe
 from trfmoe_core.data.batches.corpus import Corpus
 from trfmoe_core.data.documents.reports import FileReport, shortened
+from trfmoe_core.data.formats.base import format_of
 from trfmoe_core.data.hub.offline import keep_offline
 from trfmoe_core.data.prepare.corpus_cache import prepare_corpus
 from trfmoe_core.data.tokenizers import Tokenizer, check_vocabulary, load_tokenizer
@@ -85,7 +86,7 @@ def show_files(name: str, corpus: Corpus, output: Output) -> None:
 
 def file_line(report: FileReport) -> str:
     """Returns one line about one file."""
-    pages = f", {report.pages} {'pages' if report.kind == 'pdf' else 'documents'}" if report.pages else ""
+    pages = f", {report.pages} {format_of(report.kind).part}{'s' * (report.pages > 1)}" if report.pages else ""
     characters = f", {report.characters:,} characters" if report.characters else ""
     detail = f" ({report.detail})" if report.detail else ""
     return f"{report.status:<14} {shortened(report.path, LONGEST_PATH)}{pages}{characters}{detail}"

@@ -61,9 +61,11 @@ class DataConfig(Section):
         1, ge=0, le=64, description="threads that prepare batches ahead; 0: each batch is prepared when it is needed"
     )
     file_timeout_s: float = Field(
-        60.0, gt=0, description="seconds of processor time; a PDF that takes longer is skipped"
+        60.0,
+        gt=0,
+        description="seconds of processor time; a PDF, EPUB, DOCX, ODT or HTML file that takes longer is skipped",
     )
-    file_memory_mb: int = Field(2048, ge=256, description="a PDF that needs more memory is skipped")
+    file_memory_mb: int = Field(2048, ge=256, description="such a file that needs more memory is skipped")
     pdf: PdfConfig = PdfConfig()
     offline: bool = Field(
         False, description="never use the network; data sets and tokenizers of the hub must have been downloaded before"

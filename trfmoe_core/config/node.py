@@ -64,7 +64,7 @@ class NodeSettings(Section):
     zone: Name | None = None
     data: list[DataEntry] = Field(
         min_length=1,
-        description="files and folders (PDF, parquet, JSONL, text), or other sources (trfmoe_core/data/sources)",
+        description="files and folders (docs/data.md lists the formats), or other sources (trfmoe_core/data/sources)",
     )
     tokenizer: str | None = Field(None, description="folder of the recipe's tokenizer on this node")
     device: str | None = Field(None, pattern=r"^(auto|cpu|cuda|cuda:\d+)$")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from trfmoe_core.data.documents.reports import FileReport
+from trfmoe_core.data.documents.reports import FileReport, printable
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class SourceFile:
         stamp: its version when the digest was computed.
         report: why it is not read.
         compression: how it is compressed (`formats.compression.COMPRESSIONS`); empty if it is not.
+        name: how it is called in reports if not by its path, e.g. `papers.zip!/1.pdf`.
         note: what its owner should know about it, e.g. that its suffix is wrong.
     """
 
@@ -37,6 +38,12 @@ class SourceFile:
     report: FileReport | None = None
     compression: str = ""
     note: str = ""
+    name: str = ""
+
+    @property
+    def shown(self) -> str:
+        """Its name or path in reports, on one line."""
+        return printable(self.name or self.path)
 
 
 @dataclass(frozen=True)

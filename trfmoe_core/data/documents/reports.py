@@ -68,6 +68,6 @@ def write_reports(path: Path, files: Sequence[FileReport]) -> None:
     write_text(path, text)
 
 
-def moved(report: FileReport, path: Path) -> FileReport:
+def moved(report: FileReport, path: Path | str) -> FileReport:
     """Returns the report of a file with the same bytes at another path."""
     return replace(report, path=printable(path))

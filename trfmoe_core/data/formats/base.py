@@ -44,6 +44,9 @@ class Format(ABC):
     Attributes:
         suffixes: file names that belong to the format, in lower case.
         compressible: True if compressed files are accepted too (`compression.Decompressed`).
+        is_extracted: True if a worker process reads the files, with limits, and writes their text into the cache
+            (`trfmoe_core.data.extraction`).
+        part: what a file consists of, in the singular, for reports and the places of documents.
         tells_language: True if `read` obeys `unit.options.languages`. Files of other formats are refused where an entry
             of `data` names languages.
         shared_by: how nodes that share the files (`partition`) divide them among each other.
@@ -57,6 +60,8 @@ class Format(ABC):
 
     suffixes: ClassVar[tuple[str, ...]]
     compressible: ClassVar[bool] = False
+    is_extracted: ClassVar[bool] = False
+    part: ClassVar[str] = "document"
     tells_language: ClassVar[bool] = False
     shared_by: ClassVar[Literal["documents", "lines", "rows", "files"]] = "documents"
 

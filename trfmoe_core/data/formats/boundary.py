@@ -9,7 +9,7 @@ from pathlib import Path
 from trfmoe_core.data.documents.encoding import NotTextError
 from trfmoe_core.data.documents.opening import ChangedError
 from trfmoe_core.data.documents.records import SourceFile
-from trfmoe_core.data.documents.reports import first_line, printable
+from trfmoe_core.data.documents.reports import first_line
 from trfmoe_core.data.formats.base import ReadLog
 from trfmoe_core.errors import ConfigError
 
@@ -37,7 +37,7 @@ def boundary(file: SourceFile, report: ReadLog) -> Iterator[None]:
         report.fail("too-large", "it needs more memory than there is")
     except Exception as error:
         what = described(error)
-        log.warning("%s: %s", printable(file.path), what)
+        log.warning("%s: %s", file.shown, what)
         log.debug("the whole traceback", exc_info=True)
         report.fail("broken", f"its reader failed: {what}")
 

@@ -8,7 +8,7 @@ from trfmoe_core.data.documents.encoding import MAX_UNREADABLE, UNREADABLE, unre
 from trfmoe_core.data.documents.opening import SMALL_BYTES, stamp_of
 from trfmoe_core.data.documents.pieces import cut
 from trfmoe_core.data.documents.records import Document, SourceFile, Unit
-from trfmoe_core.data.documents.reports import FileReport, Status, printable, shortened
+from trfmoe_core.data.documents.reports import FileReport, Status, shortened
 from trfmoe_core.data.formats.base import Format, ReadLog, format_of
 from trfmoe_core.data.formats.boundary import boundary
 from trfmoe_core.errors import ConfigError
@@ -109,7 +109,7 @@ class Reading:
                 self._unit.extracted, detail="; ".join(filter(None, (file.note, self._unit.extracted.detail)))
             )
         detail = shortened(detail, _MAX_DETAIL)
-        return FileReport(printable(file.path), file.kind, status, pages, self._log.characters, detail)
+        return FileReport(file.shown, file.kind, status, pages, self._log.characters, detail)
 
 
 def _check_sharing(kind: Format, unit: Unit, number: int, document: Document) -> None:
@@ -145,7 +145,7 @@ def join_reports(file: SourceFile, parts: list[FileReport]) -> FileReport:
         status = "partial" if useful else bad
     details = list(dict.fromkeys(part.detail for part in parts if part.detail))
     return FileReport(
-        printable(file.path),
+        file.shown,
         file.kind,
         status,
         sum(part.pages for part in parts),

@@ -1,1 +1,1 @@
-"""From PDF files to clean text: engines run in worker processes with limits, and their texts are cached by content."""
+"""From the bytes of a PDF to clean text, with two engines. Only worker processes (`extraction`) read PDFs."""

@@ -4,45 +4,21 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-from trfmoe_core.data.documents.clean import PAGE_BREAK
-from trfmoe_core.data.documents.paged import join_texts
+from trfmoe_core.data.documents.extracted import MAX_ERRORS, Reading
 from trfmoe_core.data.pdf.engines import Document, EngineChoice, LockedError, file_errors
 from trfmoe_core.data.pdf.pages import TidyPages, tidy
 from trfmoe_core.data.pdf.placeholders import is_portfolio_notice, is_xfa_notice
 from trfmoe_core.data.pdf.read_pages import MAX_CHARACTERS, BrokenError, PageReader, RawPages, TooLongError
 
 _LETTERS_AND_DIGITS = re.compile(r"[^\W_]+")
-MAX_ERRORS = 20
 MAX_DEPTH = 3
 MAX_ATTACHMENTS = 1000
 _NAMED = 3
 _HEADER_BYTES = 1024
 # A document of many pages with fewer letters and digits per page than this is a scan with stamps on it.
 SCAN_PAGES, SCAN_CHARACTERS = 10, 8
-
-
-@dataclass
-class Reading:
-    """What became of one document, and of those attached to it.
-
-    Attributes:
-        status: as in reports.
-        num_pages: pages of the document.
-        texts: its clean pages, if they are text.
-        notes: remarks, the most important ones first.
-        page_errors: a line about every page that is lost.
-        attached: name and reading of every attached PDF, also of those attached to them.
-    """
-
-    status: str
-    num_pages: int = 0
-    texts: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    page_errors: list[str] = field(default_factory=list)
-    attached: list[tuple[str, "Reading"]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -75,7 +51,7 @@ def read_pdf(data: bytes, options: Options, *, depth: int = 0, seen: frozenset[s
         reader = PageReader(options.engine, data, options.passwords, retry_s=options.retry_s)
     except LockedError:
         count = len(options.passwords)
-        tried = f"none of {count} passwords opens it" if count else "no password is given"
+        tried = f"none of {count} passwords opens it" if count else "give {path: ..., passwords: FILE}"
         return Reading("needs-password", notes=[f"encrypted; {tried}"])
     except BrokenError as error:
         return Reading("broken", notes=[str(error)])
@@ -190,38 +166,3 @@ def _notes_on(attached: Sequence[tuple[str, Reading]]) -> list[str]:
         if one.status != "ok":
             notes.append(f"attached {name}: {one.status}{': ' * bool(one.notes)}{one.notes[0] if one.notes else ''}")
     return notes[: 1 + MAX_ERRORS]
-
-
-def as_result(reading: Reading, out: str) -> dict[str, Any]:
-    """Writes the text to the file `out`, if there is any, and returns the fields of a `PdfText`."""
-    with_text = [("", reading), *((name, one) for name, one in reading.attached if one.texts)]
-    texts = [(name, one.texts) for name, one in with_text]
-    full = sum(bool(page.strip()) for _, pages in texts for page in pages)
-    errors = reading.page_errors + [f"{name}: {error}" for name, one in reading.attached for error in one.page_errors]
-    status = reading.status
-    if full and (len(with_text) > 1 or status in ("ok", "partial")):
-        lossy = [one.status for _, one in reading.attached if one.status not in ("ok", "no-text")]
-        status = "partial" if lossy or status not in ("ok", "no-text") else "ok"
-    content = join_texts(texts) if full else ""
-    data = content.encode("utf-8", "replace")
-    if data:
-        with open(out, "wb") as file:  # noqa: PTH123
-            file.write(data)
-    return result(
-        status,
-        sum(one.num_pages for _, one in with_text),
-        pages=full,
-        characters=sum(len(PAGE_BREAK.join(filter(str.strip, pages))) for _, pages in texts),
-        size=len(data),
-        text_sha256=hashlib.sha256(data).hexdigest() if data else "",
-        detail="; ".join(reading.notes),
-        page_errors=errors,
-    )
-
-
-def result(status: str, num_pages: int = 0, **more: Any) -> dict[str, Any]:
-    """Returns the fields of a `PdfText`."""
-    blank = {"pages": 0, "characters": 0, "size": 0, "text_sha256": "", "detail": "", "page_errors": []}
-    fields = {"status": status, "num_pages": num_pages, **blank, **more}
-    fields["page_errors"] = fields["page_errors"][:MAX_ERRORS]
-    return fields

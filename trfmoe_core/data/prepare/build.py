@@ -17,6 +17,7 @@ from trfmoe_core.atomic import new_folder, write_text
 from trfmoe_core.config.data import DataConfig
 from trfmoe_core.data.documents.clean import Normalization
 from trfmoe_core.data.documents.reports import FileReport, shortened
+from trfmoe_core.data.formats.base import known_suffixes
 from trfmoe_core.data.formats.reading import Reading
 from trfmoe_core.data.prepare.held_out_record import HeldOutRecord, as_hex
 from trfmoe_core.data.prepare.merge import first_piece, halves, merge
@@ -102,8 +103,8 @@ def build(
             if meta is None:
                 shutil.rmtree(shards_folder, ignore_errors=True)
                 raise DataError(
-                    f"no text to train on and to hold out in {'; '.join(source.name for source in sources)}; give PDF, "
-                    f"parquet, JSONL or text files with more text; {describe_files(reports)}"
+                    f"no text to train on and to hold out in {'; '.join(source.name for source in sources)}; give "
+                    f"files with more text, ending in {known_suffixes()}; {describe_files(reports)}"
                 )
             write_text(temporary / META, json.dumps({**meta, "files": [asdict(report) for _, report in read]}))
     shutil.rmtree(shards_folder, ignore_errors=True)

@@ -38,7 +38,7 @@ FORMAT = 3
 EXTRACT = "extract.jsonl"
 _META_KEYS = {"notes", "duplicates", "near_duplicates", "overlapping", "leaked", "besides", "earlier", "files"}
 _ATTEMPTS = 5
-CACHES = ("corpora", "pdf-text", "digests", "hub")
+CACHES = ("corpora", "extracted", "archives", "digests", "hub")
 """Folders of a cache folder that hold an owner's text, or what was made from it."""
 
 
@@ -156,13 +156,13 @@ def _opened(
             notes.append(f"source {number + 1} of {len(sources)}: no text of its own to train on; it takes no part")
             continue
         settings = source.settings
-        files = [printable(unit.file.path) for unit in source.units]
+        files = [unit.file.shown for unit in source.units]
         found.append(CorpusSource(source.name, settings.weight, settings.on_end == "stop", train, held_out, files))
     if len(found) > 1:
         notes.append(_shares(found))
     corpus = Corpus(
         sources=found,
-        files=[file.report or moved(next(reports), file.path) for source in sources for file in source.files],
+        files=[file.report or moved(next(reports), file.shown) for source in sources for file in source.files],
         notes=[*notes, *(note for source in sources for note in source.notes)],
         key=_content_key(key, meta["besides"]),
         duplicates=int(meta["duplicates"]),

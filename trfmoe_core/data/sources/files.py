@@ -11,10 +11,10 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from trfmoe_core.config.sources import SOURCES, Partition
 from trfmoe_core.data.documents.records import ReadOptions, SourceFile, Unit
 from trfmoe_core.data.documents.reports import FileReport, printable, shortened
+from trfmoe_core.data.extraction.extract import Content, Extraction, content_of, extract_all, text_path
+from trfmoe_core.data.extraction.extractor import FileLimits
 from trfmoe_core.data.formats.base import ReadLog, format_of
 from trfmoe_core.data.formats.boundary import boundary
-from trfmoe_core.data.pdf.extract import Extraction, extract_all, text_path
-from trfmoe_core.data.pdf.reader import PdfLimits
 from trfmoe_core.data.sources.base import DataSource, OpenContext, OpenedSource
 from trfmoe_core.data.sources.digests import DigestCache
 from trfmoe_core.data.sources.find import check_path, find_files
@@ -46,7 +46,7 @@ class FilesSource(DataSource):
         default_factory=list,
         description="only rows and objects whose field `language` is one of these are read, and no files without it",
     )
-    encoding: Encoding = Field("", description="the encoding of text and JSON files; empty: it is found out")
+    encoding: Encoding = Field("", description="the encoding of text, JSON and HTML files; empty: it is found out")
     passwords: str | None = Field(None, min_length=1, description="a file with one password per line, for PDFs")
 
     def resolved(self, absolute: Callable[[str], str]) -> Self:
@@ -82,12 +82,12 @@ def open_paths(
     options: ReadOptions | None = None,
     passwords: str | None = None,
 ) -> OpenedSource:
-    """Returns this node's part of the files below several paths as one source. Extracts the text of PDFs.
+    """Returns this node's part of the files below several paths as one source, with all text extracted.
 
     Args:
         paths: files and folders.
         settings: the entry of `data` that leads to these paths.
-        context: how to read, and where the text of PDFs is kept.
+        context: how to read, and where extracted text is kept.
         options: which languages, and which encoding; None: all, and it is found out.
         passwords: a file with one password per line, for PDFs.
 
@@ -96,21 +96,24 @@ def open_paths(
     """
     part = settings.part()
     options = options or ReadOptions()
-    found = [_filtered(file, options) for file in find_files(paths, DigestCache.of(paths, context.cache_dir))]
+    digests = DigestCache.of(paths, context.cache_dir)
+    found = [_filtered(file, options) for file in find_files(paths, digests, context.cache_dir)]
     units, files = _divided(found, part, options, context.config.piece_bytes)
-    texts = _pdf_texts([unit.file for unit in units if unit.file.kind == "pdf"], passwords, context)
+    texts = _texts(
+        [unit.file for unit in units if format_of(unit.file.kind).is_extracted], passwords, options.encoding, context
+    )
     refused: dict[Path, FileReport] = {}
     ready: list[Unit] = []
     for unit in units:
-        if unit.file.kind != "pdf":
+        if content_of(unit.file) not in texts:
             ready += [replace(smaller, options=unit.options).identified() for smaller in _split(unit)]
             continue
-        report, text_file, text_sha256 = texts[unit.file.sha256]
-        report = replace(report, path=printable(unit.file.path))
+        report, text_file, text_sha256 = texts[content_of(unit.file)]
+        report = replace(report, path=unit.file.shown)
         if text_file is None:
             refused[unit.file.path] = report
         else:
-            identity = ("pdf", text_sha256, *shared_identity(unit.options))
+            identity = (unit.file.kind, text_sha256, *shared_identity(unit.options))
             ready.append(replace(unit, identity=identity, text_file=text_file, extracted=report))
     named = ", ".join(printable(path) for path in paths[:3])
     return OpenedSource(
@@ -133,7 +136,7 @@ def _filtered(file: SourceFile, options: ReadOptions) -> SourceFile:
     if file.report is not None or not options.languages or format_of(file.kind).tells_language:
         return file
     detail = "`languages` cannot be applied: files of this kind have no field `language`; give them in another entry"
-    return replace(file, report=FileReport(printable(file.path), file.kind, "unsupported", detail=detail))
+    return replace(file, report=FileReport(file.shown, file.kind, "unsupported", detail=detail))
 
 
 def _split(unit: Unit) -> list[Unit]:
@@ -174,29 +177,31 @@ def _divided(
     return [by_path[file.path] for file in kept if file.report is None], kept
 
 
-def _pdf_texts(
-    files: list[SourceFile], passwords: str | None, context: OpenContext
-) -> dict[str, tuple[FileReport, Path | None, str]]:
-    """Returns for every PDF, by its SHA-256: its report, the file of its text if it has any, and the text's digest."""
+def _texts(
+    files: list[SourceFile], passwords: str | None, encoding: str, context: OpenContext
+) -> dict[Content, tuple[FileReport, Path | None, str]]:
+    """Returns for every file, by its content: its report, the file of its text if it has any, and the text's digest."""
     if not files:
         return {}
     config = context.config
     how = Extraction(
         engine=config.pdf.engine,
-        limits=PdfLimits(config.file_timeout_s, config.file_memory_mb),
+        limits=FileLimits(config.file_timeout_s, config.file_memory_mb),
         drop_headers=config.pdf.drop_headers,
         passwords=_read_passwords(passwords),
+        encoding=encoding,
     )
     texts = extract_all(
-        files, how, context.cache_dir, progress=lambda done, total: context.progress("PDFs read", done, total)
+        files, how, context.cache_dir, progress=lambda done, total: context.progress("files read", done, total)
     )
     found = {}
-    for digest, text in texts.items():
+    for file in files:
+        text = texts[content_of(file)]
         report = FileReport(
-            "", "pdf", text.status, text.pages, text.characters, printable(text.detail), text.page_errors
+            "", file.kind, text.status, text.pages, text.characters, printable(text.detail), text.page_errors
         )
-        path = text_path(digest, how, context.cache_dir) if text.size else None
-        found[digest] = (report, path, text.text_sha256)
+        path = text_path(file, how, context.cache_dir) if text.size else None
+        found[content_of(file)] = (report, path, text.text_sha256)
     return found
 
 

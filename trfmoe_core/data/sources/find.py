@@ -4,11 +4,13 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 
 from trfmoe_core.data.documents.records import SourceFile
 from trfmoe_core.data.documents.reports import FileReport, Status, printable
 from trfmoe_core.data.formats.base import kind_of, known_suffixes, settle
+from trfmoe_core.data.sources.archives import ArchiveError, is_archive, unpack
 from trfmoe_core.data.sources.digests import DigestCache
 from trfmoe_core.errors import DataError
 from trfmoe_core.places import expand
@@ -16,32 +18,70 @@ from trfmoe_core.places import expand
 _SYSTEM_FILES = re.compile(r"\._.*|~\$.*|\.DS_Store|Thumbs\.db|desktop\.ini", re.IGNORECASE)
 _SYSTEM = "written by the system or an editor, not by its owner"
 _SYSTEM_FOLDER = "__MACOSX"
+ARCHIVE = "zip"
+"""The kind of a zip archive, which is no format: its members are files of their own."""
 
 
-def find_files(paths: Sequence[str], digests: DigestCache | None = None) -> list[SourceFile]:
+def find_files(
+    paths: Sequence[str], digests: DigestCache | None = None, cache_dir: Path | None = None
+) -> list[SourceFile]:
     """Returns every file below `paths`, in the order given; folders are walked in sorted order.
 
     Only regular files are opened. Links out of a folder, special files and unknown contents are reported as
     `unsupported`, files with the same bytes as an earlier one as `duplicate`, files that only the system or an editor
     wrote as `system-file`. Files whose digest `digests` has are not opened.
 
+    Args:
+        paths: files and folders.
+        digests: what is known of them.
+        cache_dir: where zip archives are unpacked; None: they are refused.
+
     Raises:
         DataError: there are no paths, or one is missing, unreadable, or a file of unknown format.
+        OSError: the cache cannot be written.
     """
     if not paths:
         raise DataError("no data: the list of files and folders is empty; name at least one")
     digests = digests or DigestCache()
     found: list[SourceFile] = []
-    seen: dict[tuple[str, str], Path] = {}
+    seen: dict[tuple[str, str], SourceFile] = {}
     for name in paths:
-        for file in _below(expand(name), digests):
-            if file.report is None:
-                first = seen.setdefault((file.kind, file.sha256), file.path)
-                if first is not file.path:
-                    file = _refused(file.path, file.kind, "duplicate", f"same bytes as {printable(first)}")
-            found.append(file)
+        for outer in _below(expand(name), digests):
+            for file in _members(outer, digests, cache_dir):
+                first = seen.setdefault((file.kind, file.sha256), file) if file.report is None else file
+                if first is not file:
+                    report = FileReport(file.shown, file.kind, "duplicate", detail=f"same bytes as {first.shown}")
+                    file = replace(file, report=report)
+                found.append(file)
     digests.save()
     return found
+
+
+def _members(file: SourceFile, digests: DigestCache, cache_dir: Path | None) -> Iterator[SourceFile]:
+    """Yields the files of a zip archive, or the file itself if it is none."""
+    if file.kind != ARCHIVE or file.report is not None:
+        yield file
+        return
+    if cache_dir is None:
+        yield _refused(file.path, "other", "unsupported", "a zip archive; unpack it")
+        return
+    try:
+        folder, members = unpack(file.path, file.sha256, cache_dir)
+    except ArchiveError as error:
+        yield _refused(file.path, "other", "broken", str(error))
+        return
+    for member in members:
+        name = f"{file.path}!/{member.name}"
+        path, inside = folder / (member.file or "none"), PurePosixPath(member.name)
+        if _SYSTEM_FILES.fullmatch(inside.name) or _SYSTEM_FOLDER in inside.parts:
+            found = _refused(path, "other", "system-file", _SYSTEM)
+        elif member.file:
+            found = _examine(path, digests)
+        else:
+            found = _refused(path, kind_of(Path(member.name)), member.status, member.detail)
+        if found.report is not None:
+            found = replace(found, report=replace(found.report, path=printable(name)))
+        yield replace(found, name=name)
 
 
 def check_path(name: str) -> None:
@@ -61,7 +101,7 @@ def check_path(name: str) -> None:
             raise DataError(f"{where}: cannot be read; check its permissions")
     except OSError as error:
         raise DataError(f"{where}: cannot be listed: {_reason(error)}; check its permissions") from error
-    if all(kind_of(Path(name)) == "other" for name in names):
+    if all(kind_of(Path(name)) == "other" and not is_archive(Path(name)) for name in names):
         what = "no file of a known format" if stat.S_ISDIR(mode) else "no known format"
         raise DataError(f"{where}: {what}; give a file or folder with files ending in {known_suffixes()}")
 
@@ -145,6 +185,8 @@ def _examine(path: Path, digests: DigestCache) -> SourceFile:
         if status.st_size == 0 and kind != "other":
             return _refused(path, kind, "empty", "0 bytes")
         sha256, stamp, content = digests.digest(path)
+        if is_archive(path) and not content.kind:
+            return SourceFile(path, ARCHIVE, sha256, stamp)
         kind, remark = settle(path, content)
         if kind == "other":
             return _refused(path, kind, "unsupported", remark)

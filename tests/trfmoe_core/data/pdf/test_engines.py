@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 
 from tests.hostile_files import page, pdf
+from trfmoe_core.data.extraction.extractor import Extractor, FileLimits
 from trfmoe_core.data.pdf import read_pages
 from trfmoe_core.data.pdf.document_text import Options, read_pdf
 from trfmoe_core.data.pdf.engines import EngineChoice, engine_version, engines_of, open_document
-from trfmoe_core.data.pdf.reader import PdfLimits, PdfReader
 from trfmoe_core.data.sources.find import find_files
 
 CHOICES: tuple[EngineChoice, ...] = ("auto", "pdfium", "pypdf")
@@ -22,13 +22,13 @@ def test_engines_agree_on_text_and_statuses(
     write_pdf(tmp_path / "b-locked.pdf", [["secret text"]], password="key")
     write_pdf(tmp_path / "c-picture.pdf", [[]])
     (tmp_path / "d-torn.pdf").write_bytes(b"%PDF-1.7\nnothing that is an object")
-    with PdfReader(PdfLimits(60, 1024), engine) as reader:
+    with Extractor(FileLimits(60, 1024), engine) as reader:
         results = [reader.read(file, file.path.with_suffix(".out")) for file in find_files([str(tmp_path)])]
     assert [result.status for result in results] == ["ok", "needs-password", "no-text", "broken"]
     pages = [f"The quick experiment of {word}\nends {word}." for word in ("fox", "dog", "owl", "hen")]
     assert (tmp_path / "a-good.out").read_text() == "\n\f".join(pages)
     assert results[0].detail == "8 running heads and page numbers left out; hyphens at line ends: 4 joined, 0 kept"
-    with PdfReader(PdfLimits(60, 1024), engine, passwords=("wrong", "key")) as reader:
+    with Extractor(FileLimits(60, 1024), engine, passwords=("wrong", "key")) as reader:
         (file,) = find_files([str(tmp_path / "b-locked.pdf")])
         assert reader.read(file, tmp_path / "b.out").status == "ok"
     assert (tmp_path / "b.out").read_text() == "secret text"

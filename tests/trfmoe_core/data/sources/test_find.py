@@ -59,8 +59,8 @@ def test_files_that_only_a_system_wrote_are_skipped_and_counted(tmp_path: Path) 
     (tmp_path / "a.txt").write_text("text")
     assert statuses(tmp_path) == {"a.txt": "", **dict.fromkeys(names, "system-file")}
     # A shell's * names them too. One that can be read is read then.
-    (tmp_path / "~$a.docx").write_text("who has the document open")
-    named = find_files([str(tmp_path / name) for name in ("~$a.docx", "~$a.txt", "a.txt")])
+    (tmp_path / "~$a.xlsx").write_text("who has the document open")
+    named = find_files([str(tmp_path / name) for name in ("~$a.xlsx", "~$a.txt", "a.txt")])
     assert [file.report.status if file.report else "" for file in named] == ["system-file", "", ""]
 
 

@@ -10,15 +10,15 @@ from tests.hostile_files import page, pdf
 from tests.trfmoe_core.data.pdf.made import HELVETICA, NO_MAP, content, document, with_attachments
 from trfmoe_core.config import DataConfig, NodeSettings
 from trfmoe_core.data.documents.records import SourceFile
+from trfmoe_core.data.extraction import extractor
+from trfmoe_core.data.extraction.extract import RETRY_S, Extraction, extract_all, text_path
+from trfmoe_core.data.extraction.extractor import ExtractedText, Extractor, FileLimits
 from trfmoe_core.data.formats.reading import Reading
-from trfmoe_core.data.pdf import reader
-from trfmoe_core.data.pdf.extract import RETRY_S, Extraction, extract_all, text_path
-from trfmoe_core.data.pdf.reader import PdfLimits, PdfReader, PdfText
 from trfmoe_core.data.sources import OpenContext, open_sources
 from trfmoe_core.data.sources.find import find_files
 from trfmoe_core.errors import DataError
 
-HOW = Extraction("pypdf", PdfLimits(60, 1024))
+HOW = Extraction("pypdf", FileLimits(60, 1024))
 
 
 def write(folder: Path, *texts: str) -> list[SourceFile]:
@@ -32,13 +32,13 @@ def write(folder: Path, *texts: str) -> list[SourceFile]:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of files that are opened by a reader."""
     names: list[str] = []
-    real = PdfReader.read
+    real = Extractor.read
 
-    def read(self: PdfReader, file: SourceFile, out: Path) -> PdfText:
+    def read(self: Extractor, file: SourceFile, out: Path) -> ExtractedText:
         names.append(file.path.name)
         return real(self, file, out)
 
-    monkeypatch.setattr(PdfReader, "read", read)
+    monkeypatch.setattr(Extractor, "read", read)
     return names
 
 
@@ -48,7 +48,7 @@ def test_a_file_is_read_once_wherever_it_lies(tmp_path: Path, reads: list[str]) 
     first = extract_all(files, HOW, tmp_path / "cache", progress=lambda done, total: told.append((done, total)))
     assert sorted(reads) == ["0.pdf", "1.pdf", "2.pdf"]
     assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
-    texts = {text_path(digest, HOW, tmp_path / "cache").read_text() for digest in first}
+    texts = {text_path(file, HOW, tmp_path / "cache").read_text() for file in files}
     assert texts == {"one", "two", "three"}
     (tmp_path / "in").rename(tmp_path / "moved")
     assert extract_all(find_files([str(tmp_path / "moved")]), HOW, tmp_path / "cache") == first
@@ -61,14 +61,14 @@ def test_other_options_and_lost_texts_are_read_again(tmp_path: Path, reads: list
     extract_all(files, HOW, tmp_path / "cache")
     extract_all(files, Extraction("pypdf", HOW.limits, drop_headers=False), tmp_path / "cache")
     assert len(reads) == 2
-    text = text_path(files[0].sha256, HOW, tmp_path / "cache")
+    text = text_path(files[0], HOW, tmp_path / "cache")
     text.write_text("on")
     extract_all(files, HOW, tmp_path / "cache")
     assert (len(reads), text.read_text()) == (3, "one")
     text.with_suffix(".json").write_text("{")
     extract_all(files, HOW, tmp_path / "cache")
     assert len(reads) == 4
-    extract_all(files, Extraction("pypdf", PdfLimits(1, 512)), tmp_path / "cache")
+    extract_all(files, Extraction("pypdf", FileLimits(1, 512)), tmp_path / "cache")
     assert len(reads) == 4
 
 
@@ -95,7 +95,7 @@ def test_a_password_that_comes_later_is_tried(tmp_path: Path, write_pdf: Callabl
         open_sources(keys, context)
 
 
-def results(tmp_path: Path, files: list[SourceFile], how: Extraction, now: float) -> list[PdfText]:
+def results(tmp_path: Path, files: list[SourceFile], how: Extraction, now: float) -> list[ExtractedText]:
     return list(extract_all(files, how, tmp_path / "cache", now=lambda: now).values())
 
 
@@ -103,14 +103,14 @@ def test_a_files_own_timeout_is_kept_until_the_limit_is_raised(tmp_path: Path, r
     endless = b"BT /F1 1 Tf " + b"(x) Tj " * 3_000_000 + b"ET"
     (tmp_path / "endless.pdf").write_bytes(pdf([endless]))
     files = find_files([str(tmp_path / "endless.pdf")])
-    short = Extraction("pypdf", PdfLimits(0.3, 1024))
+    short = Extraction("pypdf", FileLimits(0.3, 1024))
     (result,) = results(tmp_path, files, short, 0.0)
     assert result.status == "timeout"
     assert "0.3 s of a processor" in result.detail
     if result.settled:  # On a machine too busy to give it 0.3 s the other test's rule holds.
         assert results(tmp_path, files, short, 10 * RETRY_S) == [result]
         assert len(reads) == 1
-    results(tmp_path, files, Extraction("pypdf", PdfLimits(0.4, 1024)), 10 * RETRY_S)
+    results(tmp_path, files, Extraction("pypdf", FileLimits(0.4, 1024)), 10 * RETRY_S)
     assert len(reads) == 2
 
 
@@ -119,8 +119,8 @@ def test_a_timeout_of_a_busy_machine_is_tried_again_later(
 ) -> None:
     files = write(tmp_path / "in", "one")
     with monkeypatch.context() as patch:
-        patch.setattr(reader, "WALL_FACTOR", 0.0)
-        (result,) = results(tmp_path, files, Extraction("pypdf", PdfLimits(60, 1024)), 1000.0)
+        patch.setattr(extractor, "WALL_FACTOR", 0.0)
+        (result,) = results(tmp_path, files, Extraction("pypdf", FileLimits(60, 1024)), 1000.0)
     assert (result.status, result.settled) == ("timeout", False)
     assert results(tmp_path, files, HOW, 1000.0 + RETRY_S - 1) == [result]
     assert len(reads) == 1
@@ -145,18 +145,18 @@ def test_workers_work_side_by_side_and_stop_when_one_cannot_start(
 ) -> None:
     together = threading.Barrier(2, timeout=30)
 
-    def read(self: PdfReader, file: SourceFile, out: Path) -> PdfText:
+    def read(self: Extractor, file: SourceFile, out: Path) -> ExtractedText:
         together.wait()
-        return PdfText("no-text")
+        return ExtractedText("no-text")
 
     files = write(tmp_path / "in", "one", "two")
     with monkeypatch.context() as patch:
-        patch.setattr(PdfReader, "read", read)
+        patch.setattr(Extractor, "read", read)
         found = extract_all(files, Extraction("pypdf", HOW.limits, workers=2), tmp_path / "cache-2")
     assert [text.status for text in found.values()] == ["no-text"] * 2
 
     with monkeypatch.context() as patch:
-        patch.setattr(reader.sys, "executable", "/bin/false")
+        patch.setattr(extractor.sys, "executable", "/bin/false")
         with pytest.raises(DataError, match="could not start"):
             extract_all(files, Extraction("pypdf", HOW.limits, workers=2), tmp_path / "cache-3")
 

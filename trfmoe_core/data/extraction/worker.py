@@ -1,4 +1,4 @@
-"""The child process that opens PDFs. It answers one request after another until its parent ends.
+"""The child process that opens files. It answers one request after another until its parent ends.
 
 A message is JSON after its length in four bytes. Text goes into a file, not into the reply.
 """
@@ -13,13 +13,15 @@ import sys
 import threading
 from typing import Any, BinaryIO, cast
 
+from trfmoe_core.data.documents.extracted import as_result, result
+from trfmoe_core.data.extraction.kinds import load, read
 from trfmoe_core.data.formats.boundary import described
-from trfmoe_core.data.pdf.document_text import Options, as_result, read_pdf, result
-from trfmoe_core.data.pdf.engines import EngineChoice, engines_of, file_errors
+from trfmoe_core.data.pdf.document_text import Options
+from trfmoe_core.data.pdf.engines import EngineChoice
 
 
 def extract(request: dict[str, Any]) -> dict[str, Any]:
-    """Returns the fields of a `PdfText` for one PDF. Its text, if it has any, is in the file `request["out"]`."""
+    """Returns the fields of an `ExtractedText`. The text, if there is any, is in the file `request["out"]`."""
     with open(request["path"], "rb") as file:  # noqa: PTH123
         data = file.read()
     if hashlib.sha256(data).hexdigest() != request["sha256"]:
@@ -27,7 +29,7 @@ def extract(request: dict[str, Any]) -> dict[str, Any]:
     options = Options(
         cast(EngineChoice, request["engine"]), tuple(request["passwords"]), request["drop_headers"], request["retry_s"]
     )
-    return as_result(read_pdf(data, options), request["out"])
+    return as_result(read(request["kind"], data, options, request["encoding"]), request["out"])
 
 
 def limit_memory(megabytes: int) -> None:
@@ -51,7 +53,7 @@ def send(stream: BinaryIO, message: dict[str, Any]) -> None:
 
 
 def _receive_all(stream: BinaryIO, requests: "queue.SimpleQueue[dict[str, Any]]") -> None:
-    """Queues requests, and ends the process when the parent closes the pipe, even during a page that never ends."""
+    """Queues requests, and ends the process when the parent closes the pipe, even during a file that never ends."""
     while True:
         head = stream.read(4)
         data = stream.read(struct.unpack(">I", head)[0]) if len(head) == 4 else b""
@@ -75,8 +77,8 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     logging.disable(logging.CRITICAL)
     memory_mb, engine = int(sys.argv[1]), cast(EngineChoice, sys.argv[2])
-    # The second engine is imported when it is needed.
-    file_errors(engines_of(engine)[0])
+    for kind in sys.argv[3:]:
+        load(kind, engine)
     requests: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_receive_all, args=(sys.stdin.buffer, requests), daemon=True).start()
     threading.Thread(target=_watch_parent, args=(parent,), daemon=True).start()
@@ -87,7 +89,7 @@ def main() -> None:
         try:
             send(replies, extract(request))
         except MemoryError:
-            send(replies, result("too-large", detail=f"needs more than {memory_mb} MB of memory"))
+            send(replies, result("too-large", detail=f"needs more than {memory_mb} MB; see data.file_memory_mb"))
         except OSError as error:
             send(replies, result("unreadable", detail=error.strerror or str(error)))
         except Exception as error:  # noqa: BLE001  As in `formats.boundary`: no file may end the others.

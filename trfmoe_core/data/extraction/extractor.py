@@ -1,4 +1,4 @@
-"""Reads PDFs in a child process, which may hang, crash or use much memory without harm to this one."""
+"""Reads files in a child process, which may hang, crash or use much memory without harm to this one."""
 
 import contextlib
 import json
@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -16,9 +17,11 @@ from typing import IO, Any, Self, cast
 
 import psutil
 
+from trfmoe_core.data.documents.opening import open_plain
 from trfmoe_core.data.documents.records import SourceFile
 from trfmoe_core.data.documents.reports import Status
-from trfmoe_core.data.pdf.engines import PACKAGES, EngineChoice, engines_of
+from trfmoe_core.data.extraction.kinds import package_of
+from trfmoe_core.data.pdf.engines import EngineChoice, engines_of
 from trfmoe_core.errors import DataError
 from trfmoe_core.places import APP_FOLDER
 
@@ -34,7 +37,7 @@ _POLL_S = 0.2
 
 
 @dataclass(frozen=True)
-class PdfLimits:
+class FileLimits:
     """Limits for one file: seconds of processor time, and MB more than an idle worker has."""
 
     timeout_s: float
@@ -42,13 +45,13 @@ class PdfLimits:
 
 
 @dataclass(frozen=True)
-class PdfText:
-    """The result of reading one PDF.
+class ExtractedText:
+    """The result of reading one file.
 
     Attributes:
         status: files that are `ok` or `partial` have a text, all others have none.
-        num_pages: pages of the document; 0 if it could not be opened.
-        pages: pages with text.
+        num_pages: pages of the document, or its chapters or sections; 0 if it could not be opened.
+        pages: those with text.
         characters: characters of the text, after cleaning.
         size: UTF-8 bytes of the text.
         text_sha256: hex digest of the text.
@@ -79,32 +82,38 @@ class _WorkerDiedError(Exception):
     """The worker ended before it answered."""
 
 
-class PdfReader:
-    """Reads PDFs one at a time in a worker process, which is started on first use and restarted after a failure.
+class Extractor:
+    """Reads files one at a time in a worker process, which is started on first use and restarted after a failure.
 
     A context manager; leaving it ends the worker.
     """
 
     def __init__(
         self,
-        limits: PdfLimits,
+        limits: FileLimits,
         engine: EngineChoice = "auto",
         *,
         drop_headers: bool = True,
         passwords: tuple[str, ...] = (),
+        encoding: str = "",
+        kinds: Collection[str] = ("pdf",),
     ) -> None:
         """Prepares to read. No process is started yet.
 
         Args:
             limits: limits for one file.
             engine: auto, pdfium or pypdf.
-            drop_headers: whether to leave out running heads and page numbers.
-            passwords: tried on encrypted files, after the empty password.
+            drop_headers: whether to leave out running heads and page numbers of PDFs.
+            passwords: tried on encrypted PDFs, after the empty password.
+            encoding: the codec of web pages; empty: it is found out.
+            kinds: the formats of the files, whose libraries are loaded before the memory is limited.
         """
+        self._kinds = sorted(kinds)
         self._limits = limits
         self._engine = engine
         self._drop_headers = drop_headers
         self._passwords = passwords
+        self._encoding = encoding
         self._worker: subprocess.Popen[bytes] | None = None
         self._files = 0
         self._stopped = False
@@ -120,20 +129,18 @@ class PdfReader:
         """Ends the worker."""
         self.close()
 
-    def read(self, file: SourceFile, out: Path) -> PdfText:
-        """Writes the text of a PDF to `out`, if it has any, and returns the result.
+    def read(self, file: SourceFile, out: Path) -> ExtractedText:
+        """Writes the text of a file to `out`, if it has any, and returns the result.
 
         Raises:
             DataError: no worker process can be started, or `stop` was called.
         """
-        try:
-            descriptor = os.open(file.path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
-            with os.fdopen(descriptor, "rb") as opened:
-                if b"%PDF-" not in (opened.read(_HEADER_BYTES) or b""):
-                    return PdfText("not-a-pdf", detail=f"no %PDF- in its first {_HEADER_BYTES} bytes")
-        except OSError as error:
-            return PdfText("unreadable", detail=error.strerror or str(error), settled=False)
-        for engine in (self._engine, *engines_of(self._engine)[1:]):
+        engines: tuple[EngineChoice, ...] = (self._engine,)
+        if file.kind == "pdf":
+            if problem := _no_pdf(file.path):
+                return problem
+            engines += engines_of(self._engine)[1:]
+        for engine in engines:
             # The system may kill a worker when memory is short, so one kill is not blamed on the file.
             for _ in range(2):
                 result = self._attempt(file, out, engine)
@@ -141,15 +148,16 @@ class PdfReader:
                     return result
                 if self._death != -signal.SIGKILL:
                     break
-        died = "every engine died on it: malformed, or beyond data.file_memory_mb"
-        return PdfText("broken", detail=died, settled=False)
+        died = "its reader died on it: malformed, or beyond data.file_memory_mb"
+        return ExtractedText("broken", detail=died, settled=False)
 
-    def _attempt(self, file: SourceFile, out: Path, engine: EngineChoice) -> PdfText | None:
+    def _attempt(self, file: SourceFile, out: Path, engine: EngineChoice) -> ExtractedText | None:
         """Returns the worker's result, or None if the worker died."""
         if self._stopped:
-            raise DataError("reading PDFs was stopped")
+            raise DataError("reading files was stopped")
         worker = self._running_worker()
         request = {
+            "kind": file.kind,
             "path": os.fspath(file.path.absolute()),
             "sha256": file.sha256,
             "out": os.fspath(out),
@@ -157,6 +165,7 @@ class PdfReader:
             "retry_s": self._limits.timeout_s * _RETRY_SHARE,
             "drop_headers": self._drop_headers,
             "passwords": list(self._passwords),
+            "encoding": self._encoding,
         }
         try:
             deadline = _Deadline(worker.pid, self._limits.timeout_s, WALL_FACTOR * self._limits.timeout_s)
@@ -167,17 +176,17 @@ class PdfReader:
             limit = f"{self._limits.timeout_s:g} s"
             if error.starved:
                 waited = f"{WALL_FACTOR * self._limits.timeout_s:g} s"
-                return PdfText(
+                return ExtractedText(
                     "timeout", detail=f"not done after {waited}, with less than {limit} of a processor", settled=False
                 )
-            return PdfText("timeout", detail=f"not done after {limit} of a processor; see data.file_timeout_s")
+            return ExtractedText("timeout", detail=f"not done after {limit} of a processor; see data.file_timeout_s")
         except (_WorkerDiedError, psutil.NoSuchProcess):
             self._death = self.close(kill=True)
             return None
         self._files += 1
         if reply["status"] == "too-large" or self._files >= FILES_PER_WORKER:
             self.close()
-        return PdfText(**reply, settled=reply["status"] not in ("changed", "unreadable"))
+        return ExtractedText(**reply, settled=reply["status"] not in ("changed", "unreadable"))
 
     def stop(self) -> None:
         """Stops the reader, from any thread: the current read and all later ones raise."""
@@ -208,11 +217,12 @@ class PdfReader:
             return self._worker
         root = os.fspath(APP_FOLDER)
         path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-        module = "trfmoe_core.data.pdf.worker"
+        module = "trfmoe_core.data.extraction.worker"
+        arguments = [str(self._limits.memory_mb), self._engine, *self._kinds]
         try:
             self._worker = subprocess.Popen(
                 # -P: modules are not imported from the working directory.
-                [sys.executable, "-P", "-W", "ignore", "-m", module, str(self._limits.memory_mb), self._engine],
+                [sys.executable, "-P", "-W", "ignore", "-m", module, *arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -223,12 +233,23 @@ class PdfReader:
             _receive(self._worker, _Deadline(self._worker.pid, START_TIMEOUT_S, START_TIMEOUT_S))
         except (OSError, _TimedOutError, _WorkerDiedError, psutil.NoSuchProcess) as error:
             code = self.close()
-            package = PACKAGES[engines_of(self._engine)[0]]
+            packages = " and ".join(dict.fromkeys(package_of(kind, self._engine) for kind in self._kinds))
             raise DataError(
-                f"PDF reader: {sys.executable} could not start {module} (exit code {code}) {error}; "
-                f"check that {package} is installed for this Python"
+                f"file reader: {sys.executable} could not start {module} (exit code {code}) {error}; "
+                f"check that {packages} is installed for this Python"
             ) from error
         return self._worker
+
+
+def _no_pdf(path: Path) -> ExtractedText | None:
+    """Returns the result for a file that is no PDF or cannot be read; None for a PDF."""
+    try:
+        with open_plain(path) as opened:
+            if b"%PDF-" in (opened.read(_HEADER_BYTES) or b""):
+                return None
+            return ExtractedText("not-a-pdf", detail=f"no %PDF- in its first {_HEADER_BYTES} bytes")
+    except OSError as error:
+        return ExtractedText("unreadable", detail=error.strerror or str(error), settled=False)
 
 
 class _Deadline:

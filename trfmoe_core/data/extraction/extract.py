@@ -1,4 +1,4 @@
-"""Extracts the text of many PDFs on all cores. Results are cached by content, engine and options."""
+"""Extracts the text of many files on all cores. Results are cached by content, format, library and options."""
 
 import hashlib
 import json
@@ -15,11 +15,15 @@ from uuid import uuid4
 
 from trfmoe_core.data.documents.clean import RULES
 from trfmoe_core.data.documents.records import SourceFile
-from trfmoe_core.data.pdf.engines import EngineChoice, engine_version
-from trfmoe_core.data.pdf.reader import PdfLimits, PdfReader, PdfText
+from trfmoe_core.data.extraction.extractor import ExtractedText, Extractor, FileLimits
+from trfmoe_core.data.extraction.kinds import version_of
+from trfmoe_core.data.pdf.engines import EngineChoice
 
 # Increase it whenever the same file gives another text.
 FORMAT = 2
+CACHE = "extracted"
+"""Name of the folder in the cache."""
+Content = tuple[str, str]
 RETRY_S = 3600.0
 """A file that failed because the machine was busy or the worker was killed is tried again after this time."""
 
@@ -31,21 +35,23 @@ class Extraction:
     Attributes:
         engine: auto, pdfium or pypdf.
         limits: time and memory that one file may take.
-        drop_headers: whether to leave out running heads and page numbers.
-        passwords: tried on encrypted files.
+        drop_headers: whether to leave out running heads and page numbers of PDFs.
+        passwords: tried on encrypted PDFs.
+        encoding: the codec of web pages, as their owner says; empty: it is found out.
         workers: files read at the same time; 0: one per core.
     """
 
     engine: EngineChoice
-    limits: PdfLimits
+    limits: FileLimits
     drop_headers: bool = True
     passwords: tuple[str, ...] = ()
+    encoding: str = ""
     workers: int = 0
 
-    @property
-    def key(self) -> str:
-        """A short digest of everything besides the file that determines its text."""
-        parts = [FORMAT, RULES, engine_version(self.engine), unicodedata.unidata_version, self.drop_headers]
+    def key(self, kind: str) -> str:
+        """Returns a short digest of everything besides the content that determines the text of a file of a format."""
+        parts = [FORMAT, RULES, kind, version_of(kind, self.engine), unicodedata.unidata_version]
+        parts += [self.drop_headers] if kind == "pdf" else [self.encoding] if kind == "html" else []
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
     @property
@@ -61,13 +67,13 @@ def extract_all(
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
     now: Callable[[], float] = time.time,
-) -> Mapping[str, PdfText]:
-    """Returns the result of every file by its SHA-256. The text of a file is at `text_path`.
+) -> Mapping[Content, ExtractedText]:
+    """Returns the result of every file by its content (`content_of`). The text of a file is at `text_path`.
 
     Files whose result is in the cache are not opened.
 
     Args:
-        files: the PDFs.
+        files: files of formats that are extracted.
         how: engine, limits and options.
         cache_dir: folder of the cache.
         progress: called with (files done, files in total) after every file.
@@ -77,50 +83,63 @@ def extract_all(
         DataError: no worker process can be started.
         OSError: the cache cannot be written.
     """
-    by_digest = {file.sha256: file for file in files}
-    found: dict[str, PdfText] = {}
-    for digest in by_digest:
-        known = _look_up(digest, how, cache_dir, now())
+    by_content = {content_of(file): file for file in files}
+    found: dict[Content, ExtractedText] = {}
+    for content, file in by_content.items():
+        known = _look_up(file, how, cache_dir, now())
         if known is not None:
-            found[digest] = known
-    todo = [file for digest, file in by_digest.items() if digest not in found]
-    progress(len(found), len(by_digest))
+            found[content] = known
+    todo = [file for content, file in by_content.items() if content not in found]
+    progress(len(found), len(by_content))
     # The largest first, so that no core starts a long one at the end.
     todo.sort(key=lambda file: (-(file.stamp.size if file.stamp else 0), file.sha256))
-    for digest, result in _read_all(todo, how, cache_dir, now):
-        found[digest] = result
-        progress(len(found), len(by_digest))
+    for file, result in _read_all(todo, how, cache_dir, now):
+        found[content_of(file)] = result
+        progress(len(found), len(by_content))
     return found
 
 
-def text_path(digest: str, how: Extraction, cache_dir: Path) -> Path:
-    """Returns the path of the text of the PDF with this SHA-256."""
-    return cache_dir / "pdf-text" / digest[:2] / f"{digest}-{how.key}.txt"
+def content_of(file: SourceFile) -> Content:
+    """Returns what determines the text of a file, besides how it is read: its format and its SHA-256."""
+    return file.kind, file.sha256
+
+
+def text_path(file: SourceFile, how: Extraction, cache_dir: Path) -> Path:
+    """Returns the path of the text that was extracted from a file."""
+    return cache_dir / CACHE / file.sha256[:2] / f"{file.sha256}-{how.key(file.kind)}.txt"
 
 
 def _read_all(
     todo: Sequence[SourceFile], how: Extraction, cache_dir: Path, now: Callable[[], float]
-) -> Iterator[tuple[str, PdfText]]:
+) -> Iterator[tuple[SourceFile, ExtractedText]]:
     if not todo:
         return
     workers = min(len(todo), how.workers or len(os.sched_getaffinity(0)))
+    kinds = {file.kind for file in todo}
     readers = [
-        PdfReader(how.limits, how.engine, drop_headers=how.drop_headers, passwords=how.passwords)
+        Extractor(
+            how.limits,
+            how.engine,
+            drop_headers=how.drop_headers,
+            passwords=how.passwords,
+            encoding=how.encoding,
+            kinds=kinds,
+        )
         for _ in range(workers)
     ]
-    idle: queue.SimpleQueue[PdfReader] = queue.SimpleQueue()
+    idle: queue.SimpleQueue[Extractor] = queue.SimpleQueue()
     for reader in readers:
         idle.put(reader)
 
-    def read(file: SourceFile) -> tuple[str, PdfText]:
+    def read(file: SourceFile) -> tuple[SourceFile, ExtractedText]:
         reader = idle.get()
         try:
-            return file.sha256, _extract(file, reader, how, cache_dir, now)
+            return file, _extract(file, reader, how, cache_dir, now)
         finally:
             idle.put(reader)
 
     try:
-        with ThreadPoolExecutor(workers, thread_name_prefix="pdf") as pool:
+        with ThreadPoolExecutor(workers, thread_name_prefix="extract") as pool:
             futures = [pool.submit(read, file) for file in todo]
             try:
                 for future in as_completed(futures):
@@ -136,9 +155,9 @@ def _read_all(
 
 
 def _extract(
-    file: SourceFile, reader: PdfReader, how: Extraction, cache_dir: Path, now: Callable[[], float]
-) -> PdfText:
-    final = text_path(file.sha256, how, cache_dir)
+    file: SourceFile, reader: Extractor, how: Extraction, cache_dir: Path, now: Callable[[], float]
+) -> ExtractedText:
+    final = text_path(file, how, cache_dir)
     final.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = final.with_name(f".{final.name}.{uuid4().hex}.tmp")
     try:
@@ -160,14 +179,14 @@ def _extract(
     return result
 
 
-def _look_up(digest: str, how: Extraction, cache_dir: Path, now: float) -> PdfText | None:
+def _look_up(file: SourceFile, how: Extraction, cache_dir: Path, now: float) -> ExtractedText | None:
     """Returns the cached result of a file, or None if there is none or another attempt may give more text."""
-    path = text_path(digest, how, cache_dir)
+    path = text_path(file, how, cache_dir)
     try:
         record: dict[str, Any] = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         passwords, written = record.pop("passwords"), float(record.pop("time"))
-        limits = PdfLimits(record.pop("timeout_s"), record.pop("memory_mb"))
-        known = PdfText(**record)
+        limits = FileLimits(record.pop("timeout_s"), record.pop("memory_mb"))
+        known = ExtractedText(**record)
         whole = not known.size or path.stat().st_size == known.size
     except (OSError, ValueError, KeyError, TypeError):
         return None

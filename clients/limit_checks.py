@@ -17,6 +17,9 @@ from trfmoe_core.config import NodeSettings, Recipe
 from trfmoe_core.model.local_experts import local_experts
 from trfmoe_core.model.transformer import parameter_shapes
 
+USUAL_SHARE = 0.05
+"""Of a node's text, this share at least is held out by an honest recipe."""
+
 BYTES_A_PARAMETER = 24
 """Weights, what arrived, gradients, two moments and the update, all in float32; activations come on top."""
 
@@ -167,18 +170,21 @@ def check_text(settings: NodeSettings, tokens: int) -> None:
         raise OverLimitsError("limits-text", text, tokens, least)
 
 
-def check_evaluation(settings: NodeSettings, tokens: int) -> None:
+def check_evaluation(settings: NodeSettings, tokens: int, text_tokens: int) -> None:
     """Refuses to tell a loss over so little text that it speaks of single sentences.
+
+    An owner with little text is not refused for that: the limit is for a recipe that asks for little of much.
 
     Args:
         settings: The node's own.
         tokens: That the loss is over: as few as the recipe asks for, or as its split of the text leaves.
+        text_tokens: All tokens of the node's text.
 
     Raises:
         OverLimitsError: fewer than the owner wants.
     """
     least = settings.limits.min_evaluation_tokens
-    if tokens < least:
+    if tokens < least <= USUAL_SHARE * text_tokens:
         text = (
             f"an evaluation is over {tokens} held-out tokens, and the owner of this node wants at least {least} "
             "(limits.min_evaluation_tokens)"

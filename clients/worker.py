@@ -12,6 +12,7 @@ from torch import Tensor
 from clients.kept.disk_limit import DiskLimit, state_bytes
 from clients.kept.journal_heads import note_head
 from clients.kept.models import KEEP, KeptModels, receive
+from clients.kept.own_rounds import note_answer, note_verdict
 from clients.kept.states import LOST, earlier_state, keep_reply, keep_state, kept_reply, tighten_states
 from clients.limit_checks import (
     check_devices,
@@ -193,8 +194,10 @@ class Worker:
         self.grant(request.steps, request.held if request.steps else None)
         recipe, folder = self.recipe, state_folder(self.settings, request.run_id)
         note_head(folder, request)
+        note_verdict(folder, request)
         if request.steps and (kept := kept_reply(folder, request, recipe)):
             self.stopwatch.lap("state")
+            note_answer(folder, recipe.name, request, *kept)
             return self._with_seconds(kept[0]), kept[1]
         tokenizer = self.tokenizer()
         corpus = self.corpus(tokenizer, self.room(request.run_id, tokenizer, request.held))
@@ -219,7 +222,9 @@ class Worker:
         self.stopwatch.lap("decode")
         reply = reply.model_copy(update={"evaluation": self._evaluate(model, corpus)})
         self.stopwatch.lap("evaluate")
-        if request.steps == 0:
+        if request.steps == 0:  # The last request of a run. One that goes on later sends the whole model once.
+            bases.clear()
+            note_answer(folder, recipe.name, request, reply, None)
             return self._with_seconds(reply), None
         trained = self._train(model, corpus, request, folder)
         self.stopwatch.lap("train")
@@ -229,6 +234,7 @@ class Worker:
         keep_state(folder, request, trained.state | lost, trained.place)
         reply = reply.model_copy(update={"training": trained.training, "index": answer.index})
         keep_reply(folder, request, recipe, reply, answer)
+        note_answer(folder, recipe.name, request, reply, answer)
         self.stopwatch.lap("state")
         return self._with_seconds(reply), answer
 
@@ -250,7 +256,7 @@ class Worker:
 
     def _evaluate(self, model: MoETransformer, corpus: Corpus) -> Evaluation:
         windows = corpus.evaluation(self.recipe.model.context, self.recipe.data.evaluation_tokens)
-        check_evaluation(self.settings, int(windows.mask.sum()))
+        check_evaluation(self.settings, int(windows.mask.sum()), corpus.train_tokens + corpus.held_out_tokens)
         size, hours = self.recipe.training.batch_size, partial(check_hours, self.settings)
         metrics = evaluate(model, windows, size, self.device, self.precision, before_batch=hours)
         return told_or_refused(

@@ -5,7 +5,9 @@ import errno
 import os
 import signal
 import sys
+from importlib import metadata
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -18,14 +20,17 @@ from scripts.commands.drill import drill
 from scripts.commands.export import export
 from scripts.commands.generate import generate
 from scripts.commands.import_model import import_model
+from scripts.commands.node import node
 from scripts.commands.plan import plan
 from scripts.commands.report import report
+from scripts.commands.runs import runs
 from scripts.commands.serve import serve
 from scripts.commands.sign import sign
 from scripts.commands.simulate import simulate
 from scripts.commands.train import train
 from scripts.commands.verify import verify
 from scripts.processes.proxies import REMEDY, mend_environment
+from scripts.terminal.argument_help import keep_argument_help
 from scripts.terminal.output import Output
 from scripts.terminal.streams import READER_GONE, end_streams, open_streams, reader_gone, write_error
 from trfmoe_core.errors import ConfigError, TRFMoEError
@@ -42,13 +47,34 @@ REMEDIES = {
     errno.EACCES: f"; give this account the right to it; {_FOLDERS}",
 }
 
+keep_argument_help()
 app = typer.Typer(
     name="trfmoe",
     help="Tri-redundant federated mixture of experts: train one language model together, on text that stays at home.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        found = {name: metadata.version(name) for name in ("trfmoe", "flwr", "torch")}
+        Output().line("trfmoe {trfmoe} with flwr {flwr} and torch {torch}".format(**found))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the versions and exit."),
+    ] = False,
+) -> None:
+    pass
+
+
 app.command()(demo)
 app.command()(simulate)
 app.command()(train)
@@ -65,6 +91,8 @@ app.command()(doctor)
 app.add_typer(data, name="data")
 app.add_typer(bench, name="bench")
 app.add_typer(deploy, name="deploy")
+app.add_typer(node, name="node")
+app.add_typer(runs, name="runs")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -74,7 +102,9 @@ def main(arguments: list[str] | None = None) -> None:
     """
     given = sys.argv[1:] if arguments is None else arguments
     open_streams()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is stopped as on Ctrl-C
+    for number in (signal.SIGTERM, signal.SIGHUP):  # what was started is stopped as on Ctrl-C
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as SIGHUP is under nohup
+            signal.signal(number, signal.default_int_handler)
     try:
         code = _run(given)
     except OSError:

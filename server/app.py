@@ -11,6 +11,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from server.report.page import write_report
 from server.report.sinks import sinks_of
+from server.roll_call import call_roll
 from server.run_folder.folder import RunFolder
 from server.run_folder.models import initial_model
 from server.run_folder.provenance import changes, check_resumed, provenance
@@ -22,7 +23,7 @@ from strategies.exchange.in_flight import Clock
 from strategies.round.pace import LONGEST_S
 from strategies.tri_redundant import TriRedundant
 from trfmoe_core.blocks import BlockLayout, Blocks, blocks_digest
-from trfmoe_core.config import load_recipe
+from trfmoe_core.config import check_federated, load_recipe
 from trfmoe_core.data.hub.offline import keep_offline
 from trfmoe_core.data.tokenizers import Tokenizer, load_tokenizer
 from trfmoe_core.errors import RunFolderError, TRFMoEError
@@ -33,7 +34,10 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Runs one federation from the recipe that the run configuration names."""
+    """Runs one federation from the recipe that the run configuration names, or only asks who allows this code."""
+    if roll_call := str(context.run_config.get("roll-call", "")):
+        call_roll(grid, Path(roll_call))
+        return
     recipe = load_recipe(find_recipe(str(context.run_config.get("recipe", "")))).resolved(home())
     run_dir = str(context.run_config.get("run-dir", ""))
     folder = RunFolder.open(Path(run_dir)) if run_dir else RunFolder.create(Path(recipe.run_root), recipe)
@@ -48,7 +52,7 @@ def run(grid: Grid, folder: RunFolder, clock: Clock | None = None) -> None:
     """
     torch.set_num_threads(1)
     recipe = folder.recipe
-    recipe.check_federated()
+    check_federated(recipe)
     with folder.lock():
         keep_offline(recipe.data)
         tokenizer = load_tokenizer(recipe.data.tokenizer)

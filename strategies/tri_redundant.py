@@ -245,6 +245,7 @@ class TriRedundant(Strategy):
         self.evaluations.take(server_round - 1, good)
         convicted = self._judge(server_round)
         verdicts = self._decide()
+        self.delivery.remember_verdicts(server_round, verdicts.values())
         if self._partial and self.witness is not None:
             losses = self.witness(server_round)(self.blocks)
             windows = sum(part.numel() for part in losses)

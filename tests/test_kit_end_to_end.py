@@ -115,6 +115,9 @@ def test_three_commands_a_node_and_a_run_through_the_proxy(tmp_path: Path, scrip
         assert not list((tmp_path / "hosts" / "dan").glob("flwr/apps/*")), "the refused code was unpacked"
         assert port_open("127.0.0.1", superlink_port)
         bob = tmp_path / "hosts" / "bob"
+        told = trfmoe("node", "status", bob, cwd=tmp_path)
+        assert told["registration"] == "known"
+        assert (told["runs"][0]["rounds"], told["runs"][0]["accepted"]) == ([1, 2], [1, 2])
         (heads,) = bob.glob("state/*/bob/heads.jsonl")
         told = trfmoe("verify", outcome["run_dir"], "--key", bob / "sign.pub", "--heads", heads, cwd=tmp_path)
         assert any("3 noted heads fit" in note for note in told["notes"])

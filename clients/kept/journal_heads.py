@@ -4,17 +4,13 @@ If the coordinator rewrites its journal later, the new journal does not match th
 FILE` compares them.
 """
 
-import json
-import logging
-import os
 import time
 from pathlib import Path
 
+from clients.kept.notes import add_note
 from strategies.exchange.messages import TrainRequest
 
 HEADS_FILE = "heads.jsonl"
-
-log = logging.getLogger("trfmoe.node")
 
 
 def note_head(folder: Path, request: TrainRequest) -> None:
@@ -28,14 +24,4 @@ def note_head(folder: Path, request: TrainRequest) -> None:
         "entries": request.journal_entries,
         "head": request.journal_head,
     }
-    path = folder / HEADS_FILE
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        with os.fdopen(os.open(path, flags, 0o600), "ab+", buffering=0) as file:
-            os.fchmod(file.fileno(), 0o600)
-            size = os.fstat(file.fileno()).st_size
-            torn = size and os.pread(file.fileno(), 1, size - 1) != b"\n"
-            file.write((b"\n" if torn else b"") + json.dumps(note).encode() + b"\n")
-    except OSError as error:
-        log.warning("%s: the coordinator's journal head cannot be noted (%s)", path, error.strerror or error)
+    add_note(folder / HEADS_FILE, note, "the coordinator's journal head")

@@ -59,6 +59,11 @@ class KeptModels:
             if key not in wanted:
                 other.unlink(missing_ok=True)
 
+    def clear(self) -> None:
+        """Deletes all models."""
+        for path in self._files().values():
+            path.unlink(missing_ok=True)
+
     def _files(self) -> dict[tuple[int, str], Path]:
         found = {path: _NAME.match(path.stem) for path in self.folder.glob("*.safetensors")}
         return {(int(match[1]), match[2]): path for path, match in found.items() if match}

@@ -10,12 +10,12 @@ import os
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from scripts.bench.measure import show
 from scripts.bench.tokens import measure_loader, measure_tokens
 from trfmoe_core.data.documents.records import SourceFile
-from trfmoe_core.data.pdf.engines import choose_engine
+from trfmoe_core.data.pdf.engines import EngineChoice
 from trfmoe_core.data.pdf.extract import Extraction, extract_all
 from trfmoe_core.data.pdf.reader import PdfLimits
 from trfmoe_core.data.sources.find import find_files
@@ -42,9 +42,8 @@ def write_books(folder: Path, pages: int) -> list[SourceFile]:
     return find_files([str(folder)])
 
 
-def measure_pdfs(pages: int, engine: Literal["auto", "pypdf", "pdfium"]) -> dict[str, Any]:
+def measure_pdfs(pages: int, engine: EngineChoice) -> dict[str, Any]:
     """Returns pages a second with all cores and with one, and how the work scales from one worker to two."""
-    chosen = choose_engine(engine)
     best: dict[int, float] = {}
     parent = 0.0
     cores = len(os.sched_getaffinity(0))
@@ -53,7 +52,7 @@ def measure_pdfs(pages: int, engine: Literal["auto", "pypdf", "pdfium"]) -> dict
         files = write_books(Path(scratch) / "in", pages)
         for repeat in range(REPEATS):
             for workers in {1, 2, cores}:
-                how = Extraction(chosen, PdfLimits(600, 2048), workers=workers)
+                how = Extraction(engine, PdfLimits(600, 2048), workers=workers)
                 started, busy = time.monotonic(), time.process_time()
                 texts = extract_all(files, how, Path(scratch) / f"cache-{repeat}-{workers}")
                 taken = time.monotonic() - started
@@ -62,7 +61,7 @@ def measure_pdfs(pages: int, engine: Literal["auto", "pypdf", "pdfium"]) -> dict
                 best[workers] = min(best.get(workers, taken), taken)
     total = BOOKS * pages
     return {
-        "pdf_engine": chosen,
+        "pdf_engine": engine,
         "pdf_pages": total,
         "pdf_pages_per_s": round(total / best[cores], 1),
         "pdf_pages_per_s_one_core": round(total / best[1], 1),
@@ -72,7 +71,7 @@ def measure_pdfs(pages: int, engine: Literal["auto", "pypdf", "pdfium"]) -> dict
     }
 
 
-def main(quick: bool, engine: Literal["auto", "pypdf", "pdfium"], tokenizer: str | None, as_json: bool) -> None:
+def main(quick: bool, engine: EngineChoice, tokenizer: str | None, as_json: bool) -> None:
     """Measures and shows.
 
     Args:

@@ -8,7 +8,7 @@ from trfmoe_core.config import ModelConfig, TrainingConfig
 from trfmoe_core.config.model import ExpertsConfig
 from trfmoe_core.model.local_experts import local_experts
 from trfmoe_core.model.transformer import MoETransformer
-from trfmoe_core.training.optimizer import BlockAdamW
+from trfmoe_core.training.optimizers.adamw import BlockAdamW
 
 
 def held_bytes(config: ModelConfig, vocab_size: int, held: int, unheld: str) -> dict[str, int]:

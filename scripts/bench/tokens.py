@@ -139,8 +139,8 @@ def measure_one(what: str, data: str, tokenizer_name: str, cache: str, cores: in
         cores: Number of processor cores.
     """
     from trfmoe_core.config import DataConfig
+    from trfmoe_core.data.documents.pieces import cut
     from trfmoe_core.data.prepare.corpus_cache import prepare_corpus
-    from trfmoe_core.data.prepare.split import cut
     from trfmoe_core.data.tokenizers import load_tokenizer
     from trfmoe_core.data.tokenizers.hugging_face import HfTokenizer
 

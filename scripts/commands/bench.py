@@ -83,7 +83,7 @@ def federation(
 @bench.command()
 def data(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer pages.")] = False,
-    engine: Annotated[str, typer.Option(help="PDF engine: pypdf, pdfium, or auto.")] = "pypdf",
+    engine: Annotated[str, typer.Option(help="PDF engine: auto, pdfium, or pypdf.")] = "auto",
     tokenizer: Annotated[
         str | None, typer.Option(help="Tokenizer folder or name; without it one is trained on the text.")
     ] = None,
@@ -147,6 +147,23 @@ def witness(
         write_text(Path(out), "\n".join(table) + "\n")
         output.line(f"\nwritten to {out}")
     output.result({"outcome": "completed", **study.payload(results), "exit_code": 0})
+
+
+@bench.command()
+def pdf(
+    folder: Annotated[str, typer.Argument(help="Folder with PDFs; every folder in it is a collection.")],
+    against: Annotated[str, typer.Option(help="Program to compare with: pdftotext.")] = "pdftotext",
+    engines: Annotated[str, typer.Option(help="PDF engines, with commas between them.")] = "auto,pdfium,pypdf",
+    as_json: JsonOption = False,
+) -> None:
+    """Compare the text of PDFs with another program's, by collection and engine, and time the engines."""
+    if against != "pdftotext":
+        raise ConfigError(f"--against {against}: only pdftotext is known")
+    chosen = [name.strip() for name in engines.split(",")]
+    unknown = [name for name in chosen if name not in ("auto", "pdfium", "pypdf")]
+    if unknown:
+        raise ConfigError(f"--engines {unknown[0]}: choose from auto, pdfium and pypdf")
+    _run("pdf", folder=folder, against=against, engines=chosen, as_json=as_json)
 
 
 def _run(name: str, **options: object) -> None:

@@ -6,8 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scripts.commands.deploy_kit import add_node, revoke, rotate, upgrade
 from scripts.commands.deploy_runs import attach, logs, run, status, stop
-from scripts.terminal.options import DryRunOption, JsonOption, PdfsOption, ResumeOption, RunDirOption, SetOption
+from scripts.terminal.options import (
+    AllOption,
+    DryRunOption,
+    JsonOption,
+    PdfsOption,
+    ResumeOption,
+    RunDirOption,
+    SetOption,
+)
 
 if TYPE_CHECKING:
     from scripts.deploy.flower_commands import Isolation
@@ -16,7 +25,7 @@ if TYPE_CHECKING:
     from server.run_folder.folder import RunFolder
 
 deploy = typer.Typer(help="Run on real processes with TLS and keys: here, or on many hosts.", no_args_is_help=True)
-for command in (run, status, attach, stop, logs):
+for command in (run, status, attach, stop, logs, add_node, revoke, rotate, upgrade):
     deploy.command()(command)
 PAIRS: "dict[str, Isolation]" = {"production": "process", "default": "subprocess"}
 PairOption = Annotated[
@@ -33,19 +42,23 @@ def local(
     run_dir: RunDirOption = None,
     pair: PairOption = "production",
     dry_run: DryRunOption = False,
+    everything: AllOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run a recipe on a SuperLink and SuperNodes of this machine: separate processes, TLS, a key for every node."""
-    from scripts.run.federated_run import resolve, run_federation, show_recipe
+    from scripts.run.dry_run import show_dry_run
+    from scripts.run.federated_run import resolve, run_federation
     from scripts.terminal.output import Output
+    from trfmoe_core.config import check_federated
     from trfmoe_core.errors import ConfigError
 
     output = Output(as_json)
     if pair not in PAIRS:
         raise ConfigError(f"--pair {pair}: is neither production nor default")
     recipe = resolve(config, overrides, pdfs)
+    check_federated(recipe, str(config))
     if dry_run:
-        show_recipe(recipe, output)
+        show_dry_run(recipe, output, everything)
         return
     engine = partial(run_deployed, isolation=PAIRS[pair])
     outcome = run_federation(recipe, output, resume=resume, run_dir=run_dir, engine=engine, command="deploy local")
@@ -82,6 +95,7 @@ def init(
     """Write a kit for real hosts: certificates, keys, start scripts, units, the proxy's configuration."""
     from scripts.deploy.kit import Coordinator, parse_nodes, write_kit
     from scripts.terminal.output import Output
+    from trfmoe_core.config import ExpertsConfig
     from trfmoe_core.config.load import validate
     from trfmoe_core.errors import ConfigError
 
@@ -96,6 +110,11 @@ def init(
     output.line(f"{directory}/coordinator  for {coordinator.host}: see its README.md")
     for node in coordinator.nodes:
         output.line(f"{directory}/nodes/{node.name}  for its owner alone, by a safe way, and then delete it here")
+    if len(coordinator.nodes) < (needed := ExpertsConfig().replication):
+        output.line(
+            f"{len(coordinator.nodes)} nodes, and a recipe needs {needed} unless it sets experts.replication; "
+            f"add more with: trfmoe deploy add-node {directory} NAME"
+        )
     output.result({"outcome": "written", "folder": str(directory), "exit_code": 0})
 
 
@@ -159,7 +178,7 @@ def allow(
 
 
 @deploy.command()
-def revoke(
+def disallow(
     targets: Annotated[
         list[str],
         typer.Argument(metavar="[SHA256|DIR]...", help="Hashes or their beginnings, and a node's folder; else here."),
@@ -182,15 +201,15 @@ def revoke(
         raise ConfigError(f"{', '.join(folders)}: give one node's folder")
     directory = Path(folders[0] if folders else ".")
     _check_node_folder(directory)
-    revoked = []
+    disallowed = []
     for start in hashes or [app_hash(app_folder())]:
         gone = revoke_apps(directory, start)
         for app in gone:
             output.line(f"{app.digest} may no longer run")
         if not gone:
             output.line(f"{start} was not allowed")
-        revoked += [app.digest for app in gone]
-    output.result({"outcome": "revoked", "apps": revoked, "exit_code": 0})
+        disallowed += [app.digest for app in gone]
+    output.result({"outcome": "disallowed", "apps": disallowed, "exit_code": 0})
 
 
 def _check_node_folder(directory: Path) -> None:

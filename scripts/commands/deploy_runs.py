@@ -37,6 +37,7 @@ def run(
     from scripts.run.preflight import check_run_root
     from scripts.run.run_folders import new_run, resumed_run
     from scripts.terminal.output import Output
+    from trfmoe_core.config import check_federated
 
     output = Output(as_json)
     operation = Operation.of(directory)
@@ -44,7 +45,8 @@ def run(
     recipe = recipe.model_copy(update={"nodes": [], "num_nodes": len(operation.coordinator.nodes)})
     check_run_root(Path(recipe.run_root))
     _await_turn(operation, directory, wait, output)
-    folder = (resumed_run(recipe, run_dir, "federated", output) if resume or run_dir else None) or new_run(recipe)
+    check_federated(recipe, str(config))
+    folder = (resumed_run(recipe, run_dir) if resume or run_dir else None) or new_run(recipe)
     output.line(f"run folder {folder.path}")
     submission = Submission(folder, operation.control, output.line)
     _follow(folder, operation, submission, output, directory)
@@ -136,8 +138,8 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
 ) -> None:
     """Show the log of the newest run's server app."""
-    from scripts.deploy.log_copy import LogCopy
     from scripts.deploy.operation import Operation
+    from scripts.processes.log_copy import LogCopy
     from scripts.terminal.output import Output
     from trfmoe_core.errors import ConfigError
 

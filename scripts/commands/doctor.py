@@ -13,6 +13,8 @@ import typer
 from scripts.terminal.options import JsonOption, SetOption
 
 if TYPE_CHECKING:
+    import psutil
+
     from scripts.terminal.findings import Finding
     from trfmoe_core.config import Recipe
 
@@ -108,8 +110,28 @@ def leftovers() -> "Iterator[Finding]":
     for pid, name in left:
         text = f"{name} runs as process {pid}, started by no command of this project"
         yield warning("leftovers", text, f"kill {pid}, if nobody needs it: `flwr run` leaves its SuperLink running")
-    if not left:
+    alone = orphans()
+    for process in alone:
+        text = f"process {process.pid} was started by a Flower process that has ended"
+        yield warning("leftovers", text, f"kill {process.pid}: nobody takes what it works on")
+    if not left and not alone:
         yield well("leftovers", "no process of Flower's is left over")
+
+
+def orphans() -> "list[psutil.Process]":
+    """Returns processes that Flower told who their parent is (`--parent-pid`) and that have another one now."""
+    import psutil
+
+    found = []
+    for process in psutil.process_iter():
+        try:
+            words = process.cmdline()
+            parent = words[words.index("--parent-pid") + 1] if "--parent-pid" in words[:-1] else ""
+            if parent.isdecimal() and process.ppid() != int(parent) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
 
 
 def proxies() -> "Iterator[Finding]":

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from scripts.commands.generate import LastOption, RoundOption
+from scripts.commands.generate import LastOption, RoundOption, RunArgument
 from scripts.terminal.options import JsonOption
 
 if TYPE_CHECKING:
+    import torch
+
     from server.run_folder.folder import RunFolder
     from trfmoe_core.model.transformer import MoETransformer
 
@@ -19,8 +21,10 @@ CHECKED_TOKENS = 64
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
-    out: Annotated[Path, typer.Argument(help="Folder to write; must be new or empty.")],
+    run: RunArgument = None,
+    out: Annotated[
+        Path | None, typer.Argument(help="Folder to write; must be new or empty. A single path is this one.")
+    ] = None,
     dtype: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Type of the weights.")] = "float32",
     check: Annotated[
         bool, typer.Option("--check/--no-check", help="Open the result with transformers and compare logits.")
@@ -33,9 +37,14 @@ def export(
     from scripts.run.run_folders import run_folder
     from scripts.terminal.output import Output
     from server.run_folder.models import choose_round
+    from trfmoe_core.model.mixtral_settings import export_remarks
 
     output = Output(as_json)
+    if out is None:
+        run, out = None, _target(run)
     folder = run_folder(run)
+    for remark in export_remarks(folder.recipe.model):
+        Output.warning(remark)
     chosen = choose_round(folder, number, last)
     difference = export_round(folder, chosen, out, dtype, check)
     output.line(f"the model after round {chosen} of {folder.path} is in {out}")
@@ -45,6 +54,22 @@ def export(
     output.line(f"  transformers serve {shlex.quote(str(out))}      or      vllm serve {shlex.quote(str(out))}")
     result = {"outcome": "completed", "round": chosen, "out": str(out.absolute()), "max_difference": difference}
     output.result({**result, "dtype": dtype, "exit_code": 0})
+
+
+def _target(path: Path | None) -> Path:
+    """Returns the folder to write, where the latest run is exported.
+
+    Raises:
+        ConfigError: none is named.
+    """
+    from trfmoe_core.errors import ConfigError
+
+    if path is None or (path / "recipe.yaml").is_file():
+        raise ConfigError(
+            "no folder to write is named; give one: trfmoe export RUN FOLDER, or for the latest run "
+            "trfmoe export FOLDER"
+        )
+    return path
 
 
 def export_round(
@@ -58,7 +83,7 @@ def export_round(
     """
     import torch
 
-    from server.run_folder.models import load_model
+    from server.run_folder.models import imported_settings, load_model
     from trfmoe_core.atomic import new_folder
     from trfmoe_core.errors import RunFolderError
     from trfmoe_core.model.mixtral import export_mixtral
@@ -66,23 +91,36 @@ def export_round(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunFolderError(f"{out}: exists already; name a new folder")
     model, tokenizer = load_model(folder, number)
+    kept = imported_settings(folder)
+    if kept and number:
+        # Training here has taught the model to end a piece with the token that begins the next.
+        kept = kept.also_ended_by(tokenizer.bos_id)
+    weights_type: torch.dtype = getattr(torch, dtype)
     try:
         with new_folder(out.absolute()) as fresh:
-            export_mixtral(model.to(getattr(torch, dtype)), folder.recipe.model, tokenizer, fresh)
-            return _difference(model.float(), fresh) if check else None
+            export_mixtral(model, folder.recipe.model, tokenizer, fresh, dtype=weights_type, kept=kept)
+            return _difference(model, weights_type, fresh) if check else None
     except OSError as error:
         raise RunFolderError(f"{out}: cannot be written ({error.strerror or error}); choose another") from error
 
 
-def _difference(model: "MoETransformer", out: Path) -> float:
+def _difference(model: "MoETransformer", weights_type: "torch.dtype", out: Path) -> float:
+    """Returns the largest difference of transformers' logits to those of `model` with its weights rounded."""
     import torch
     from transformers import AutoModelForCausalLM
 
     from trfmoe_core.errors import RunError
 
-    theirs = AutoModelForCausalLM.from_pretrained(out, local_files_only=True, dtype=torch.float32)
+    # Also experts whose widths transformers' fast kernel refuses are computed by `eager`.
+    theirs = AutoModelForCausalLM.from_pretrained(
+        out, local_files_only=True, dtype=torch.float32, experts_implementation="eager"
+    )
+    # The parameters alone: the tables of the rotary embeddings are never rounded.
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.to(weights_type))
     rows = theirs.config.vocab_size
-    length = min(CHECKED_TOKENS, theirs.config.max_position_embeddings)
+    length = min(CHECKED_TOKENS, model.config.context)
     tokens = torch.randint(0, rows, (1, length), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         difference = float((theirs(input_ids=tokens).logits - model(tokens).logits_BTV).abs().max())

@@ -1,7 +1,7 @@
 """`trfmoe generate`: text from a run's checkpoint."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,12 +13,13 @@ if TYPE_CHECKING:
     from trfmoe_core.data.tokenizers import Tokenizer
     from trfmoe_core.model.transformer import MoETransformer
 
+RunArgument = Annotated[Path | None, typer.Argument(help="Run folder, or its name; without one, the latest run.")]
 RoundOption = Annotated[int | None, typer.Option("--round", help="This round's checkpoint instead of the best.")]
 LastOption = Annotated[bool, typer.Option("--last", help="The newest checkpoint instead of the best.")]
 
 
 def generate(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    run: RunArgument = None,
     prompt: Annotated[str | None, typer.Option(help="How the text begins; without it, standard input.")] = None,
     file: Annotated[Path | None, typer.Option(help="A file that holds the prompt.")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens to draw at most.")] = 200,
@@ -33,17 +34,19 @@ def generate(
     """Generate text with the model of a run."""
     from scripts.run.run_folders import run_folder
     from scripts.terminal.output import Output
-    from server.run_folder.models import choose_round, load_model
+    from server.run_folder.models import choose_round, end_ids, load_model
+    from trfmoe_core.data.documents.clean import normalize
 
     output = Output(as_json)
     folder = run_folder(run)
     chosen = choose_round(folder, number, last)
-    start = read_prompt(prompt, file)
+    start = normalize(read_prompt(prompt, file), folder.recipe.data.normalization)
     model, tokenizer = load_model(folder, chosen)
+    stops = end_ids(folder, tokenizer)
     pieces = []
     if stream:
         output.part(start)
-    for piece in draw_text(model, tokenizer, start, max_tokens, temperature, top_p, seed):
+    for piece in draw_text(model, tokenizer, start, max_tokens, temperature, top_p, seed, stops):
         pieces.append(piece)
         if stream:
             output.part(piece)
@@ -83,18 +86,30 @@ def draw_text(
     temperature: float,
     top_p: float,
     seed: int,
+    stop_ids: Collection[int] | None = None,
 ) -> Iterator[str]:
     """Yields the continuation of `prompt` in pieces of whole characters.
 
-    A prompt goes in as it is, like the exported tokenizer's; only an empty one is a piece's beginning. The text ends
-    where the model begins another piece.
+    A prompt goes in as the exported tokenizer encodes it, so also with a bos where that adds one. An empty one is a
+    piece's beginning.
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        prompt: How the text begins.
+        max_tokens: The most tokens to draw.
+        temperature: 0 takes the most probable token.
+        top_p: Draws from this share of the probability.
+        seed: Of the draws.
+        stop_ids: Tokens that end the text; None: the one that begins another piece.
     """
     from trfmoe_core.model.generate import generate as draw
 
     ids, shown = [], ""
-    tokens = [int(token) for token in tokenizer.encode(prompt)] or [tokenizer.bos_id]
+    tokens = tokenizer.encode_prompt(prompt) or [tokenizer.bos_id]
+    stops = {tokenizer.bos_id} if stop_ids is None else stop_ids
     for token in draw(
-        model, tokens, max_tokens, temperature, top_p, seed, stop_ids={tokenizer.bos_id}, num_ids=tokenizer.vocab_size
+        model, tokens, max_tokens, temperature, top_p, seed, stop_ids=stops, num_ids=tokenizer.vocab_size
     ):
         ids.append(token)
         text = tokenizer.decode(ids)

@@ -28,6 +28,7 @@ def import_model(
     """Make a run folder that begins with the weights of a Mixtral-format checkpoint."""
     from scripts.run.federated_run import resolve
     from scripts.terminal.output import Output
+    from server.run_folder.models import imported_settings
     from trfmoe_core.errors import ConfigError
 
     output = Output(as_json)
@@ -37,6 +38,9 @@ def import_model(
     run = start_run(folder, resolve(config, overrides, pdfs), context)
     recipe, path = shlex.quote(str(run.path / "recipe.yaml")), shlex.quote(str(run.path))
     output.line(f"run folder {run.path}: begins with the weights of {folder}")
+    kept = imported_settings(run)
+    for remark in kept.remarks if kept else ():
+        Output.warning(remark)
     output.line(f"train it together: trfmoe simulate {recipe} --run-dir {path}")
     output.line(f"or here alone:     trfmoe train {recipe} --run-dir {path}")
     output.result({"outcome": "completed", "run_dir": str(run.path), "exit_code": 0})
@@ -54,9 +58,11 @@ def start_run(folder: Path, recipe: "Recipe", context: int | None) -> "RunFolder
 
     from scripts.run.preflight import check_run_root
     from scripts.run.run_folders import new_run
+    from trfmoe_core.atomic import write_text
     from trfmoe_core.data.tokenizers import load_tokenizer
     from trfmoe_core.errors import ConfigError, RunFolderError
     from trfmoe_core.model.mixtral import import_mixtral
+    from trfmoe_core.model.mixtral_settings import kept_settings
 
     model = import_mixtral(folder, context)
     tokenizer = load_tokenizer(str(folder.absolute()))
@@ -68,6 +74,7 @@ def start_run(folder: Path, recipe: "Recipe", context: int | None) -> "RunFolder
     check_run_root(Path(recipe.run_root))
     run = new_run(recipe.model_copy(update={"model": model.config}))
     tokenizer.save(run.tokenizer_path)
+    write_text(run.imported_settings_path, kept_settings(folder).to_json())
     data = recipe.data.model_copy(update={"tokenizer": str(run.tokenizer_path)})
     run.write_recipe(run.recipe.model_copy(update={"data": data}))
     try:

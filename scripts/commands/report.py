@@ -1,14 +1,10 @@
 """`trfmoe report`: writes a run's HTML report again from its journal."""
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
+from scripts.commands.generate import RunArgument
 from scripts.terminal.options import JsonOption
 
 
-def report(run: Annotated[Path, typer.Argument(help="Run folder.")], as_json: JsonOption = False) -> None:
+def report(run: RunArgument = None, as_json: JsonOption = False) -> None:
     """Write a run's report.html again, finished or not."""
     from scripts.run.run_folders import run_folder
     from scripts.terminal.output import Output

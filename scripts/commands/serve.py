@@ -1,24 +1,25 @@
 """`trfmoe serve`: a run's model behind transformers' own OpenAI-compatible server."""
 
+import json
 import os
 import shlex
-import sys
-from pathlib import Path
+import socket
 from typing import Annotated
 
 import typer
 
-from scripts.commands.generate import LastOption, RoundOption
+from scripts.commands.generate import LastOption, RoundOption, RunArgument
 
 
 def serve(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    run: RunArgument = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
     number: RoundOption = None,
     last: LastOption = False,
 ) -> None:
     """Serve a run's model with transformers' server (OpenAI-compatible)."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
     from transformers.utils.import_utils import is_serve_available
 
     from scripts.commands.export import export_round
@@ -26,21 +27,37 @@ def serve(
     from scripts.terminal.output import Output
     from server.run_folder.models import choose_round
     from trfmoe_core.errors import ConfigError
+    from trfmoe_core.model.mixtral_settings import export_remarks
 
     output = Output()
     if not is_serve_available():
         raise ConfigError("transformers' server is not installed; install it with: pip install 'trfmoe[serve]'")
+    _check_free(host, port)
     folder = run_folder(run)
     chosen = choose_round(folder, number, last)
-    out = folder.path / "export" / f"round-{chosen:06d}"
+    name = folder.path.name
+    out = folder.path / "export" / f"round-{chosen:06d}" / name
     if not out.exists():
         export_round(folder, chosen, out)
-    address = f"http://{host}:{port}/v1/completions"
-    body = f'{{"model": "{out}", "prompt": "The", "max_tokens": 50}}'
-    output.line(f"the model after round {chosen}, served by transformers until Ctrl-C; ask it:")
-    output.line(f"  curl {address} -H 'Content-Type: application/json' -d {shlex.quote(body)}")
-    output.line(f"with vLLM instead: vllm serve {shlex.quote(str(out))} --host {host} --port {port}")
-    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(out)]
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    # The server takes this process's place: it gets the signals, and nothing is left behind.
-    os.execv(sys.executable, [*command, "--host", host, "--port", str(port)])
+    from scripts.run.model_server import make_app, serve_model
+
+    experts = "eager" if export_remarks(folder.recipe.model) else None
+    app = make_app(out, name, folder.recipe.data.normalization, experts)
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
+    body = json.dumps({"model": name, "prompt": "The", "max_tokens": 50})
+    output.line(f"the model after round {chosen} of {folder.path} is served as {name} until Ctrl-C; ask it:")
+    output.line(f"  curl {address}/completions -H 'Content-Type: application/json' -d {shlex.quote(body)}")
+    output.line(f"with vLLM instead: vllm serve {shlex.quote(str(out))} --served-model-name {shlex.quote(name)}")
+    serve_model(app, host, port)
+
+
+def _check_free(host: str, port: int) -> None:
+    from trfmoe_core.errors import ConfigError
+
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        socket.create_server(address, family=family).close()
+    except OSError as error:
+        raise ConfigError(
+            f"--host {host} --port {port}: cannot listen there ({error.strerror or error}); choose another"
+        ) from error

@@ -5,7 +5,15 @@ from typing import Annotated
 
 import typer
 
-from scripts.terminal.options import DryRunOption, JsonOption, PdfsOption, ResumeOption, RunDirOption, SetOption
+from scripts.terminal.options import (
+    AllOption,
+    DryRunOption,
+    JsonOption,
+    PdfsOption,
+    ResumeOption,
+    RunDirOption,
+    SetOption,
+)
 
 
 def simulate(
@@ -15,18 +23,22 @@ def simulate(
     resume: ResumeOption = False,
     run_dir: RunDirOption = None,
     dry_run: DryRunOption = False,
+    everything: AllOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run a federation on this machine: nodes, voting, checkpoints, report."""
-    from scripts.run.federated_run import resolve, run_federation, show_recipe
+    from scripts.run.dry_run import show_dry_run
+    from scripts.run.federated_run import resolve, run_federation
     from scripts.terminal.output import Output
     from strategies.parts import check_parts
+    from trfmoe_core.config import check_federated
 
     output = Output(as_json)
     recipe = resolve(config, overrides, pdfs)
+    check_federated(recipe, str(config))
     check_parts(recipe)
     if dry_run:
-        show_recipe(recipe, output)
+        show_dry_run(recipe, output, everything)
         return
     outcome = run_federation(recipe, output, resume=resume, run_dir=run_dir)
     output.result(outcome.payload())

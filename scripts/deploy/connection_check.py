@@ -7,6 +7,7 @@ import ssl
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import httpx
 from cryptography.hazmat.primitives import serialization
@@ -28,6 +29,8 @@ TIMEOUT_S = 5.0
 AHEAD_S, BEHIND_S = 5.0, 300.0
 """How far a node's clock may be ahead of the coordinator's and behind it; Flower refuses its signatures otherwise."""
 CONTROL_PATH = "/v1/control/list-nodes"
+Registration = Literal["known", "unknown", "refused", "odd", "away"]
+"""`refused`: the signature; `odd`: an answer that a SuperLink of this release does not give; `away`: no answer."""
 
 
 def check_coordinator(folder: Path, coordinator: Coordinator) -> Iterator[Finding]:
@@ -38,7 +41,7 @@ def check_coordinator(folder: Path, coordinator: Coordinator) -> Iterator[Findin
         yield warning("reach", f"the SuperLink is not running: {text}", f"{folder}/start.sh")
     else:
         try:
-            nodes = control.nodes()
+            nodes = {name: node for name, node in control.nodes().items() if node.status != "unregistered"}
         except RunError as error:
             remedy = f"free port {coordinator.superlink_port}, or change superlink_port, start.sh and nginx.conf"
             yield trouble("port", f"another program holds the SuperLink's port: {error}", remedy)
@@ -50,7 +53,7 @@ def check_coordinator(folder: Path, coordinator: Coordinator) -> Iterator[Findin
             strangers = sorted(set(nodes) - {node.registered for node in coordinator.nodes})
             if strangers:
                 text = f"registered, and not in this kit: {', '.join(strangers)}"
-                remedy = "unregister them with `flwr supernode unregister`, or list them in coordinator.yaml"
+                remedy = f"`trfmoe deploy revoke {folder} NAME` unregisters a node"
                 yield warning("leftovers", text, remedy)
             online = sum(node.status == "online" for node in nodes.values())
             yield well("registration", f"{len(nodes)} nodes registered, {online} online")
@@ -114,7 +117,14 @@ def clock_skew(date: str | None, now_s: float, address: str) -> Iterator[Finding
         yield well("clock", text)
 
 
-def _check_registration(folder: Path, connection: Connection, key: ec.EllipticCurvePrivateKey) -> Iterator[Finding]:
+def registration(folder: Path, connection: Connection, key: ec.EllipticCurvePrivateKey) -> tuple[Registration, str]:
+    """Asks the coordinator whether it knows a node's key, which changes nothing there; returns the answer and details.
+
+    Args:
+        folder: The node's folder, for the authority's certificate.
+        connection: Where the coordinator is.
+        key: The node's private key.
+    """
     client = FleetHttpClient.from_server_address(
         connection.address,
         False,
@@ -131,22 +141,32 @@ def _check_registration(folder: Path, connection: Connection, key: ec.EllipticCu
     except httpx.HTTPStatusError as error:
         told = FlowerError.from_json(error.response.text)
         if told is not None and told.code == ApiErrorCode.FLEET_INVALID_HEARTBEAT_INTERVAL:
-            yield well("registration", "the coordinator knows this node's key")
-        elif error.response.status_code == httpx.codes.UNAUTHORIZED:
-            yield trouble("clock", "the coordinator refuses this node's signature", "set both clocks right")
-        elif told is not None and told.code == ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED:
-            text = "the coordinator does not know this node's key"
-            remedy = "send it node.pub for keys/NAME.pub there, and `trfmoe deploy register` it"
-            yield trouble("registration", text, remedy)
-        else:
-            text = f"the coordinator answers {error.response.status_code} {error.response.text[:200]}"
-            yield warning(
-                "registration", text, "look at the SuperLink's log; is one release of Flower used everywhere?"
-            )
+            return "known", ""
+        if error.response.status_code == httpx.codes.UNAUTHORIZED:
+            return "refused", ""
+        if told is not None and told.code == ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED:
+            return "unknown", ""
+        return "odd", f"{error.response.status_code} {error.response.text[:200]}"
     except transport_errors() as error:
-        told_proxies = ", ".join(f"{name}={url}" for name, url in proxies_in_use().items())
-        if told_proxies:  # without one it is not reached either way, which is said already
-            text = f"{connection.address}: not reached through {told_proxies} ({error}), which this node goes through"
-            yield warning("reach", text, f"mend the proxy, or add {connection.host} to NO_PROXY")
+        return "away", str(error)
     finally:
         client.close()
+    return "known", ""
+
+
+def _check_registration(folder: Path, connection: Connection, key: ec.EllipticCurvePrivateKey) -> Iterator[Finding]:
+    found, details = registration(folder, connection, key)
+    if found == "known":
+        yield well("registration", "the coordinator knows this node's key")
+    elif found == "refused":
+        yield trouble("clock", "the coordinator refuses this node's signature", "set both clocks right")
+    elif found == "unknown":
+        text = "the coordinator does not know this node's key: it was never registered, or it was revoked"
+        yield trouble("registration", text, "ask the operator, who adds nodes with `trfmoe deploy add-node`")
+    elif found == "odd":
+        remedy = "look at the SuperLink's log; is one release of Flower used everywhere?"
+        yield warning("registration", f"the coordinator answers {details}", remedy)
+    elif told_proxies := ", ".join(f"{name}={url}" for name, url in proxies_in_use().items()):
+        # Without a proxy it is not reached either way, which is said already.
+        text = f"{connection.address}: not reached through {told_proxies} ({details}), which this node goes through"
+        yield warning("reach", text, f"mend the proxy, or add {connection.host} to NO_PROXY")

@@ -24,6 +24,7 @@ from scripts.deploy import flower_commands
 from scripts.deploy.allowed_code import ALLOWED_FILE
 from scripts.deploy.flower_commands import Isolation
 from scripts.deploy.kit import NODE_FILE, Coordinator, KitNode, write_file, write_kit
+from scripts.deploy.lifecycle.endings import ending, signal_name
 from scripts.deploy.submission import Submission
 from scripts.processes.control import Control, app_hash
 from scripts.processes.group import ProcessGroup
@@ -38,6 +39,7 @@ from trfmoe_core.private import private_folder
 START_DEADLINE_S = 90.0
 ONLINE_DEADLINE_S = 120.0
 NODE_DELAY_S = 5.0
+TAIL_BYTES = 4096
 LOOPBACK = "127.0.0.1"
 
 
@@ -249,11 +251,17 @@ class Deployment:
             service.down_since = now
             code = self._family.exits.get(service.name)
             again = f" in {service.delay_s:g} s" if service.delay_s else ""
-            self._tell(f"{service.name} ended ({_ending(code)}); it is started again{again}")
+            self._tell(f"{service.name} ended ({self._why(service, code)}); it is started again{again}")
         if now - service.down_since >= service.delay_s:
             service.restarts += 1
             service.down_since = now
             service.pid = self._family.start(service.name, service.argv, service.env, service.cwd, service.log)
+
+    def _why(self, service: Service, code: int | None) -> str:
+        if service.name not in {node.name for node in self.folder.recipe.nodes}:
+            return f"killed by {signal_name(-code)}" if code is not None and code < 0 else f"exit code {code}"
+        tail = service.log.read_bytes()[-TAIL_BYTES:] if service.log.exists() else b""
+        return ending(inside(self._kit / "nodes", service.name), code, tail.decode("utf-8", "replace")).reason
 
 
 def http_health(port: int, authority: Path | None = None, host: str = LOOPBACK) -> bool:
@@ -284,9 +292,3 @@ def grpc_health(port: int) -> bool:
 
 def _kit_node(node: NodeSettings) -> KitNode:
     return KitNode(name=node.name, zone=node.zone)
-
-
-def _ending(code: int | None) -> str:
-    if code is None:
-        return "for a reason unknown"
-    return f"signal {-code}" if code < 0 else f"exit code {code}"

@@ -112,7 +112,6 @@ def check_place(path: str) -> str:
 def write_coordinator(folder: Path, coordinator: Coordinator, authority: Pair, place: str) -> None:
     """Writes the coordinator's folder, without the nodes' public keys."""
     server = server_certificate(authority, [coordinator.host])
-    names = [node.name for node in coordinator.nodes]
     write_file(folder / "ca.crt", authority.public, PUBLIC)
     write_file(folder / "server.pem", server.public, PUBLIC)
     write_file(folder / "server.key", server.private, PRIVATE)
@@ -128,7 +127,7 @@ def write_coordinator(folder: Path, coordinator: Coordinator, authority: Pair, p
     write_file(folder / "trfmoe-superlink.service", superlink, PUBLIC)
     superexec = unit("superexec", "TR-FMoE coordinator: superexec", place)
     write_file(folder / "trfmoe-superexec.service", superexec, PUBLIC)
-    write_file(folder / "README.md", kit_files.coordinator_readme(coordinator.host, coordinator.port, names), PUBLIC)
+    write_file(folder / "README.md", kit_files.coordinator_readme(coordinator.host, coordinator.port), PUBLIC)
 
 
 def write_node(folder: Path, node: KitNode, connection: Connection, authority_certificate: bytes, place: str) -> Pair:

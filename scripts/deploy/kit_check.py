@@ -27,7 +27,8 @@ from trfmoe_core.config import NodeSettings, load_node_file
 from trfmoe_core.errors import ConfigError, TRFMoEError
 
 SOON_DAYS = 30
-RENEW = "make a new kit with `trfmoe deploy init`, or sign a new server.pem with authority/ca.key"
+REPLACE = "the operator replaces it: trfmoe deploy rotate DIR --authority begin"
+RENEW = "make a new one where the kit's authority lies: trfmoe deploy rotate DIR --server"
 
 
 def is_kit(folder: Path) -> bool:
@@ -176,14 +177,14 @@ def _own_key(folder: Path) -> Iterator[Finding]:
 def _server_certificate(folder: Path, coordinator: Coordinator) -> Iterator[Finding]:
     try:
         certificate = x509.load_pem_x509_certificate((folder / "server.pem").read_bytes())
-        authority = x509.load_pem_x509_certificate((folder / "ca.crt").read_bytes())
+        authorities = x509.load_pem_x509_certificates((folder / "ca.crt").read_bytes())
         key = serialization.load_pem_private_key((folder / "server.key").read_bytes(), None)
-        certificate.verify_directly_issued_by(authority)
-    except InvalidSignature:
-        yield trouble("certificate", f"{folder}/server.pem: not signed by ca.crt", RENEW)
-        return
+        signed = any(_signed(certificate, authority) for authority in authorities)
     except (OSError, ValueError, TypeError) as error:
         yield trouble("certificate", f"{folder}/server.pem: cannot be used ({error})", RENEW)
+        return
+    if not signed:
+        yield trouble("certificate", f"{folder}/server.pem: not signed by ca.crt", RENEW)
         return
     if key.public_key() != certificate.public_key():
         yield trouble("certificate", f"{folder}/server.key is not the key of server.pem", RENEW)
@@ -192,24 +193,35 @@ def _server_certificate(folder: Path, coordinator: Coordinator) -> Iterator[Find
         text = f"{folder}/server.pem: is for {', '.join(names)}, not for {coordinator.host}"
         yield trouble("certificate", text, RENEW)
     yield from _expiry(certificate, folder / "server.pem")
-    yield from _expiry(authority, folder / "ca.crt")
+    for authority in authorities:
+        yield from _expiry(authority, folder / "ca.crt", REPLACE)
+
+
+def _signed(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+    """Returns True if an authority signed a certificate. While the authority changes, there are two."""
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
 
 
 def _authority(folder: Path) -> Iterator[Finding]:
     try:
-        certificate = x509.load_pem_x509_certificate((folder / "ca.crt").read_bytes())
+        found = x509.load_pem_x509_certificates((folder / "ca.crt").read_bytes())
     except (OSError, ValueError) as error:
         yield trouble("certificate", f"{folder}/ca.crt: cannot be used ({error})", "copy the coordinator's ca.crt")
         return
-    yield from _expiry(certificate, folder / "ca.crt")
+    for certificate in found:
+        yield from _expiry(certificate, folder / "ca.crt", REPLACE)
 
 
-def _expiry(certificate: x509.Certificate, path: Path) -> Iterator[Finding]:
+def _expiry(certificate: x509.Certificate, path: Path, remedy: str = RENEW) -> Iterator[Finding]:
     days = days_left(certificate)
     if days <= 0:
-        yield trouble("certificate", f"{path}: expired {-days:.0f} days ago", RENEW)
+        yield trouble("certificate", f"{path}: expired {-days:.0f} days ago", remedy)
     elif days < SOON_DAYS:
-        yield warning("certificate", f"{path}: expires in {days:.0f} days", RENEW)
+        yield warning("certificate", f"{path}: expires in {days:.0f} days", remedy)
     else:
         yield well("certificate", f"{path}: valid for {days:.0f} days")
 

@@ -97,7 +97,7 @@ def node_start(address: str) -> str:
     command = shell(supernode("$here", address, "${TRFMOE_NODE_PORT:-9094}"))
     return f"""{_HEAD}export PATH="$here/bin:$programs:$PATH" TRFMOE_NODE_FILE="$here/node.yaml"
 mkdir -p "$here/empty" && cd "$here/empty"    # Flower imports apps from the working folder first
-exec {command}
+exec "$programs/python" -P -m scripts.deploy.lifecycle.supernode "$here" {command}
 """
 
 
@@ -147,12 +147,12 @@ limits: {{}}                    # what is beyond them is refused, and said so in
 """
 
 
-def coordinator_readme(host: str, port: int, names: list[str]) -> str:
+def coordinator_readme(host: str, port: int) -> str:
     """Returns the coordinator's instructions."""
     return f"""# The coordinator ({host})
 
     sudo cp nginx.conf /etc/nginx/conf.d/trfmoe.conf && sudo nginx -s reload    # after editing its paths
-    ./start.sh                        # SuperLink, executor, and the nodes {", ".join(names)} registered
+    ./start.sh                        # SuperLink and executor; registers the nodes of coordinator.yaml
     trfmoe deploy run . RECIPE.yaml   # one run, on whatever nodes are there
 
 Start runs in this folder and as the account of the units: run folders are made where `trfmoe deploy run` is started,
@@ -176,6 +176,7 @@ def node_readme(name: str, address: str) -> str:
 `node.key` is this node's identity: keep it at mode 600 and never send it on. Your data and limits stand in `node.yaml`,
 the hashes of the code that you allow in `allowed_apps.txt`; nobody else can change them. `sign.pub` is the key by which
 the coordinator signs its journals, and `heads.jsonl` in `state` notes what it showed this node in each round:
-`trfmoe verify RUN --key sign.pub --heads FILE` compares a journal with both. Nothing needs to reach this
+`trfmoe verify RUN --key sign.pub --heads FILE` compares a journal with both. `trfmoe node status .` shows what this
+node did and what left it. Nothing needs to reach this
 machine: it calls the coordinator.
 """

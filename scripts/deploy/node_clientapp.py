@@ -4,22 +4,30 @@ Flower ships an app's code to the nodes and imports it, so no check inside that 
 owner's own. It imports nothing of this project, for the app's modules have the same names and must be the app's.
 """
 
+import contextlib
 import hashlib
 import os
 import re
 import resource
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 from flwr.supernode.cli import flwr_clientapp
 from flwr.supernode.runtime import run_clientapp as runner
 
 ALLOWED_FILE = "allowed_apps.txt"
-HOOKED = ("pull_task_input", "install_from_fab", "get_project_dir", "Error")
+TOLD_FILE = "told.txt"
+TOLD_AGAIN_S = 3600.0
+"""A refusal that the owner was told of is not told again for so long: the coordinator asks again and again."""
+LOOK_EVERY_S = 0.5
+HOOKED = ("pull_task_input", "install_from_fab", "get_project_dir", "Error", "log")
 
 
 class OwnError(Exception):
@@ -45,6 +53,7 @@ class TerminatedError(OwnError):
 
 def main() -> None:
     """Checks and runs one message. Files are readable by this account alone, and core dumps are off."""
+    end_with_the_supernode()
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     node_file = Path(os.environ["TRFMOE_NODE_FILE"])
@@ -53,13 +62,40 @@ def main() -> None:
         sys.exit(f"refused: this release of Flower has no {missing[0]}, so apps cannot be checked; install flwr 1.41.0")
     check(node_file.with_name(ALLOWED_FILE))
     keep_errors_home()
+    say_once(node_file.with_name(TOLD_FILE))
     limit_memory(node_file)
     flwr_clientapp()
 
 
+def end_with_the_supernode() -> None:
+    """Kills this process and its children soon after the process above it has ended: the executor, or its SuperNode.
+
+    Flower's own watch interrupts the main thread, which then tries to deliver its result to a SuperNode that is gone.
+    It also takes a process that has ended for a living one until somebody reaps it. This watch asks who the parent is.
+    """
+    executor = psutil.Process(os.getppid())
+    words = executor.cmdline()
+    supernode = int(words[words.index("--parent-pid") + 1]) if "--parent-pid" in words else None
+
+    def alone() -> bool:
+        try:
+            return os.getppid() != executor.pid or (supernode is not None and executor.ppid() != supernode)
+        except psutil.Error:
+            return True
+
+    def watch() -> None:
+        while not alone():
+            time.sleep(LOOK_EVERY_S)
+        for process in (*psutil.Process().children(recursive=True), psutil.Process()):
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+
+    threading.Thread(target=watch, daemon=True, name="end with the SuperNode").start()
+
+
 def check(allowed_file: Path) -> None:
     """Makes Flower's client refuse every bundle whose content is not allowed, before any of it is unpacked."""
-    pull, install, project_dir, _ = (getattr(runner, name) for name in HOOKED)
+    pull, install, project_dir, _ = (getattr(runner, name) for name in HOOKED[:4])
     task: dict[str, Any] = {}
 
     def pull_and_remember(client: Any) -> Any:
@@ -109,6 +145,24 @@ def keep_errors_home() -> None:
         return real(code=code, reason=told)
 
     runner.Error = without_text  # type: ignore[attr-defined,assignment]
+
+
+def say_once(told_file: Path) -> None:
+    """Makes Flower log an error of this program's in one line, and the same one once in a while only."""
+    real: Callable[..., Any] = runner.log  # type: ignore[attr-defined]
+
+    def briefly(level: int, text: str, *arguments: Any, exc_info: Any = None, **options: Any) -> None:
+        if not isinstance(exc_info, OwnError):
+            real(level, text, *arguments, exc_info=exc_info, **options)
+            return
+        with contextlib.suppress(OSError, ValueError):  # without the note it is told once more
+            if told_file.read_text("utf-8") == str(exc_info) and told_file.stat().st_mtime > time.time() - TOLD_AGAIN_S:
+                return
+        real(level, "%s", exc_info)
+        with contextlib.suppress(OSError):
+            told_file.write_text(str(exc_info), "utf-8")
+
+    runner.log = briefly  # type: ignore[attr-defined,assignment]
 
 
 def limit_memory(node_file: Path) -> None:

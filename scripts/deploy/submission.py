@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from scripts.deploy.kit import KitNode
-from scripts.deploy.log_copy import LogCopy
 from scripts.processes.control import Control
+from scripts.processes.log_copy import LogCopy
 from scripts.run.simulation import app_folder
 from server.run_folder.folder import RunFolder
 from trfmoe_core.errors import RunError

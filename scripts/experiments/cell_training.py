@@ -62,7 +62,9 @@ def read_pieces(sources: Sequence[str], cache: Path) -> list[str]:
         DataError: No source gives any text.
     """
     tokenizer = load_tokenizer("byte")
-    corpus = prepare_corpus(sources, DataConfig(), tokenizer, cache)
+    # Both sides of the split are dealt out, so nothing need be left out between them.
+    config = DataConfig(separate_near_duplicates=False)
+    corpus = prepare_corpus(sources, config, tokenizer, cache)
     stores = [store for source in corpus.sources for store in (source.train, source.held_out)]
     pieces = [tokenizer.decode(store.piece(piece).tolist()) for store in stores for piece in range(store.num_pieces)]
     total = 0

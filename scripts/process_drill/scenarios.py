@@ -118,10 +118,10 @@ def cut_network(scene: Scene) -> Script:
 
 
 def slow_network(scene: Scene) -> Script:
-    """Slows the victim's link down to 256 kbit/s after the first round."""
+    """Slows the victim's link down to 48 kbit/s after the first round."""
     yield from scene.until_event("round_committed", round=1)
     scene.mark("hurt")
-    _run("tc", "qdisc", "add", "dev", _link(), "root", "tbf", "rate", "256kbit", "burst", "16kb", "latency", "400ms")
+    _run("tc", "qdisc", "add", "dev", _link(), "root", "tbf", "rate", "48kbit", "burst", "16kb", "latency", "400ms")
 
 
 def closed_without(scene: Scene) -> list[Check]:
@@ -246,7 +246,7 @@ SCENARIOS = (
         isolation="subprocess",
     ),
     Scenario(name="coordinator's disk full", script=fill_server, checks=resumed, stage=server_disk, mend=free_server),
-    Scenario(name="node's disk full", script=fill_node, checks=named("No space left"), stage=node_disk),
+    Scenario(name="node's disk full", script=fill_node, checks=named("disk is full"), stage=node_disk),
     Scenario(name="network cut", script=cut_network, checks=came_back, settings=LONG, stage=own_network),
     Scenario(name="network slow", script=slow_network, checks=closed_without, stage=own_network),
 )

@@ -6,7 +6,7 @@ The same calls as the `flwr` command's, without a new process for each, which ta
 import hashlib
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -25,12 +25,14 @@ from flwr.proto.control_pb2 import (
     StartRunRequest,
     StopRunRequest,
     StreamLogsRequest,
+    UnregisterNodeRequest,
 )
 from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.error import ApiErrorCode, FlowerError
 from flwr.supercore.fab import Fab
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+from flwr.supercore.utils import simulation_config_from_json
 
 from scripts.processes.proxies import mend_environment
 from trfmoe_core.errors import RunError
@@ -67,10 +69,10 @@ class Control:
 
     Args:
         address: `host:port`.
-        authority: The certificate that signed the SuperLink's.
+        authority: The certificate that signed the SuperLink's; None: a SuperLink of this command without TLS.
     """
 
-    def __init__(self, address: str, authority: Path) -> None:
+    def __init__(self, address: str, authority: Path | None) -> None:
         self._address = address
         self._authority = authority
         mend_environment()  # Flower's client asks the environment for a proxy
@@ -81,13 +83,7 @@ class Control:
         Raises:
             RunError: it is no such key, or the SuperLink refuses or does not answer.
         """
-        try:
-            key = serialization.load_ssh_public_key(public_key)
-        except ValueError as error:
-            raise RunError(f"{name}: its public key cannot be read ({error})") from error
-        if not isinstance(key, ec.EllipticCurvePublicKey):
-            raise RunError(f"{name}: its public key is no EC key; `trfmoe deploy init` makes the right ones")
-        request = RegisterNodeRequest(public_key=public_key_to_bytes(key), name=name)
+        request = RegisterNodeRequest(public_key=_key_bytes(public_key, name), name=name)
         end = time.monotonic() + FAULT_PATIENCE_S
         while True:
             try:
@@ -99,22 +95,54 @@ class Control:
                     raise
                 time.sleep(0.5)
 
+    def unregister(self, public_key: bytes) -> None:
+        """Unregisters the node of an OpenSSH public key, for good; one that is not registered is left as it is.
+
+        Raises:
+            RunError: it is no such key, or the SuperLink refuses or does not answer.
+        """
+        wanted = _key_bytes(public_key, "the node")
+        with self._client("unregister a node", known=ApiErrorCode.NODE_NOT_FOUND) as (client, _):
+            for node in client.ListNodes(ListNodesRequest()).nodes_info:
+                if node.public_key == wanted and node.status != "unregistered":
+                    client.UnregisterNode(UnregisterNodeRequest(node_id=node.node_id))
+
+    def state_of(self, public_key: bytes) -> str:
+        """Returns the status of the node of an OpenSSH public key; an empty text if there is none."""
+        wanted = _key_bytes(public_key, "the node")
+        with self._client("list nodes") as (client, _):
+            answer = client.ListNodes(ListNodesRequest())
+        return next((str(node.status) for node in answer.nodes_info if node.public_key == wanted), "")
+
     def nodes(self) -> dict[str, NodeState]:
         """Returns the registered nodes by name. Their status is online, offline, registered or unregistered."""
         with self._client("list nodes") as (client, _):
             answer = client.ListNodes(ListNodesRequest())
+        # A node whose key was replaced stands there twice; the key that counts has the last word.
+        entries = sorted(answer.nodes_info, key=lambda node: node.status != "unregistered")
         return {
             str(node.name or node.node_id): NodeState(
                 str(node.status), str(node.last_activated_at if node.status == "online" else node.last_deactivated_at)
             )
-            for node in answer.nodes_info
+            for node in entries
         }
 
-    def start(self, app: Path, settings: dict[str, str]) -> int:
-        """Submits an app's folder as a run and returns its id."""
+    def start(self, app: Path, settings: Mapping[str, str], simulation: Mapping[str, float] | None = None) -> int:
+        """Submits an app's folder as a run and returns its id.
+
+        Args:
+            app: The folder.
+            settings: The run's configuration.
+            simulation: Settings of the simulation engine by Flower's names, where the SuperLink simulates its nodes.
+
+        Raises:
+            RunError: the SuperLink takes no run.
+        """
         content = app_bundle(app)
         fab = Fab(hashlib.sha256(content).hexdigest(), content, {})
         request = StartRunRequest(fab=fab_to_proto(fab), override_config=user_config_to_proto(dict(settings)))
+        if simulation is not None:
+            request.override_federation_config.CopyFrom(simulation_config_from_json(dict(simulation)))
         with self._client("start a run") as (client, _):
             answer = client.StartRun(request)
         if not answer.HasField("run_id"):
@@ -157,8 +185,8 @@ class Control:
         try:
             client = ControlHttpClient.from_server_address(
                 self._address,
-                insecure=False,
-                root_certificates=self._authority.read_bytes(),
+                insecure=self._authority is None,
+                root_certificates=self._authority.read_bytes() if self._authority else None,
                 interceptors=[CliClientHttpInterceptor(), RuntimeVersionHttpInterceptor(component_name="flwr CLI")],
             )
             yield client, met
@@ -174,6 +202,21 @@ class Control:
         finally:
             if client is not None:
                 client.close()
+
+
+def _key_bytes(public_key: bytes, name: str) -> bytes:
+    """Returns an OpenSSH public key as Flower compares it.
+
+    Raises:
+        RunError: it is no EC key.
+    """
+    try:
+        key = serialization.load_ssh_public_key(public_key)
+    except ValueError as error:
+        raise RunError(f"{name}: its public key cannot be read ({error})") from error
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise RunError(f"{name}: its public key is no EC key; `trfmoe deploy init` makes the right ones")
+    return public_key_to_bytes(key)
 
 
 @cache

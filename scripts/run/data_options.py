@@ -39,7 +39,8 @@ def with_sources(recipe: Recipe, sources: list[Path]) -> Recipe:
         taken.add(name)
         nodes.append(NodeSettings.model_validate({"name": name, "data": ["-"]}))
     nodes = [node.model_copy(update={"data": share}) for node, share in zip(nodes, shares, strict=True)]
-    return recipe.model_copy(update={"nodes": nodes, "num_nodes": len(nodes)})
+    data = recipe.data.model_copy(update={"sources": []})
+    return recipe.model_copy(update={"nodes": nodes, "num_nodes": len(nodes), "data": data})
 
 
 def deal_out(folder: Path, num_nodes: int) -> list[list[str]]:

@@ -28,7 +28,9 @@ def summary(corpus: "Corpus", tokenizer: "Tokenizer") -> dict[str, Any]:
         "train_tokens": corpus.train_tokens,
         "held_out_tokens": corpus.held_out_tokens,
         "duplicates": corpus.duplicates,
+        "near_duplicates": corpus.near_duplicates,
         "held_out_in_train": corpus.leaked,
+        "held_out_nearly_in_train": corpus.overlapping,
         "bytes_per_token": round(num_bytes / max(1, num_tokens), 4),
         "tokenizer": {
             "name": tokenizer.name,
@@ -48,8 +50,11 @@ def show_summary(found: dict[str, Any], output: "Output") -> None:
         f"tokenizer {tokenizer['name']}: {tokenizer['vocab_size']:,} tokens, {found['bytes_per_token']:.2f} bytes each "
         f"in this text, fingerprint {tokenizer['fingerprint'][:12]}"
     )
-    leaked = found["held_out_in_train"]
-    output.line(f"{found['duplicates']:,} duplicate pieces left out; held-out pieces also in train: {leaked}")
+    output.line(
+        f"{found['duplicates']:,} duplicate pieces and {found['near_duplicates']:,} near-duplicates across the split "
+        f"left out; held-out pieces also in train: {found['held_out_in_train']}, "
+        f"nearly the same as one in train: {found['held_out_nearly_in_train']}"
+    )
 
 
 def sources(corpus: "Corpus", stream: "BatchStream") -> list[dict[str, Any]]:

@@ -22,24 +22,17 @@ def resolve(config: Path, overrides: list[str], pdfs: list[Path]) -> "Recipe":
     recipe = load_recipe(find_recipe(config), overrides)
     for number, node in enumerate(recipe.nodes):
         check_drill(node, f"{config}: nodes.{number}.drill")
+    warn_of_widths(recipe)
     return with_sources(recipe, pdfs).resolved(Path.cwd())
 
 
-def show_recipe(recipe: "Recipe", output: "Output") -> None:
-    """Writes the resolved recipe as YAML and its hash, and with `--json` as the result.
+def warn_of_widths(recipe: "Recipe") -> None:
+    """Writes a warning if stock transformers will not run an export of the recipe's model as usual."""
+    from scripts.terminal.output import Output
+    from trfmoe_core.model.mixtral_settings import export_remarks
 
-    Raises:
-        ConfigError: no such model can be built.
-    """
-    from trfmoe_core.config import recipe_hash
-    from trfmoe_core.config.yaml_text import dump_yaml
-    from trfmoe_core.model.transformer import parameter_shapes
-
-    parameter_shapes(recipe.model, 256)
-    values = recipe.model_dump(mode="json")
-    output.line(dump_yaml(values).rstrip())
-    output.line(f"# recipe hash {recipe_hash(recipe)}")
-    output.result({"outcome": "dry-run", "recipe": values, "recipe_hash": recipe_hash(recipe), "exit_code": 0})
+    for remark in export_remarks(recipe.model):
+        Output.warning(remark)
 
 
 def run_federation(
@@ -69,10 +62,11 @@ def run_federation(
     from scripts.run.run_folders import new_run, resumed_run
     from server.run_folder.history import RunHistory
     from server.run_folder.journal import read_events
+    from trfmoe_core.config import check_federated
 
-    recipe.check_federated()
+    check_federated(recipe)
     check_run_root(Path(recipe.run_root))
-    folder = resumed_run(recipe, run_dir, "federated", output) if resume or run_dir else None
+    folder = resumed_run(recipe, run_dir) if resume or run_dir else None
     if folder is not None:
         history = RunHistory(read_events(folder.events_path))
         if history.finished and history.finished["outcome"] == "completed":
@@ -110,24 +104,23 @@ def announce(recipe: "Recipe") -> list[str]:
 
 def conclude(outcome: "RunOutcome", output: "Output", command: str = "simulate") -> None:
     """Writes where the results are, and for a run that did not complete why and how to go on."""
-    from server.report.page import write_report
+    from scripts.run.outcome import show_results
 
-    report = write_report(outcome.run_dir)
-    output.line(f"run folder {outcome.run_dir}")
-    output.line(f"report     {report}")
+    show_results(outcome, output)
     if not outcome.completed:
-        if outcome.stopped:
-            output.line(f"the run was stopped: {outcome.reason}")
-        else:
-            output.line(f"the run failed: {outcome.reason}", style="bold red")
+        if not outcome.stopped:
             output.line(f"its log is {outcome.run_dir / 'flower.log'}")
         output.line(resume_hint(outcome.run_dir, command))
 
 
 def resume_hint(run_dir: Path, command: str = "simulate") -> str:
-    """Returns how to go on with a run."""
+    """Returns how to go on with a run that has not ended."""
+    from server.run_folder.folder import RunFolder
+
     recipe, folder = shlex.quote(str(run_dir / "recipe.yaml")), shlex.quote(str(run_dir))
-    return f"go on at the last committed round with: trfmoe {command} {recipe} --run-dir {folder}"
+    last = max(RunFolder.open(run_dir).facts().committed, default=None)
+    where = "begin it again" if last is None else f"go on after round {last}, which is saved,"
+    return f"{where} with: trfmoe {command} {recipe} --run-dir {folder}"
 
 
 def simulate_rounds(folder: "RunFolder", output: "Output") -> "RunOutcome":

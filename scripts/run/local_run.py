@@ -1,8 +1,10 @@
 """Training on one machine without a federation: the same trainer, journal and checkpoints, all data in one place."""
 
 import contextlib
+import signal
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -19,34 +21,64 @@ from server.run_folder.provenance import changes, check_resumed, provenance
 from server.run_folder.recorder import RunRecorder, best_round, last_checkpoint
 from trfmoe_core.blocks import BlockLayout, blocks_digest
 from trfmoe_core.config import NodeSettings, Recipe
-from trfmoe_core.config.sources import DataEntry
 from trfmoe_core.data.batches.corpus import Corpus
 from trfmoe_core.data.batches.held_out import EvaluationSet
 from trfmoe_core.data.batches.training import place_of, training_stream
 from trfmoe_core.data.hub.offline import keep_offline
 from trfmoe_core.data.prepare.build import Progress
 from trfmoe_core.data.prepare.corpus_cache import prepare_corpus
-from trfmoe_core.data.tokenizers import Tokenizer, load_tokenizer
+from trfmoe_core.data.tokenizers import Tokenizer, check_vocabulary, load_tokenizer
 from trfmoe_core.errors import ConfigError, RunFolderError, TRFMoEError
 from trfmoe_core.model.transformer import MoETransformer
 from trfmoe_core.seeds import seed_for
 from trfmoe_core.training.device import prepare_process, resolve_precision
 from trfmoe_core.training.evaluate import EvalMetrics, evaluate
-from trfmoe_core.training.interrupt import Interrupt
+from trfmoe_core.training.interrupt import SIGNALS, Interrupt
 from trfmoe_core.training.ranks import ALONE, Ranks
-from trfmoe_core.training.trainer import Trainer, TrainMetrics
+from trfmoe_core.training.schedule import schedule_remarks
+from trfmoe_core.training.trainer import StepMetrics, Trainer, TrainMetrics
 
 NODE = "local"
 
 
-def prepare_data(
-    recipe: Recipe, data: Sequence[DataEntry], progress: Progress = lambda what, done, total: None
-) -> tuple[Tokenizer, Corpus]:
-    """Returns the run's tokenizer and all its text as one corpus, from the cache when nothing changed."""
+def prepare_data(recipe: Recipe, progress: Progress = lambda what, done, total: None) -> tuple[Tokenizer, Corpus]:
+    """Returns the run's tokenizer and all its text as one corpus, from the cache when nothing changed.
+
+    Raises:
+        ConfigError: the model has fewer rows than the tokenizer has tokens.
+        DataError: tokenizer or text cannot be used.
+    """
     keep_offline(recipe.data)
     tokenizer = load_tokenizer(recipe.data.tokenizer)
-    cache = cache_folder(NodeSettings.model_validate({"name": NODE, "data": list(data)}))
+    check_vocabulary(recipe.model, tokenizer)
+    data = recipe.data.sources
+    cache = cache_folder(NodeSettings.model_validate({"name": NODE, "data": data}))
     return tokenizer, prepare_corpus(data, recipe.data, tokenizer, cache, progress)
+
+
+def planned_steps(recipe: Recipe, corpus: Corpus) -> int:
+    """Returns the optimizer steps of a run: its budget, else its rounds."""
+    rows_per_epoch = None
+    if recipe.training.epochs is not None:
+        with closing(training_stream(corpus, recipe, 0)) as stream:
+            rows_per_epoch = stream.rows_per_epoch
+    budget = recipe.training.budget(recipe.model.context, int(recipe.training.devices), rows_per_epoch)
+    return budget or recipe.total_steps
+
+
+@dataclass
+class Tally:
+    """Sums over several calls of `Trainer.train`; `loss` is their mean a token."""
+
+    loss: float = 0.0
+    tokens: int = 0
+    seconds: float = 0.0
+
+    def add(self, metrics: TrainMetrics) -> None:
+        """Takes in one call's results."""
+        tokens = self.tokens + metrics.tokens
+        self.loss += (metrics.loss - self.loss) * metrics.tokens / max(1, tokens)
+        self.tokens, self.seconds = tokens, self.seconds + metrics.seconds
 
 
 @dataclass
@@ -64,6 +96,7 @@ class LocalRun:
     sink: Sink
     device: torch.device
     ranks: Ranks = ALONE
+    on_step: Callable[[StepMetrics], None] | None = None
 
     def __post_init__(self) -> None:
         recipe = self.folder.recipe
@@ -82,11 +115,11 @@ class LocalRun:
         self.layout = BlockLayout.of(self.parameters)
         seed = seed_for(recipe.seed, NODE)
         self.stream = training_stream(self.corpus, recipe, seed, batch_size=self.rows)
-        budget = config.budget(recipe.model.context, self.ranks.size, self.stream.rows_per_epoch)
-        self.total_steps = budget or recipe.total_steps
+        self.total_steps = planned_steps(recipe, self.corpus)
         self.trainer = Trainer(self.model, config, self.total_steps, self.device, seed, self.ranks)
         self.windows: EvaluationSet = self.corpus.evaluation(recipe.model.context, recipe.data.evaluation_tokens)
         self.best: dict[str, Any] | None = None
+        self._unsaved = Tally()
 
     @property
     def recipe(self) -> Recipe:
@@ -98,7 +131,7 @@ class LocalRun:
 
         Raises:
             TRFMoEError: what ended the run; it is recorded as `run_finished` too.
-            KeyboardInterrupt: on Ctrl-C, after the step was ended and saved; on rank 0 only.
+            KeyboardInterrupt: on Ctrl-C, SIGTERM or SIGHUP, after the step was ended and saved; on rank 0 only.
         """
         if not self.ranks.is_first:
             self._run(None)
@@ -126,12 +159,13 @@ class LocalRun:
         measured = self.folder.facts().evaluated
         if recorder:
             self._record_start(recorder, checkpoint)
-        with Interrupt() as interrupted:
+        # Several ranks are stopped by the launcher, which passes on one signal.
+        with Interrupt(SIGNALS if self.ranks.size == 1 else (signal.SIGINT,)) as interrupted:
             if self._due(self._evaluate_every) and self.trainer.step not in measured:
                 self._record_evaluation(recorder, self._evaluate())
             while self.trainer.step < self.total_steps:
                 steps = self._next_pause() - self.trainer.step
-                metrics = self.trainer.train(self.stream, steps, interrupted)
+                metrics = self.trainer.train(self.stream, steps, interrupted, self.on_step)
                 stopped = bool(self.ranks.largest(interrupted()))
                 self._pause(recorder, metrics, stopped)
                 if stopped and self.trainer.step < self.total_steps:
@@ -160,10 +194,9 @@ class LocalRun:
         return self.trainer.step % every == 0 or self.trainer.step == self.total_steps
 
     def _next_pause(self) -> int:
-        step = self.trainer.step
-        return min(
-            self.total_steps, *((step // every + 1) * every for every in (self._evaluate_every, self._save_every))
-        )
+        step, local = self.trainer.step, self.recipe.local
+        dues = ((step // every + 1) * every for every in (local.log_every, self._evaluate_every, self._save_every))
+        return min(self.total_steps, *dues)
 
     def _pause(self, recorder: RunRecorder | None, metrics: TrainMetrics, stopped: bool) -> None:
         """Evaluates and saves when it is due. The best model is saved too, and the last one before a stop."""
@@ -172,9 +205,11 @@ class LocalRun:
         if scores is not None and better:
             self.best = {"round": self.trainer.step, "bits_per_byte": scores.bits_per_byte}
         if recorder:
-            self._record_training(recorder, metrics)
+            self._unsaved.add(metrics)
+            self._record_training(recorder, metrics, measured=scores is not None)
             if better or stopped or self._due(self._save_every):
-                self._commit(recorder, metrics)
+                self._commit(recorder)
+                self._unsaved = Tally()
         if scores is not None:
             self._record_evaluation(recorder, scores)
 
@@ -199,14 +234,15 @@ class LocalRun:
         batch_size = self.trainer.config.batch_size
         return evaluate(self.model, self.windows, batch_size, self.device, self.precision, self.ranks)
 
-    def _commit(self, recorder: RunRecorder, metrics: TrainMetrics) -> None:
+    def _commit(self, recorder: RunRecorder) -> None:
         blocks = self.layout.gather(self.parameters)
+        trained = self._unsaved
         summary = {
-            "train_loss": metrics.loss,
-            "seconds": metrics.seconds,
+            "train_loss": trained.loss,
+            "seconds": trained.seconds,
             "train_share": 1.0,
-            "tokens": metrics.tokens,
-            "tokens_per_s": metrics.tokens / max(metrics.seconds, 1e-9),
+            "tokens": trained.tokens,
+            "tokens_per_s": trained.tokens / max(trained.seconds, 1e-9),
         }
         state = {
             "round": self.trainer.step,
@@ -217,7 +253,8 @@ class LocalRun:
         }
         recorder.commit(self.trainer.step, blocks, self.trainer.state(), state)
 
-    def _record_training(self, recorder: RunRecorder, metrics: TrainMetrics) -> None:
+    def _record_training(self, recorder: RunRecorder, metrics: TrainMetrics, measured: bool) -> None:
+        """Writes a point of the curves down; `measured` says whether an evaluation of the same step follows."""
         recorder.record(
             "node_reply",
             round=self.trainer.step,
@@ -232,7 +269,8 @@ class LocalRun:
             train_seconds=metrics.seconds,
             data_wait_share=metrics.data_wait_share,
             peak_memory_bytes=metrics.peak_memory_bytes,
-            expert_share=metrics.expert_share,
+            expert_share=metrics.expert_share if measured else None,
+            measured=measured,
             drill=False,
         )
 
@@ -249,9 +287,10 @@ class LocalRun:
             num_rounds=self.total_steps,
             resumed_from=checkpoint and checkpoint.round,
             parameters=sum(parameter.numel() for parameter in self.parameters.values()),
+            origin=self.folder.origin(),
             **origin,
         )
-        for text in changes(last, origin):
+        for text in [*changes(last, origin), *schedule_remarks(self.recipe.training, self.total_steps)]:
             recorder.record("warning", text=text)
         count = f" x {self.ranks.size}" if self.ranks.size > 1 else ""
         recorder.record(

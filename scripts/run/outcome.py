@@ -1,9 +1,12 @@
 """The outcome of a run: for the exit code, for `--json`, and for people."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scripts.terminal.output import Output
+from server.report.page import write_report
 from server.run_folder.history import RunHistory
 
 
@@ -56,3 +59,20 @@ def judge(history: RunHistory, run_dir: Path, status: str = "finished:completed"
         told = "" if details in ("", "N/A") else details
         reason = finished.get("reason") or told or f"the run ended with status {status}"
     return RunOutcome(completed=completed, reason=reason, run_dir=run_dir, history=history)
+
+
+def show_results(outcome: RunOutcome, output: Output) -> None:
+    """Writes where the results of a run are, and why it failed if it did."""
+    output.line(f"run folder {outcome.run_dir}")
+    output.line(f"report     {write_report(outcome.run_dir)}")
+    if offline := sorted((outcome.run_dir / "wandb").glob("offline-run-*")):
+        output.line(f"W&B        {outcome.run_dir / 'wandb'}, nothing was sent; to send it: {sync_command(offline)}")
+    if outcome.stopped:
+        output.line(f"the run was stopped: {outcome.reason}")
+    elif not outcome.completed:
+        output.line(f"the run failed: {outcome.reason}", style="bold red")
+
+
+def sync_command(offline: list[Path]) -> str:
+    """Returns the command that sends the runs that W&B wrote offline."""
+    return "wandb sync " + " ".join(shlex.quote(str(path)) for path in offline)

@@ -10,14 +10,15 @@ from scripts.terminal.output import Output
 from scripts.terminal.progress import DataProgress
 from trfmoe_core.config import NodeSettings, Recipe
 from trfmoe_core.data.batches.corpus import Corpus
-from trfmoe_core.data.documents.reports import FileReport
+from trfmoe_core.data.documents.reports import FileReport, shortened
 from trfmoe_core.data.hub.offline import keep_offline
 from trfmoe_core.data.prepare.corpus_cache import prepare_corpus
-from trfmoe_core.data.tokenizers import Tokenizer, load_tokenizer
+from trfmoe_core.data.tokenizers import Tokenizer, check_vocabulary, load_tokenizer
 from trfmoe_core.errors import ConfigError, DataError, RunFolderError
 from trfmoe_core.places import cache_home
 
 LISTED_FILES = 16
+LONGEST_PATH = 240
 
 
 def find_recipe(given: Path) -> Path:
@@ -87,7 +88,7 @@ def file_line(report: FileReport) -> str:
     pages = f", {report.pages} {'pages' if report.kind == 'pdf' else 'documents'}" if report.pages else ""
     characters = f", {report.characters:,} characters" if report.characters else ""
     detail = f" ({report.detail})" if report.detail else ""
-    return f"{report.status:<14} {report.path}{pages}{characters}{detail}"
+    return f"{report.status:<14} {shortened(report.path, LONGEST_PATH)}{pages}{characters}{detail}"
 
 
 def counts(files: list[FileReport]) -> str:
@@ -100,16 +101,22 @@ def counts(files: list[FileReport]) -> str:
 def _prepare(node: NodeSettings, recipe: Recipe, output: Output) -> Corpus:
     try:
         tokenizer: Tokenizer = load_tokenizer(node.tokenizer or recipe.data.tokenizer)
+        check_vocabulary(recipe.model, tokenizer)
         with DataProgress(output) as progress:
             corpus = prepare_corpus(node.data, recipe.data, tokenizer, cache_folder(node), progress)
     except DataError as error:
         raise DataError(f"node {node.name}: {error}") from error
     show_files(node.name, corpus, output)
+    warn_of_little_text(node.name, corpus, recipe, output)
+    return corpus
+
+
+def warn_of_little_text(name: str, corpus: Corpus, recipe: Recipe, output: Output) -> None:
+    """Writes a warning if the text is shorter than one batch."""
     batch = recipe.training.batch_size * recipe.model.context
     if corpus.train_tokens < batch:
         output.line(
-            f"  warning: {corpus.train_tokens:,} train tokens are less than one batch of {batch:,}: {node.name} "
+            f"  warning: {corpus.train_tokens:,} train tokens are less than one batch of {batch:,}: {name} "
             "sees the same text again in every step, and its figures say little; give it more text",
             style="bold",
         )
-    return corpus

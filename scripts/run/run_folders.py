@@ -1,6 +1,7 @@
 """Finds or makes the run folder that a command works in."""
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,6 +9,12 @@ from scripts.terminal.output import Output
 from server.run_folder.folder import RunFolder
 from trfmoe_core.config import Recipe
 from trfmoe_core.errors import ConfigError, RunFolderError
+
+RUN_ROOT = Path("runs")
+"""Where runs lie unless a recipe's `run_root` says otherwise."""
+LISTED_RUNS = 10
+Mode = Literal["federated", "local"]
+Difference = tuple[str, Any, Any]
 
 
 def new_run(recipe: Recipe) -> RunFolder:
@@ -17,59 +24,119 @@ def new_run(recipe: Recipe) -> RunFolder:
     return folder
 
 
-def resumed_run(
-    recipe: Recipe, run_dir: Path | None, mode: Literal["federated", "local"], output: Output
-) -> RunFolder | None:
-    """Returns the folder of `run_dir`, or the latest run of this recipe's name; None when there is none.
+def resumed_run(recipe: Recipe, run_dir: Path | None) -> RunFolder:
+    """Returns the folder of a federation's run: that of `run_dir`, or the latest run of this recipe's name.
 
     Raises:
         RunFolderError: no run folder, or another coordinator is writing it.
-        ConfigError: it was started with another recipe, or as a run of the other mode.
+        ConfigError: it was started with another recipe, or as a run on one machine.
     """
-    folder = RunFolder.open(run_dir.absolute()) if run_dir else RunFolder.latest(Path(recipe.run_root), recipe.name)
-    if folder is None:
-        output.line(f"no run of {recipe.name} below {recipe.run_root} to go on with; starting a new one")
-        return None
-    started = folder.facts().started.get("mode", mode)
-    if started != mode:
-        command = "train" if started == "local" else "simulate"
-        raise ConfigError(f"{folder.path}: was started as a {started} run; go on with it by trfmoe {command}")
-    if mode == "local":
-        recipe = _same_batch(recipe, folder.recipe)
-    differing = _differences(
-        folder.recipe.model_dump(mode="json"), _housed(recipe, folder.path).model_dump(mode="json")
-    )
-    if differing:
-        command = "train" if mode == "local" else "simulate"
-        raise ConfigError(
-            f"{folder.path}: was started with another recipe; differing:\n  "
-            + "\n  ".join(differing[:20])
-            + f"\nto go on with it as it was started: trfmoe {command} {shlex.quote(str(folder.path / 'recipe.yaml'))} "
-            f"--run-dir {shlex.quote(str(folder.path))}; or start a new run without --resume"
-        )
+    folder = find_run(recipe, run_dir, "federated")
+    found = differences(folder.recipe.model_dump(mode="json"), _housed(recipe, folder.path).model_dump(mode="json"))
+    refuse_differences(folder, found, "simulate")
     with folder.lock():
         return folder
 
 
-def run_folder(path: Path) -> RunFolder:
-    """Returns the run folder of a path; a file inside a run folder is as good.
+def find_run(recipe: Recipe, run_dir: Path | None, mode: Mode) -> RunFolder:
+    """Returns the folder of `run_dir`, or the latest run of this recipe's name.
+
+    Raises:
+        RunFolderError: there is none; the message names the runs there are.
+        ConfigError: it was started as a run of the other mode.
+    """
+    root = Path(recipe.run_root)
+    folder = RunFolder.open(run_dir.absolute()) if run_dir else RunFolder.latest(root, recipe.name)
+    if folder is None:
+        raise RunFolderError(
+            f"--resume: there is no run of {recipe.name} below {root} to go on with; {known_runs(root)}; "
+            "leave --resume out to start a new run"
+        )
+    started = folder.facts().started.get("mode", mode)
+    if started != mode:
+        command = "train" if started == "local" else "simulate"
+        raise ConfigError(f"{folder.path}: was started as a {started} run; go on with it by trfmoe {command}")
+    return folder
+
+
+def known_runs(root: Path) -> str:
+    """Returns a sentence that names the newest runs below a folder."""
+    found = runs_below(root)
+    if not found:
+        return "there are no runs at all"
+    left = f" and {len(found) - LISTED_RUNS} older ones" if len(found) > LISTED_RUNS else ""
+    return f"there are {', '.join(path.name for path in found[:LISTED_RUNS])}{left} (--run-dir DIR goes on with one)"
+
+
+def refuse_differences(folder: RunFolder, found: Sequence[Difference], command: str) -> None:
+    """Refuses to go on with a run whose recipe is another one.
+
+    Raises:
+        ConfigError: lists up to 20 of the differences.
+    """
+    if not found:
+        return
+    if command == "train":
+        again = f"trfmoe train --run-dir {shlex.quote(str(folder.path))}"
+    else:
+        recipe = shlex.quote(str(folder.path / "recipe.yaml"))
+        again = f"trfmoe {command} {recipe} --run-dir {shlex.quote(str(folder.path))}"
+    raise ConfigError(
+        f"{folder.path}: was started with another recipe; differing:\n  "
+        + "\n  ".join(f"{key}: {old!r} there, {new!r} here" for key, old, new in found[:20])
+        + f"\nto go on with it as it was started: {again}; or start a new run without --resume"
+    )
+
+
+def differences(there: Any, here: Any, key: str = "") -> list[Difference]:
+    """Returns (dotted key, value there, value here) of every value that differs."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        return [
+            found
+            for name in sorted({*there, *here})
+            for found in differences(there.get(name), here.get(name), f"{key}.{name}" if key else name)
+        ]
+    if isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
+        pairs = enumerate(zip(there, here, strict=True))
+        return [found for number, (old, new) in pairs for found in differences(old, new, f"{key}.{number}")]
+    return [] if there == here else [(key, there, here)]
+
+
+def run_folder(path: Path | None) -> RunFolder:
+    """Returns the run folder of a path or of a name below `runs`; without one the latest, and says which.
+
+    A file inside a run folder is as good.
 
     Raises:
         RunFolderError: no run folder.
     """
-    for folder in (path, *path.absolute().parents):
-        if (folder / "recipe.yaml").is_file() and (folder / "recipe.sha256").is_file():
+    known = runs_below(RUN_ROOT)
+    if path is None:
+        if not known:
+            raise RunFolderError(f"there is no run below {RUN_ROOT}; name a run folder, or make one with trfmoe train")
+        Output.note(f"run {known[0]}, the latest")
+        return RunFolder.open(known[0].absolute())
+    for folder in (path, *path.absolute().parents, RUN_ROOT / path):
+        if _is_run(folder):
             return RunFolder.open(folder.absolute())
-    raise RunFolderError(f"{path}: not a run folder nor inside one; give one such as runs/demo-001")
+    shown = ", ".join(str(run) for run in known[:LISTED_RUNS]) + (", ..." if len(known) > LISTED_RUNS else "")
+    there = f"there are {shown}" if known else f"there are no runs below {RUN_ROOT}"
+    raise RunFolderError(f"{path}: not a run folder nor inside one; {there}")
 
 
-def _same_batch(recipe: Recipe, started: Recipe) -> Recipe:
-    """Returns the recipe with the started one's devices and batch size where both have equal batches of all devices."""
-    ours, theirs = recipe.training, started.training
-    if ours.batch_size * int(ours.devices) != theirs.batch_size * int(theirs.devices):
-        return recipe
-    same = {"batch_size": theirs.batch_size, "devices": theirs.devices}
-    return recipe.model_copy(update={"training": ours.model_copy(update=same)})
+def runs_below(root: Path) -> list[Path]:
+    """Returns the run folders below `root`, the one that was written to last first."""
+
+    def written(run: Path) -> float:
+        journal = run / "events.jsonl"
+        return (journal if journal.is_file() else run / "recipe.yaml").stat().st_mtime
+
+    found = [entry for entry in root.iterdir() if _is_run(entry)] if root.is_dir() else []
+    return sorted(found, key=lambda run: (written(run), run.name), reverse=True)
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / "recipe.yaml").is_file() and (folder / "recipe.sha256").is_file()
 
 
 def _housed(recipe: Recipe, path: Path) -> Recipe:
@@ -78,16 +145,3 @@ def _housed(recipe: Recipe, path: Path) -> Recipe:
         for node in recipe.nodes
     ]
     return recipe.model_copy(update={"nodes": nodes})
-
-
-def _differences(there: Any, here: Any, key: str = "") -> list[str]:
-    if isinstance(there, dict) and isinstance(here, dict):
-        return [
-            line
-            for name in sorted({*there, *here})
-            for line in _differences(there.get(name), here.get(name), f"{key}.{name}" if key else name)
-        ]
-    if isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
-        pairs = enumerate(zip(there, here, strict=True))
-        return [line for number, (old, new) in pairs for line in _differences(old, new, f"{key}.{number}")]
-    return [] if there == here else [f"{key}: {there!r} there, {here!r} here"]

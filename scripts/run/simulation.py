@@ -1,7 +1,6 @@
 """Runs a Flower app on a simulation SuperLink of its own and tells the run's real outcome."""
 
 import contextlib
-import json
 import os
 import re
 import socket
@@ -17,12 +16,13 @@ from typing import Self
 
 import psutil
 
+from scripts.processes.control import Control
 from scripts.processes.group import ProcessGroup
+from scripts.processes.log_copy import LogCopy
 from scripts.processes.proxies import mend_environment
 from trfmoe_core.errors import RunError
 from trfmoe_core.places import APP_FOLDER
 
-CONNECTION = "trfmoe"
 PROGRAMS = ("flwr", "flower-superlink", "flower-superexec", "flower-supernode", "flwr-simulation")
 DATABASE_PROGRAMS = ("flower-superlink", "flower-supernode")
 _UNRESOLVED = """import runpy
@@ -35,14 +35,13 @@ runpy.run_path({program!r}, run_name="__main__")
 below a path with a space stays empty."""
 SHARED_MEMORY = Path("/dev/shm")
 START_DEADLINE_S = 60.0
-SUBMIT_DEADLINE_S = 120.0
-STATUS_DEADLINE_S = 60.0
+LOG_DEADLINE_S = 2.0
 POLL_S = 0.5
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def app_folder() -> Path:
-    """Returns the folder that `flwr run` is given: the one with this project's pyproject.toml.
+    """Returns the folder that a SuperLink is given as the app: the one with this project's pyproject.toml.
 
     Raises:
         RunError: the package is installed without it.
@@ -92,16 +91,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def write_connection(home: Path, address: str) -> None:
-    """Makes `address` the only SuperLink connection that `flwr` knows under this home."""
-    folder = home / "flwr"
-    folder.mkdir(parents=True, exist_ok=True)
-    text = (
-        f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\naddress = "{address}"\ninsecure = true\n'
-    )
-    (folder / "config.toml").write_text(text, encoding="utf-8")
 
 
 def check_shared_memory(folder: Path = SHARED_MEMORY) -> None:
@@ -162,7 +151,8 @@ class FlowerSimulation:
         self._environment = flower_environment(self._family.scratch)
         self._bin = self._family.scratch / "bin"
         self._status: tuple[str, str] | None = None
-        self._run_id = ""
+        self._run_id = 0
+        self._copy: LogCopy | None = None
         self._app_seen: psutil.Process | None = None
         self._next_poll = 0.0
 
@@ -172,10 +162,18 @@ class FlowerSimulation:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._copy is not None:
+            self._copy.stop()
         self._family.close()
 
-    def submit(self, app: Path, num_nodes: int, run_config: Mapping[str, str], federation: Mapping[str, float]) -> str:
-        """Returns Flower's id of the run that was started.
+    def submit(self, app: Path, num_nodes: int, run_config: Mapping[str, str], federation: Mapping[str, float]) -> None:
+        """Starts a run.
+
+        Args:
+            app: The app's folder.
+            num_nodes: How many nodes are simulated.
+            run_config: The run's configuration.
+            federation: Further settings of the simulation engine by Flower's names.
 
         Raises:
             RunError: the SuperLink or the run does not start; the message ends with the log's last lines.
@@ -187,27 +185,12 @@ class FlowerSimulation:
         self._environment["PYTHONPATH"] = str(app)
         install_programs(self._family.scratch)
         self._start_superlink()
-        home = self._family.scratch
-        config = home / "run-config.toml"
-        config.write_text(
-            "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in run_config.items()),
-            encoding="utf-8",
-        )
         settings = {"num-supernodes": num_nodes, **federation}
-        self._start(
-            "flwr run",
-            [
-                *(str(self._bin / "flwr"), "run", str(app), CONNECTION, "--stream", "--run-config", str(config)),
-                *("--federation-config", " ".join(f"{key}={value}" for key, value in settings.items())),
-            ],
+        self._run_id = self._control.start(
+            app, run_config, {name.replace("-", "_"): value for name, value in settings.items()}
         )
-        deadline = time.monotonic() + SUBMIT_DEADLINE_S
-        while not (found := re.search(r"Successfully started run (\d+)", self.log_text())):
-            if not self._family.running("flwr run") or time.monotonic() > deadline:
-                raise RunError(f"flwr run: the run was not accepted; {self._log} ends with:\n{self.log_tail()}")
-            time.sleep(POLL_S / 2)
-        self._run_id = found[1]
-        return self._run_id
+        self._copy = LogCopy(self._control, self._run_id, self._append_log)
+        self._copy.start()
 
     def finished(self) -> bool:
         """Whether the run has come to an end, also by the loss of one of Flower's processes. Cheap to ask often."""
@@ -237,7 +220,7 @@ class FlowerSimulation:
     def _start_superlink(self) -> None:
         for attempt in range(3):  # another program may take the port between our look and Flower's
             port = free_port()
-            write_connection(self._family.scratch, f"127.0.0.1:{port}")
+            self._control = Control(f"127.0.0.1:{port}", None)
             name = f"flower-superlink {attempt}"
             self._start(
                 name,
@@ -262,13 +245,21 @@ class FlowerSimulation:
         if self._app_seen is None:
             self._app_seen = self._find_app()
         app_ended = self._app_seen is not None and not _lives(self._app_seen)
-        if not app_ended and self._family.running("flwr run"):
-            return None
-        status = self._ask()
-        if status[0].startswith("finished") or not app_ended:
-            return status
+        try:
+            state = self._control.runs().get(self._run_id)
+        except RunError as error:
+            return ("lost", str(error)) if app_ended else None
+        if state is not None and state.finished:
+            if self._copy is not None:
+                self._copy.join(LOG_DEADLINE_S)
+            return state.status, state.details
         # A server app that ends by itself reports first; this one was killed.
-        return "lost", "the server app was killed"
+        return ("lost", "the server app was killed") if app_ended else None
+
+    def _append_log(self, text: str) -> None:
+        # The run does not depend on its log, and a full disk is told by the journal.
+        with contextlib.suppress(OSError), self._log.open("a", encoding="utf-8") as file:
+            file.write(text)
 
     def _find_app(self) -> psutil.Process | None:
         for process in self._family.descendants():
@@ -276,19 +267,6 @@ class FlowerSimulation:
                 if any(Path(part).name == "flwr-simulation" for part in process.cmdline()[:3]):
                     return process
         return None
-
-    def _ask(self) -> tuple[str, str]:
-        answer = self._family.scratch / "status.json"
-        answer.unlink(missing_ok=True)
-        argv = [str(self._bin / "flwr"), "ls", CONNECTION, "--run-id", self._run_id, "--format", "json"]
-        self._start("flwr ls", argv, answer)
-        self._family.wait("flwr ls", STATUS_DEADLINE_S)
-        text = answer.read_text(encoding="utf-8") if answer.exists() else ""
-        try:
-            run = json.loads(text[text.index("{") :])["runs"][0]
-            return str(run["status"]), str(run.get("status-details", ""))
-        except (ValueError, KeyError, IndexError, TypeError):
-            return "unknown", f"flwr ls answered {text.strip()[-200:]!r}"
 
 
 def _lives(process: psutil.Process) -> bool:

@@ -1,7 +1,10 @@
 """Shows a run's events as they come: one line a round, and on a terminal a bar below them."""
 
+import errno
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Self
+from typing import Any, Protocol, Self
 
 from rich.progress import Progress, TaskID
 
@@ -9,6 +12,7 @@ from scripts.terminal.output import Output, one_line
 from server.run_folder.history import RunHistory
 from server.run_folder.journal import Event
 from server.run_folder.journal_entries import complete_entries
+from trfmoe_core.blocks import TRUNK
 
 
 class RunLines:
@@ -17,6 +21,8 @@ class RunLines:
     def __init__(self, history: RunHistory | None = None) -> None:
         self.history = history or RunHistory()
         self._told = set(self.history.committed)
+        self._held: dict[int, list[str]] = {}
+        """Lines about replies to rounds whose predecessor has no line yet."""
 
     def feed(self, event: Event) -> list[str]:
         """Takes in the next event and returns the lines that it gives, often none.
@@ -39,10 +45,15 @@ class RunLines:
         if kind == "placement":
             return [_placed(event)]
         if kind == "node_reply" and event["status"] != "accepted":
-            return [f"{self.history.unit} {event['round']}: {event['node']} {event['status']}: {event['reason']}"]
+            number = event["round"]
+            line = f"round {number}: {event['node']} {event['status']}: {event['reason']}"
+            if number - 1 in self.history.committed and number - 1 not in self._told:
+                self._held.setdefault(number, []).append(line)
+                return []
+            return [line]
         if kind == "evaluated":
             self._told.add(event["round"])
-            return [self.round_line(event["round"])]
+            return [self.round_line(event["round"]), *self._held.pop(event["round"] + 1, [])]
         if kind == "round_committed":
             return self._unmeasured(event["round"])
         if kind == "warning":
@@ -54,27 +65,25 @@ class RunLines:
 
     def _unmeasured(self, before: int | None = None) -> list[str]:
         """Returns the lines of committed rounds that no node has measured or will measure."""
-        if self.history.unit == "step":
-            return []
         late = [n for n in sorted(self.history.committed) if n not in self._told and (before is None or n < before)]
         self._told |= set(late)
-        return [self.round_line(number) for number in late]
+        return [line for number in late for line in (self.round_line(number), *self._held.pop(number + 1, []))]
 
     def round_line(self, number: int) -> str:
-        """Returns the line of one round or step, from its evaluation and its commit as far as they are known."""
+        """Returns the line of one round, from its evaluation and its commit as far as they are known."""
         width = len(str(self.history.num_rounds))
-        head = f"{self.history.unit} {number:>{width}}/{self.history.num_rounds}"
+        head = f"round {number:>{width}}/{self.history.num_rounds}"
         measured = self.history.evaluated.get(number, {})
         bits, perplexity = measured.get("bits_per_byte"), measured.get("perplexity")
         parts = [head, f"bits/byte {bits:.4f}" if bits is not None else "bits/byte not measured"]
         if perplexity is not None:
             parts[-1] += f" (perplexity {perplexity:.4g})"
-        committed = self.history.committed.get(number) or self._trained_alone(number)
+        committed = self.history.committed.get(number)
         if committed is None:
             return "  ".join([*parts, "before training" if number == 0 else ""]).rstrip()
         if committed.get("train_loss") is not None:
             parts.insert(1, f"loss {committed['train_loss']:.4f}")
-        if verdicts := verdict_summary(committed):
+        if verdicts := verdict_summary(self.history.verdicts.get(number, [])):
             parts.append(verdicts)
         if committed.get("tokens_per_s"):
             parts.append(f"{quantity(committed['tokens_per_s'])} tokens/s")
@@ -85,37 +94,64 @@ class RunLines:
             parts.append(f"dead experts ({len(dead)}): {shown}")
         return "  ".join([*parts, f"{committed['seconds']:.1f} s"])
 
-    def _trained_alone(self, number: int) -> Event | None:
-        """Steps that were evaluated and not saved."""
-        reply = next(iter(self.history.replies.get(number, {}).values()), None) if self.history.unit == "step" else None
-        if reply is None:
-            return None
-        seconds = reply["train_seconds"]
-        return {"train_loss": reply["loss"], "seconds": seconds, "tokens_per_s": reply["tokens"] / max(seconds, 1e-9)}
-
     @property
     @complete_entries("an entry of the journal")
     def doing(self) -> str:
         """The present work of the run, in a few words."""
         if self.history.finished:
             return str(self.history.finished["outcome"])
-        if self.history.unit == "step":
-            return "training"
         if not self.history.placements:
             return "starting the nodes"
         number = max(self.history.replies, default=0)
         replies = self.history.replies.get(number, {})
         return f"round {number}: {len(replies)} of {len(self.history.nodes)} replies" if number else "placed"
 
+    @property
+    def done(self) -> int:
+        """The last committed round."""
+        return max(self.history.committed, default=0)
+
+    @property
+    def total(self) -> int:
+        """Rounds that the run is to have."""
+        return self.history.num_rounds
+
+
+class Lines(Protocol):
+    """Turns the events of a run into lines for people, and knows how far it is."""
+
+    def feed(self, event: Event) -> list[str]:
+        """Takes in the next event and returns the lines that it gives, often none."""
+        ...
+
+    @property
+    def doing(self) -> str:
+        """The present work of the run, in a few words."""
+        ...
+
+    @property
+    def done(self) -> int:
+        """Rounds or steps that were made."""
+        ...
+
+    @property
+    def total(self) -> int:
+        """Rounds or steps that the run is to have."""
+        ...
+
 
 class RunDisplay:
-    """Context manager that writes a run's lines, with a live bar where the output is a terminal."""
+    """Context manager that writes a run's lines, with a live bar where the output is a terminal.
 
-    def __init__(self, output: Output, lines: RunLines) -> None:
+    When the terminal is closed the display ends, and the run does what SIGHUP tells it.
+    """
+
+    def __init__(self, output: Output, lines: Lines) -> None:
         self._output = output
         self._lines = lines
         self._bar: Progress | None = None
         self._task = TaskID(0)
+        self._closed = False
         if output.console.is_terminal:
             self._bar = output.bar()
 
@@ -129,26 +165,54 @@ class RunDisplay:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._bar is not None:
-            self._bar.stop()
+            with self._while_open():
+                self._bar.stop()
 
     def show(self, event: Event) -> None:
         """Shows one event."""
-        for line in self._lines.feed(event):
-            self._output.line(one_line(line))  # names and reasons come from nodes
-        if self._bar is not None:
-            history = self._lines.history
-            done = max(history.committed, default=0)
+        with self._while_open():
+            for line in self._lines.feed(event):
+                if not self._closed:
+                    self._output.line(one_line(line))  # names and reasons come from nodes
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Brings the bar up to date."""
+        if self._bar is not None and not self._closed:
+            lines = self._lines
             self._bar.update(
-                self._task, description=one_line(self._lines.doing), completed=done, total=history.num_rounds or None
+                self._task, description=one_line(lines.doing), completed=lines.done, total=lines.total or None
             )
 
+    @contextmanager
+    def _while_open(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno != errno.EIO:  # what a closed terminal answers
+                raise
+            self._closed = True
 
-def verdict_summary(committed: Event) -> str:
-    """Returns, for instance, `32 majority 1 unanimous; outvoted: carol(33)`."""
-    outcomes = sorted((committed.get("outcomes") or {}).items(), key=lambda item: (-item[1], item[0]))
-    text = " ".join(f"{count} {outcome}" for outcome, count in outcomes)
-    outvoted = ", ".join(f"{name}({blocks})" for name, blocks in sorted((committed.get("outvoted") or {}).items()))
-    return f"{text}; outvoted: {outvoted}" if outvoted else text
+
+def verdict_summary(verdicts: Sequence[Mapping[str, Any]]) -> str:
+    """Returns, for instance, `32 experts + trunk majority; outvoted: carol (32 experts + trunk)`."""
+    outcomes: dict[str, list[str]] = {}
+    outvoted: dict[str, list[str]] = {}
+    for verdict in verdicts:
+        outcomes.setdefault(verdict["outcome"], []).append(verdict["block"])
+        for name in verdict.get("outvoted", []):
+            outvoted.setdefault(name, []).append(verdict["block"])
+    by_count = sorted(outcomes.items(), key=lambda item: (-len(item[1]), item[0]))
+    text = ", ".join(f"{counted_blocks(blocks)} {outcome}" for outcome, blocks in by_count)
+    lost = ", ".join(f"{name} ({counted_blocks(blocks)})" for name, blocks in sorted(outvoted.items()))
+    return f"{text}; outvoted: {lost}" if lost else text
+
+
+def counted_blocks(blocks: Sequence[str]) -> str:
+    """Returns, for instance, `32 experts + trunk`."""
+    experts = sum(block != TRUNK for block in blocks)
+    counted = f"{experts} expert{'' if experts == 1 else 's'}" if experts else ""
+    return " + ".join(part for part in (counted, TRUNK if len(blocks) > experts else "") if part)
 
 
 def quantity(value: float) -> str:
@@ -170,25 +234,29 @@ def size(num_bytes: float) -> str:
 
 
 def _started(event: Event) -> str:
-    unit = "step" if event.get("mode") == "local" else "round"
-    parts = [f"{event['num_rounds']} {unit}s"]
+    parts = [f"{event['num_rounds']} rounds"]
     if event.get("vote"):
         parts.append(f"vote {event['vote']}")
     if event.get("parameters"):
         parts.append(f"{quantity(event['parameters'])} parameters")
     if event.get("resumed_from") is not None:
-        parts.append(f"resumed after {unit} {event['resumed_from']}")
+        parts.append(f"resumed after round {event['resumed_from']}")
     return f"run {event['name']}: {', '.join(parts)}"
 
 
 def _joined(event: Event) -> str:
+    return f"node {event['node']} joined on {event.get('device', 'unknown')}: {files_and_tokens(event)}"
+
+
+def files_and_tokens(event: Event) -> str:
+    """Returns what a `node_joined` event says of the text."""
     files = ", ".join(f"{count} {status}" for status, count in (event.get("files") or {}).items())
     parts = [f"{quantity(event['train_tokens'])} train tokens", f"{quantity(event['held_out_tokens'])} held out"]
     if files:
         parts.append(f"files: {files}")
     if event.get("bigram_bits_per_byte"):
         parts.append(f"byte bigram {event['bigram_bits_per_byte']:.4f} bits/byte")
-    return f"node {event['node']} joined on {event.get('device', 'unknown')}: {'; '.join(parts)}"
+    return "; ".join(parts)
 
 
 def _placed(event: Event) -> str:

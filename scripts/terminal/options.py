@@ -19,4 +19,7 @@ ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with the lat
 RunDirOption = Annotated[
     Path | None, typer.Option("--run-dir", metavar="DIR", help="Go on with the run of this folder.")
 ]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe and stop.")]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Check recipe, tokenizer and data, show what differs from the defaults, stop.")
+]
+AllOption = Annotated[bool, typer.Option("--all", help="With --dry-run: show the defaults too.")]

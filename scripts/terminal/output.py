@@ -50,6 +50,11 @@ class Output:
         """Writes a warning to standard error."""
         sys.stderr.write(f"warning: {visible(text)}\n")
 
+    @staticmethod
+    def note(text: str) -> None:
+        """Writes a remark to standard error, so that standard output holds the result alone."""
+        sys.stderr.write(f"{visible(text)}\n")
+
     def bar(self) -> "Progress":
         """Returns a bar that is not shown yet; describe its tasks in `one_line`."""
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn

@@ -8,6 +8,8 @@ from server.report.sinks import SINKS
 from server.run_folder.journal import Event
 from trfmoe_core.config import LogConfig
 
+_TRAINING = ("loss", "balance_loss", "grad_norm", "learning_rate", "data_wait_share", "peak_memory_bytes")
+
 log = logging.getLogger(__name__)
 
 
@@ -26,6 +28,7 @@ class WandbSink:
         self._run_dir = run_dir
         self._run: Any = None
         self._off = False
+        self._unit = "round"
 
     def __call__(self, event: Event) -> None:
         """Takes in one event."""
@@ -44,10 +47,11 @@ class WandbSink:
 
     def _take(self, wandb: Any, event: Event) -> None:
         if event["event"] == "run_started":
+            self._unit = "step" if event.get("mode") == "local" else "round"
             if self._run is None:
                 self._run = self._open(wandb, event)
         elif self._run is not None:
-            if values := metrics(event):
+            if values := metrics(event, self._unit):
                 self._run.log(values)
             if event["event"] == "run_finished":
                 self._run.summary.update({key: event.get(key) for key in ("outcome", "digest", "best_round")})
@@ -65,8 +69,8 @@ class WandbSink:
             config={key: event.get(key) for key in ("recipe_hash", "code_fingerprint", "num_rounds", "versions")},
             settings=wandb.Settings(silent=True, console="off", disable_git=True, init_timeout=30),
         )
-        run.define_metric("round")
-        run.define_metric("*", step_metric="round")
+        run.define_metric(self._unit)
+        run.define_metric("*", step_metric=self._unit)
         return run
 
     def _switch_off(self, error: Exception) -> None:
@@ -74,8 +78,25 @@ class WandbSink:
         log.warning("W&B is off for the rest of this run (%s); events.jsonl and report.html have everything", error)
 
 
-def metrics(event: Event) -> dict[str, Any]:
-    """Returns the W&B values of one event; empty for events that are not drawn."""
+def metrics(event: Event, unit: str = "round") -> dict[str, Any]:
+    """Returns the W&B values of one event of a federation, or of a run on one machine, which counts in steps.
+
+    They are empty for events that are not drawn.
+    """
+    return _of_training(event) if unit == "step" else _of_federation(event)
+
+
+def _of_training(event: Event) -> dict[str, Any]:
+    if event["event"] == "evaluated":
+        values = {f"held_out/{key}": event[key] for key in ("loss", "bits_per_byte", "perplexity") if key in event}
+        return {"step": event["round"], **values}
+    if event["event"] == "node_reply":
+        values = {f"train/{key}": event[key] for key in _TRAINING if event.get(key) is not None}
+        return {"step": event["round"], **values, "train/tokens_per_s": event["tokens"] / event["train_seconds"]}
+    return {}
+
+
+def _of_federation(event: Event) -> dict[str, Any]:
     if event["event"] == "evaluated":
         values = {f"held_out/{key}": event[key] for key in ("loss", "bits_per_byte", "perplexity") if key in event}
         for name, node in event.get("nodes", {}).items():
@@ -90,9 +111,8 @@ def metrics(event: Event) -> dict[str, Any]:
             values[f"outvoted/{name}"] = blocks
         return {"round": event["round"], **values}
     if event["event"] == "node_reply" and event.get("status") == "accepted" and event.get("loss") is not None:
-        keys = ("loss", "balance_loss", "grad_norm", "learning_rate", "data_wait_share", "peak_memory_bytes")
         name = event["node"]
-        values = {f"train/{name}/{key}": event[key] for key in keys if event.get(key) is not None}
+        values = {f"train/{name}/{key}": event[key] for key in _TRAINING if event.get(key) is not None}
         if event.get("train_seconds"):
             values[f"train/{name}/tokens_per_s"] = event["tokens"] / event["train_seconds"]
         dead = sum(share == 0 for row in event.get("expert_share", []) for share in row)

@@ -65,7 +65,7 @@ def save_checkpoint(
             files = file_digests(folder)
     except (OSError, SafetensorError) as error:
         raise RunFolderError(
-            f"{path}: cannot be written ({error}); free space and go on with --resume, the last round is safe"
+            f"{path}: cannot be written ({error}); free space and go on with --resume{_saved(root, round_number)}"
         ) from error
     return files
 
@@ -139,7 +139,7 @@ def keep_only(root: Path, rounds: Collection[int]) -> None:
             except OSError as error:
                 raise RunFolderError(
                     f"{path}: the old checkpoint cannot be removed ({error.strerror or error}); "
-                    "mend that and go on with --resume, the last round is safe"
+                    f"mend that and go on with --resume{_saved(root)}"
                 ) from error
 
 
@@ -155,6 +155,12 @@ def sweep_checkpoints(root: Path) -> None:
         raise RunFolderError(
             f"{root}: what a killed commit has left cannot be removed ({error}); remove it by hand"
         ) from error
+
+
+def _saved(root: Path, besides: int | None = None) -> str:
+    """Returns the end of a message: which checkpoint is there besides one that is being written, if one is."""
+    there = [number for number in checkpoint_rounds(root) if number != besides]
+    return f"; checkpoint {there[-1]} is safe" if there else "; none was saved before, so it begins again"
 
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

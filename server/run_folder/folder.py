@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import yaml
 
@@ -101,6 +101,28 @@ class RunFolder:
     def imported_path(self) -> Path:
         """The weights that the run begins with, if they were imported."""
         return self.path / "imported.safetensors"
+
+    def origin(self) -> dict[str, Any]:
+        """Returns what the command that made this run was given besides the recipe; empty if nothing was.
+
+        Raises:
+            RunFolderError: the file cannot be read.
+        """
+        path = self.path / "origin.json"
+        try:
+            origin: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        except (OSError, ValueError) as error:
+            raise RunFolderError(f"{path}: cannot be read ({error}); put the run's own file back") from error
+        return origin
+
+    def write_origin(self, **origin: Any) -> None:
+        """Keeps what the command that makes this run was given besides the recipe."""
+        write_text(self.path / "origin.json", json.dumps(origin, ensure_ascii=False, indent=2) + "\n")
+
+    @property
+    def imported_settings_path(self) -> Path:
+        """What the folder of the imported weights said besides the model's shape."""
+        return self.path / "imported.json"
 
     @property
     def checkpoints_path(self) -> Path:

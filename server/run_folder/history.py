@@ -14,6 +14,7 @@ class RunHistory:
 
     def __init__(self, events: Iterable[Event] = ()) -> None:
         self.started: Event = {}
+        self.starts: list[Event] = []
         self.finished: Event | None = None
         self.nodes: dict[str, Event] = {}
         self.refused: dict[str, str] = {}
@@ -37,6 +38,7 @@ class RunHistory:
             "evaluated": lambda event: self.evaluated.update({event["round"]: event}),
             "sample": self.samples.append,
             "warning": lambda event: self.warnings.append(str(event.get("text", ""))),
+            "recipe_changed": lambda event: self.warnings.append(str(event.get("text", ""))),
         }
         for event in events:
             self.feed(event)
@@ -151,6 +153,7 @@ class RunHistory:
 
     def _run_started(self, event: Event) -> None:
         self.started = event
+        self.starts.append(event)
         self.finished = None
 
     def _run_finished(self, event: Event) -> None:

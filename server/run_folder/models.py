@@ -10,8 +10,9 @@ from torch import Tensor
 from server.run_folder.checkpoints import checkpoint_rounds
 from server.run_folder.folder import RunFolder
 from server.run_folder.recorder import best_round, committed_checkpoint, committed_rounds
-from trfmoe_core.data.tokenizers import Tokenizer, load_tokenizer
+from trfmoe_core.data.tokenizers import Tokenizer, check_vocabulary, load_tokenizer
 from trfmoe_core.errors import RunFolderError
+from trfmoe_core.model.mixtral_settings import KeptSettings
 from trfmoe_core.model.transformer import MoETransformer, build_model
 
 
@@ -25,9 +26,11 @@ def initial_model(folder: RunFolder, tokenizer: Tokenizer) -> MoETransformer:
     """Returns the model that a run begins with: imported weights, or else drawn from the recipe's seed.
 
     Raises:
+        ConfigError: the model has fewer rows than the tokenizer has tokens.
         RunFolderError: the imported weights are no weights of this model.
     """
     recipe = folder.recipe
+    check_vocabulary(recipe.model, tokenizer)
     model = build_model(recipe.model, tokenizer.padded_vocab_size, recipe.seed, tokenizer.bos_id)
     if folder.imported_path.exists():
         try:
@@ -35,6 +38,25 @@ def initial_model(folder: RunFolder, tokenizer: Tokenizer) -> MoETransformer:
         except (OSError, SafetensorError, KeyError, RuntimeError) as error:
             raise RunFolderError(f"{folder.imported_path}: not this model's weights ({error}); import again") from error
     return model
+
+
+def imported_settings(folder: RunFolder) -> KeptSettings | None:
+    """Returns what the imported folder said besides the model's shape; None if the run's model was made here.
+
+    Raises:
+        RunFolderError: the file is damaged.
+    """
+    path = folder.imported_settings_path
+    try:
+        return KeptSettings.from_json(path.read_text(encoding="utf-8")) if path.exists() else None
+    except (OSError, ValueError, TypeError) as error:
+        raise RunFolderError(f"{path}: cannot be read ({error}); import again") from error
+
+
+def end_ids(folder: RunFolder, tokenizer: Tokenizer) -> set[int]:
+    """Returns the tokens that end a text of the run's model: the bos of the next piece, and those of an import."""
+    kept = imported_settings(folder)
+    return {tokenizer.bos_id, *(kept.end_ids if kept else [])}
 
 
 def choose_round(folder: RunFolder, number: int | None = None, last: bool = False) -> int:

@@ -86,7 +86,7 @@ def _look(folder: RunFolder) -> tuple[Verification, list[Event], list[str]]:
     found.finished = bool(finished) and (not started or finished[-1]["seq"] > started[-1]["seq"])
     if not broken and not folder.is_locked():
         _check_rest(found, folder)
-    _check_starts(found, folder, started)
+    _check_starts(found, folder, started, _of_kind(events, "recipe_changed"))
     _check_rounds(found, folder, events)
     if found.finished:
         _check_end(found, finished[-1], _of_kind(events, "round_committed"))
@@ -119,15 +119,27 @@ def _check_rest(found: Verification, folder: RunFolder) -> None:
         found.notes.append(f"{text}: a crash leaves that, and going on removes it")
 
 
-def _check_starts(found: Verification, folder: RunFolder, started: list[Event]) -> None:
+def _check_recipe(found: Verification, folder: RunFolder, started: list[Event], changed: list[Event]) -> None:
+    """The recipe stays the same, but for changes that the journal names. A crash may come before such a change."""
+    known = [started[0].get("recipe_hash")]
+    last = started[0]
+    for event in sorted([*started[1:], *changed], key=lambda event: int(event["seq"])):
+        if event["event"] == "recipe_changed":
+            known.append(event.get("recipe_hash"))
+        elif event.get("recipe_hash") not in known:
+            found.problems.append(f"entry {event['seq']} started with another recipe than the entries before")
+            return
+        else:
+            known, last = [event.get("recipe_hash")], event
+    if folder.recipe_digest() not in known:
+        found.problems.append(f"recipe.yaml is not the recipe that entry {last['seq']} started with")
+
+
+def _check_starts(found: Verification, folder: RunFolder, started: list[Event], changed: list[Event]) -> None:
     if not started:
         found.notes.append("the run has not begun: the journal has no run_started entry")
         return
-    recipe = folder.recipe_digest()
-    for event in started:
-        if event.get("recipe_hash") != recipe:
-            found.problems.append(f"recipe.yaml is not the recipe that entry {event['seq']} started with")
-            break
+    _check_recipe(found, folder, started, changed)
     if len({str(event.get("run_id")) for event in started}) > 1:
         found.problems.append("the run_started entries are of different runs")
     last = started[-1]

@@ -47,8 +47,8 @@ def boundary() -> Iterator[None]:
     except OSError as error:
         if error.errno in _DISK:
             raise RunFolderError(
-                f"{error.filename or 'the run folder'}: {error.strerror or error}; mend that and go on with --resume, "
-                "the last round is safe"
+                f"{error.filename or 'the run folder'}: {error.strerror or error}; mend that and go on with --resume "
+                "after the last committed round"
             ) from error
         raise _unexpected(error) from None
     except Exception as error:  # noqa: BLE001  Whatever a message raises belongs to the node that sent it.

@@ -92,6 +92,14 @@ class Description(Heading):
     )
 
 
+class RoundVerdict(Heading):
+    """What the votes of an earlier round made of a node's updates, in blocks."""
+
+    round: Number
+    accepted: Count
+    outvoted: Count
+
+
 class TrainRequest(Heading):
     """Asks a node to evaluate the arriving model on its held-out text, train it for `steps` steps and send the updates.
 
@@ -110,6 +118,9 @@ class TrainRequest(Heading):
     against: Digest | None = Field(None, description="base digest of what the parcel is the difference to")
     journal_entries: Count = Field(0, description="entries in the coordinator's journal when the round began")
     journal_head: Digest | None = Field(None, description="hash of the last of them; nodes note it for comparison")
+    verdict: RoundVerdict | None = Field(
+        None, description="of the last vote in which the node took part, for its owner"
+    )
 
 
 class Evaluation(Heading):

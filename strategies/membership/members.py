@@ -166,7 +166,7 @@ class Federation:
             if self.clock.now() - start >= deadline_s:
                 raise RunError(
                     f"{text} after {deadline_s:g} s (rounds.nodes_deadline_s), and a vote needs {FEWEST}; "
-                    "start the missing nodes and go on with --resume, every committed round is safe"
+                    "start the missing nodes and go on with --resume"
                 )
             if not told:
                 self.record("warning", text=f"{text}; waiting up to {deadline_s:g} s for the others")

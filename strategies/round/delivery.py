@@ -1,6 +1,7 @@
 """Sends a round's requests to the nodes, and yields their replies as they arrive."""
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
 from flwr.app import ArrayRecord, Message, MessageType
@@ -10,7 +11,7 @@ from strategies.exchange.boundary import boundary
 from strategies.exchange.broadcast import Broadcast
 from strategies.exchange.in_flight import Clock, InFlight
 from strategies.exchange.last_sent import LastSent
-from strategies.exchange.messages import DescribeRequest, TrainRequest, pack
+from strategies.exchange.messages import DescribeRequest, RoundVerdict, TrainRequest, pack
 from strategies.exchange.size_limits import SizeLimits, answer_limits
 from strategies.membership.lost_requests import Pings
 from strategies.membership.members import Federation
@@ -18,6 +19,7 @@ from strategies.membership.seats import Seats
 from strategies.round.pace import Pace
 from strategies.round.recorder import Recorder
 from strategies.round.replies import lacks_base
+from strategies.voting.vote import Verdict
 from trfmoe_core.blocks import BlockLayout, Blocks
 from trfmoe_core.config import Recipe
 from trfmoe_core.errors import RunError, WireError
@@ -57,6 +59,7 @@ class Delivery:
         self._recorder, self._clock, self._pace = recorder, clock, pace
         self._pings = Pings(recorder.record, clock)
         self._has: dict[str, str] = {}
+        self._verdicts: dict[str, RoundVerdict] = {}
         self._phase: Phase = "train"
         self._round = 0
         self._head: tuple[int, str] | None = None
@@ -88,6 +91,15 @@ class Delivery:
         """Remembers which model a node has. The next difference is taken against it."""
         self._has[name] = base_digest
 
+    def remember_verdicts(self, round_number: int, verdicts: Iterable[Verdict]) -> None:
+        """Remembers what the votes of a round made of each node's updates. The next request tells the node."""
+        accepted, outvoted = Counter[str](), Counter[str]()
+        for verdict in verdicts:
+            accepted.update(verdict.accepted)
+            outvoted.update(verdict.outvoted)
+        for name in {*accepted, *outvoted}:
+            self._verdicts[name] = RoundVerdict(round=round_number, accepted=accepted[name], outvoted=outvoted[name])
+
     def request(self, name: str) -> TrainRequest:
         """Returns the request to a node in the current phase."""
         placement, sent = self._seats.placement, self.sent.of(name)
@@ -103,6 +115,7 @@ class Delivery:
             against=sent.against,
             journal_entries=self._head[0] if self._head else 0,
             journal_head=self._head[1] if self._head else None,
+            verdict=self._verdicts.get(name),
         )
 
     def messages(self, grid: Grid, phase: Phase, round_number: int, arrays: ArrayRecord) -> list[Message]:

@@ -53,7 +53,7 @@ class ReplicaFiles:
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
             raise RunFolderError(
                 f"{self.folder}: a replica cannot be kept there ({reason}); "
-                "free space and go on with --resume, the last round is safe"
+                "free space and go on with --resume after the last committed round"
             ) from error
         return Parcel(parcel.index, tuple(mapped[begin : begin + size] for begin, size in places))
 

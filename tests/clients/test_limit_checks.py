@@ -363,16 +363,18 @@ def test_a_recipe_starts_no_more_ranks_than_there_are_processors(tiny_recipe: Ca
 
 
 def test_no_loss_of_single_sentences_is_told() -> None:
-    check_evaluation(settings(), 256)
+    check_evaluation(settings(), 256, 100_000)
+    check_evaluation(settings(), 64, 2_000)
     with pytest.raises(OverLimitsError, match="over 64 held-out tokens") as caught:
-        check_evaluation(settings(), 64)
+        check_evaluation(settings(), 64, 100_000)
     assert "raise data.evaluation_tokens" in sentence(caught.value.refusal)
 
 
-def test_an_evaluation_of_64_tokens_is_refused(tiny_recipe: Callable[..., Recipe]) -> None:
-    recipe = four(tiny_recipe, min_steps=1, min_batch=1, min_tokens=1, min_evaluation_tokens=100_000)
+def test_an_evaluation_of_few_tokens_is_refused(tiny_recipe: Callable[..., Recipe]) -> None:
+    recipe = four(tiny_recipe, min_steps=1, min_batch=1, min_tokens=1, min_evaluation_tokens=600)
+    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"evaluation_tokens": 64})})
     events = run_recipe(recipe)[1]
     told = [event for event in of_kind(events, "node_reply") if event["node"] == "ada"]
     assert told
-    assert all("at least 100000 (limits.min_evaluation_tokens)" in event["reason"] for event in told)
+    assert all("at least 600 (limits.min_evaluation_tokens)" in event["reason"] for event in told)
     assert of_kind(events, "run_finished")[0]["outcome"] == "completed"

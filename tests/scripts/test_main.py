@@ -9,10 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
+import typer
 import yaml
 
-from scripts.main import main
+from scripts.main import app, main
 from scripts.run import federated_run as federation
 from tests.conftest import words
 from tests.places import ROOT
@@ -200,6 +202,19 @@ def test_inspect_has_a_line_for_every_file(recipe: dict[str, Any], capfd: pytest
         "program.exe": "unsupported",
         "text.txt": "ok",
     }
+
+
+def test_every_argument_and_option_has_a_help_text(capfd: pytest.CaptureFixture[str]) -> None:
+    def silent(command: click.Command, path: str) -> list[str]:
+        found = [f"{path} {one.name}" for one in command.params if not getattr(one, "help", None)]
+        inner = command.commands if isinstance(command, click.Group) else {}
+        return found + [text for name, one in inner.items() for text in silent(one, f"{path} {name}")]
+
+    assert silent(typer.main.get_command(app), "trfmoe") == []
+    assert call("train", "-h") == 0
+    assert "not needed with" in capfd.readouterr().out
+    assert call("--version") == 0
+    assert re.match(r"trfmoe \d+\.\d+\.\d+ with flwr \d", capfd.readouterr().out)
 
 
 def test_help_is_quick_and_loads_nothing_heavy() -> None:

@@ -65,7 +65,7 @@ def test_an_error_of_the_coordinators_disk_is_the_end_that_the_journal_records(
     monkeypatch.setattr("server.app.forget_stop", full)
     recipe = tiny_recipe()
     folder = RunFolder.create(Path(recipe.run_root), recipe)
-    with pytest.raises(RunFolderError, match="stop: No space left on device; .*--resume"):
+    with pytest.raises(RunFolderError, match=r"stop: No space left on device; .*--resume"):
         run(InProcessGrid(client_app, [], {}), folder)
     finished = of_kind(read_events(folder.events_path), "run_finished")[0]
     assert finished["outcome"] == "failed" and "No space left" in finished["reason"]

@@ -1,6 +1,7 @@
 """Recipes and settings of nodes: their types, and how files of them are read and checked."""
 
 from trfmoe_core.config.data import DataConfig, PdfConfig
+from trfmoe_core.config.federated import check_federated
 from trfmoe_core.config.federation import (
     AgreementConfig,
     LogConfig,
@@ -35,6 +36,7 @@ __all__ = [
     "TransportConfig",
     "WitnessConfig",
     "apply_overrides",
+    "check_federated",
     "load_node_file",
     "load_recipe",
     "recipe_hash",

@@ -5,14 +5,14 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from trfmoe_core.config.section import Section
+from trfmoe_core.config.sources import DataEntry
 
 
 class PdfConfig(Section):
     """How PDFs become text."""
 
     engine: Literal["auto", "pypdf", "pdfium"] = Field(
-        "pypdf",
-        description="pdfium is 5 to 20 times faster (pip install pypdfium2); auto: pdfium if it is installed",
+        "auto", description="auto: pdfium, and pypdf for the files and pages that pdfium cannot read"
     )
     drop_headers: bool = Field(True, description="leave out page numbers and lines that repeat from page to page")
 
@@ -21,11 +21,15 @@ class DataConfig(Section):
     """How text becomes tokens, the same on every node."""
 
     USE_ONLY: ClassVar = (
-        "evaluation_tokens", "packing", "processes", "loader_threads",
+        "sources", "evaluation_tokens", "packing", "processes", "loader_threads",
         "offline", "pdf", "file_timeout_s", "file_memory_mb",
     )  # fmt: skip
     """Settings that do not determine the prepared tokens. (What counts of a PDF is its extracted text.)"""
 
+    sources: list[DataEntry] = Field(
+        default_factory=list,
+        description="text of a run on one machine (trfmoe train), as in a node's data; `data: [papers]` means the same",
+    )
     tokenizer: str = Field("byte", min_length=1, description="byte, a tokenizer folder, or a name on the hub")
     piece_bytes: int = Field(
         4096,
@@ -33,7 +37,15 @@ class DataConfig(Section):
         le=1 << 24,
         description="documents are cut into pieces of at most this size, at ends of pages or paragraphs",
     )
+    normalization: Literal["safe", "nfc", "nfkc"] = Field(
+        "safe",
+        description="safe: NFC, plain blanks, letters for ligatures and for full-width letters in Latin text; nfc: no "
+        "letters replaced; nfkc: also digits and letters of other shapes, so that 2³² becomes 232",
+    )
     held_out: float = Field(0.1, gt=0, lt=1, description="fraction of pieces that is held out, chosen by hash")
+    separate_near_duplicates: bool = Field(
+        True, description="leave out pieces that are nearly the same as one on the other side of the split"
+    )
     deduplicate: bool = Field(True, description="leave out pieces whose text came before; case and blanks are ignored")
     evaluation_tokens: int = Field(
         16384, ge=64, description="most held-out tokens of an evaluation; a node has one every round"

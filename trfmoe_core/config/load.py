@@ -21,16 +21,23 @@ from trfmoe_core.places import expand
 MAX_BYTES = 4 << 20
 """Of a recipe or a node's settings."""
 
+LENGTHS = frozenset({"steps", "tokens", "epochs"})
+"""Keys of `training`, of which one determines the length of a run."""
+
 Model = TypeVar("Model", bound=BaseModel)
 
 
 def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
     """Returns the checked recipe of a YAML file with `a.b=c` overrides applied.
 
+    An override of `training.steps`, `.tokens` or `.epochs` replaces the one of them that the file gives.
+
     Raises:
         ConfigError: lists all problems of the file, one per line.
     """
-    raw = apply_overrides(_read_yaml(path), overrides or [])
+    overrides = overrides or []
+    raw = apply_overrides(_read_yaml(path), overrides)
+    _drop_other_lengths(raw.get("training"), overrides)
     return validate(Recipe, raw, str(path))
 
 
@@ -116,6 +123,15 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: a recipe is a mapping of keys to values, this is {type(raw).__name__}")
     return raw
+
+
+def _drop_other_lengths(training: Any, overrides: list[str]) -> None:
+    """Removes the length that the file gives if an override gives one."""
+    keys = {f"training.{name}": name for name in LENGTHS}
+    given = {keys[key] for override in overrides if (key := override.partition("=")[0].strip()) in keys}
+    if isinstance(training, dict) and any(training.get(name) is not None for name in given):
+        for name in LENGTHS - given:
+            training.pop(name, None)
 
 
 def _assign(tree: Any, keys: list[str], value: Any, override: str) -> None:

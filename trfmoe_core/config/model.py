@@ -2,7 +2,7 @@
 
 from typing import Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from trfmoe_core.config.section import Name, Section
 
@@ -63,7 +63,7 @@ class ModelConfig(Section):
 class ExpertsConfig(Section):
     """Which nodes hold experts, and what a node does with the experts that it does not hold."""
 
-    replication: int = Field(3, description="nodes that train every expert: 3, or a larger odd number")
+    replication: int = Field(3, ge=1, description="nodes that train every expert: 3, or a larger odd number")
     unheld: Literal["train", "freeze", "absent"] = Field(
         "train",
         description="train: trained but not sent; freeze: used but not trained; absent: not on the node",
@@ -73,13 +73,6 @@ class ExpertsConfig(Section):
         description="restrict: tokens go to the best experts on the node; skip: to the best of all experts, and "
         "those that are absent add nothing (arXiv 2606.19025)",
     )
-
-    @field_validator("replication")
-    @classmethod
-    def _odd(cls, replication: int) -> int:
-        if objection := replication_objection(replication):
-            raise ValueError(objection)
-        return replication
 
 
 def replication_objection(replication: int) -> str:

@@ -26,6 +26,10 @@ def describe_problem(kind: type[BaseModel], problem: Any) -> str:
         return f"{key}: missing; add it"
     if problem["type"] == "string_type" and isinstance(value, bool | int | float | None | datetime.date):
         return f"{key}: {value!r} is no text to YAML; put it in quotes, as it is meant"
+    if problem["type"] == "list_type" and isinstance(value, str):
+        return f"{key}: {value!r} is one entry; write it as a list: [{value}]"
+    if problem["type"] == "model_type":
+        return f"{key}: {value!r} is no section; give keys and values, or leave it out for the defaults"
     shown = repr(value) if len(repr(value)) <= 80 else repr(value)[:77] + "..."
     return f"{key}: {shown} is not allowed; {problem['msg'][0].lower()}{problem['msg'][1:]}"
 

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -21,7 +21,6 @@ from trfmoe_core.config.node import NodeSettings
 from trfmoe_core.config.section import Name, Section
 from trfmoe_core.config.sources import deal_parts, resolved_entry
 from trfmoe_core.config.training import LocalConfig, TrainingConfig
-from trfmoe_core.errors import ConfigError
 from trfmoe_core.places import is_hub_name, tokenizer_place
 
 
@@ -49,8 +48,8 @@ class Recipe(Section):
     outer: OuterConfig = OuterConfig()
     transport: TransportConfig = TransportConfig()
     log: LogConfig = LogConfig()
-    num_nodes: int = Field(3, ge=3, le=100_000, description="nodes that must be present before round 1")
-    nodes: list[NodeSettings] = Field(default_factory=list, description="for simulations: one entry per node")
+    num_nodes: int = Field(3, ge=1, le=100_000, description="nodes that must be present before round 1")
+    nodes: list[NodeSettings] = Field(default_factory=list, description="one entry per node; a federation needs three")
 
     @property
     def rule_of_trunk(self) -> str:
@@ -62,28 +61,15 @@ class Recipe(Section):
         """Optimizer steps of a node over the whole federated run, for the learning-rate schedule."""
         return self.rounds.num_rounds * self.rounds.local_steps
 
-    def check_federated(self) -> None:
-        """Makes sure that the recipe determines the length of a federated run.
-
-        Raises:
-            ConfigError: it gives epochs, or two lengths that differ.
-        """
-        if self.training.epochs is not None:
-            raise ConfigError(
-                f"training.epochs: {self.training.epochs:g}, but the nodes of a federation have texts of different "
-                "length; give training.steps, training.tokens or rounds.num_rounds instead"
-            )
-        rounds = self._rounds_of_budget()
-        if rounds is not None and rounds != self.rounds.num_rounds:
-            name = "steps" if self.training.steps is not None else "tokens"
-            raise ConfigError(
-                f"training.{name}: {getattr(self.training, name)} make {rounds} rounds of {self.rounds.local_steps} "
-                f"steps (rounds.local_steps), but rounds.num_rounds is {self.rounds.num_rounds}; leave one of them out"
-            )
-
-    def _rounds_of_budget(self) -> int | None:
+    def rounds_of_budget(self) -> int | None:
+        """Returns the rounds that `training.steps` or `training.tokens` need; None if neither is given."""
         steps = self.training.budget(self.model.context)
         return None if steps is None else -(-steps // self.rounds.local_steps)
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _bare_sources(cls, data: Any) -> Any:
+        return {"sources": data} if isinstance(data, list) else data
 
     @field_validator("nodes")
     @classmethod
@@ -96,26 +82,19 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        replication, quorum = self.experts.replication, self.rounds.quorum
-        if self.federation_size < replication:
-            key, given = ("nodes", "given") if self.nodes else ("num_nodes", "expected")
-            raise ValueError(
-                f"{key}: {self.federation_size} {given}, but every expert is trained by {replication} nodes "
-                f"(experts.replication); have {replication} or more"
-            )
-        if quorum is not None and quorum > replication:
-            raise ValueError(f"rounds.quorum: {quorum} of {replication} replicas (experts.replication); have fewer")
         if self.nodes and "num_nodes" in self.model_fields_set and self.num_nodes != len(self.nodes):
             raise ValueError(f"num_nodes: {self.num_nodes}, but nodes lists {len(self.nodes)}; leave num_nodes out")
-        for key, rule in (("vote", self.vote), ("vote_trunk", self.rule_of_trunk)):
-            if self.witness and rule != "majority":
-                raise ValueError(f"witness: it judges majority votes, and {key} is {rule}; leave one of the two out")
+        if self.nodes and self.data.sources:
+            raise ValueError(
+                "data.sources: it is the text of a run on one machine, and nodes lists nodes with text of their own; "
+                "leave one of the two out"
+            )
         if self.data.packing == "best_fit" and not self.model.document_mask:
             raise ValueError(
                 "data.packing: best_fit puts unrelated texts into one sequence; "
                 "separate them with model.document_mask=true"
             )
-        if "num_rounds" not in self.rounds.model_fields_set and (rounds := self._rounds_of_budget()):
+        if "num_rounds" not in self.rounds.model_fields_set and (rounds := self.rounds_of_budget()):
             self.__dict__["rounds"] = self.rounds.model_copy(update={"num_rounds": rounds})
         return self
 
@@ -134,7 +113,7 @@ class Recipe(Section):
         name = self.data.tokenizer
         # Of the path of a tokenizer folder only the last part is sent; `./` marks it as a folder.
         tokenizer = name if name == "byte" or is_hub_name(name) else f"./{Path(name).name}"
-        data = self.data.model_copy(update={"tokenizer": tokenizer})
+        data = self.data.model_copy(update={"tokenizer": tokenizer, "sources": []})
         hidden = {"nodes": [], "num_nodes": self.federation_size, "run_root": "runs", "witness": None, "data": data}
         return self.model_copy(update=hidden)
 
@@ -148,7 +127,9 @@ class Recipe(Section):
         nodes = [node.relocated(absolute) for node in self.nodes]
         dealt = deal_parts([node.data for node in nodes])
         nodes = [node.model_copy(update={"data": data}) for node, data in zip(nodes, dealt, strict=True)]
-        data = self.data.model_copy(update={"tokenizer": tokenizer_place(self.data.tokenizer, absolute)})
+        sources = deal_parts([[resolved_entry(entry, absolute) for entry in self.data.sources]])[0]
+        tokenizer = tokenizer_place(self.data.tokenizer, absolute)
+        data = self.data.model_copy(update={"sources": sources, "tokenizer": tokenizer})
         witness = self.witness and self.witness.model_copy(
             update={"data": [resolved_entry(entry, absolute) for entry in self.witness.data]}
         )

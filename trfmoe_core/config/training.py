@@ -5,11 +5,11 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from trfmoe_core.config.section import Section
+from trfmoe_core.config.section import Name, Section
 
 
 class TrainingConfig(Section):
-    """Local training on a node (AdamW, arXiv 1711.05101).
+    """Local training on a node.
 
     One of `steps`, `tokens` and `epochs`, or `rounds`, determines how long a node trains.
     """
@@ -19,13 +19,17 @@ class TrainingConfig(Section):
     epochs: float | None = Field(None, gt=0, le=10**6, description="passes over the text; for trfmoe train only")
     batch_size: int = Field(12, ge=1, le=1 << 20, description="sequences per step and device")
     accumulation: int = Field(1, ge=1, le=4096, description="micro-batches per step")
+    optimizer: Name = Field("adamw", description="adamw, muon, or one of your own in trfmoe_core/training/optimizers")
     learning_rate: float = Field(1e-3, gt=0, le=1)
-    min_learning_rate: float = Field(1e-4, ge=0, le=1)
+    min_learning_rate: float | None = Field(
+        None, ge=0, le=1, description="rate of the last step; null: a tenth of learning_rate"
+    )
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup_steps: int = Field(20, ge=0)
     weight_decay: float = Field(0.1, ge=0, le=1)
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.99, ge=0, lt=1)
+    muon_momentum: float = Field(0.95, ge=0, lt=1, description="of hidden matrices, with optimizer muon")
     clip_norm: float = Field(1.0, gt=0)
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda|cuda:\d+)$")
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -43,7 +47,7 @@ class TrainingConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.min_learning_rate > self.learning_rate:
+        if self.last_learning_rate > self.learning_rate:
             raise ValueError(
                 f"min_learning_rate: {self.min_learning_rate} is above learning_rate {self.learning_rate}; lower it"
             )
@@ -57,6 +61,11 @@ class TrainingConfig(Section):
         if self.device.startswith("cuda:") and self.devices != 1:
             raise ValueError(f"devices: {self.devices}, but device is {self.device}, which is one; set device to cuda")
         return self
+
+    @property
+    def last_learning_rate(self) -> float:
+        """Learning rate of the last step of a schedule that falls."""
+        return self.learning_rate / 10 if self.min_learning_rate is None else self.min_learning_rate
 
     def budget(self, context: int, devices: int = 1, windows_per_epoch: int | None = None) -> int | None:
         """Returns the optimizer steps that `steps`, `tokens` or `epochs` give, rounded up; None if none is given.
@@ -75,8 +84,9 @@ class TrainingConfig(Section):
 
 
 class LocalConfig(Section):
-    """How often `trfmoe train` evaluates and saves."""
+    """How often `trfmoe train` writes down, evaluates and saves."""
 
+    log_every: int = Field(10, ge=1, description="steps from one point of the curves to the next")
     evaluate_every: int | None = Field(None, ge=1, description="steps; null: rounds.local_steps")
     save_every: int | None = Field(
         None, ge=1, description="steps; null: evaluate_every. The best model is saved in any case"

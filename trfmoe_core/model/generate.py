@@ -87,7 +87,9 @@ def _next_logits(model: MoETransformer, tokens: Sequence[int], cache: KeyValueCa
 def _draw(logits_V: Tensor, temperature: float, top_p: float, generator: torch.Generator) -> int:
     if temperature == 0:
         return int(logits_V.argmax())
-    prob_V, order_V = (logits_V / temperature).softmax(dim=-1).sort(descending=True, stable=True)
+    # Differences to the largest logit in float64 stay finite at any temperature.
+    scaled_V = (logits_V.double() - logits_V.max()) / temperature
+    prob_V, order_V = scaled_V.softmax(dim=-1).float().sort(descending=True, stable=True)
     before_V = prob_V.cumsum(dim=-1) - prob_V
     prob_V[before_V >= top_p] = 0.0
     return int(order_V[torch.multinomial(prob_V, 1, generator=generator)])
@@ -99,7 +101,7 @@ def _check(model: MoETransformer, tokens: Sequence[int], max_tokens: int, temper
             f"the prompt has {len(tokens)} tokens; it needs at least one, each in 0..{model.vocab_size - 1}: "
             "begin with the tokenizer's bos"
         )
-    if max_tokens < 0 or temperature < 0 or not 0 < top_p <= 1:
+    if max_tokens < 0 or not temperature >= 0 or not 0 < top_p <= 1:
         raise ConfigError(
             f"max_tokens {max_tokens}, temperature {temperature}, top_p {top_p}: "
             "max_tokens and temperature must be 0 or more, top_p above 0 and at most 1"

@@ -10,16 +10,24 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from trfmoe_core.config.model import ModelConfig
 from trfmoe_core.errors import ConfigError, RunFolderError
+from trfmoe_core.model.mixtral_settings import (
+    CONFIG_FILE,
+    GENERATION_FILE,
+    KeptSettings,
+    UnsupportedError,
+    mixtral_config,
+    model_config,
+    read_object,
+)
 from trfmoe_core.model.transformer import MoETransformer, build_model
 
 if TYPE_CHECKING:
@@ -40,6 +48,8 @@ _STACKED = {
     "experts.w_gate_up_EGD": "mlp.experts.gate_up_proj",
     "experts.w_down_EDF": "mlp.experts.down_proj",
 }
+_QUANTIZED = (".qweight", ".qzeros", ".scales", ".g_idx", ".weight_scale", ".weight_scale_inv", ".absmax")
+_OTHER_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack")
 _LAYER = re.compile(r"layers\.(\d+)\.(.+)")
 
 
@@ -90,12 +100,18 @@ def to_mixtral_state(
     return out
 
 
-def from_mixtral_state(state: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+def from_mixtral_state(state: Mapping[str, Tensor], config: ModelConfig, *, whole: bool = False) -> dict[str, Tensor]:
     """Returns the model's own state dict from Mixtral's tensors in either spelling.
 
+    Args:
+        state: The tensors.
+        config: The model's.
+        whole: True: every tensor must have a place in the model.
+
     Raises:
-        RunFolderError: If a tensor is missing.
+        UnsupportedError: If a tensor is missing, does not fit its neighbours, or has no place in the model.
     """
+    state = _Watched(state)
     try:
         out = {ours: state[theirs] for ours, theirs in _WHOLE.items() if ours != "head.weight"}
         out["head.weight"] = out["embedding.weight"] if config.tie_embeddings else state["lm_head.weight"]
@@ -117,41 +133,91 @@ def from_mixtral_state(state: Mapping[str, Tensor], config: ModelConfig) -> dict
                 torch.stack(down),
             )
     except KeyError as error:
-        raise RunFolderError(
+        raise UnsupportedError(
             f"tensor {error} is missing; this is no Mixtral checkpoint of {config.layers} layers"
         ) from error
+    except RuntimeError as error:
+        raise UnsupportedError(f"tensors of one layer have different shapes ({str(error).splitlines()[0]})") from error
+    if whole:
+        _check_unused(state, config)
     return out
 
 
-def export_mixtral(model: MoETransformer, config: ModelConfig, tokenizer: "Tokenizer", folder: Path) -> None:
+class _Watched(dict[str, Tensor]):
+    """Tensors that remember which of them were taken."""
+
+    def __init__(self, state: Mapping[str, Tensor]) -> None:
+        super().__init__(state)
+        self.unused = set(state)
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor = super().__getitem__(name)
+        self.unused.discard(name)
+        return tensor
+
+
+def _check_unused(state: _Watched, config: ModelConfig) -> None:
+    """Refuses tensors that would be ignored."""
+    left = sorted(name for name in state.unused if not name.endswith("rotary_emb.inv_freq"))
+    if config.tie_embeddings and "lm_head.weight" in left:
+        left.remove("lm_head.weight")
+        if not torch.equal(state["lm_head.weight"], state["model.embed_tokens.weight"]):
+            raise UnsupportedError("lm_head.weight differs from the embedding, though tie_word_embeddings is true")
+    if left:
+        raise UnsupportedError(
+            f"{len(left)} tensors such as {left[0]} have no place in this model of {config.layers} layers without "
+            "biases, and leaving them out would change what it computes"
+        )
+
+
+def export_mixtral(
+    model: MoETransformer,
+    config: ModelConfig,
+    tokenizer: "Tokenizer",
+    folder: Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    kept: KeptSettings | None = None,
+) -> None:
     """Writes a folder that `MixtralForCausalLM.from_pretrained` opens offline.
 
     Args:
-        model: The model; its weights keep their type.
+        model: The model; it stays as it is.
         config: The model's.
         tokenizer: Its files are written too.
         folder: Where to; it is created.
+        dtype: Type of the weights in the folder.
+        kept: What the folder said from which the model was imported. None: the model was made here, and the token
+            that begins the next piece ends a text.
 
     Raises:
         ConfigError: If the model has parts that Mixtral does not have.
         RunFolderError: If the folder cannot be written.
     """
-    dtype = str(model.embedding.weight.dtype).removeprefix("torch.")
-    settings = {**mixtral_config(config, model.vocab_size, dtype), "bos_token_id": tokenizer.bos_id}
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in to_mixtral_state(model).items()}
+    shape = mixtral_config(config, model.vocab_size, str(dtype).removeprefix("torch."))
+    if kept is None:
+        ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.bos_id}
+        kept = KeptSettings(ids, ids)
+    settings = {**shape, "bos_token_id": tokenizer.bos_id, "eos_token_id": None, **kept.config}
+    settings["max_position_embeddings"] = max(config.context, settings["max_position_embeddings"])
+    tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in to_mixtral_state(model).items()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tokenizer.save(folder)
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-        (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        for name, values in ((CONFIG_FILE, settings), (GENERATION_FILE, kept.generation)):
+            if values is not None:
+                (folder / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
         # Safetensors writes for the owner alone; the server of a model often runs under another account.
-        (folder / "model.safetensors").chmod((folder / "config.json").stat().st_mode)
+        (folder / "model.safetensors").chmod((folder / CONFIG_FILE).stat().st_mode)
     except (OSError, SafetensorError) as error:
         raise RunFolderError(f"cannot export to {folder}: {error}; choose a writable folder") from error
 
 
 def import_mixtral(folder: Path, context: int | None = None) -> MoETransformer:
     """Returns a float32 model with the configuration and weights of a Mixtral-format folder.
+
+    `kept_settings` returns what else the folder says.
 
     Args:
         folder: Holds `config.json` and `*.safetensors`.
@@ -161,98 +227,71 @@ def import_mixtral(folder: Path, context: int | None = None) -> MoETransformer:
         RunFolderError: If the folder is incomplete, or holds a model that this code cannot compute.
     """
     try:
-        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        config = _model_config(settings, context)
-        state: dict[str, Tensor] = {}
-        for path in sorted(folder.glob("*.safetensors")):
-            with safe_open(path, framework="pt") as file:
-                state |= {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+        settings = read_object(folder / CONFIG_FILE)
+        config = model_config(settings, context)
+        state = from_mixtral_state(_read_tensors(folder), config, whole=True)
         model = build_model(config, settings["vocab_size"], 0)
-        model.load_state_dict(from_mixtral_state(state, config))
-    except (OSError, SafetensorError, json.JSONDecodeError, KeyError, ValidationError) as error:
+        for name, tensor in model.state_dict().items():
+            if state[name].shape != tensor.shape:
+                raise UnsupportedError(
+                    f"{name} has the shape {list(state[name].shape)}, and by {CONFIG_FILE} it is {list(tensor.shape)}"
+                )
+        model.load_state_dict(state)
+    except UnsupportedError as error:
+        raise RunFolderError(f"cannot import {folder}: {error}") from error
+    except (OSError, SafetensorError) as error:
         raise RunFolderError(
             f"cannot import {folder}: {_reason(error)}; give a folder with config.json and *.safetensors of a Mixtral"
         ) from error
     return model
 
 
-def mixtral_config(config: ModelConfig, vocab_size: int, dtype: str = "float32") -> dict[str, Any]:
-    """Returns the settings of a stock `MixtralConfig` of the same shape.
+def _read_tensors(folder: Path) -> dict[str, Tensor]:
+    """Returns all tensors of a folder in float32, from the files that transformers would take.
 
     Raises:
-        ConfigError: If the model has parts that Mixtral does not have.
+        UnsupportedError: there are none, or they are quantized.
     """
-    for key, value, needed in (("expert", config.expert, "swiglu"), ("attention", config.attention, "rotary")):
-        if value != needed:
-            raise ConfigError(
-                f"model.{key}: {value}: a Mixtral folder can only hold {needed}; train with model.{key}={needed} "
-                "to export, or load the checkpoint's weights.safetensors with this code"
-            )
-    return {
-        "architectures": ["MixtralForCausalLM"],
-        "model_type": "mixtral",
-        "vocab_size": vocab_size,
-        "hidden_size": config.width,
-        "intermediate_size": config.expert_width,
-        "num_hidden_layers": config.layers,
-        "num_attention_heads": config.heads,
-        "num_key_value_heads": config.num_kv_heads,
-        "head_dim": config.head_width,
-        "num_local_experts": config.experts,
-        "num_experts_per_tok": config.top_k,
-        "max_position_embeddings": config.context,
-        "rms_norm_eps": config.norm_eps,
-        # transformers 5 reads rope_parameters, older readers rope_theta.
-        "rope_theta": config.rope_theta,
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
-        "tie_word_embeddings": config.tie_embeddings,
-        "router_aux_loss_coef": config.balance_weight,
-        "initializer_range": config.init_std,
-        "hidden_act": "silu",
-        "sliding_window": None,
-        "eos_token_id": None,
-        "dtype": dtype,
-        "torch_dtype": dtype,
-    }
+    state: dict[str, Tensor] = {}
+    for path in _weight_files(folder):
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118
+                tensor = file.get_tensor(name)
+                if name.endswith(_QUANTIZED) or not tensor.is_floating_point() or tensor.element_size() < 2:
+                    raise UnsupportedError(
+                        f"{path.name}: {name} is quantized ({str(tensor.dtype).removeprefix('torch.')}); "
+                        "save the weights as bfloat16 or float32 first"
+                    )
+                state[name] = tensor.float()
+    return state
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.is_file():
+        return [single]
+    if index.is_file():
+        places = read_object(index).get("weight_map")
+        if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
+            raise UnsupportedError(f"{index.name} has no weight_map of file names")
+        return [folder / Path(name).name for name in sorted(set(places.values()))]
+    found = sorted(folder.glob("*.safetensors"))
+    if any(path.name.startswith("adapter_") for path in found) or (folder / "adapter_config.json").is_file():
+        raise UnsupportedError("it holds an adapter (LoRA), not a model; merge it into its model first")
+    if not found:
+        others = sorted(path.name for path in folder.iterdir() if path.suffix in _OTHER_WEIGHTS)
+        raise UnsupportedError(
+            f"it holds {', '.join(others[:3])} and no *.safetensors, and opening a pickle may run code; convert it: "
+            "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW)"
+            if others
+            else "it holds no weights (*.safetensors)"
+        )
+    return found
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, OSError):
-        return f"{error.filename}: {error.strerror}"
-    return f"{error} is missing" if isinstance(error, KeyError) else str(error)
+    return f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
 
 
 def _qkv_rows(config: ModelConfig) -> list[int]:
     return [heads * config.head_width for heads in (config.heads, config.num_kv_heads, config.num_kv_heads)]
-
-
-def _model_config(settings: Mapping[str, Any], context: int | None) -> ModelConfig:
-    rope = settings.get("rope_parameters") or {}
-    head_width = settings.get("head_dim") or settings["hidden_size"] // settings["num_attention_heads"]
-    wanted = {
-        "model_type": (settings.get("model_type"), "mixtral"),
-        "rope_type": (rope.get("rope_type", "default"), "default"),
-        "sliding_window": (settings.get("sliding_window"), None),
-        "hidden_act": (settings.get("hidden_act", "silu"), "silu"),
-        "head_dim": (head_width, settings["hidden_size"] // settings["num_attention_heads"]),
-    }
-    for key, (value, needed) in wanted.items():
-        if value != needed:
-            raise RunFolderError(f"config.json: {key} is {value!r}, but only {needed!r} can be computed here")
-    return ModelConfig(
-        layers=settings["num_hidden_layers"],
-        vocab_size=settings["vocab_size"],
-        width=settings["hidden_size"],
-        heads=settings["num_attention_heads"],
-        kv_heads=settings.get("num_key_value_heads"),
-        experts=settings["num_local_experts"],
-        top_k=settings["num_experts_per_tok"],
-        expert_width=settings["intermediate_size"],
-        context=context or settings["max_position_embeddings"],
-        rope_theta=float(rope.get("rope_theta", settings.get("rope_theta", 1e6))),
-        norm_eps=settings["rms_norm_eps"],
-        tie_embeddings=settings.get("tie_word_embeddings", False),
-        init_std=settings.get("initializer_range", 0.02),
-        balance="pooled",
-        balance_weight=settings.get("router_aux_loss_coef", 0.001),
-    )

@@ -4,8 +4,9 @@ B = sequences, T = positions, N = B * T tokens, D = width, V = vocabulary, L = l
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as nnf
@@ -230,6 +231,19 @@ class MoETransformer(nn.Module):
             experts = found.setdefault(f"layers.{layer}.experts.{stack}", {})
             if isinstance(experts, dict):
                 experts.update(zip(numbers, tensor, strict=True))
+        return found
+
+    def hidden_matrices(self) -> dict[str, tuple[int, ...]]:
+        """Returns the parameters of attention and experts that are matrices.
+
+        For each name, the numbers of rows of the separate matrices in it (of one expert, for a stack), from top to
+        bottom. Embedding, head, router and norms are left out: an optimizer of matrices (Muon) does not take them.
+        """
+        found: dict[str, tuple[int, ...]] = {}
+        for number, layer in enumerate(cast("Iterable[DecoderLayer]", self.layers)):
+            found |= {f"layers.{number}.attention.{name}": rows for name, rows in layer.attention.matrices().items()}
+            experts = layer.experts.matrices(self.config)
+            found |= {f"layers.{number}.experts.{name}": rows for name, rows in experts.items()}
         return found
 
     def block_values(self) -> dict[str, Tensor | dict[int, Tensor]]:

@@ -25,13 +25,13 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from trfmoe_core.errors import RunError
 from trfmoe_core.places import APP_FOLDER
+from trfmoe_core.training.interrupt import SIGNALS
 from trfmoe_core.training.ranks import Ranks, joined
 
 SAVE_GRACE_S = 600
 """Seconds that interrupted ranks have to finish their step and save."""
 
 _PR_SET_PDEATHSIG = 1
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 # Marks of the errors that ranks raise because another rank has died.
 _CONSEQUENCES = ("closed by peer", "Connection reset", "DistBackendError", "gloo", "NCCL", "DistNetworkError")
 
@@ -48,9 +48,10 @@ def launch(module: str, arguments: Sequence[str], device: torch.device, size: in
 
     Raises:
         RunError: If a rank raised or died; the others are stopped.
-        KeyboardInterrupt: If this process was interrupted; the ranks were too, and have ended.
+        KeyboardInterrupt: If this process was interrupted or got SIGTERM or SIGHUP; the ranks were interrupted too, and
+            have ended.
     """
-    with _emptied(scratch), _environment(), _signals_restored():
+    with _emptied(scratch), _environment(), _stopped_as_by_ctrl_c():
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
@@ -67,10 +68,8 @@ def launch(module: str, arguments: Sequence[str], device: torch.device, size: in
             elastic_launch(config, sys.executable)("-m", module, str(os.getpid()), device.type, *arguments)
         except ChildFailedError as error:
             raise RunError(_cause(error.failures, size)) from None
-        except SignalException as error:
-            if error.sigval == signal.SIGINT:
-                raise KeyboardInterrupt from None
-            raise SystemExit(128 + error.sigval) from None
+        except SignalException:
+            raise KeyboardInterrupt from None
 
 
 def run_rank(work: Callable[[Ranks, torch.device, list[str]], None]) -> None:
@@ -135,6 +134,7 @@ def _environment() -> Iterator[None]:
     before = dict(os.environ)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(APP_FOLDER), *filter(None, [before.get("PYTHONPATH")])])
     os.environ["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(SAVE_GRACE_S)
+    os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = signal.SIGINT.name
     for name, logger in logging.root.manager.loggerDict.items():
         if name.startswith("torch.distributed.") and isinstance(logger, logging.Logger):
             logger.setLevel(logging.CRITICAL)
@@ -147,12 +147,19 @@ def _environment() -> Iterator[None]:
 
 
 @contextmanager
-def _signals_restored() -> Iterator[None]:
-    """Restores the signal handlers that the launcher replaces."""
+def _stopped_as_by_ctrl_c() -> Iterator[None]:
+    """Makes SIGTERM and SIGHUP stop the ranks as Ctrl-C does, and restores the handlers afterwards.
+
+    The launcher sends a signal on to the ranks. It also ends them by SIGTERM when one of them has failed, so they save
+    on SIGINT alone.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if before[number] is not signal.SIG_IGN:
+            signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         yield
     finally:

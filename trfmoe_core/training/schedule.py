@@ -9,7 +9,7 @@ def learning_rate(step: int, total_steps: int, config: TrainingConfig) -> float:
     """Returns the learning rate of step `step` (0 is the first).
 
     It rises linearly over `warmup_steps` (at most half of the run). Then, by `schedule`, it falls to
-    `min_learning_rate` at the last step, by a cosine (arXiv 1608.03983) or a line, or stays constant. After the last
+    `last_learning_rate` at the last step, by a cosine (arXiv 1608.03983) or a line, or stays constant. After the last
     step it keeps the last value.
     """
     warmup = min(config.warmup_steps, total_steps // 2)
@@ -19,4 +19,22 @@ def learning_rate(step: int, total_steps: int, config: TrainingConfig) -> float:
         return config.learning_rate
     done = min(1.0, (step - warmup) / max(1, total_steps - 1 - warmup))
     left = 0.5 * (1.0 + math.cos(math.pi * done)) if config.schedule == "cosine" else 1.0 - done
-    return config.min_learning_rate + (config.learning_rate - config.min_learning_rate) * left
+    return config.last_learning_rate + (config.learning_rate - config.last_learning_rate) * left
+
+
+def schedule_remarks(config: TrainingConfig, total_steps: int) -> list[str]:
+    """Returns one sentence for every setting whose effect on the learning rate is probably not what was meant."""
+    remarks = []
+    warmup, rate, last = min(config.warmup_steps, total_steps // 2), config.learning_rate, config.last_learning_rate
+    if config.warmup_steps > warmup:
+        remarks.append(
+            f"training.warmup_steps: {config.warmup_steps} is more than half of the run's {total_steps} steps; the "
+            f"learning rate rises until step {warmup} instead"
+        )
+    if config.schedule != "constant" and last > rate / 10 * (1 + 1e-9):
+        falls = "stays at" if last == rate else f"falls only from {rate:g} to"
+        remarks.append(
+            f"training.min_learning_rate: {last:g} is more than a tenth of learning_rate {rate:g}; the learning rate "
+            f"{falls} {last:g}; leave min_learning_rate out, and it falls to {rate / 10:g}"
+        )
+    return remarks

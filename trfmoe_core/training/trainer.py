@@ -5,7 +5,7 @@ L = layers, E = experts.
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ from trfmoe_core.model.transformer import MoETransformer
 from trfmoe_core.seeds import seed_for
 from trfmoe_core.training.compile import compile_errors_explained, compile_layers
 from trfmoe_core.training.device import resolve_precision
-from trfmoe_core.training.optimizer import BlockAdamW
+from trfmoe_core.training.optimizers.base import OPTIMIZERS
 from trfmoe_core.training.out_of_memory import out_of_memory_explained, peak_memory_bytes
 from trfmoe_core.training.ranks import ALONE, Ranks
 from trfmoe_core.training.schedule import learning_rate
@@ -51,8 +51,21 @@ class TrainMetrics:
     """[L][E], each expert's share of its layer's slots; a row sums to 1."""
 
 
+@dataclass(frozen=True)
+class StepMetrics:
+    """Results of one optimizer step, of this rank's rows of the batch."""
+
+    step: int
+    """Steps of the run so far, this one included."""
+    loss: float
+    """Cross-entropy in nats a token."""
+    learning_rate: float
+    tokens: int
+    """Of all ranks together."""
+
+
 class Trainer:
-    """Trains with AdamW, a learning-rate schedule, gradient clipping and accumulation.
+    """Trains with the recipe's optimizer, a learning-rate schedule, gradient clipping and accumulation.
 
     `step` counts the optimizer steps of the whole run. It alone decides the learning rate and torch's random numbers; a
     caller that continues without stored state may set it. Saving the state and loading it again changes no bit of the
@@ -97,13 +110,21 @@ class Trainer:
             ignore(self.model, constants)  # type: ignore[no-untyped-call]
             self._forward = DistributedDataParallel(self.model, gradient_as_bucket_view=True)
         self._parameters = dict(model.named_parameters())
-        self._optimizer = BlockAdamW(self._parameters, config, model.by_expert)
+        optimizer = OPTIMIZERS.find(config.optimizer)
+        self._optimizer = optimizer(self._parameters, config, model.by_expert, model.hidden_matrices())
         self._shape_LE = (model.config.layers, model.config.experts)
         self._waited_s = 0.0
+        self._step_loss = 0.0
         if ranks.size > 2:
             self._settle_buckets()
 
-    def train(self, stream: "BatchStream", steps: int, should_stop: Callable[[], bool] = lambda: False) -> TrainMetrics:
+    def train(
+        self,
+        stream: "BatchStream",
+        steps: int,
+        should_stop: Callable[[], bool] = lambda: False,
+        on_step: Callable[[StepMetrics], None] | None = None,
+    ) -> TrainMetrics:
         """Makes `steps` optimizer steps on the stream's next batches.
 
         Args:
@@ -111,6 +132,7 @@ class Trainer:
             steps: Optimizer steps.
             should_stop: Called between two steps; training ends early if it returns True on any rank. `step` then says
                 how far it came.
+            on_step: Called after every step.
 
         Raises:
             RunError: If a loss or gradient is not finite (the weights are useless then), memory runs out, or the layers
@@ -118,10 +140,10 @@ class Trainer:
         """
         doing = f"training step {self.step + 1} on {self._size()}"
         with out_of_memory_explained(self.device, doing), compile_errors_explained():
-            return self._train(stream, steps, should_stop)
+            return self._train(stream, steps, should_stop, on_step)
 
     def state(self) -> dict[str, Tensor]:
-        """Returns the step and the optimizer's state, see `BlockAdamW.state`."""
+        """Returns the step and the optimizer's state, see `BlockOptimizer.state`."""
         return {"step": torch.tensor(self.step), **self._optimizer.state()}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
@@ -133,7 +155,13 @@ class Trainer:
         self._optimizer.load_state(state)
         self.step = int(state["step"]) if "step" in state else 0
 
-    def _train(self, stream: "BatchStream", steps: int, should_stop: Callable[[], bool] | None) -> TrainMetrics:
+    def _train(
+        self,
+        stream: "BatchStream",
+        steps: int,
+        should_stop: Callable[[], bool] | None,
+        on_step: Callable[[StepMetrics], None] | None,
+    ) -> TrainMetrics:
         started = time.perf_counter()
         self._waited_s = 0.0
         self.model.train()
@@ -154,6 +182,8 @@ class Trainer:
             counts_LE += step_counts_LE
             tokens += step_tokens
             self.step += 1
+            if on_step:
+                on_step(StepMetrics(self.step, self._step_loss, rate, step_tokens))
         sums_3 = self.ranks.sum(sums_3) / self.ranks.size
         loss, balance, norm_mean = (sums_3 / max(1, self.step - first)).tolist()
         # On CUDA checking every step would make the host wait for the device; the means show any earlier fault.
@@ -184,7 +214,7 @@ class Trainer:
             parameter.grad = None
 
     def _gradients(self, stream: "BatchStream") -> tuple[Tensor, Tensor, int]:
-        """Computes the gradients, the mean over micro-batches and ranks, in the parameters' `.grad`.
+        """Computes the gradients, those of the mean over all targets of the step, in the parameters' `.grad`.
 
         Returns:
             This rank's (cross-entropy, balance loss); the slots of each expert over all ranks, on the CPU; the tokens
@@ -194,44 +224,57 @@ class Trainer:
         losses_2 = torch.zeros(2, dtype=torch.float32, device=self.device)
         counts_LE = torch.zeros(self._shape_LE, dtype=torch.int64, device=self.device)
         tokens = 0
-        for part in range(parts):
-            batch, mask, weight = self._batch(stream)
+        for part, (batch, mask, weight) in enumerate(self._batches(stream)):
             last = part == parts - 1
             wrapped = self._forward if isinstance(self._forward, DistributedDataParallel) else None
             with nullcontext() if wrapped is None or last else wrapped.no_sync():
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16):
                     output = self._forward(batch[:, :-1], batch[:, 1:], mask)
                 counts_LE += output.expert_counts_LE
-                # Copied while the device computes the backward pass, so that nothing waits for the counts.
-                counted_LE, copied = _to_host(counts_LE)
+                losses_2 += torch.stack([weight * output.cross_entropy, output.balance_loss]).detach() / parts
+                # Copied while the device computes the backward pass, so that nothing waits for counts and losses.
+                counted_LE, _ = _to_host(counts_LE)
+                lost_2, copied = _to_host(losses_2)
                 loss = output.loss if weight == 1.0 else output.loss + (weight - 1.0) * output.cross_entropy
                 (loss / parts).backward()
-            losses_2 += torch.stack([weight * output.cross_entropy, output.balance_loss]).detach() / parts
             tokens += batch[:, 1:].numel() * self.ranks.size
         if copied is not None:
             copied.synchronize()
+        self._step_loss = float(lost_2[0])
         return losses_2, counted_LE, tokens
 
-    def _batch(self, stream: "BatchStream") -> tuple[Tensor, Tensor | None, float]:
-        """Returns this rank's rows of the next batch, the mask of its targets (None: all count), and its weight.
+    def _batches(self, stream: "BatchStream") -> Iterator[tuple[Tensor, Tensor | None, float]]:
+        """Yields, for every micro-batch: this rank's rows, the mask of its targets (None: all count), and its weight.
 
-        A rank's loss is the mean over its own targets. The weight is its share of the batch's targets times the number
-        of ranks, so that the mean of the weighted losses is the loss of the whole batch.
+        The loss of a micro-batch on a rank is the mean over its own targets. The weight is its share of the targets of
+        the whole step times the number of micro-batches and ranks, so that the mean of the weighted losses is the mean
+        over all targets of the step.
         """
+        ignored, parts = stream.ignored_target, self.config.accumulation
+        if ignored is None:
+            for _ in range(parts):
+                yield self._on_device(self._rows_of_rank(self._next(stream))), None, 1.0
+            return
+        wholes = [self._next(stream) for _ in range(parts)]
+        targets = max(1, sum(int((whole[:, 1:] != ignored).sum()) for whole in wholes))
+        for whole in wholes:
+            batch = self._rows_of_rank(whole)
+            mask = batch[:, 1:] != ignored
+            weight = parts * self.ranks.size * int(mask.sum()) / targets
+            yield self._on_device(batch), self._on_device(mask), weight
+
+    def _next(self, stream: "BatchStream") -> Tensor:
         started = time.perf_counter()
         whole = torch.from_numpy(stream.next())
-        size, rows = self.ranks.size, len(whole) // self.ranks.size
-        batch = whole[self.ranks.rank * rows : (self.ranks.rank + 1) * rows]
-        mask, weight = None, 1.0
-        if stream.ignored_target is not None:
-            mask = batch[:, 1:] != stream.ignored_target
-            if size > 1:
-                weight = size * int(mask.sum()) / max(1, int((whole[:, 1:] != stream.ignored_target).sum()))
         self._waited_s += time.perf_counter() - started
-        if self.device.type == "cuda":
-            batch = batch.pin_memory().to(self.device, non_blocking=True)
-            mask = None if mask is None else mask.pin_memory().to(self.device, non_blocking=True)
-        return batch, mask, weight
+        return whole
+
+    def _rows_of_rank(self, whole: Tensor) -> Tensor:
+        rows = len(whole) // self.ranks.size
+        return whole[self.ranks.rank * rows : (self.ranks.rank + 1) * rows]
+
+    def _on_device(self, tensor: Tensor) -> Tensor:
+        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
 
     def _idle(self, counts_LE: Tensor) -> set[str]:
         """Returns the blocks of the experts that received no token."""

@@ -65,37 +65,37 @@ def test_only_drops_all_others_and_keeps_what_the_owner_wrote(node: Path, capsys
     trfmoe(capsys, "allow", node, "--list", "--only", code=2)
 
 
-def test_revoke_by_hash_beginning_or_release(
+def test_disallow_by_hash_beginning_or_release(
     node: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trfmoe(capsys, "allow", node)
-    assert trfmoe(capsys, "revoke", node, OLD[:8])["apps"] == [OLD]
-    assert trfmoe(capsys, "revoke", node)["apps"] == [app_hash(app_folder())]
+    assert trfmoe(capsys, "disallow", node, OLD[:8])["apps"] == [OLD]
+    assert trfmoe(capsys, "disallow", node)["apps"] == [app_hash(app_folder())]
     assert digests(node) == [OTHER]
     monkeypatch.chdir(node)
-    assert trfmoe(capsys, "revoke", OTHER)["apps"] == [OTHER]
-    assert trfmoe(capsys, "revoke", OTHER)["apps"] == []
+    assert trfmoe(capsys, "disallow", OTHER)["apps"] == [OTHER]
+    assert trfmoe(capsys, "disallow", OTHER)["apps"] == []
     assert digests(node) == [] and [app.digest for app in allowed_apps(node / ALLOWED_FILE)] == []
 
 
 @pytest.mark.parametrize("wrong", [["abcd"], ["ABCDEF12"], ["0" * 65], ["nowhere"]])
-def test_revoke_refuses_what_it_cannot_mean(node: Path, capsys: pytest.CaptureFixture[str], wrong: list[str]) -> None:
-    trfmoe(capsys, "revoke", node, *wrong, code=2)
+def test_disallow_refuses_what_it_cannot_mean(node: Path, capsys: pytest.CaptureFixture[str], wrong: list[str]) -> None:
+    trfmoe(capsys, "disallow", node, *wrong, code=2)
     assert digests(node) == [OLD, OTHER]
 
 
 def test_a_beginning_of_two_is_refused(node: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (node / ALLOWED_FILE).write_text(f"{'ab' * 31}00\n{'ab' * 31}01\n")
-    trfmoe(capsys, "revoke", node, "ab" * 6, code=2)
+    trfmoe(capsys, "disallow", node, "ab" * 6, code=2)
     assert len(digests(node)) == 2
 
 
-def test_what_is_revoked_is_refused_at_the_next_message(node: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_disallowed_is_refused_at_the_next_message(node: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import hashlib
 
     digest = hashlib.sha256(b"code").hexdigest()
     trfmoe(capsys, "allow", node, "--app", digest)
     refuse_unknown(b"code", node / ALLOWED_FILE)
-    trfmoe(capsys, "revoke", node, digest)
+    trfmoe(capsys, "disallow", node, digest)
     with pytest.raises(RefusedError, match="has not allowed"):
         refuse_unknown(b"code", node / ALLOWED_FILE)

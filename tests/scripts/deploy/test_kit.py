@@ -147,10 +147,12 @@ def test_names_that_yaml_reads_otherwise_stay_names(tmp_path: Path, capfd: pytes
 
 
 def test_a_name_without_quotes_is_refused_with_the_remedy(kit: Path, tmp_path: Path) -> None:
-    for value in ("1", "no", "1e3", "null", "2026-01-01"):
+    for value in ("1", "1e3", "null", "2026-01-01"):
         (tmp_path / "node.yaml").write_text(f"name: {value}\ndata: [data]\n")
         with pytest.raises(ConfigError, match="put it in quotes"):
             load_node_file(tmp_path / "node.yaml")
+    (tmp_path / "node.yaml").write_text("name: no\ndata: [data]\n")
+    assert load_node_file(tmp_path / "node.yaml").name == "no", "YAML's word for false, where a name is meant"
 
 
 def test_a_start_script_finds_its_folder_whatever_it_is_called(kit: Path, tmp_path: Path) -> None:
@@ -161,7 +163,9 @@ def test_a_start_script_finds_its_folder_whatever_it_is_called(kit: Path, tmp_pa
         programs = tmp_path / "venv" / "bin"
         programs.mkdir(parents=True, exist_ok=True)
         for program in ("trfmoe", "flower-supernode", "python"):
-            (programs / program).write_text('#!/bin/sh\n[ "$1" = -P ] || { printf "%s\\n" "$@" "$HOME"; exit 3; }\n')
+            (programs / program).write_text(
+                '#!/bin/sh\n[ "$3" = scripts.processes.proxies ] || { printf "%s\\n" "$@" "$HOME"; exit 3; }\n'
+            )
             (programs / program).chmod(0o755)
         environment = {"PATH": "/usr/bin:/bin", "TRFMOE_VENV": str(tmp_path / "venv"), "CDPATH": str(tmp_path)}
         command = ["sh", f"{name}/start.sh"]

@@ -6,15 +6,18 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 from flwr.cli.build import build_fab_from_disk
 from flwr.supernode.runtime import run_clientapp as runner
 
+from scripts.commands.doctor import orphans
 from scripts.deploy import node_clientapp
 from scripts.deploy.allowed_code import allow_app
 from scripts.processes.control import app_bundle, app_hash
@@ -155,3 +158,44 @@ def test_a_refusal_of_the_owners_program_says_what_and_not_where(
         told = runner.Error(code=2, reason=str(caught))  # type: ignore[attr-defined]
         assert str(tmp_path) in str(caught)
     assert hashlib.sha256(b"evil").hexdigest() in str(told.reason) and str(tmp_path) not in str(told.reason)
+
+
+CLIENT = """
+import signal, sys, time
+from scripts.deploy.node_clientapp import end_with_the_supernode
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+end_with_the_supernode()
+print("ready", flush=True)
+time.sleep(60)
+"""
+EXECUTOR = """
+import subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", sys.argv[3]])
+time.sleep(60)
+"""
+SUPERNODE = """
+import os, subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", sys.argv[1], "--parent-pid", str(os.getpid()), sys.argv[2]])
+time.sleep(60)
+"""
+
+
+def test_a_client_ends_with_its_supernode_though_nobody_reaps_that() -> None:
+    started = subprocess.Popen(
+        [sys.executable, "-c", SUPERNODE, EXECUTOR, CLIENT], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    supernode = psutil.Process(started.pid)
+    assert started.stdout is not None
+    assert started.stdout.readline() == "ready\n"
+    executor, client = supernode.children(recursive=True)
+    assert [orphan.pid for orphan in orphans() if orphan.pid in (executor.pid, client.pid)] == []
+    supernode.kill()
+    try:
+        end = time.monotonic() + 10
+        while client.status() != psutil.STATUS_ZOMBIE:  # the executor reaps nobody
+            assert time.monotonic() < end, "it would deliver its result to a SuperNode that is gone"
+            time.sleep(0.05)
+        assert executor.pid in [orphan.pid for orphan in orphans()]
+    finally:
+        executor.kill()
+        started.wait()

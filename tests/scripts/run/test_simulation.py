@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,6 @@ from scripts.run.simulation import (
     flower_environment,
     free_port,
     install_programs,
-    write_connection,
 )
 from trfmoe_core.errors import RunError
 
@@ -35,12 +33,6 @@ def test_the_environment_is_closed_off(tmp_path: Path, monkeypatch: pytest.Monke
     assert environment["RAY_TMPDIR"] == str(tmp_path)
     assert "PYTHONPATH" not in environment
     assert "RAY_ADDRESS" not in environment
-
-
-def test_the_connection_is_the_only_one(tmp_path: Path) -> None:
-    write_connection(tmp_path, "127.0.0.1:42000")
-    written = tomllib.loads((tmp_path / "flwr" / "config.toml").read_text())["superlink"]
-    assert written == {"default": "trfmoe", "trfmoe": {"address": "127.0.0.1:42000", "insecure": True}}
 
 
 def test_a_port_is_free() -> None:

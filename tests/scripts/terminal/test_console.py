@@ -16,11 +16,12 @@ def test_every_round_is_one_line() -> None:
     written = [line for event in events() for line in lines.feed(event)]
     rounds = [line for line in written if line.startswith("round")]
     rest = "4.5k tokens/s  down 3 MB up 2 MB  dead experts (1): layers.1.experts.1  2.0 s"
+    lost = "outvoted: carol (2 experts + trunk)"
     assert rounds == [
         "round 0/3  bits/byte 8.0100 (perplexity 54.6)  before training",
-        f"round 1/3  loss 4.0000  bits/byte 6.0100 (perplexity 54.6)  3 unanimous  {rest}",
-        f"round 2/3  loss 3.0000  bits/byte 4.0100 (perplexity 54.6)  3 majority; outvoted: carol(3)  {rest}",
-        f"round 3/3  loss 2.0000  bits/byte 2.0100 (perplexity 54.6)  3 majority; outvoted: carol(3)  {rest}",
+        f"round 1/3  loss 4.0000  bits/byte 6.0100 (perplexity 54.6)  2 experts + trunk unanimous  {rest}",
+        f"round 2/3  loss 3.0000  bits/byte 4.0100 (perplexity 54.6)  2 experts + trunk majority; {lost}  {rest}",
+        f"round 3/3  loss 2.0000  bits/byte 2.0100 (perplexity 54.6)  2 experts + trunk majority; {lost}  {rest}",
     ]
     assert written[0] == "run demo: 3 rounds, vote majority"
     assert written[-1] == "run completed"
@@ -94,4 +95,16 @@ def test_a_terminal_gets_the_same_lines_above_a_bar() -> None:
 def test_numbers_for_people() -> None:
     assert [quantity(value) for value in (7, 1234, 1.2e6, 3e9)] == ["7", "1.23k", "1.2M", "3G"]
     assert [size(value) for value in (7, 1500, 2e6, 3e9)] == ["7 B", "1.5 kB", "2 MB", "3 GB"]
-    assert verdict_summary({"outcomes": {"kept": 1, "majority": 32}}) == "32 majority 1 kept"
+    blocks = [{"block": f"layers.0.experts.{number}", "outcome": "majority"} for number in range(32)]
+    assert verdict_summary([*blocks, {"block": "trunk", "outcome": "kept"}]) == "32 experts majority, trunk kept"
+    assert verdict_summary([]) == ""
+
+
+def test_rounds_come_in_order() -> None:
+    lines = RunLines()
+    written: list[str] = []
+    for event in events():
+        lost = event["event"] == "node_reply" and (event["node"], event["round"]) == ("bob", 3)
+        written += lines.feed(event | {"status": "missing", "reason": "no answer"} if lost else event)
+    order = [line.split()[1] for line in written if line.startswith("round")]
+    assert order == ["0/3", "1/3", "2/3", "3:", "3/3"]

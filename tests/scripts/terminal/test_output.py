@@ -11,6 +11,7 @@ from scripts.main import main
 from scripts.terminal.console import RunDisplay, RunLines
 from scripts.terminal.output import Output
 from tests.places import ROOT
+from trfmoe_core.config import Recipe
 
 EVIL = "\x1b]0;owned\x07\x9b2J\u202egnp.exe\r"
 
@@ -45,15 +46,18 @@ def test_generated_text(
 ) -> None:
     class Folder:
         path = tmp_path
+        recipe = Recipe()
 
     monkeypatch.setattr("scripts.run.run_folders.run_folder", lambda run: Folder())
     monkeypatch.setattr("server.run_folder.models.choose_round", lambda *arguments: 1)
     monkeypatch.setattr("server.run_folder.models.load_model", lambda *arguments: (None, None))
+    monkeypatch.setattr("server.run_folder.models.end_ids", lambda *arguments: {0})
     # An escape sequence may come in pieces.
     monkeypatch.setattr(generate_module, "draw_text", lambda *arguments: iter(["\x1b", "[2J", "two\nlines", EVIL]))
     with pytest.raises(SystemExit):
-        main(["generate", str(tmp_path), "--prompt", EVIL, *(["--stream"] if stream else [])])
+        main(["generate", str(tmp_path), "--prompt", f"{EVIL} 2³² \ufb01ne", *(["--stream"] if stream else [])])
     shown = capsys.readouterr().out
+    assert "2³² fine" in shown, "a prompt has the characters of the training text"
     assert harmless(shown) and "two\nlines" in shown and "\\x1b[2J" in shown
 
 
@@ -69,5 +73,6 @@ def test_no_command_writes_past_that_place() -> None:
     assert {place for place in places if "/bench/" not in place} == {
         "scripts/terminal/output.py",
         "scripts/processes/proxies.py",  # commands for a shell
+        "scripts/deploy/lifecycle/supernode.py",  # a program of its own, whose lines are the node's log
         "scripts/terminal/streams.py",  # that standard output itself cannot be written
     }

@@ -2,7 +2,7 @@
 
 import pytest
 
-from trfmoe_core.config import Recipe, TrainingConfig
+from trfmoe_core.config import Recipe, TrainingConfig, check_federated
 from trfmoe_core.errors import ConfigError
 
 
@@ -24,16 +24,16 @@ def test_a_recipe_that_was_written_out_reads_back_the_same() -> None:
     first = recipe({"steps": 95}, {})
     again = Recipe.model_validate(first.model_dump(mode="json"))
     assert again == first
-    again.check_federated()
+    check_federated(again)
 
 
 def test_two_lengths_are_refused_where_both_count() -> None:
-    recipe({"steps": 95}, {"num_rounds": 10}).check_federated()
+    check_federated(recipe({"steps": 95}, {"num_rounds": 10}))
     contradiction = recipe({"steps": 95}, {"num_rounds": 12})
     with pytest.raises(ConfigError, match=r"training\.steps: 95 make 10 rounds of 10 .*num_rounds is 12; leave one"):
-        contradiction.check_federated()
+        check_federated(contradiction)
     with pytest.raises(ConfigError, match=r"training\.epochs: 2, but the nodes of a federation .*num_rounds"):
-        recipe({"epochs": 2}, {}).check_federated()
+        check_federated(recipe({"epochs": 2}, {}))
 
 
 @pytest.mark.parametrize("both", [{"steps": 1, "tokens": 1}, {"tokens": 1, "epochs": 1.0}, {"steps": 1, "epochs": 1}])

@@ -26,7 +26,8 @@ def problems(folder: Path, text: str, *overrides: str) -> list[str]:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
 def test_every_shipped_recipe_is_valid(path: Path) -> None:
-    assert load_recipe(path).federation_size >= 3
+    recipe = load_recipe(path)
+    assert recipe.federation_size >= 3 or recipe.data.sources
 
 
 def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
@@ -47,25 +48,21 @@ def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
         ("model: {heads: 4, kv_heads: 3}", "kv_heads: 3 does not divide heads 4"),
         ("model: {experts: 4, top_k: 5}", "top_k: 5 is above experts 4"),
         ("model: {width: 12, heads: 4}", "odd"),
-        ("num_nodes: 2", "num_nodes: 2 is not allowed"),
-        ("nodes: [{name: a, data: [x]}, {name: b, data: [x]}]", "2 given"),
+        ("num_nodes: 0", "num_nodes: 0 is not allowed"),
         ("nodes: [{name: a, data: [x]}, {name: a, data: [x]}, {name: b, data: [x]}]", "'a'"),
         ("nodes: [{name: a, dta: [x], data: [x]}]", "nodes.0.dta: unknown key; did you mean 'data'?"),
         ("training: {learning_rate: .nan}", "learning_rate"),
-        ("training: {learning_rate: 1.0e-5}", "min_learning_rate"),
-        ("experts: {replication: 4}", "experts.replication: 4: an even number of replicas can split in halves"),
-        ("experts: {replication: 1}", "experts.replication: 1: a vote needs at least 3 replicas to outvote one"),
-        ("{experts: {replication: 5}, num_nodes: 4}", "num_nodes: 4 expected, but every expert is trained by 5 nodes"),
-        ("rounds: {quorum: 4}", "rounds.quorum: 4 of 3 replicas"),
+        ("training: {learning_rate: 1.0e-5, min_learning_rate: 1.0e-4}", "min_learning_rate: 0.0001 is above"),
         ("witness: {}", "witness.data"),
         ("witness: {data: []}", "witness.data"),
         ("witness: {data: [x], min_t: -1.0}", "witness.min_t: -1.0 is not allowed"),
         ("witness: {data: [x], salt: short}", "witness.salt: 'short' is not allowed"),
         ("witness: {data: [x], widows: 3}", "witness.widows: unknown key; did you mean 'windows'?"),
-        ("{vote: mean, witness: {data: [x]}}", "vote is mean"),
-        ("{vote_trunk: median, witness: {data: [x]}}", "vote_trunk is median"),
-        ("experts: {replication: 5}", "num_nodes: 3 expected, but every expert is trained by 5 nodes"),
         ("- a list", "a recipe is a mapping"),
+        ("{nodes: [{name: a, data: [x]}], data: [y]}", "data.sources: it is the text of a run on one machine"),
+        ("model: {layers: 2}\nseed: 1\nmodel: {width: 64}", "the key 'model' is given twice (lines 1 and 3)"),
+        ("training:\n  steps: 3\n  steps: 4", "the key 'steps' is given twice (lines 2 and 3)"),
+        ("log: {wandb: on}", "log.wandb: 'on' is not allowed; input should be 'off', 'offline' or 'online'"),
         ("a: [", "not valid YAML"),
     ],
 )

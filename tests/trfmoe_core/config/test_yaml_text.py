@@ -5,6 +5,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trfmoe_core.config import NodeSettings, Recipe
 from trfmoe_core.config.yaml_text import dump_yaml, load_yaml, quoted
 
 READ_OTHERWISE = (
@@ -94,3 +95,23 @@ def test_a_number_with_an_exponent_is_a_number(text: str, value: float) -> None:
 def test_what_is_no_yaml_is_one_kind_of_error(text: str) -> None:
     with pytest.raises(yaml.YAMLError):
         load_yaml(text)
+
+
+def test_yes_no_on_and_off_are_words() -> None:
+    assert load_yaml("[yes, No, on, OFF, true, False]") == ["yes", "No", "on", "OFF", True, False]
+
+
+def test_a_section_reads_words_and_booleans_as_they_are_meant() -> None:
+    for word in ("off", "no", "false"):
+        meant = load_yaml(f"data: {{deduplicate: {word}, offline: Yes}}\nlog: {{wandb: {word}}}")
+        recipe = Recipe.model_validate(meant)
+        assert (recipe.data.deduplicate, recipe.data.offline, recipe.log.wandb) == (False, True, "off")
+    names = load_yaml("nodes: [{name: no, zone: on, data: [off]}]")["nodes"]
+    node = NodeSettings.model_validate(names[0])
+    assert (node.name, node.zone, node.data) == ("no", "on", ["off"])
+
+
+@pytest.mark.parametrize("text", ["Grüße", "日本語", "naïve — ok"])
+def test_letters_stay_as_they_are(text: str) -> None:
+    assert text in dump_yaml({"data": [text]})
+    assert load_yaml(dump_yaml({text: text})) == {text: text}

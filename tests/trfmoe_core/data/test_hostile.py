@@ -34,9 +34,9 @@ EXPECTED = {
     "fake.parquet": {"broken"},
     "long-value.parquet": {"too-large"},
     "spoilt.parquet": {"partial"},
-    "latin-1.txt": {"partial"},
+    "latin-1.txt": {"unsupported"},
     "UPPER.PDF": {"ok"},
-    "zeros.txt": {"no-text"},
+    "zeros.txt": {"unsupported"},
 }
 
 

@@ -86,3 +86,17 @@ def test_bad_settings_and_a_broken_model_are_named(model: MoETransformer) -> Non
         model.norm.weight.fill_(float("nan"))
     with pytest.raises(RunError, match="finite"):
         generate(model, [1], 1)
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 1e-45, 1e-8, 1e300])
+def test_any_positive_temperature_draws(temperature: float) -> None:
+    model = build_model(CONFIG, 64, 0)
+    tokens = list(generate(model, [1], 20, temperature=temperature))
+    coldest = list(generate(model, [1], 20, temperature=0.0))
+    assert (tokens == coldest) == (temperature < 1)
+
+
+@pytest.mark.parametrize("temperature", [-1.0, float("nan")])
+def test_other_temperatures_are_refused(temperature: float) -> None:
+    with pytest.raises(ConfigError, match="temperature"):
+        generate(build_model(CONFIG, 64, 0), [1], 5, temperature=temperature)

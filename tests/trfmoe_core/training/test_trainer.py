@@ -248,3 +248,33 @@ def test_targets_that_are_padding_do_not_count() -> None:
     assert padded.train(one, 1).loss == pytest.approx(short.train(other, 1).loss, rel=1e-5)
     for name, weight in weights(short).items():
         torch.testing.assert_close(weights(padded)[name], weight, rtol=1e-4, atol=1e-5)
+
+
+def test_micro_batches_with_padding_are_weighted_by_their_targets() -> None:
+    """The gradient of eight rows of different lengths is the same however the rows are divided."""
+    padding, lengths = VOCAB - 1, (17, 5, 16, 4, 17, 3, 9, 2)
+    rows = np.stack([np.where(np.arange(17) < length, np.arange(17) + length, padding) for length in lengths])
+
+    class Rows:
+        ignored_target = padding
+
+        def __init__(self, size: int) -> None:
+            self.size, self.at = size, 0
+
+        def next(self) -> npt.NDArray[np.int64]:
+            self.at += self.size
+            return rows[self.at - self.size : self.at]
+
+    moments, losses = [], []
+    for parts in (1, 2, 4, 8):
+        config = make_config(batch_size=8 // parts, accumulation=parts, clip_norm=1e9)
+        model = build_model(MODEL.model_copy(update={"balance_weight": 0.0}), VOCAB, 0)
+        trainer = Trainer(model, config, 6, CPU)
+        batches: Any = Rows(8 // parts)
+        losses.append(trainer.train(batches, 1).loss)
+        # After one step AdamW's moments are the gradient and its square, but for constants.
+        moments.append({name: value for name, value in trainer.state().items() if value.is_floating_point()})
+    assert any((value != 0).any() for value in moments[0].values())
+    for moment in moments[1:]:
+        torch.testing.assert_close(moment, moments[0], atol=1e-7, rtol=1e-3)
+    assert losses == pytest.approx([losses[0]] * 4, rel=1e-5)

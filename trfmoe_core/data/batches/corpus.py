@@ -38,8 +38,11 @@ class Corpus:
         sources: the sources with text to train on, at least one.
         files: one report for every file that was found.
         notes: remarks for the owner of the data.
-        key: hex SHA-256 of the sources' contents, the options and the tokenizer; its name in the cache.
+        key: hex SHA-256 of everything that determines it: the sources' contents, the options, the tokenizer, and the
+            pieces that are held out because they were before.
         duplicates: pieces that were left out because the same text came before.
+        near_duplicates: pieces that were left out because they are nearly the same as one on the other side.
+        overlapping: held-out pieces that are nearly the same as training text, because all of the text repeats itself.
         leaked: held-out pieces that are in the training text too, counted in the stores; must be 0.
         bigram_bits_per_byte: cost of an evaluation's pieces under a byte bigram of the training text (`ByteBigram`).
         extract: path of the reports on disk, one JSON object per line.
@@ -51,6 +54,8 @@ class Corpus:
     notes: list[str]
     key: str
     duplicates: int
+    near_duplicates: int
+    overlapping: int
     leaked: int
     bigram_bits_per_byte: float
     extract: Path

@@ -10,7 +10,7 @@ from trfmoe_core.atomic import write_text
 
 Status = Literal[
     "ok", "partial", "no-text", "needs-password", "broken", "timeout", "too-large", "not-a-pdf", "unsupported",
-    "empty", "unreadable", "changed", "duplicate",
+    "empty", "unreadable", "changed", "duplicate", "system-file",
 ]  # fmt: skip
 
 
@@ -44,10 +44,17 @@ def printable(path: Path | str) -> str:
     )
 
 
+def shortened(name: object, most: int = 60) -> str:
+    """Returns a name on one line and, if it is longer than `most` characters, without its middle."""
+    text = printable(str(name)[: 4 * most] + str(name)[4 * most :][-4 * most :])
+    half = (most - 3) // 2
+    return text if len(text) <= most else f"{text[:half]}...{text[-half:]}"
+
+
 def first_line(error: BaseException) -> str:
     """Returns the first line of an error's message, at most 200 characters; its type's name if it has none."""
     lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__)[:200]
+    return shortened(lines[0] if lines else type(error).__name__, 200)
 
 
 def write_reports(path: Path, files: Sequence[FileReport]) -> None:

@@ -1,24 +1,23 @@
-"""Parquet: one document per row. Only the column `text` is required."""
+"""Parquet: one document per row. Only the column of texts is read, and `language` where an entry filters by it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
-from trfmoe_core.data.documents.opening import open_examined
+from trfmoe_core.data.documents.encoding import NotTextError, decode
+from trfmoe_core.data.documents.opening import open_examined, open_plain
 from trfmoe_core.data.documents.records import Document, Unit
 from trfmoe_core.data.documents.reports import first_line
 from trfmoe_core.data.formats.base import FORMATS, Format, ReadLog
+from trfmoe_core.data.formats.compression import FREE_BYTES, MAX_RATIO
+from trfmoe_core.data.formats.parquet_columns import LANGUAGE_COLUMN, TEXT_COLUMN, ColumnError, find_column
 
-TEXT_COLUMN = "text"
-PROVENANCE = (
-    "id", "dump", "url", "date", "file_path", "language", "language_score", "token_count", "score", "int_score",
-)  # fmt: skip
-"""The other columns of FineWeb and FineWeb-Edu. They are kept as metadata if the file has them."""
 UNIT_ROWS = 8192
 MAX_BYTES = 1 << 26
 """A row with more text is left out. A file with a row group whose rows are larger on average is not read at all."""
-_BATCH_ROWS = 128
+_BATCH_BYTES = 1 << 24
+_MIN_ROWS, _MAX_ROWS = 4, 128
 # With a buffer, arrow reads page by page; without one it holds a row group's whole column in memory.
 _BUFFER_BYTES = 1 << 20
 
@@ -28,16 +27,21 @@ class ParquetFormat(Format):
     """`.parquet`."""
 
     suffixes = (".parquet",)
+    tells_language = True
     shared_by = "rows"
+
+    @classmethod
+    def recognises(cls, head: bytes) -> bool:
+        """Returns True for parquet's signature."""
+        return head.startswith(b"PAR1")
 
     def group_rows(self, path: Path) -> list[int]:
         """Returns the number of rows of every row group, from the footer; an empty list if it cannot be read."""
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         try:
-            with pq.ParquetFile(path) as file:
-                metadata = file.metadata
+            with open_plain(path) as opened:
+                metadata = _reader(opened).metadata
                 return [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
         except (pa.ArrowException, OSError):
             return []
@@ -57,112 +61,127 @@ class ParquetFormat(Format):
         return [replace(unit, start=first, stop=last) for first, last in zip(cuts, [*cuts[1:], stop], strict=True)]
 
     def read(self, unit: Unit, log: ReadLog) -> Iterator[Document]:
-        """Yields the texts of the unit's rows, with the other columns as metadata."""
+        """Yields the texts of the unit's rows."""
         with open_examined(unit.file) as opened:
             yield from _documents(opened, unit, log)
 
 
 def _documents(opened: BinaryIO, unit: Unit, log: ReadLog) -> Iterator[Document]:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    missing, other, large = 0, 0, 0
+    missing, other, large, garbled, given = 0, 0, 0, 0, 0
+    first = ""
+    most = max(FREE_BYTES, MAX_RATIO * (unit.file.stamp.size if unit.file.stamp else 0))
     try:
-        with pq.ParquetFile(opened, buffer_size=_BUFFER_BYTES, pre_buffer=False) as file:
-            problem = _column_problem(file.schema_arrow)
-            if problem:
-                log.fail("broken", problem)
-                return
-            if oversized := _oversized(file):
-                log.fail("too-large", f"row group {oversized[0]}: {oversized[1] >> 20} MiB a row")
-                return
-            for number, text, meta in _rows(file, unit.start, unit.stop):
-                if unit.options.excludes_language(meta.get("language")):
-                    other += 1
-                elif text is None:
-                    missing += 1
-                elif len(text) > MAX_BYTES:
-                    large += 1
-                else:
-                    yield Document(text.decode("utf-8", "replace"), f"row {number}", meta)
+        for number, data, language in _rows(opened, unit, most):
+            if unit.options.excludes_language(language):
+                other += 1
+            elif data is None:
+                missing += 1
+            elif len(data) > MAX_BYTES:
+                large += 1
+            else:
+                given += len(data)
+                if given > most:
+                    raise _TooLargeError(f"it inflates to more than {MAX_RATIO} times its size; the rest is left out")
+                try:
+                    yield Document(decode(data), f"row {number}")
+                except NotTextError as error:
+                    garbled += 1
+                    first = first or f"row {number}: {error}"
+    except ColumnError as error:
+        log.fail("broken", str(error))
+    except _TooLargeError as error:
+        log.fail("too-large", str(error))
     except (pa.ArrowException, OSError) as error:
         log.fail("broken", f"no whole parquet file: {first_line(error)}")
     if large:
         log.fail("too-large", f"{large} rows of more than {MAX_BYTES >> 20} MiB")
+    if garbled:
+        log.fail("broken", f"{garbled} rows are no text, first {first}")
     if missing:
         log.note(f"{missing} rows without text")
     if other:
-        log.note(f"{other} rows in other languages left out")
+        log.note(f"{other} rows in other languages, or without one, left out")
 
 
-def _rows(file: Any, start: int, stop: int | None) -> Iterator[tuple[int, bytes | None, dict[str, object]]]:
-    """Yields (number, text, metadata) of the rows from `start` up to `stop`, with few rows in memory at a time."""
+class _TooLargeError(Exception):
+    """The file would fill the memory."""
+
+
+class _Row(NamedTuple):
+    number: int
+    text: bytes | None
+    language: str | None
+
+
+def _rows(opened: BinaryIO, unit: Unit, most: int) -> Iterator[_Row]:
+    """Yields the unit's rows, with few in memory at a time.
+
+    Raises:
+        ColumnError: the file has no column of texts, or none of languages although the unit filters by them.
+        _TooLargeError: by its footer, the column of texts holds more than `most` bytes, or huge rows.
+    """
+    reader = _reader(opened)
+    metadata = reader.metadata
+    columns = [find_column(metadata.schema, TEXT_COLUMN)]
+    if unit.options.languages:
+        try:
+            columns.append(find_column(metadata.schema, LANGUAGE_COLUMN))
+        except ColumnError as error:
+            raise ColumnError(f"`languages` cannot be applied: {error}") from error
     groups: list[int] = []
-    first, position = start, 0
-    for group in range(file.metadata.num_row_groups):
-        rows = file.metadata.row_group(group).num_rows
-        if position + rows > start and (stop is None or position < stop):
-            if not groups:
-                first = position
+    first, position, largest = unit.start, 0, 0
+    for group in range(metadata.num_row_groups):
+        rows = metadata.row_group(group).num_rows
+        size = metadata.row_group(group).column(columns[0]).total_uncompressed_size
+        if rows and size // rows > MAX_BYTES:
+            raise _TooLargeError(f"row group {group}: {size // rows >> 20} MiB a row")
+        if size > most:
+            raise _TooLargeError(f"row group {group}: its text inflates to more than {MAX_RATIO} times the file's size")
+        if position + rows > unit.start and (unit.stop is None or position < unit.stop):
+            first = first if groups else position
             groups.append(group)
+            largest = max(largest, size)
         position += rows
-    names = [TEXT_COLUMN, *_provenance(file.schema_arrow)]
+    # A value may be as large as its row group's column, and in a dictionary it stands once for many rows.
+    batch_rows = min(max(_BATCH_BYTES // max(largest, 1), _MIN_ROWS), _MAX_ROWS)
     number = first
-    for batch in file.iter_batches(batch_size=_BATCH_ROWS, row_groups=groups, columns=names, use_threads=False):
-        low, high = max(0, start - number), batch.num_rows if stop is None else min(batch.num_rows, stop - number)
-        if low < high:
-            part = batch.slice(low, high - low)
-            texts = _binary(part.column(TEXT_COLUMN)).to_pylist()
-            others = [part.column(name).to_pylist() for name in names[1:]]
-            for index, text in enumerate(texts):
-                meta = {name: values[index] for name, values in zip(names[1:], others, strict=True)}
-                yield number + low + index, text, meta
+    for batch in reader.iter_batches(batch_rows, row_groups=groups, column_indices=sorted(columns), use_threads=False):
+        stop = batch.num_rows if unit.stop is None else min(batch.num_rows, unit.stop - number)
+        text, *language = (_cells(batch.column(sorted(columns).index(column))) for column in columns)
+        for index in range(max(0, unit.start - number), stop):
+            value = language[0](index) if language else None
+            yield _Row(number + index, text(index), None if value is None else value.decode("utf-8", "replace"))
         number += batch.num_rows
-        if stop is not None and number >= stop:
+        if unit.stop is not None and number >= unit.stop:
             return
 
 
-def _oversized(file: Any) -> tuple[int, int] | None:
-    """Returns the first row group whose rows are too large on average, and their average size; by the footer."""
-    for group in range(file.metadata.num_row_groups):
-        group_metadata = file.metadata.row_group(group)
-        average = group_metadata.total_byte_size // max(1, group_metadata.num_rows)
-        if group_metadata.num_rows and average > MAX_BYTES:
-            return group, average
-    return None
+def _reader(opened: BinaryIO) -> Any:
+    """Returns arrow's reader of an open file. Unlike `pyarrow.parquet.ParquetFile` it accepts every column name."""
+    from pyarrow._parquet import ParquetReader
+
+    reader = ParquetReader()
+    reader.open(opened, buffer_size=_BUFFER_BYTES, pre_buffer=False)
+    return reader
 
 
-def _provenance(schema: Any) -> list[str]:
-    """Returns the columns of `PROVENANCE` that the file has exactly once and that hold plain values."""
-    import pyarrow.types as types
-
-    plain = (types.is_string, types.is_large_string, types.is_integer, types.is_floating, types.is_timestamp)
-    return [
-        name
-        for name in PROVENANCE
-        if schema.names.count(name) == 1 and any(test(schema.field(name).type) for test in plain)
-    ]
-
-
-def _column_problem(schema: Any) -> str:
-    """Returns why the text column cannot be read; empty if it can."""
+def _cells(column: Any) -> Callable[[int], bytes | None]:
+    """Returns a function that gives a row's bytes. Strings are not decoded: some writers put other bytes there."""
     import pyarrow as pa
 
-    columns = [name for name in schema.names if name == TEXT_COLUMN]
-    if len(columns) != 1:
-        return f"no column {TEXT_COLUMN!r}; it has {', '.join(schema.names[:24]) or 'none'}"
-    kind = schema.field(TEXT_COLUMN).type
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
-        return f"column {TEXT_COLUMN!r} holds {kind}, not strings"
-    return ""
+    while pa.types.is_struct(column.type):  # only one leaf of it was read
+        column = column.field(0)
+    if isinstance(column, pa.ExtensionArray):
+        column = column.storage
+    if not pa.types.is_dictionary(column.type):
+        return lambda index: _bytes(column[index])
+    return lambda index: (
+        _bytes(column.dictionary[column.indices[index].as_py()]) if column.is_valid()[index].as_py() else None
+    )
 
 
-def _binary(column: Any) -> Any:
-    """Returns strings as bytes, because some writers put bytes that are not UTF-8 into string columns."""
-    import pyarrow as pa
-
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    return column.cast(pa.large_binary())
+def _bytes(value: Any) -> bytes | None:
+    buffer = value.as_buffer()
+    return None if buffer is None else bytes(buffer)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from trfmoe_core.atomic import locked
-from trfmoe_core.data.formats.parquet import PROVENANCE, TEXT_COLUMN
-from trfmoe_core.data.hub.shards import DiskError, Download, read_progress, write_shard
+from trfmoe_core.data.formats.parquet_columns import TEXT_COLUMN
+from trfmoe_core.data.hub.shards import PROVENANCE, DiskError, Download, read_progress, write_shard
 from trfmoe_core.errors import DataError
 
 SHARD_ROWS = 10_000

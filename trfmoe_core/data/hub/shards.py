@@ -11,8 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from trfmoe_core.atomic import write_bytes, write_text
-from trfmoe_core.data.formats.parquet import PROVENANCE, TEXT_COLUMN
+from trfmoe_core.data.formats.parquet_columns import TEXT_COLUMN
 
+PROVENANCE = (
+    "id", "dump", "url", "date", "file_path", "language", "language_score", "token_count", "score", "int_score",
+)  # fmt: skip
+"""The other columns of FineWeb and FineWeb-Edu. They are kept beside the text for the owner of the data."""
 PROGRESS = "progress.json"
 _NUMBERS = {"language_score": float, "score": float, "token_count": int, "int_score": int}
 

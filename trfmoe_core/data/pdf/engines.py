@@ -1,14 +1,16 @@
 """One interface to the PDF libraries. Only the worker process opens documents with it."""
 
-import importlib.util
-import io
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Literal, Protocol
 
-EngineName = Literal["pypdf", "pdfium"]
+EngineName = Literal["pdfium", "pypdf"]
+EngineChoice = Literal["auto", "pdfium", "pypdf"]
+"""auto: pdfium, and pypdf for the files and pages that pdfium cannot read."""
+
+PACKAGES: dict[EngineName, str] = {"pdfium": "pypdfium2", "pypdf": "pypdf"}
 
 # Exceptions that malformed files cause besides the engines' own.
 FILE_ERRORS: tuple[type[Exception], ...] = (
@@ -30,17 +32,50 @@ class LockedError(Exception):
     """The document is encrypted, and none of the passwords opens it."""
 
 
-def choose_engine(wanted: Literal["auto", "pypdf", "pdfium"]) -> EngineName:
-    """Returns the engine to use. `auto` is pdfium if it is installed, otherwise pypdf."""
-    if wanted == "auto":
-        return "pdfium" if importlib.util.find_spec("pypdfium2") else "pypdf"
-    return wanted
+class Document(Protocol):
+    """An open document.
+
+    Attributes:
+        fields_cut: form fields with much more text than they show, of the pages that were read.
+        is_xfa: True for a form whose pages are made by the viewer and are not in the file.
+    """
+
+    fields_cut: int
+    is_xfa: bool
+
+    def __len__(self) -> int:
+        """Number of pages."""
+        ...
+
+    def text(self, number: int) -> str:
+        """Returns the raw text of page `number`, counted from 0, inside its crop box.
+
+        Lines end in one newline. A hyphen at a line's end is `-` before the newline. The values of filled form fields
+        follow the text, each on lines of its own.
+        """
+        ...
+
+    def is_overlaid(self, number: int) -> bool:
+        """Returns True if most letters of page `number` stand on equal ones, as far as the engine can tell."""
+        ...
+
+    def attachments(self) -> Iterator[tuple[str, bytes]]:
+        """Yields name and content of every attached file."""
+        ...
+
+    def close(self) -> None:
+        """Releases the document's memory."""
+        ...
 
 
-def engine_version(name: EngineName) -> str:
-    """Returns name and version of the engine, for cache keys."""
-    package = {"pypdf": "pypdf", "pdfium": "pypdfium2"}[name]
-    return f"{package} {version(package)}"
+def engines_of(choice: EngineChoice) -> tuple[EngineName, ...]:
+    """Returns the engines to use, the preferred one first."""
+    return ("pdfium", "pypdf") if choice == "auto" else (choice,)
+
+
+def engine_version(choice: EngineChoice) -> str:
+    """Returns names and versions of the engines, for cache keys."""
+    return ", ".join(f"{name} {version(name)}" for name in (PACKAGES[engine] for engine in engines_of(choice)))
 
 
 def file_errors(name: EngineName) -> tuple[type[Exception], ...]:
@@ -54,53 +89,17 @@ def file_errors(name: EngineName) -> tuple[type[Exception], ...]:
     return (*FILE_ERRORS, PyPdfError, DependencyError, DeprecationError)
 
 
-class Pages:
-    """The pages of an open document, with the raw text of each."""
+def open_document(name: EngineName, data: bytes, passwords: Sequence[str]) -> Document:
+    """Opens a document with the empty password or the first of `passwords` that opens it.
 
-    def __init__(self, name: EngineName, data: bytes, passwords: Sequence[str]) -> None:
-        """Opens a document with the empty password or the first of `passwords` that opens it.
+    Raises:
+        LockedError: none opens it.
+        Exception: one of `file_errors(name)`: the file is malformed.
+    """
+    if name == "pdfium":
+        from trfmoe_core.data.pdf.pdfium_document import PdfiumDocument
 
-        Raises:
-            LockedError: none opens it.
-        """
-        self._name = name
-        self._document: Any = (_open_pdfium if name == "pdfium" else _open_pypdf)(data, ["", *passwords])
+        return PdfiumDocument(data, ["", *passwords])
+    from trfmoe_core.data.pdf.pypdf_document import PypdfDocument
 
-    def __len__(self) -> int:
-        """Number of pages."""
-        return len(self._document if self._name == "pdfium" else self._document.pages)
-
-    def text(self, number: int) -> str:
-        """Returns the text of page `number`, counted from 0, as the engine gives it."""
-        if self._name == "pypdf":
-            return str(self._document.pages[number].extract_text())
-        page = self._document[number]
-        try:
-            text_page = page.get_textpage()
-            try:
-                return str(text_page.get_text_bounded())
-            finally:
-                text_page.close()
-        finally:
-            page.close()
-
-
-def _open_pypdf(data: bytes, passwords: Sequence[str]) -> Any:
-    import pypdf
-
-    reader = pypdf.PdfReader(io.BytesIO(data), strict=False)
-    if reader.is_encrypted and not any(reader.decrypt(password) for password in passwords):
-        raise LockedError
-    return reader
-
-
-def _open_pdfium(data: bytes, passwords: Sequence[str]) -> Any:
-    import pypdfium2
-
-    for password in passwords:
-        try:
-            return pypdfium2.PdfDocument(data, password=password or None)
-        except pypdfium2.PdfiumError as error:
-            if "password" not in str(error).lower():
-                raise
-    raise LockedError
+    return PypdfDocument(data, ["", *passwords])

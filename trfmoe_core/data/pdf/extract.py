@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from trfmoe_core.data.documents.clean import RULES
 from trfmoe_core.data.documents.records import SourceFile
-from trfmoe_core.data.pdf.engines import EngineName, engine_version
+from trfmoe_core.data.pdf.engines import EngineChoice, engine_version
 from trfmoe_core.data.pdf.reader import PdfLimits, PdfReader, PdfText
 
 # Increase it whenever the same file gives another text.
-FORMAT = 1
+FORMAT = 2
 RETRY_S = 3600.0
 """A file that failed because the machine was busy or the worker was killed is tried again after this time."""
 
@@ -28,14 +29,14 @@ class Extraction:
     """How to extract.
 
     Attributes:
-        engine: pypdf or pdfium.
+        engine: auto, pdfium or pypdf.
         limits: time and memory that one file may take.
         drop_headers: whether to leave out running heads and page numbers.
         passwords: tried on encrypted files.
         workers: files read at the same time; 0: one per core.
     """
 
-    engine: EngineName
+    engine: EngineChoice
     limits: PdfLimits
     drop_headers: bool = True
     passwords: tuple[str, ...] = ()
@@ -44,7 +45,7 @@ class Extraction:
     @property
     def key(self) -> str:
         """A short digest of everything besides the file that determines its text."""
-        parts = [FORMAT, engine_version(self.engine), unicodedata.unidata_version, self.drop_headers]
+        parts = [FORMAT, RULES, engine_version(self.engine), unicodedata.unidata_version, self.drop_headers]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
     @property

@@ -1,78 +1,70 @@
-"""Cleans the raw text of pages: joins hyphenated words, drops broken glyphs, running heads and page numbers."""
+"""Cleans the raw text of pages: joins torn words, drops stray glyphs, running heads and page numbers."""
 
 import re
-from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from trfmoe_core.data.documents.clean import PAGE_BREAK, clean
+from trfmoe_core.data.documents.clean import clean
+from trfmoe_core.data.pdf.damage.characters import GLYPH_NAMES
+from trfmoe_core.data.pdf.headers import without_headers
+from trfmoe_core.data.pdf.hyphens import join_hyphens
 
-# Characters for glyphs without a meaning: U+FFFD, private use, and generated glyph names.
-_BROKEN = re.compile(r"[\ufffd\ue000-\uf8ff]|/(?:g|gid|cid|uni|index|glyph)\d{1,6}\b|\(cid:\d{1,6}\)")
-_BROKEN_RUN = re.compile(rf"(?:(?:{_BROKEN.pattern})\s?){{3,}}")
-_MAX_BROKEN = 0.3
-_EDGE_LINES = 2
-_MAX_HEADER = 80
-_NEAR = 2
-_MIN_REPEATS = 3
-_NUMBER = re.compile(r"(?<![\d.,])[0-9]{1,6}(?![\d]|[.,]\d)")
-_ROMAN = re.compile(r"[-–—.\[\]() ]*[ivxlc]+[-–—.\[\]() ]*")
+# A readable page may hold some unreadable glyphs, such as a formula, and lines in a font without a character map.
+_UNREADABLE = re.compile("[\x01-\x08\x0b-\x1f\x7f-\x9f\ufffd\ue000-\uf8ff]")
+_UNREADABLE_RUN = re.compile("(?:[\ufffd\ue000-\uf8ff]\\s?){3,}")
+_CONTROLS = re.compile("[\x01-\x08\x0b-\x1f\x7f-\x9f]+")
+_MOST_OF_A_LINE = 0.15
+_MIN_OF_A_LINE = 3
+# Codes of ligatures in TeX's fonts, which engines pass on where a font has no character map.
+_LIGATURES = dict(zip("\x0b\x0c\r\x0e\x0f\x1b\x1c\x1d\x1e\x1f", ("ff", "fi", "fl", "ffi", "ffl") * 2, strict=True))
+_LIGATURE = re.compile("(?<=[A-Za-z])[\x0b-\x0f\x1b-\x1f](?![\n])|[\x0b-\x0f\x1b-\x1f](?=[a-z])")
 
 
-def tidy(pages: Sequence[str], *, drop_headers: bool) -> tuple[list[str], list[str]]:
-    """Returns the clean pages, and a line about every page that was dropped and is empty now.
+@dataclass
+class TidyPages:
+    """Clean pages, and what was changed on the way.
 
-    Words that are hyphenated at line ends are joined. Runs of broken glyphs are removed, and pages that consist of
-    them are dropped. With `drop_headers`, lines at the top and bottom that repeat on nearby pages are removed too.
+    Attributes:
+        texts: the pages.
+        lines_lost: lines that were removed because they are unreadable.
+        headers: running heads and page numbers that were removed.
+        hyphens_joined: hyphens at line ends that were removed.
+        hyphens_kept: hyphens at line ends that belong to a word.
     """
-    tidied, dropped = [], []
-    for number, page in enumerate(pages, start=1):
-        broken = len(_BROKEN.findall(page))
-        if broken and broken > _MAX_BROKEN * (broken + sum(letter.isalnum() for letter in _BROKEN.sub("", page))):
-            dropped.append(f"page {number}: {broken} broken glyphs, no text to speak of")
-            page = ""
-        text = clean(_BROKEN_RUN.sub(" ", page), join_hyphens=True)
-        tidied.append(text.replace("\f", "\n").strip("\n"))
+
+    texts: list[str]
+    lines_lost: int
+    headers: int
+    hyphens_joined: int
+    hyphens_kept: int
+
+
+def tidy(pages: Sequence[str], *, drop_headers: bool) -> TidyPages:
+    """Returns the clean pages. With `drop_headers`, lines at top and bottom that repeat on nearby pages are removed."""
+    joined, hyphens = join_hyphens([_spelt_out(page.replace("\0", "")) for page in pages])
+    texts = []
+    lines_lost = 0
+    for page in joined:
+        if _UNREADABLE.search(page):
+            lines = page.split("\n")
+            readable = ["" if _is_unreadable(line) else line for line in lines]
+            lines_lost += sum(before != after for before, after in zip(lines, readable, strict=True))
+            # A control character is most often the blank of a font without a character map.
+            page = _CONTROLS.sub(" ", _UNREADABLE_RUN.sub(" ", "\n".join(readable)))
+        if "/" in page or "(cid:" in page:
+            page = GLYPH_NAMES.sub(" ", page)
+        texts.append(clean(page).replace("\f", "\n").strip("\n"))
+    headers = 0
     if drop_headers:
-        tidied = _without_headers(tidied)
-    return tidied, dropped
+        texts, headers = without_headers(texts)
+    return TidyPages(texts, lines_lost, headers, hyphens.joined, hyphens.kept)
 
 
-def join(pages: Sequence[str]) -> str:
-    """Returns the pages that are not blank as one text with page breaks."""
-    return PAGE_BREAK.join(page for page in pages if page.strip())
+def _is_unreadable(line: str) -> bool:
+    found = len(_UNREADABLE.findall(line))
+    return found >= _MIN_OF_A_LINE and found >= _MOST_OF_A_LINE * len("".join(line.split()))
 
 
-def _without_headers(pages: list[str]) -> list[str]:
-    """Removes running heads and page numbers: short lines at a page's edge that are on nearby pages too."""
-    edges = [_edge_lines(page.split("\n"), number) for number, page in enumerate(pages)]
-    forms = [set().union(*lines.values()) for lines in edges]
-    counts = Counter(form for page_forms in forms for form in page_forms)
-    result = []
-    for number, page in enumerate(pages):
-        near = set().union(*forms[max(0, number - _NEAR) : number], *forms[number + 1 : number + 1 + _NEAR])
-        repeated = {form for form in near if counts[form] >= _MIN_REPEATS}
-        kept = [
-            line for index, line in enumerate(page.split("\n")) if repeated.isdisjoint(edges[number].get(index, ()))
-        ]
-        left = "\n".join(kept).strip("\n")
-        # Pages that would become empty, such as copies of a form, are kept as they are.
-        result.append(left if any(letter.isalpha() for letter in left) else page)
-    return result
-
-
-def _edge_lines(lines: Sequence[str], page: int) -> dict[int, set[str]]:
-    """Returns the first and last lines that may be running heads, by line index, each in its comparable forms.
-
-    Two lines have a form in common if they are equal, or equal but for one number that grows with the page number.
-    """
-    full = [index for index, line in enumerate(lines) if line.strip()]
-    found = {}
-    for index in dict.fromkeys([*full[:_EDGE_LINES], *full[-_EDGE_LINES:]]):
-        line = " ".join(lines[index].casefold().split())
-        if len(line) > _MAX_HEADER:
-            continue
-        forms = {f"{line[: at.start()]}#{int(at.group()) - page}{line[at.end() :]}" for at in _NUMBER.finditer(line)}
-        if any(letter.isalpha() for letter in line):
-            forms.add("roman" if _ROMAN.fullmatch(line) else line)
-        found[index] = forms
-    return found
+def _spelt_out(page: str) -> str:
+    """Returns the page with TeX's ligatures as letters."""
+    return _LIGATURE.sub(lambda match: _LIGATURES[match.group()], page)

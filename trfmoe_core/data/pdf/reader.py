@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import psutil
 
 from trfmoe_core.data.documents.records import SourceFile
 from trfmoe_core.data.documents.reports import Status
-from trfmoe_core.data.pdf.engines import EngineName
+from trfmoe_core.data.pdf.engines import PACKAGES, EngineChoice, engines_of
 from trfmoe_core.errors import DataError
 from trfmoe_core.places import APP_FOLDER
 
@@ -25,6 +26,8 @@ START_TIMEOUT_S = 120.0
 FILES_PER_WORKER = 64
 WALL_FACTOR = 3.0
 """A worker that gets too little processor time may take this many times the limit by the clock."""
+_RETRY_SHARE = 0.5
+"""Share of the time limit that the second engine may take for pages that the first one reads badly."""
 _MAX_REPLY_BYTES = 1 << 20
 _HEADER_BYTES = 1024
 _POLL_S = 0.2
@@ -85,7 +88,7 @@ class PdfReader:
     def __init__(
         self,
         limits: PdfLimits,
-        engine: EngineName = "pypdf",
+        engine: EngineChoice = "auto",
         *,
         drop_headers: bool = True,
         passwords: tuple[str, ...] = (),
@@ -94,7 +97,7 @@ class PdfReader:
 
         Args:
             limits: limits for one file.
-            engine: pypdf or pdfium.
+            engine: auto, pdfium or pypdf.
             drop_headers: whether to leave out running heads and page numbers.
             passwords: tried on encrypted files, after the empty password.
         """
@@ -105,6 +108,7 @@ class PdfReader:
         self._worker: subprocess.Popen[bytes] | None = None
         self._files = 0
         self._stopped = False
+        self._death = 0
 
     def __enter__(self) -> Self:
         """Returns the reader itself."""
@@ -129,11 +133,18 @@ class PdfReader:
                     return PdfText("not-a-pdf", detail=f"no %PDF- in its first {_HEADER_BYTES} bytes")
         except OSError as error:
             return PdfText("unreadable", detail=error.strerror or str(error), settled=False)
-        # The system may kill a worker when memory is short, so only a second death is blamed on the file.
-        died = "its reader died twice on it: malformed, or beyond data.file_memory_mb"
-        return self._attempt(file, out) or self._attempt(file, out) or PdfText("broken", detail=died, settled=False)
+        for engine in (self._engine, *engines_of(self._engine)[1:]):
+            # The system may kill a worker when memory is short, so one kill is not blamed on the file.
+            for _ in range(2):
+                result = self._attempt(file, out, engine)
+                if result is not None:
+                    return result
+                if self._death != -signal.SIGKILL:
+                    break
+        died = "every engine died on it: malformed, or beyond data.file_memory_mb"
+        return PdfText("broken", detail=died, settled=False)
 
-    def _attempt(self, file: SourceFile, out: Path) -> PdfText | None:
+    def _attempt(self, file: SourceFile, out: Path, engine: EngineChoice) -> PdfText | None:
         """Returns the worker's result, or None if the worker died."""
         if self._stopped:
             raise DataError("reading PDFs was stopped")
@@ -142,7 +153,8 @@ class PdfReader:
             "path": os.fspath(file.path.absolute()),
             "sha256": file.sha256,
             "out": os.fspath(out),
-            "engine": self._engine,
+            "engine": engine,
+            "retry_s": self._limits.timeout_s * _RETRY_SHARE,
             "drop_headers": self._drop_headers,
             "passwords": list(self._passwords),
         }
@@ -160,7 +172,7 @@ class PdfReader:
                 )
             return PdfText("timeout", detail=f"not done after {limit} of a processor; see data.file_timeout_s")
         except (_WorkerDiedError, psutil.NoSuchProcess):
-            self.close(kill=True)
+            self._death = self.close(kill=True)
             return None
         self._files += 1
         if reply["status"] == "too-large" or self._files >= FILES_PER_WORKER:
@@ -211,7 +223,7 @@ class PdfReader:
             _receive(self._worker, _Deadline(self._worker.pid, START_TIMEOUT_S, START_TIMEOUT_S))
         except (OSError, _TimedOutError, _WorkerDiedError, psutil.NoSuchProcess) as error:
             code = self.close()
-            package = {"pypdf": "pypdf", "pdfium": "pypdfium2"}[self._engine]
+            package = PACKAGES[engines_of(self._engine)[0]]
             raise DataError(
                 f"PDF reader: {sys.executable} could not start {module} (exit code {code}) {error}; "
                 f"check that {package} is installed for this Python"

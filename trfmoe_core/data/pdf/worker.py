@@ -13,90 +13,21 @@ import sys
 import threading
 from typing import Any, BinaryIO, cast
 
-from trfmoe_core.data.pdf.engines import EngineName, LockedError, Pages, file_errors
-from trfmoe_core.data.pdf.pages import join, tidy
-
-MAX_CHARACTERS = 1 << 26
-MAX_ERRORS = 20
-# A document of many pages with fewer letters and digits per page than this is a scan with stamps on it.
-SCAN_PAGES, SCAN_CHARACTERS = 10, 8
+from trfmoe_core.data.formats.boundary import described
+from trfmoe_core.data.pdf.document_text import Options, as_result, read_pdf, result
+from trfmoe_core.data.pdf.engines import EngineChoice, engines_of, file_errors
 
 
 def extract(request: dict[str, Any]) -> dict[str, Any]:
     """Returns the fields of a `PdfText` for one PDF. Its text, if it has any, is in the file `request["out"]`."""
-    name = cast(EngineName, request["engine"])
-    errors = file_errors(name)
     with open(request["path"], "rb") as file:  # noqa: PTH123
         data = file.read()
     if hashlib.sha256(data).hexdigest() != request["sha256"]:
-        return _result("changed", detail="it changed since it was examined; start again")
-    try:
-        pages = Pages(name, data, request["passwords"])
-        num_pages = len(pages)
-    except LockedError:
-        count = len(request["passwords"])
-        tried = f"none of {count} passwords opens it" if count else "no password is given"
-        return _result("needs-password", detail=f"encrypted; {tried}")
-    except errors as error:
-        return _result("broken", detail=_describe(error))
-    del data
-    texts: list[str] = []
-    failures: list[str] = []
-    characters = 0
-    for number in range(num_pages):
-        try:
-            text = pages.text(number)
-        except errors as error:
-            failures.append(f"page {number + 1}: {_describe(error)}")
-            text = ""
-        characters += len(text)
-        if characters > MAX_CHARACTERS:
-            return _result("too-large", num_pages, detail=f"more than {MAX_CHARACTERS} characters of text")
-        texts.append(text)
-    tidied, dropped = tidy(texts, drop_headers=request["drop_headers"])
-    return _judge(num_pages, tidied, failures + dropped, request["out"])
-
-
-def _judge(num_pages: int, texts: list[str], lost: list[str], out: str) -> dict[str, Any]:
-    letters = sum(letter.isalnum() for text in texts for letter in text)
-    what = f"{len(lost)} of {num_pages} pages lost, first {lost[0]}" if lost else ""
-    if not letters and lost:
-        return _result("broken", num_pages, detail=what, page_errors=lost)
-    if not letters:
-        return _result("no-text", num_pages, detail=f"{num_pages} pages without text: scanned?" * bool(num_pages))
-    words = any(letter.isalpha() for text in texts for letter in text)
-    if not words or (num_pages >= SCAN_PAGES and letters < SCAN_CHARACTERS * num_pages):
-        return _result("no-text", num_pages, detail=f"{letters} letters and digits on {num_pages} pages: scanned?")
-    text = join(texts)
-    data = text.encode("utf-8", "replace")
-    with open(out, "wb") as file:  # noqa: PTH123
-        file.write(data)
-    full = sum(bool(text.strip()) for text in texts)
-    blank = num_pages - full - len(lost)
-    notes = [what, f"{blank} of {num_pages} pages hold no text" if blank > 0 else ""]
-    return _result(
-        "partial" if lost else "ok",
-        num_pages,
-        pages=full,
-        characters=len(text),
-        size=len(data),
-        text_sha256=hashlib.sha256(data).hexdigest(),
-        detail="; ".join(filter(None, notes)),
-        page_errors=lost,
+        return result("changed", detail="it changed since it was examined; start again")
+    options = Options(
+        cast(EngineChoice, request["engine"]), tuple(request["passwords"]), request["drop_headers"], request["retry_s"]
     )
-
-
-def _result(status: str, num_pages: int = 0, **more: Any) -> dict[str, Any]:
-    blank = {"pages": 0, "characters": 0, "size": 0, "text_sha256": "", "detail": "", "page_errors": []}
-    result = {"status": status, "num_pages": num_pages, **blank, **more}
-    result["page_errors"] = result["page_errors"][:MAX_ERRORS]
-    result["detail"] = result["detail"] or ("no pages" if status == "no-text" else "")
-    return result
-
-
-def _describe(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__
+    return as_result(read_pdf(data, options), request["out"])
 
 
 def limit_memory(megabytes: int) -> None:
@@ -143,8 +74,9 @@ def main() -> None:
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     logging.disable(logging.CRITICAL)
-    memory_mb, engine = int(sys.argv[1]), cast(EngineName, sys.argv[2])
-    file_errors(engine)
+    memory_mb, engine = int(sys.argv[1]), cast(EngineChoice, sys.argv[2])
+    # The second engine is imported when it is needed.
+    file_errors(engines_of(engine)[0])
     requests: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_receive_all, args=(sys.stdin.buffer, requests), daemon=True).start()
     threading.Thread(target=_watch_parent, args=(parent,), daemon=True).start()
@@ -155,9 +87,11 @@ def main() -> None:
         try:
             send(replies, extract(request))
         except MemoryError:
-            send(replies, _result("too-large", detail=f"needs more than {memory_mb} MB of memory"))
+            send(replies, result("too-large", detail=f"needs more than {memory_mb} MB of memory"))
         except OSError as error:
-            send(replies, _result("unreadable", detail=error.strerror or str(error)))
+            send(replies, result("unreadable", detail=error.strerror or str(error)))
+        except Exception as error:  # noqa: BLE001  As in `formats.boundary`: no file may end the others.
+            send(replies, result("broken", detail=f"its reader failed: {described(error)}"))
 
 
 if __name__ == "__main__":

@@ -6,17 +6,22 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from trfmoe_core.atomic import new_folder, write_text
 from trfmoe_core.config.data import DataConfig
-from trfmoe_core.data.documents.reports import FileReport
+from trfmoe_core.data.documents.clean import Normalization
+from trfmoe_core.data.documents.reports import FileReport, shortened
 from trfmoe_core.data.formats.reading import Reading
+from trfmoe_core.data.prepare.held_out_record import HeldOutRecord, as_hex
 from trfmoe_core.data.prepare.merge import first_piece, halves, merge
 from trfmoe_core.data.prepare.shards import Documents, Encoder, Shard, ShardWriter, grouped
+from trfmoe_core.data.prepare.split import as_numbers, digest
 from trfmoe_core.data.sources import OpenedSource
 from trfmoe_core.data.tokenizers import Tokenizer
 from trfmoe_core.errors import DataError
@@ -24,6 +29,7 @@ from trfmoe_core.errors import DataError
 META = "corpus.json"
 LEFT_OUT = ("changed", "unreadable")
 _LISTED_FILES = 40
+_LONGEST_PATH = 240
 _ABANDONED_S = 7 * 24 * 3600
 
 Progress = Callable[[str, int, int], None]
@@ -34,7 +40,10 @@ def describe_files(files: Sequence[FileReport]) -> str:
     """Returns a count of the statuses and one line per file, problems first, with at most 40 files."""
     counts = Counter(report.status for report in files)
     ordered = sorted(files, key=lambda report: report.status == "ok")
-    lines = [f"  {report.path}: {report.status}{': ' * bool(report.detail)}{report.detail}" for report in ordered]
+    lines = [
+        f"  {shortened(report.path, _LONGEST_PATH)}: {report.status}{': ' * bool(report.detail)}{report.detail}"
+        for report in ordered
+    ]
     left = len(lines) - _LISTED_FILES
     more = [f"  and {left} more"] if left > 0 else []
     total = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
@@ -54,6 +63,7 @@ def build(
     config: DataConfig,
     tokenizer: Tokenizer,
     progress: Progress,
+    record: HeldOutRecord,
     *,
     lenient: bool = False,
 ) -> dict[Path, FileReport]:
@@ -65,6 +75,7 @@ def build(
         config: how documents become tokens.
         tokenizer: the tokenizer.
         progress: called during the work.
+        record: what was held out before.
         lenient: True: files that changed or vanished before they were opened are left out. False, or if a file
             changed while its text was read: nothing is written.
 
@@ -77,7 +88,7 @@ def build(
     files = [file for source in sources for file in source.files]
     processes = config.processes or len(os.sched_getaffinity(0))
     with ShardWriter(shards_folder, Encoder(tokenizer, config.piece_bytes), processes) as writer:
-        shards, reports = _read_all(sources, writer, progress)
+        shards, reports = _read_all(sources, writer, config, progress)
         writer.finish()
         # A list and no mapping: two sources may lead to the same file.
         read = [(file.path, report) for file, report in zip(files, reports, strict=True) if file.report is None]
@@ -86,7 +97,8 @@ def build(
         if changed and (not lenient or any(report.characters for report in changed.values())):
             return changed
         with new_folder(folder) as temporary:
-            meta = _merge(temporary, shards, config, tokenizer, writer)
+            paths = {str(unit.file.path) for source in sources for unit in source.units}
+            meta = _merge(temporary, shards, config, writer, record, paths)
             if meta is None:
                 shutil.rmtree(shards_folder, ignore_errors=True)
                 raise DataError(
@@ -107,7 +119,7 @@ def _remove_abandoned_shards(home: Path) -> None:
 
 
 def _read_all(
-    sources: Sequence[OpenedSource], writer: ShardWriter, progress: Progress
+    sources: Sequence[OpenedSource], writer: ShardWriter, config: DataConfig, progress: Progress
 ) -> tuple[list[list[Shard]], list[FileReport]]:
     """Returns every source's shards, and a report for every file of all sources."""
     total = sum(len(source.units) for source in sources)
@@ -117,7 +129,7 @@ def _read_all(
     for source in sources:
         unit_reports: list[FileReport] = []
         shards.append([])
-        for batch in grouped(_documents(source, unit_reports)):
+        for batch in grouped(_documents(source, config.normalization, unit_reports)):
             shards[-1].append(writer.write(batch))
             characters += batch.size
             progress(f"{characters / 1e6:,.0f} MB to tokens", done + len(unit_reports), total)
@@ -126,14 +138,16 @@ def _read_all(
     return shards, reports
 
 
-def _documents(source: OpenedSource, reports: list[FileReport]) -> Iterator[tuple[str, int, str]]:
+def _documents(
+    source: OpenedSource, normalization: Normalization, reports: list[FileReport]
+) -> Iterator[tuple[str, int, str]]:
     """Yields (text, unit, place) and appends the report of every unit to `reports`.
 
     Units that are left out get no number, so that the corpus equals that of a folder without them.
     """
     number = 0
     for unit in source.units:
-        reading = Reading(unit)
+        reading = Reading(unit, normalization)
         for document in reading:
             yield document.text, number, document.place
         reports.append(reading.report)
@@ -141,10 +155,16 @@ def _documents(source: OpenedSource, reports: list[FileReport]) -> Iterator[tupl
 
 
 def _merge(
-    folder: Path, shards: list[list[Shard]], config: DataConfig, tokenizer: Tokenizer, writer: ShardWriter
+    folder: Path,
+    shards: list[list[Shard]],
+    config: DataConfig,
+    writer: ShardWriter,
+    record: HeldOutRecord,
+    paths: Set[str],
 ) -> dict[str, Any] | None:
     notes = []
-    options = (tokenizer.vocab_size, config.held_out, config.deduplicate)
+    earlier = record.digests(paths)
+    options = (writer.vocab_size, config, earlier)
     merged = merge(folder, shards, *options)
     if merged is None:
         source, unit, text = first_piece(shards)
@@ -158,10 +178,31 @@ def _merge(
         if merged is None:
             return None
         notes.append("a single piece of text: it was cut in two, and one half is held out")
+        # When there is more text, the whole piece is held out: it holds this half.
+        record.add(paths, np.concatenate([merged.held_out, as_numbers(digest(text))]))
     if merged.leaked:
         raise DataError(f"{merged.leaked} held-out pieces are in the training text; this must not happen: report it")
-    if merged.last_tenth_held_out:
-        notes.append("one side of the split by hash was empty: the last tenth of the text is held out")
+    if merged.besides.size:
+        record.add(paths, merged.besides)
+        notes.append(
+            f"{len(merged.besides)} pieces are held out besides those below the threshold {config.held_out:g} of the "
+            "split by hash, because there is or was little text; they stay held out"
+        )
     if merged.duplicates:
         notes.append(f"{merged.duplicates} pieces that stood there before were left out")
-    return {"notes": notes, "duplicates": merged.duplicates, "leaked": merged.leaked}
+    if merged.near_duplicates:
+        notes.append(f"{merged.near_duplicates} pieces nearly the same as one on the other side were left out")
+    if merged.overlapping:
+        notes.append(
+            f"{merged.overlapping} held-out pieces are nearly the same as training text: the text repeats itself, "
+            "and leaving them out would leave nothing"
+        )
+    return {
+        "notes": notes,
+        "duplicates": merged.duplicates,
+        "near_duplicates": merged.near_duplicates,
+        "overlapping": merged.overlapping,
+        "leaked": merged.leaked,
+        "besides": as_hex(merged.besides),
+        "earlier": as_hex(earlier),
+    }

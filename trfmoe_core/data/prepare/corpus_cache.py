@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import chardet
 import numpy as np
 
 from trfmoe_core.atomic import locked
@@ -17,11 +18,15 @@ from trfmoe_core.config.sources import SourceSettings
 from trfmoe_core.data.batches.bigram import ByteBigram
 from trfmoe_core.data.batches.corpus import Corpus, CorpusSource
 from trfmoe_core.data.batches.held_out import evaluation_pieces
-from trfmoe_core.data.batches.store import read_store
+from trfmoe_core.data.batches.store import Digests, read_store
+from trfmoe_core.data.documents import clean as clean_rules
 from trfmoe_core.data.documents.reports import FileReport, moved, printable, write_reports
+from trfmoe_core.data.formats import base as format_rules
 from trfmoe_core.data.prepare import shards as shard_files
 from trfmoe_core.data.prepare.build import META, Progress, build, without
+from trfmoe_core.data.prepare.held_out_record import HeldOutRecord, from_hex
 from trfmoe_core.data.prepare.merge import BIGRAM_FILE, DOCUMENTS_FILE, SIDES
+from trfmoe_core.data.prepare.split import in_both
 from trfmoe_core.data.sources import OpenContext, OpenedSource, open_sources
 from trfmoe_core.data.tokenizers import Tokenizer
 from trfmoe_core.errors import DataError
@@ -29,8 +34,9 @@ from trfmoe_core.places import expand
 from trfmoe_core.private import private_files, tighten
 
 # Increase it whenever the same text gives other tokens or another layout on disk.
-FORMAT = 2
+FORMAT = 3
 EXTRACT = "extract.jsonl"
+_META_KEYS = {"notes", "duplicates", "near_duplicates", "overlapping", "leaked", "besides", "earlier", "files"}
 _ATTEMPTS = 5
 CACHES = ("corpora", "pdf-text", "digests", "hub")
 """Folders of a cache folder that hold an owner's text, or what was made from it."""
@@ -64,6 +70,7 @@ def prepare_corpus(
     """
     cache_dir = expand(cache_dir)
     home = cache_dir / "corpora"
+    record = HeldOutRecord(home)
     tighten(cache_dir / name for name in CACHES)
     changing: dict[Path, FileReport] = {}
     try:
@@ -75,13 +82,14 @@ def prepare_corpus(
             folder = home / key
             home.mkdir(parents=True, exist_ok=True)
             with locked(home / f"{key}.lock"):
-                meta = _read_meta(folder, len(sources))
-                changed = {} if meta else build(folder, sources, config, tokenizer, progress, lenient=attempt > 0)
+                meta = _read_meta(folder, len(sources), record.digests(_paths(sources)))
+                lenient = attempt > 0
+                changed = {} if meta else build(folder, sources, config, tokenizer, progress, record, lenient=lenient)
                 if changed and (folder / META).exists():
                     # The corpus was built without these files, so its key is that of a folder without them.
                     sources = [without(source, changed) for source in sources]
                     key, folder, changed = *_renamed(folder, corpus_key(sources, config, tokenizer)), {}
-                meta = meta or _read_meta(folder, len(sources))
+                meta = meta or _read_meta(folder, len(sources), record.digests(()))
             if not changed:
                 break
             # A file may have been written at that moment. One that changes a second time is left out.
@@ -107,9 +115,18 @@ def corpus_key(sources: Sequence[OpenedSource], config: DataConfig, tokenizer: T
         "sources": [source.identity for source in sources],
         "config": config.model_dump(exclude={"tokenizer", *DataConfig.USE_ONLY}),
         "tokenizer": tokenizer.fingerprint,
-        "readers": [unicodedata.unidata_version],
+        "readers": [unicodedata.unidata_version, chardet.__version__, format_rules.RULES, clean_rules.RULES],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode("utf-8")).hexdigest()
+
+
+def _content_key(key: str, besides: Sequence[str]) -> str:
+    """Returns the key of a corpus in which also the pieces `besides` are held out."""
+    return hashlib.sha256("".join([key, *besides]).encode("ascii")).hexdigest() if besides else key
+
+
+def _paths(sources: Sequence[OpenedSource]) -> set[str]:
+    return {str(unit.file.path) for source in sources for unit in source.units}
 
 
 def _renamed(folder: Path, key: str) -> tuple[str, Path]:
@@ -147,8 +164,10 @@ def _opened(
         sources=found,
         files=[file.report or moved(next(reports), file.path) for source in sources for file in source.files],
         notes=[*notes, *(note for source in sources for note in source.notes)],
-        key=key,
+        key=_content_key(key, meta["besides"]),
         duplicates=int(meta["duplicates"]),
+        near_duplicates=int(meta["near_duplicates"]),
+        overlapping=int(meta["overlapping"]),
         leaked=int(meta["leaked"]),
         bigram_bits_per_byte=0.0,
         extract=folder / EXTRACT,
@@ -176,15 +195,20 @@ def _bigram_bits(folder: Path, corpus: Corpus, config: DataConfig, tokenizer: To
     return ByteBigram(np.load(folder / BIGRAM_FILE, allow_pickle=False)).bits_per_byte(texts)
 
 
-def _read_meta(folder: Path, num_sources: int) -> dict[str, Any] | None:
-    """Returns what `build` wrote into `corpus.json`, or None if the corpus is missing or damaged."""
+def _read_meta(folder: Path, num_sources: int, held_out_before: Digests) -> dict[str, Any] | None:
+    """Returns what `build` wrote into `corpus.json`, or None if the corpus must be built.
+
+    It must if it is missing or damaged, or trains on a piece that was since held out in another corpus.
+    """
     try:
         meta = json.loads((folder / META).read_text(encoding="utf-8"))
-        if not isinstance(meta, dict) or not {"notes", "duplicates", "leaked", "files"} <= meta.keys():
+        if not isinstance(meta, dict) or _META_KEYS - meta.keys():
             return None
+        new = held_out_before[~in_both(held_out_before, from_hex(meta["earlier"]))]
         for number in range(num_sources):
-            for side in SIDES:
-                read_store(folder, f"{number}.{side}")
+            train, _ = (read_store(folder, f"{number}.{side}") for side in SIDES)
+            if new.size and in_both(new, train.digests).any():
+                return None
         for name in (DOCUMENTS_FILE, BIGRAM_FILE):
             np.load(folder / name, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, TypeError, EOFError, DataError):

@@ -1,20 +1,22 @@
-"""Merges shards into token stores: leaves out duplicates, separates held-out text, counts the byte bigram.
+"""Merges shards into token stores: leaves out duplicates, splits off held-out text, counts the byte bigram.
 
 Shapes: N = pieces of all sources, in their order.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from trfmoe_core.config.data import DataConfig
 from trfmoe_core.data.batches.bigram import ByteBigram
-from trfmoe_core.data.batches.store import Ints, StoreWriter, read_store
+from trfmoe_core.data.batches.store import Digests, Ints, StoreWriter, read_store
+from trfmoe_core.data.prepare.near import Separation, separate
 from trfmoe_core.data.prepare.shards import PLACE_BYTES, Shard
-from trfmoe_core.data.prepare.split import Flags, first_of_each, in_both, is_held_out, last_tenth
+from trfmoe_core.data.prepare.split import Flags, first_of_each, in_both, is_held_out, lowest
 
 SIDES = ("train", "held_out")
 DOCUMENT = np.dtype([("unit", "<i8"), ("place", f"S{PLACE_BYTES}")])
@@ -30,17 +32,24 @@ class Merged:
 
     Attributes:
         duplicates: pieces that were left out because the same text came before.
-        last_tenth_held_out: True if one side of the split by hash was empty, so that the last tenth is held out.
+        near_duplicates: pieces that were left out because they are nearly the same as one of the other side.
+        overlapping: held-out pieces that are nearly the same as training text; there are some only if all of the
+            text repeats itself.
+        held_out: (M, 2) digests of the held-out pieces.
+        besides: (K, 2) digests of those of them that are above the threshold of the split by hash.
         leaked: held-out pieces that are also in the training text, counted in the written stores; must be 0.
     """
 
     duplicates: int = 0
-    last_tenth_held_out: bool = False
+    near_duplicates: int = 0
+    overlapping: int = 0
+    held_out: Digests = field(default_factory=lambda: np.zeros((0, 2), dtype=np.uint64))
+    besides: Digests = field(default_factory=lambda: np.zeros((0, 2), dtype=np.uint64))
     leaked: int = 0
 
 
 def merge(
-    folder: Path, sources: Sequence[Sequence[Shard]], vocab_size: int, fraction: float, deduplicate: bool
+    folder: Path, sources: Sequence[Sequence[Shard]], vocab_size: int, config: DataConfig, earlier: Digests
 ) -> Merged | None:
     """Writes the stores `<source>.<side>`, the table of documents and the bigram's counts into `folder`.
 
@@ -48,8 +57,8 @@ def merge(
         folder: an existing folder.
         sources: the shards of every source.
         vocab_size: ids are below it.
-        fraction: fraction of the pieces to hold out.
-        deduplicate: whether to leave out pieces whose text came before.
+        config: which fraction of the pieces is held out, and what is left out.
+        earlier: (M, 2) digests of pieces that were held out before (`held_out_record`).
 
     Returns:
         None if there are fewer than two different pieces: too few to train on some and hold out others.
@@ -61,16 +70,21 @@ def merge(
     first = first_of_each(digests)
     if int(first.sum()) < 2:
         return None
-    kept = first if deduplicate else np.ones_like(first)
-    merged = Merged()
-    held_out = is_held_out(digests, fraction)
-    if held_out[kept].all() or not held_out[kept].any():
-        # A split by position would put duplicates on both sides, so they are left out in any case.
-        merged.last_tenth_held_out, kept = True, first
-        held_out[kept] = last_tenth(num_bytes[kept])
-    merged.duplicates = int((~kept).sum())
-    _write_stores(folder, sources, vocab_size, kept, held_out)
-    _write_bigram(folder, shards, kept & ~held_out, num_bytes)
+    kept = first if config.deduplicate else np.ones_like(first)
+    held_out = split(digests, config.held_out, earlier)
+    sides = Separation(kept & ~held_out, kept & held_out)
+    if config.separate_near_duplicates:
+        sides = separate(shards, num_bytes, digests, sides.train, sides.held_out)
+    chosen = digests[held_out & first]
+    merged = Merged(
+        duplicates=int((~kept).sum()),
+        near_duplicates=int((kept & ~sides.train & ~sides.held_out).sum()),
+        overlapping=sides.overlapping,
+        held_out=chosen,
+        besides=chosen[~is_held_out(chosen, config.held_out)],
+    )
+    _write_stores(folder, sources, vocab_size, sides)
+    _write_bigram(folder, shards, sides.train, num_bytes)
     train, held = (
         np.concatenate([read_store(folder, f"{number}.{side}").digests for number in range(len(sources))])
         for side in SIDES
@@ -79,9 +93,24 @@ def merge(
     return merged
 
 
-def _write_stores(
-    folder: Path, sources: Sequence[Sequence[Shard]], vocab_size: int, kept: Flags, held_out: Flags
-) -> None:
+def split(digests: Digests, fraction: float, earlier: Digests) -> Flags:
+    """Returns (N,) True for pieces to hold out; at least one piece is True, and at least one with another text False.
+
+    A piece is held out if its digest is below the threshold, or if it was held out before. If there is none, those
+    with the lowest digests are.
+    """
+    every = np.ones(len(digests), dtype=np.bool_)
+    held_out = is_held_out(digests, fraction) | in_both(digests, earlier)
+    if not held_out.any():
+        held_out = lowest(digests, every, min(fraction, 0.5))
+    if held_out.all():
+        # Rather one that was not held out before.
+        fresh = ~in_both(digests, earlier)
+        held_out &= ~lowest(~digests, fresh if fresh.any() else every, 0.0)
+    return held_out
+
+
+def _write_stores(folder: Path, sources: Sequence[Sequence[Shard]], vocab_size: int, sides: Separation) -> None:
     documents: list[npt.NDArray[Any]] = [np.zeros(0, dtype=DOCUMENT)]
     at, num_documents = 0, 0
     for number, shards in enumerate(sources):
@@ -94,7 +123,7 @@ def _write_stores(
                     "tokens", "sizes", "bytes", "digests", "documents", "units", "places"
                 )
                 here = slice(at, at + sizes.size)
-                for writer, side in ((train, kept[here] & ~held_out[here]), (held, kept[here] & held_out[here])):
+                for writer, side in ((train, sides.train[here]), (held, sides.held_out[here])):
                     chosen = tokens[np.repeat(side, sizes)]
                     writer.append(chosen, sizes[side], num_bytes[side], digests[side], owners[side] + num_documents)
                 table = np.zeros(units.size, dtype=DOCUMENT)

@@ -25,7 +25,8 @@ import numpy as np
 import numpy.typing as npt
 
 from trfmoe_core.data.batches.store import token_dtype
-from trfmoe_core.data.prepare.split import as_numbers, cut, digest
+from trfmoe_core.data.documents.pieces import cut
+from trfmoe_core.data.prepare.split import as_numbers, digest
 from trfmoe_core.data.tokenizers import Tokenizer
 from trfmoe_core.errors import DataError
 
@@ -153,6 +154,11 @@ class ShardWriter:
         self._pool: ProcessPoolExecutor | None = None
         self._running: deque[Future[None]] = deque()
         self._characters = 0
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids in the shards are below it."""
+        return self._encoder.tokenizer.vocab_size
 
     def __enter__(self) -> Self:
         """Returns the writer itself."""

@@ -1,4 +1,4 @@
-"""Cuts documents into pieces, finds duplicate pieces, and decides which pieces are held out.
+"""Finds duplicate pieces, and decides which pieces are held out.
 
 Shapes: N = pieces.
 """
@@ -8,44 +8,10 @@ import hashlib
 import numpy as np
 import numpy.typing as npt
 
-from trfmoe_core.data.batches.store import Digests, Ints
+from trfmoe_core.data.batches.store import Digests
 from trfmoe_core.data.documents.clean import normal_form
 
 Flags = npt.NDArray[np.bool_]
-
-# Where a piece prefers to end, best first: page, paragraph, line, word.
-_BORDERS = (b"\f", b"\n\n", b"\n", b" ")
-
-
-def cut(text: str, piece_bytes: int) -> list[str]:
-    """Returns `text` in pieces of at most `piece_bytes` UTF-8 bytes, without blank ones.
-
-    A piece ends at the last page break in its second half. If there is none it ends at the last paragraph, line or
-    word there, and otherwise between two characters. Page breaks become blank lines.
-    """
-    data = text.encode("utf-8", "replace")
-    pieces, start = [], 0
-    while start < len(data):
-        end = _piece_end(data, start, piece_bytes)
-        piece = data[start:end].decode("utf-8").replace("\f", "\n").lstrip("\n").rstrip()
-        if piece:
-            pieces.append(piece)
-        start = end
-    return pieces
-
-
-def _piece_end(data: bytes, start: int, piece_bytes: int) -> int:
-    limit = start + piece_bytes
-    if limit >= len(data):
-        return len(data)
-    for border in _BORDERS:
-        # The border itself may lie beyond the limit, because it is stripped off the piece.
-        found = data.rfind(border, start + piece_bytes // 2, limit + len(border))
-        if found >= 0:
-            return found + len(border)
-    while data[limit] & 0xC0 == 0x80:
-        limit -= 1
-    return limit
 
 
 def digest(piece: str) -> bytes:
@@ -75,14 +41,15 @@ def is_held_out(digests: Digests, fraction: float) -> Flags:
     return digests[:, 0] < np.uint64(min(int(fraction * 2.0**64), 2**64 - 1))
 
 
-def last_tenth(sizes: Ints) -> Flags:
-    """Returns (N,) True for the last pieces, a tenth of the text. At least one piece is True and one False."""
-    total = int(sizes.sum())
-    # Size of the text from each piece to the end.
-    rest = total - np.cumsum(sizes) + sizes
-    enough = np.flatnonzero(10 * rest >= total)
-    first = min(max(1, int(enough[-1])), len(sizes) - 1)
-    return np.arange(len(sizes)) >= first
+def lowest(digests: Digests, among: Flags, fraction: float) -> Flags:
+    """Returns (N,) True for the lowest of the different digests `among` (N,): a fraction of them, at least one.
+
+    Also pieces outside of `among` are True if they have the digest of one that is.
+    """
+    found = digests[among]
+    found = found[first_of_each(found)]
+    number = max(1, round(fraction * len(found)))
+    return in_both(digests, found[np.lexsort((found[:, 1], found[:, 0]))][:number])
 
 
 def in_both(one: Digests, other: Digests) -> Flags:

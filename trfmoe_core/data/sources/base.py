@@ -10,7 +10,7 @@ from trfmoe_core.config.sources import SourceSettings
 from trfmoe_core.data.documents.records import SourceFile, Unit
 from trfmoe_core.data.documents.reports import FileReport
 from trfmoe_core.data.formats.reading import join_reports
-from trfmoe_core.data.sources.partition import deal_documents
+from trfmoe_core.data.sources.partition import deal_units
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,13 @@ class DataSource(SourceSettings):
             DataError: it cannot be read; the message says what to do.
         """
 
+    def check(self, context: OpenContext) -> None:
+        """Makes sure that the source can be opened, as far as that shows without reading or downloading anything.
+
+        Raises:
+            DataError: it cannot; the message says what to do.
+        """
+
     def open_part(self, context: OpenContext) -> OpenedSource:
         """Returns this node's part of the source, ready to be read.
 
@@ -85,5 +92,9 @@ class DataSource(SourceSettings):
         opened = self.open(context)
         if part.of == 1 or opened.partitioned:
             return opened
-        note = f"part {part.index} of {part.of}: this node keeps its own documents of every file"
-        return replace(opened, units=deal_documents(opened.units, part), notes=[*opened.notes, note], partitioned=True)
+        note = f"part {part.index} of {part.of}: this node keeps its own part of every file, or of the files"
+        mine = deal_units(opened.units, part, context.config.piece_bytes)
+        paths = {unit.file.path for unit in mine}
+        # The first node reports the files that are not read.
+        files = [file for file in opened.files if file.path in paths or (file.report is not None and part.index == 0)]
+        return replace(opened, files=files, units=mine, notes=[*opened.notes, note], partitioned=True)

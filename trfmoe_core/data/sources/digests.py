@@ -1,4 +1,4 @@
-"""SHA-256 digests of files, kept on disk and reused until the file system says that a file was changed."""
+"""SHA-256 digests and kinds of files, kept on disk and reused until the file system says that a file was changed."""
 
 import hashlib
 import json
@@ -10,6 +10,7 @@ from pathlib import Path
 from trfmoe_core.atomic import write_text
 from trfmoe_core.data.documents.opening import open_plain
 from trfmoe_core.data.documents.records import Stamp
+from trfmoe_core.data.formats.base import FORMATS, RULES, Content, recognise
 
 SETTLED_NS = 2_000_000_000
 """The digest of a file that was changed less than this before it was read is not kept.
@@ -42,11 +43,12 @@ class DigestCache:
     @classmethod
     def of(cls, paths: Sequence[str], cache_dir: Path) -> "DigestCache":
         """Returns the cache for one list of files and folders."""
-        name = hashlib.sha256(json.dumps(list(paths)).encode()).hexdigest()[:32]
+        # Other formats may recognise other contents.
+        name = hashlib.sha256(json.dumps([RULES, FORMATS.names(), *paths]).encode()).hexdigest()[:32]
         return cls(cache_dir / "digests" / f"{name}.json")
 
-    def digest(self, path: Path) -> tuple[str, Stamp]:
-        """Returns the SHA-256 of a file and its stamp. The file is opened only if it may have changed.
+    def digest(self, path: Path) -> tuple[str, Stamp, Content]:
+        """Returns the SHA-256 of a file, its stamp and what its content is. It is opened only if it may have changed.
 
         Raises:
             OSError: it cannot be read.
@@ -54,19 +56,21 @@ class DigestCache:
         key = json.dumps(os.fspath(path))
         version = _version(os.stat(path))  # noqa: PTH116
         known = self._known.get(key)
-        if isinstance(known, list) and known[:-1] == version and isinstance(known[-1], str):
+        if isinstance(known, list) and known[:4] == version and [type(value) for value in known[4:]] == [str] * 3:
             self._used[key] = known
-            return known[-1], Stamp(version[0], version[1], version[2])
+            sha256, kind, compression = (str(value) for value in known[4:])
+            return sha256, Stamp(version[0], version[1], version[2]), Content(kind, compression)
         started = self._now_ns()
         with open_plain(path) as file:
             version = _version(os.fstat(file.fileno()))
-            state = hashlib.sha256()
+            block = file.read(_BLOCK_BYTES)
+            content, state = recognise(block), hashlib.sha256(block)
             while block := file.read(_BLOCK_BYTES):
                 state.update(block)
             after = _version(os.fstat(file.fileno()))
         if version == after and max(version[2:]) + SETTLED_NS < started:
-            self._used[key] = [*version, state.hexdigest()]
-        return state.hexdigest(), Stamp(version[0], version[1], version[2])
+            self._used[key] = [*version, state.hexdigest(), content.kind, content.compression]
+        return state.hexdigest(), Stamp(version[0], version[1], version[2]), content
 
     def save(self) -> None:
         """Writes the digests that were used since the cache was loaded.

@@ -9,6 +9,24 @@ from trfmoe_core.data.sources.files import FilesSource, open_paths
 from trfmoe_core.errors import DataError
 
 
+def check_sources(entries: Sequence[str | SourceSettings], context: OpenContext) -> None:
+    """Makes sure that the entries of a node's `data` can be opened, as far as that shows without reading them.
+
+    Raises:
+        DataError: there are no entries, or one cannot be opened; lists all that cannot.
+    """
+    problems = [] if entries else ["no data: the list of files and folders is empty; name at least one"]
+    for entry in entries:
+        source = FilesSource(source="files", path=entry) if isinstance(entry, str) else entry
+        try:
+            if isinstance(source, DataSource):
+                source.check(context)
+        except DataError as error:
+            problems.append(str(error))
+    if problems:
+        raise DataError("\n".join(problems))
+
+
 def open_sources(entries: Sequence[str | SourceSettings], context: OpenContext) -> list[OpenedSource]:
     """Opens the entries of a node's `data`. All entries that are plain paths form one source together.
 

@@ -1,26 +1,38 @@
 """Files and folders with any mixture of the known formats."""
 
+import codecs
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from trfmoe_core.config.sources import SOURCES, Partition
 from trfmoe_core.data.documents.records import ReadOptions, SourceFile, Unit
-from trfmoe_core.data.documents.reports import FileReport, printable
-from trfmoe_core.data.formats.base import format_of
-from trfmoe_core.data.pdf.engines import choose_engine
+from trfmoe_core.data.documents.reports import FileReport, printable, shortened
+from trfmoe_core.data.formats.base import ReadLog, format_of
+from trfmoe_core.data.formats.boundary import boundary
 from trfmoe_core.data.pdf.extract import Extraction, extract_all, text_path
 from trfmoe_core.data.pdf.reader import PdfLimits
 from trfmoe_core.data.sources.base import DataSource, OpenContext, OpenedSource
 from trfmoe_core.data.sources.digests import DigestCache
-from trfmoe_core.data.sources.find import find_files
-from trfmoe_core.data.sources.partition import deal_documents, deal_files, row_ranges
+from trfmoe_core.data.sources.find import check_path, find_files
+from trfmoe_core.data.sources.partition import deal_units, row_ranges, shared_identity
 from trfmoe_core.errors import DataError
 from trfmoe_core.places import expand
 
+
+def _codec(name: str) -> str:
+    try:
+        codec = codecs.lookup(name) if name else None
+        "".encode(name or "utf-8")
+    except (LookupError, ValueError) as error:
+        raise ValueError(f"{shortened(name)!r} is unknown; name one such as cp1252, koi8-r or shift_jis") from error
+    return codec.name if codec else ""
+
+
+Encoding = Annotated[str, AfterValidator(_codec)]
 Languages = Annotated[list[str], BeforeValidator(lambda raw: [raw] if isinstance(raw, str) else raw)]
 
 
@@ -31,8 +43,10 @@ class FilesSource(DataSource):
     source: Literal["files"]
     path: str = Field(min_length=1)
     languages: Languages = Field(
-        default_factory=list, description="rows and lines in other languages, by their field `language`, are left out"
+        default_factory=list,
+        description="only rows and objects whose field `language` is one of these are read, and no files without it",
     )
+    encoding: Encoding = Field("", description="the encoding of text and JSON files; empty: it is found out")
     passwords: str | None = Field(None, min_length=1, description="a file with one password per line, for PDFs")
 
     def resolved(self, absolute: Callable[[str], str]) -> Self:
@@ -41,13 +55,23 @@ class FilesSource(DataSource):
             update={"path": absolute(self.path), "passwords": self.passwords and absolute(self.passwords)}
         )
 
+    def check(self, context: OpenContext) -> None:
+        """Makes sure that there is a file of a known format, and the file of passwords.
+
+        Raises:
+            DataError: there is none, or one cannot be read.
+        """
+        check_path(self.path)
+        _read_passwords(self.passwords)
+
     def open(self, context: OpenContext) -> OpenedSource:
         """Returns the files below the path.
 
         Raises:
             DataError: the path or the file of passwords cannot be read.
         """
-        return open_paths([self.path], self, context, languages=self.languages, passwords=self.passwords)
+        options = ReadOptions(languages=lowered(self.languages), encoding=self.encoding)
+        return open_paths([self.path], self, context, options=options, passwords=self.passwords)
 
 
 def open_paths(
@@ -55,7 +79,7 @@ def open_paths(
     settings: DataSource,
     context: OpenContext,
     *,
-    languages: Sequence[str] = (),
+    options: ReadOptions | None = None,
     passwords: str | None = None,
 ) -> OpenedSource:
     """Returns this node's part of the files below several paths as one source. Extracts the text of PDFs.
@@ -64,29 +88,30 @@ def open_paths(
         paths: files and folders.
         settings: the entry of `data` that leads to these paths.
         context: how to read, and where the text of PDFs is kept.
-        languages: rows and lines in other languages are left out; empty keeps all.
+        options: which languages, and which encoding; None: all, and it is found out.
         passwords: a file with one password per line, for PDFs.
 
     Raises:
         DataError: a path or the file of passwords cannot be read.
     """
     part = settings.part()
-    options = ReadOptions(languages=tuple(sorted(language.casefold() for language in languages)))
-    found = find_files(paths, DigestCache.of(paths, context.cache_dir))
-    units, files = _divided(found, part, options)
+    options = options or ReadOptions()
+    found = [_filtered(file, options) for file in find_files(paths, DigestCache.of(paths, context.cache_dir))]
+    units, files = _divided(found, part, options, context.config.piece_bytes)
     texts = _pdf_texts([unit.file for unit in units if unit.file.kind == "pdf"], passwords, context)
     refused: dict[Path, FileReport] = {}
     ready: list[Unit] = []
     for unit in units:
         if unit.file.kind != "pdf":
-            ready += [smaller.identified() for smaller in format_of(unit.file.kind).split(unit)]
+            ready += [replace(smaller, options=unit.options).identified() for smaller in _split(unit)]
             continue
         report, text_file, text_sha256 = texts[unit.file.sha256]
         report = replace(report, path=printable(unit.file.path))
         if text_file is None:
             refused[unit.file.path] = report
         else:
-            ready.append(replace(unit, identity=("pdf", text_sha256), text_file=text_file, extracted=report))
+            identity = ("pdf", text_sha256, *shared_identity(unit.options))
+            ready.append(replace(unit, identity=identity, text_file=text_file, extracted=report))
     named = ", ".join(printable(path) for path in paths[:3])
     return OpenedSource(
         name=named if len(paths) <= 3 else f"{named} and {len(paths) - 3} more",
@@ -94,11 +119,40 @@ def open_paths(
         files=[replace(file, report=refused[file.path]) if file.path in refused else file for file in files],
         units=ready,
         notes=[f"part {part.index} of {part.of}: {len(files)} files are this node's"] if part.of > 1 else [],
-        partitioned=True,
+        partitioned=part.of > 1,
     )
 
 
-def _divided(files: list[SourceFile], part: Partition, options: ReadOptions) -> tuple[list[Unit], list[SourceFile]]:
+def lowered(languages: Sequence[str]) -> tuple[str, ...]:
+    """Returns the languages as `ReadOptions` has them."""
+    return tuple(sorted(language.casefold() for language in languages))
+
+
+def _filtered(file: SourceFile, options: ReadOptions) -> SourceFile:
+    """Returns the file; refused if it cannot say which of its text is in the languages that are asked for."""
+    if file.report is not None or not options.languages or format_of(file.kind).tells_language:
+        return file
+    detail = "`languages` cannot be applied: files of this kind have no field `language`; give them in another entry"
+    return replace(file, report=FileReport(printable(file.path), file.kind, "unsupported", detail=detail))
+
+
+def _split(unit: Unit) -> list[Unit]:
+    """Returns the parts of a unit. If it cannot be divided it stays whole, and reading it says why."""
+    with boundary(unit.file, ReadLog()):
+        return format_of(unit.file.kind).split(unit)
+    return [unit]
+
+
+def _num_rows(unit: Unit) -> int:
+    """Returns the number of rows of a file; 0 if they cannot be counted, and reading it says why."""
+    with boundary(unit.file, ReadLog()):
+        return sum(format_of(unit.file.kind).group_rows(unit.file.path))
+    return 0
+
+
+def _divided(
+    files: list[SourceFile], part: Partition, options: ReadOptions, piece_bytes: int
+) -> tuple[list[Unit], list[SourceFile]]:
     """Returns this node's units, one per file, and their files together with the refused ones.
 
     Every format says how its files are shared (`Format.shared_by`). The first node reports the refused files.
@@ -106,18 +160,14 @@ def _divided(files: list[SourceFile], part: Partition, options: ReadOptions) -> 
     good = [Unit(file, options=options) for file in files if file.report is None]
     if part.of == 1:
         return good, files
-    by_rule: dict[str, list[Unit]] = {"rows": [], "files": [], "documents": []}
-    for unit in good:
-        rule = format_of(unit.file.kind).shared_by
-        by_rule["documents" if rule == "lines" else rule].append(unit)
-    mine = deal_documents(by_rule["documents"], part)
-    rows = [sum(format_of(unit.file.kind).group_rows(unit.file.path)) for unit in by_rule["rows"]]
-    for unit, count, (start, stop) in zip(by_rule["rows"], rows, row_ranges(rows, part), strict=True):
+    tables = [unit for unit in good if format_of(unit.file.kind).shared_by == "rows"]
+    others = [unit for unit in good if format_of(unit.file.kind).shared_by != "rows"]
+    mine = deal_units(others, part, piece_bytes)
+    rows = [_num_rows(unit) for unit in tables]
+    for unit, count, (start, stop) in zip(tables, rows, row_ranges(rows, part), strict=True):
         # A table without rows is most likely a broken one: the first node reports it.
         if start < stop or (count == 0 and part.index == 0):
             mine.append(replace(unit, start=start, stop=stop if count else None))
-    sizes = [unit.file.stamp.size if unit.file.stamp else 0 for unit in by_rule["files"]]
-    mine += [by_rule["files"][number] for number in deal_files(sizes, part)]
     by_path = {unit.file.path: unit for unit in mine}
     refused = {file.path for file in files if file.report is not None and part.index == 0}
     kept = [file for file in files if file.path in by_path or file.path in refused]
@@ -132,7 +182,7 @@ def _pdf_texts(
         return {}
     config = context.config
     how = Extraction(
-        engine=choose_engine(config.pdf.engine),
+        engine=config.pdf.engine,
         limits=PdfLimits(config.file_timeout_s, config.file_memory_mb),
         drop_headers=config.pdf.drop_headers,
         passwords=_read_passwords(passwords),

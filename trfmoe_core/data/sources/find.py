@@ -1,24 +1,29 @@
 """Finds the files below the paths of a node's data and tells their formats."""
 
 import os
+import re
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from trfmoe_core.data.documents.records import SourceFile
 from trfmoe_core.data.documents.reports import FileReport, Status, printable
-from trfmoe_core.data.formats.base import kind_of, known_suffixes
+from trfmoe_core.data.formats.base import kind_of, known_suffixes, settle
 from trfmoe_core.data.sources.digests import DigestCache
 from trfmoe_core.errors import DataError
 from trfmoe_core.places import expand
+
+_SYSTEM_FILES = re.compile(r"\._.*|~\$.*|\.DS_Store|Thumbs\.db|desktop\.ini", re.IGNORECASE)
+_SYSTEM = "written by the system or an editor, not by its owner"
+_SYSTEM_FOLDER = "__MACOSX"
 
 
 def find_files(paths: Sequence[str], digests: DigestCache | None = None) -> list[SourceFile]:
     """Returns every file below `paths`, in the order given; folders are walked in sorted order.
 
-    Only regular files are opened. Links out of a folder, special files and unknown suffixes are reported as
-    `unsupported`, files with the same bytes as an earlier one as `duplicate`. Files whose digest `digests` has are not
-    opened.
+    Only regular files are opened. Links out of a folder, special files and unknown contents are reported as
+    `unsupported`, files with the same bytes as an earlier one as `duplicate`, files that only the system or an editor
+    wrote as `system-file`. Files whose digest `digests` has are not opened.
 
     Raises:
         DataError: there are no paths, or one is missing, unreadable, or a file of unknown format.
@@ -39,19 +44,48 @@ def find_files(paths: Sequence[str], digests: DigestCache | None = None) -> list
     return found
 
 
-def _below(root: Path, digests: DigestCache) -> Iterator[SourceFile]:
-    """Yields the file `root`, or all files of the folder `root`."""
+def check_path(name: str) -> None:
+    """Makes sure that a path is a file of a known format, or a folder with one. Opens no file.
+
+    Raises:
+        DataError: it is missing, unreadable, or has no such file.
+    """
+    root = expand(name)
+    where = f"data path {printable(root)}"
+    mode = _mode(root)
+    try:
+        if stat.S_ISDIR(mode):
+            os.listdir(root)  # noqa: PTH208  (os.walk passes over a folder that cannot be listed)
+        names = [name for _, _, names in os.walk(root) for name in names] if stat.S_ISDIR(mode) else [root.name]
+        if not stat.S_ISDIR(mode) and not os.access(root, os.R_OK):
+            raise DataError(f"{where}: cannot be read; check its permissions")
+    except OSError as error:
+        raise DataError(f"{where}: cannot be listed: {_reason(error)}; check its permissions") from error
+    if all(kind_of(Path(name)) == "other" for name in names):
+        what = "no file of a known format" if stat.S_ISDIR(mode) else "no known format"
+        raise DataError(f"{where}: {what}; give a file or folder with files ending in {known_suffixes()}")
+
+
+def _mode(root: Path) -> int:
     where = f"data path {printable(root)}"
     try:
-        mode = root.stat().st_mode
+        return root.stat().st_mode
     except FileNotFoundError as error:
         raise DataError(f"{where}: no such file or folder{_nearest(root)}; correct the path") from error
     except (OSError, ValueError) as error:
         raise DataError(f"{where}: cannot be read: {_reason(error)}; check its permissions") from error
-    if stat.S_ISDIR(mode):
+
+
+def _below(root: Path, digests: DigestCache) -> Iterator[SourceFile]:
+    """Yields the file `root`, or all files of the folder `root`."""
+    where = f"data path {printable(root)}"
+    if stat.S_ISDIR(_mode(root)):
         yield from _walk(root, digests)
         return
     file = _examine(root, digests)
+    if file.report is not None and _SYSTEM_FILES.fullmatch(root.name):
+        # A shell's * names such files too, so they end nothing.
+        file = _refused(root, "other", "system-file", _SYSTEM)
     if file.report is not None and file.report.status in ("unsupported", "unreadable"):
         raise DataError(
             f"{where}: {file.report.status}: {file.report.detail}; give a readable file ending in {known_suffixes()}"
@@ -71,7 +105,9 @@ def _walk(root: Path, digests: DigestCache) -> Iterator[SourceFile]:
             ) from error
         refused.append(_refused(folder, "other", "unreadable", f"folder: {_reason(error)}"))
 
-    inside = root.resolve()
+    inside = [root.resolve()]
+    if blobs := _blobs(inside[0]):
+        inside.append(blobs)
     entries: list[Path] = []
     for folder, folders, names in os.walk(root, onerror=on_error):
         entries += [Path(folder, name) for name in names]
@@ -79,14 +115,25 @@ def _walk(root: Path, digests: DigestCache) -> Iterator[SourceFile]:
     for path in sorted(entries, key=lambda path: os.fsencode(path.relative_to(root))):
         if path.is_symlink():
             target = Path(os.path.realpath(path))
-            if not target.is_relative_to(inside):
+            if not any(target.is_relative_to(place) for place in inside):
                 yield _refused(path, kind_of(path), "unsupported", "a link out of the folder; name its target instead")
                 continue
             if target.is_dir():
                 yield _refused(path, "other", "unsupported", "a link to a folder that is read anyway")
                 continue
+        if _SYSTEM_FILES.fullmatch(path.name) or _SYSTEM_FOLDER in path.relative_to(root).parts:
+            yield _refused(path, "other", "system-file", _SYSTEM)
+            continue
         yield _examine(path, digests)
     yield from refused
+
+
+def _blobs(folder: Path) -> Path | None:
+    """Returns the folder that holds the files of a snapshot in the hub's cache; snapshots consist of links into it."""
+    for place in (folder, *folder.parents):
+        if place.parent.name == "snapshots" and (place.parent.parent / "blobs").is_dir():
+            return (place.parent.parent / "blobs").resolve()
+    return None
 
 
 def _examine(path: Path, digests: DigestCache) -> SourceFile:
@@ -95,12 +142,13 @@ def _examine(path: Path, digests: DigestCache) -> SourceFile:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             return _refused(path, kind, "unsupported", "no regular file")
-        if kind == "other":
-            return _refused(path, kind, "unsupported", f"suffix {printable(path.suffix)!r}")
-        if status.st_size == 0:
+        if status.st_size == 0 and kind != "other":
             return _refused(path, kind, "empty", "0 bytes")
-        sha256, stamp = digests.digest(path)
-        return SourceFile(path, kind, sha256, stamp)
+        sha256, stamp, content = digests.digest(path)
+        kind, remark = settle(path, content)
+        if kind == "other":
+            return _refused(path, kind, "unsupported", remark)
+        return SourceFile(path, kind, sha256, stamp, compression=content.compression, note=remark)
     except OSError as error:
         return _refused(path, kind, "unreadable", _reason(error))
 

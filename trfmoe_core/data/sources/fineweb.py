@@ -12,10 +12,11 @@ from trfmoe_core.data.documents.opening import stamp_of
 from trfmoe_core.data.documents.records import ReadOptions, SourceFile, Unit
 from trfmoe_core.data.formats.base import format_of
 from trfmoe_core.data.hub.download import HubSet, fetch
-from trfmoe_core.data.hub.shards import Download
+from trfmoe_core.data.hub.shards import Download, read_progress
 from trfmoe_core.data.sources.base import DataSource, OpenContext, OpenedSource
-from trfmoe_core.data.sources.files import Languages
+from trfmoe_core.data.sources.files import Languages, lowered
 from trfmoe_core.data.sources.partition import row_ranges
+from trfmoe_core.errors import DataError
 from trfmoe_core.places import expand, is_hub_name
 
 REPO, CONFIG = "HuggingFaceFW/fineweb", "sample-10BT"
@@ -36,7 +37,7 @@ class FineWebSource(DataSource):
     )
     max_documents: int | None = Field(None, ge=1, description="null: all, which for sample-10BT are 15 million, 27 GB")
     languages: Languages = Field(
-        default_factory=list, description="rows in other languages, by their column `language`, are left out"
+        default_factory=list, description="only rows whose column `language` names one of these are read"
     )
     folder: str | None = Field(None, min_length=1, description="folder of the downloaded files; null: one in the cache")
 
@@ -65,6 +66,26 @@ class FineWebSource(DataSource):
         parts = (self.repo, self.config or "", self.split, self.revision or "")
         return cache_dir / "hub" / "--".join(re.sub(r"[^\w.-]", "-", part) for part in parts if part)
 
+    def check(self, context: OpenContext) -> None:
+        """Makes sure that a folder that `repo` names is there, and offline that the documents were downloaded before.
+
+        Raises:
+            DataError: they are not.
+        """
+        if not is_hub_name(self.repo) and not expand(self.repo).is_dir():
+            raise DataError(f"source fineweb: repo {self.repo}: no such folder; correct it, or name a data set")
+        if not context.config.offline or not is_hub_name(self.repo):
+            return
+        folder = self.place(context.cache_dir)
+        done = read_progress(folder) if folder.is_dir() else None
+        have, complete = (done.rows, done.complete) if done else (0, False)
+        if not complete and (self.max_documents is None or have < self.max_documents):
+            wanted = "all" if self.max_documents is None else f"{self.max_documents:,}"
+            raise DataError(
+                f"source fineweb: {folder} holds {have:,} documents of {self.hub_set}, and {wanted} are asked for, but "
+                "data.offline is true; download them once without it, or give repo: FOLDER with a copy of the data set"
+            )
+
     def open(self, context: OpenContext) -> OpenedSource:
         """Returns the documents after downloading those that are missing.
 
@@ -90,7 +111,7 @@ class FineWebSource(DataSource):
         for shard in download.shards:
             counts.append(min(shard.rows, left))
             left -= counts[-1]
-        options = ReadOptions(languages=tuple(sorted(language.casefold() for language in self.languages)))
+        options = ReadOptions(languages=lowered(self.languages))
         files: list[SourceFile] = []
         units: list[Unit] = []
         for shard, (start, stop) in zip(download.shards, row_ranges(counts, part), strict=True):

@@ -60,6 +60,12 @@ class Tokenizer(Protocol):
         """Returns the ids of each text, without any special token."""
         ...
 
+    def encode_prompt(self, text: str) -> list[int]:
+        """Returns the ids of `text` as the saved tokenizer gives them in transformers, with the special tokens that it
+        adds or finds in the text.
+        """
+        ...
+
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of `ids`; special and padding ids are left out."""
         ...

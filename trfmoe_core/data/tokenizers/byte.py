@@ -29,6 +29,10 @@ class ByteTokenizer:
         """Returns the ids of each text."""
         return [self.encode(text) for text in texts]
 
+    def encode_prompt(self, text: str) -> list[int]:
+        """Returns the ids of `text`; nothing is added."""
+        return [int(one) for one in self.encode(text)]
+
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text. Ids above 255 are left out; bytes that are not UTF-8 become U+FFFD."""
         values = np.asarray(ids, dtype=np.int64).reshape(-1)

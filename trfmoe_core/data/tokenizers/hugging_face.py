@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer as Backend
 
+from trfmoe_core.atomic import write_text
 from trfmoe_core.data.tokenizers.base import CONFIG_FILE, MODEL_FILE, TokenIds, padded, write_folder
 from trfmoe_core.errors import DataError
 
 PROBE = "Hello world, it's 3.14!\n\tGrüße — 你好 🙂 "
 MINIMUM_VOCABULARY = 257
+_PROBE_REPEATS, _PROBE_TIMES = 4, 8
 GPT2_BOS = "<|endoftext|>"
+TEMPLATE_FILE, TEMPLATE_KEY = "chat_template.jinja", "chat_template"
 
 
 class HfTokenizer:
@@ -68,29 +71,72 @@ class HfTokenizer:
         encodings = self.backend.encode_batch_fast(encodable, add_special_tokens=False)
         return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
 
+    def encode_prompt(self, text: str) -> list[int]:
+        """Returns the ids of `text` as transformers gives them for the saved tokenizer.
+
+        Its post-processor adds special tokens, and special tokens in the text are found unless its configuration says
+        `split_special_tokens`.
+        """
+        encodable = text.encode("utf-8", "replace").decode("utf-8")
+        self.backend.encode_special_tokens = bool(self._config.get("split_special_tokens", False))
+        try:
+            return list(self.backend.encode(encodable).ids)
+        finally:
+            self.backend.encode_special_tokens = True
+
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of `ids`; special ids and ids of padding rows are left out."""
         known = [int(one) for one in ids if 0 <= int(one) < self.vocab_size]
         return str(self.backend.decode(known, skip_special_tokens=True))
 
     def save(self, folder: Path) -> None:
-        """Writes tokenizer.json and tokenizer_config.json."""
-        write_folder(folder, self.backend.to_str(pretty=True), self._config)
+        """Writes tokenizer.json and tokenizer_config.json, and the chat template in a file of its own."""
+        config = dict(self._config)
+        template = config.get(TEMPLATE_KEY)
+        if isinstance(template, str):
+            del config[TEMPLATE_KEY]
+        write_folder(folder, self.backend.to_str(pretty=True), config)
+        if isinstance(template, str):
+            write_text(folder / TEMPLATE_FILE, template)
 
 
 def load_folder(folder: Path, config: dict[str, Any], name: str) -> HfTokenizer:
     """Returns the tokenizer in `folder`. `config` is its tokenizer_config.json and may be empty.
 
     Raises:
-        DataError: there is no tokenizer, or it is too small, has no bos or eos, or loses text.
+        DataError: there is no tokenizer, or it is too small, has no bos or eos, loses text or samples.
     """
     backend, config = _read_backend(folder, config)
+    try:
+        config = {**config, TEMPLATE_KEY: (folder / TEMPLATE_FILE).read_text(encoding="utf-8")}
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        raise DataError(f"tokenizer file {folder / TEMPLATE_FILE} cannot be read: {error}; replace it") from error
     bos_token = _token(config.get("bos_token")) or _token(config.get("eos_token")) or _end_of_text(backend)
     if bos_token is None:
         raise DataError(f"tokenizer {folder}: neither bos_token nor eos_token in {CONFIG_FILE}; name one there")
     tokenizer = HfTokenizer(backend, bos_token, config, name)
     check_lossless(tokenizer, f"tokenizer {folder}")
+    check_repeatable(tokenizer, f"tokenizer {folder}")
     return tokenizer
+
+
+def check_repeatable(tokenizer: HfTokenizer, where: str) -> None:
+    """Makes sure that the same text always gives the same ids: nodes and restarts would train on different ones.
+
+    Raises:
+        DataError: the tokenizer draws lots.
+    """
+    dropout = getattr(tokenizer.backend.model, "dropout", None)
+    if dropout:
+        raise DataError(
+            f"{where}: its BPE dropout is {dropout:g}, so the same text gives other tokens each time; "
+            f"set model.dropout to null in {MODEL_FILE}"
+        )
+    texts = [PROBE * _PROBE_REPEATS] * _PROBE_TIMES
+    if len({ids.tobytes() for ids in tokenizer.encode_batch(texts)}) > 1:
+        raise DataError(f"{where}: the same text gives other tokens each time; use a tokenizer that does not sample")
 
 
 def check_lossless(tokenizer: HfTokenizer, where: str) -> None:

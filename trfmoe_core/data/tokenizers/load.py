@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from trfmoe_core.config.model import ModelConfig
 from trfmoe_core.data.tokenizers.base import CONFIG_FILE, Tokenizer
 from trfmoe_core.data.tokenizers.byte import BYTE_MARK, ByteTokenizer
-from trfmoe_core.errors import DataError
+from trfmoe_core.errors import ConfigError, DataError
 from trfmoe_core.places import expand, is_hub_name
 
 
@@ -36,6 +37,19 @@ def load_tokenizer(name: str) -> Tokenizer:
     from trfmoe_core.data.tokenizers.hugging_face import load_folder
 
     return load_folder(folder, config, name=name if is_hub_name(name) else folder.resolve().name)
+
+
+def check_vocabulary(model: ModelConfig, tokenizer: Tokenizer) -> None:
+    """Makes sure that every token of the tokenizer has a row in the model's embedding.
+
+    Raises:
+        ConfigError: there are fewer rows.
+    """
+    if model.vocab_size is not None and model.vocab_size < tokenizer.vocab_size:
+        raise ConfigError(
+            f"model.vocab_size: {model.vocab_size:,} rows, but tokenizer {tokenizer.name} has {tokenizer.vocab_size:,} "
+            f"tokens; give {tokenizer.vocab_size} or more, or leave it out for {tokenizer.padded_vocab_size:,}"
+        )
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -29,6 +29,14 @@ class Attention(nn.Module):
         self.qkv = Projection(config.width, rows)
         self.output = Projection(self.heads * self.head_width, config.width)
 
+    def matrices(self) -> dict[str, tuple[int, ...]]:
+        """Returns the parameters that are matrices: name -> rows of the separate matrices in it, from top to bottom."""
+        keys = self.kv_heads * self.head_width
+        return {
+            "qkv.weight": (self.heads * self.head_width, keys, keys),
+            "output.weight": (self.output.weight.shape[0],),
+        }
+
     def prepare(self, q_BTHC: Tensor, k_BTJC: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the queries and keys that are rotated next; here they stay as they are."""
         return q_BTHC, k_BTJC

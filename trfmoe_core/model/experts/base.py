@@ -42,6 +42,11 @@ class Experts(nn.Module):
         """Returns the name of each stack and the (output width, input width) of one expert's matrix in it."""
         raise NotImplementedError
 
+    @classmethod
+    def matrices(cls, config: ModelConfig) -> dict[str, tuple[int, ...]]:
+        """Returns for each stack the rows of the separate matrices of one expert in it, from top to bottom."""
+        return {name: (rows,) for name, (rows, _) in cls.shapes(config).items()}
+
     def compute(self, x_SD: Tensor, multiply: Multiply) -> Tensor:
         """Returns (S, D): every row after its expert."""
         raise NotImplementedError

@@ -20,6 +20,12 @@ class SwiGLUExperts(Experts):
         width, hidden = config.width, config.expert_width
         return {"w_gate_up_EGD": (2 * hidden, width), "w_down_EDF": (width, hidden)}
 
+    @classmethod
+    def matrices(cls, config: ModelConfig) -> dict[str, tuple[int, ...]]:
+        """Returns gate and up as two matrices."""
+        hidden = config.expert_width
+        return {"w_gate_up_EGD": (hidden, hidden), "w_down_EDF": (config.width,)}
+
     def compute(self, x_SD: Tensor, multiply: Multiply) -> Tensor:
         """Returns (S, D)."""
         return multiply(swiglu(multiply(x_SD, "w_gate_up_EGD")), "w_down_EDF")

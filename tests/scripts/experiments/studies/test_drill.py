@@ -48,7 +48,7 @@ def test_a_quick_drill(study: DrillStudy) -> None:
     results = {c: study.train(c) for c in study.cells()}
     assert all(result.ended for result in results.values()), results
     rows = {(row.fault, row.rule): row for row in study.rows(results)}
-    assert rows["scale_x100", "majority"].ratio < 1.03 < 1.5 < rows["scale_x100", "mean"].ratio  # type: ignore[operator]
+    assert rows["scale_x100", "majority"].ratio < 1.03 < 1.4 < rows["scale_x100", "mean"].ratio  # type: ignore[operator]
     assert rows["scale_x100", "majority"].most_lost
     assert rows["scale_x100", "majority"].named == 3
     assert rows["stall", "majority"].blocks == rows["garbage", "majority"].blocks == 3 * 9
@@ -86,7 +86,7 @@ def test_kept_answers_give_the_same_cell(study: DrillStudy, fault: str) -> None:
 def test_every_node_has_its_part_of_the_text(study: DrillStudy) -> None:
     parts = [path.read_text() for path in sorted((study.texts / "3").iterdir())]
     assert len(parts) == len(set(parts)) == 3
-    assert max(map(len, parts)) < 1.2 * min(map(len, parts))
+    assert max(map(len, parts)) < 1.7 * min(map(len, parts)), "ten pieces, one of them short, for three nodes"
 
 
 def test_the_cell_decides_what_it_varies() -> None:

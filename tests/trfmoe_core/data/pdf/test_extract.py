@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.hostile_files import page, pdf
+from tests.trfmoe_core.data.pdf.made import HELVETICA, NO_MAP, content, document, with_attachments
 from trfmoe_core.config import DataConfig, NodeSettings
 from trfmoe_core.data.documents.records import SourceFile
+from trfmoe_core.data.formats.reading import Reading
 from trfmoe_core.data.pdf import reader
 from trfmoe_core.data.pdf.extract import RETRY_S, Extraction, extract_all, text_path
 from trfmoe_core.data.pdf.reader import PdfLimits, PdfReader, PdfText
@@ -163,7 +165,8 @@ def test_page_errors_reach_the_report(tmp_path: Path) -> None:
     good = pdf([page("a page that is fine"), page("another one")])
     spoilt = good.replace(b"/Length", b"/Filter/NoSuchDecode/Length", 1)
     (tmp_path / "spoilt.pdf").write_bytes(spoilt)
-    (source,) = open_sources([str(tmp_path / "spoilt.pdf")], OpenContext(DataConfig(), tmp_path / "cache"))
+    config = DataConfig.model_validate({"pdf": {"engine": "pypdf"}})
+    (source,) = open_sources([str(tmp_path / "spoilt.pdf")], OpenContext(config, tmp_path / "cache"))
     (unit,) = source.units
     assert unit.extracted is not None
     assert (unit.extracted.status, unit.extracted.pages) == ("partial", 1)
@@ -171,3 +174,31 @@ def test_page_errors_reach_the_report(tmp_path: Path) -> None:
     assert unit.extracted.page_errors[0].startswith("page 1: ")
     record = next((tmp_path / "cache").rglob("*.json"))
     assert json.loads(record.read_text())["page_errors"] == unit.extracted.page_errors
+
+
+def test_provenance_counts_the_pages_of_the_file(tmp_path: Path) -> None:
+    inner = pdf([page("An attached page."), b"", page("The third page of it.")])
+    data = with_attachments(pdf([b"", page("The second page."), b"", page("The fourth.")]), [("in.pdf", inner)])
+    (tmp_path / "x.pdf").write_bytes(data)
+    (source,) = open_sources([str(tmp_path / "x.pdf")], OpenContext(DataConfig(), tmp_path / "cache"))
+    reading = Reading(source.units[0])
+    found = [(document.place, document.text) for document in reading]
+    assert found == [
+        ("pages 2-4", "The second page.\n\fThe fourth."),
+        ("pages 1-3 of in.pdf", "An attached page.\n\fThe third page of it."),
+    ]
+    report = reading.report
+    assert (report.status, report.pages) == ("ok", 4)
+    assert report.detail == "2 of 4 pages hold no text; 1 attached PDFs read, with 3 pages"
+    assert report.characters == sum(len(text) for _, text in found)
+
+
+def test_a_report_says_how_many_pages_are_unreadable(tmp_path: Path) -> None:
+    spoilt = content([bytes(3 + (n + k) % 26 for k in range(60)) for n in range(20)], "F2")
+    fonts = {"F1": HELVETICA, "F2": NO_MAP}
+    pages = [content([f"This is page {n} of the book, which has some words on it."]) for n in range(17)]
+    (tmp_path / "x.pdf").write_bytes(document([*pages, spoilt, spoilt, spoilt], fonts=fonts))
+    (source,) = open_sources([str(tmp_path / "x.pdf")], OpenContext(DataConfig(), tmp_path / "cache"))
+    report = source.units[0].extracted
+    assert report is not None
+    assert f"{report.status}: {report.detail}" == "partial: 3 of 20 pages unreadable (no character map)"

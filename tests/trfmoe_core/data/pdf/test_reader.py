@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.hostile_files import write_hostile
 from tests.places import ROOT
 from trfmoe_core.data.pdf import reader as reader_module
 from trfmoe_core.data.pdf.reader import WALL_FACTOR, PdfLimits, PdfReader, PdfText
@@ -75,6 +76,17 @@ def test_a_worker_killed_from_outside_costs_no_file(tmp_path: Path, write_pdf: C
         assert read(reader, good).status == "ok"
 
 
+def test_an_unforeseen_exception_is_that_files_status(tmp_path: Path, write_pdf: Callable[..., Path]) -> None:
+    good = write_pdf(tmp_path / "good.pdf", [["hello there"]])
+    with PdfReader(PdfLimits(20, 1024)) as reader:
+        assert text_of(reader, good) == "hello there"
+        (file,) = find_files([str(good)])
+        result = reader.read(file, Path("a name that no file can have \0"))
+        assert result.status == "broken"
+        assert result.detail.startswith("its reader failed: ValueError at document_text.py:")
+        assert text_of(reader, good) == "hello there"
+
+
 def test_a_file_that_needs_too_much_memory_is_given_up(tmp_path: Path, write_pdf: Callable[..., Path]) -> None:
     big = write_pdf(tmp_path / "big.pdf", [["x" * 100] * 50 for _ in range(400)])
     small = write_pdf(tmp_path / "small.pdf", [["hello"]])
@@ -105,10 +117,10 @@ def test_a_bad_page_costs_only_itself(tmp_path: Path, write_pdf: Callable[..., P
     stream[NameObject("/Filter")] = NameObject("/NoSuchDecode")
     writer.pages[1][NameObject("/Contents")] = writer._add_object(stream)
     writer.write(tmp_path / "bad.pdf")
-    with PdfReader(PdfLimits(60, 512)) as reader:
+    with PdfReader(PdfLimits(60, 512), "pypdf") as reader:
         result = read(reader, tmp_path / "bad.pdf")
     assert (result.status, result.pages) == ("partial", 2)
-    assert (tmp_path / "bad.out").read_text() == "first\n\fthird"
+    assert (tmp_path / "bad.out").read_text() == "first\n\f\n\fthird"
     assert "1 of 3 pages lost, first page 2: NotImplementedError" in result.detail
 
 
@@ -156,5 +168,19 @@ def test_a_worker_that_cannot_start_is_explained(
 ) -> None:
     good = write_pdf(tmp_path / "good.pdf", [["hello"]])
     monkeypatch.setattr(reader_module.sys, "executable", "/bin/false")
-    with pytest.raises(DataError, match="check that pypdf is installed"), PdfReader(PdfLimits(60, 512)) as reader:
+    with pytest.raises(DataError, match="check that pypdfium2 is installed"), PdfReader(PdfLimits(60, 512)) as reader:
         read(reader, good)
+
+
+def test_a_file_that_kills_the_engine_costs_no_other(tmp_path: Path, write_pdf: Callable[..., Path]) -> None:
+    good = write_pdf(tmp_path / "good.pdf", [["hello"]])
+    # pdfium follows a form that shows itself until its memory ends.
+    write_hostile(tmp_path / "hostile", 0, bomb_bytes=1, empty_pages=1)
+    deadly = tmp_path / "hostile" / "cyclic-form.pdf"
+    with PdfReader(PdfLimits(60, 96), "pdfium") as reader:
+        result = read(reader, deadly)
+        assert (result.status, result.settled) == ("broken", False)
+        assert read(reader, good).status == "ok"
+    with PdfReader(PdfLimits(60, 96)) as reader:
+        assert read(reader, deadly).status == "no-text", "pypdf reads it"
+        assert read(reader, good).status == "ok"

@@ -3,25 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trfmoe_core.data.batches.store import Digests
-from trfmoe_core.data.documents.clean import PAGE_BREAK, clean
-from trfmoe_core.data.prepare.split import as_numbers, cut, digest, first_of_each, in_both, is_held_out, last_tenth
-
-
-@given(st.text(alphabet=st.sampled_from("aé你🙂 \n\f"), max_size=600), st.integers(4, 80))
-def test_pieces_fit_and_hold_every_letter(text: str, piece_bytes: int) -> None:
-    pieces = cut(clean(text), piece_bytes)
-    assert all(0 < len(piece.encode()) <= piece_bytes for piece in pieces)
-    assert all(piece.strip() and "\f" not in piece for piece in pieces)
-    assert "".join("".join(pieces).split()) == "".join(text.split())
-
-
-def test_the_best_border_in_the_second_half_wins() -> None:
-    page = f"{'a' * 40}{PAGE_BREAK}{'b ' * 8}\n\ncc\nd{'e' * 50}"
-    assert cut(page, 64)[0] == "a" * 40
-    assert cut(page.replace("\f", "x"), 64)[0].endswith("b")
-    assert cut("word " * 30, 64)[0] == ("word " * 13).strip()
-    assert [len(piece) for piece in cut("z" * 150, 64)] == [64, 64, 22]
-    assert cut("", 64) == []
+from trfmoe_core.data.prepare.split import as_numbers, digest, first_of_each, in_both, is_held_out, lowest
 
 
 def numbers(pieces: list[str]) -> Digests:
@@ -56,16 +38,12 @@ def test_fraction_bounds() -> None:
     assert digest("x")[:8] == int(numbers(["x"])[0, 0]).to_bytes(8, "big")
 
 
-@given(st.lists(st.integers(1, 1000), min_size=2, max_size=60))
-def test_the_last_tenth_is_as_little_as_makes_a_tenth(sizes: list[int]) -> None:
-    held_out = last_tenth(np.array(sizes, np.int64)).tolist()
-    first = held_out.index(True)
-    assert held_out == [number >= first for number in range(len(sizes))]
-    assert first > 0
-    assert first == 1 or 10 * sum(sizes[first:]) >= sum(sizes)
-    assert first == len(sizes) - 1 or 10 * sum(sizes[first + 1 :]) < sum(sizes)
-
-
-def test_the_last_tenth_of_equal_pieces() -> None:
-    assert last_tenth(np.full(40, 10)).sum() == 4
-    assert last_tenth(np.array([1, 1000])).tolist() == [False, True]
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=60), st.floats(0, 1))
+def test_the_lowest_are_a_fraction_and_at_least_one(values: list[int], fraction: float) -> None:
+    marks = numbers([str(value) for value in values])
+    among = np.array([value % 2 == values[0] % 2 for value in values])
+    chosen = lowest(marks, among, fraction)
+    pairs = [tuple(mark) for mark in marks.tolist()]
+    order = sorted({mark for mark, inside in zip(pairs, among, strict=True) if inside})
+    expected = order[: max(1, round(fraction * len(order)))]
+    assert chosen.tolist() == [mark in expected for mark in pairs]

@@ -30,7 +30,7 @@ def later(file: Path) -> int:
 
 def digest(memory: Path, file: Path, now_ns: int) -> str:
     digests = DigestCache(memory, lambda: now_ns)
-    found, stamp = digests.digest(file)
+    found, stamp, _ = digests.digest(file)
     digests.save()
     assert found == hashlib.sha256(file.read_bytes()).hexdigest()
     assert stamp == stamp_of(file)

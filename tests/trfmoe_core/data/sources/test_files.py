@@ -7,7 +7,7 @@ import pytest
 
 from trfmoe_core.config import DataConfig
 from trfmoe_core.data.documents.reports import FileReport
-from trfmoe_core.data.formats import jsonl, text
+from trfmoe_core.data.formats import json_values, text
 from trfmoe_core.data.formats.reading import Reading
 from trfmoe_core.data.sources import OpenContext, OpenedSource, open_sources
 
@@ -65,13 +65,14 @@ def test_every_file_of_a_mixed_folder_gets_its_status(mixed_folder: Path, tmp_pa
 
 
 def test_details_say_what_was_wrong(mixed_folder: Path, read: Read) -> None:
-    assert read(mixed_folder / "columns.parquet")[1].detail == "no column 'text'; it has body, url"
-    assert read(mixed_folder / "numbers.parquet")[1].detail == "column 'text' holds int64, not strings"
+    assert read(mixed_folder / "columns.parquet")[1].detail == "no column 'text'; it has body (string), url (string)"
+    assert read(mixed_folder / "numbers.parquet")[1].detail == "column 'text' holds no strings: text (int64)"
     assert read(mixed_folder / "good.parquet")[1].detail == "1 rows without text"
     detail = read(mixed_folder / "some.jsonl")[1].detail
-    assert detail.startswith("3 bad lines, first line 2: no JSON")
+    assert detail.startswith("3 bad values, first line 2: no JSON")
     assert (
-        read(mixed_folder / "none.jsonl")[1].detail == "1 bad lines, first line 1: no string under 'text' (has nothing)"
+        read(mixed_folder / "none.jsonl")[1].detail
+        == "1 bad values, first line 1: no string under 'text' (has nothing)"
     )
 
 
@@ -82,7 +83,9 @@ def test_parquet_strings_of_every_type_and_bad_bytes(tmp_path: Path, read: Read)
         assert read(path)[0] == [f"one{number}", "two"]
     bad = pa.StringArray.from_buffers(2, pa.py_buffer(b"\0\0\0\0\2\0\0\0\4\0\0\0"), pa.py_buffer(b"a\xffok"))
     pq.write_table(pa.table({"text": bad}), tmp_path / "bad.parquet")
-    assert read(tmp_path / "bad.parquet")[0] == ["a\ufffd", "ok"]
+    texts, report = read(tmp_path / "bad.parquet")
+    assert (texts, report.status) == (["ok"], "partial")
+    assert report.detail.startswith("1 rows are no text, first row 0: no UTF-8")
 
 
 def test_parquet_that_breaks_in_the_middle_is_partial(tmp_path: Path, read: Read) -> None:
@@ -102,7 +105,7 @@ def test_parquet_that_breaks_in_the_middle_is_partial(tmp_path: Path, read: Read
 def test_large_text_comes_in_blocks_at_paragraphs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Read) -> None:
     path = tmp_path / "x.txt"
     path.write_text("\n\n".join(f"Grüße {number} 你好" for number in range(9_000)))
-    monkeypatch.setattr(text, "_BLOCK_BYTES", 4099)
+    monkeypatch.setattr(text, "_BLOCK_CHARACTERS", 4099)
     texts, report = read(path)
     assert len(texts) > 30
     assert all(text.startswith("Grüße ") and text.endswith(" 你好") for text in texts)
@@ -117,9 +120,10 @@ def test_marks_of_unicode_encodings_are_understood(tmp_path: Path, read: Read) -
         assert read(path)[0] == ["Grüße"]
         assert read(path)[1].status == "ok"
     path = tmp_path / "cut.txt"
-    path.write_bytes("Grü".encode()[:-1])
-    assert read(path)[0] == ["Gr\ufffd"]
-    assert read(path)[1].status == "partial"
+    path.write_bytes(("Grüße aus Köln. " * 20 + "ü").encode()[:-1])
+    texts, report = read(path)
+    assert (texts, report.status) == (["Grüße aus Köln. " * 20 + "\ufffd"], "partial")
+    assert report.detail == "1 unreadable characters became U+FFFD"
 
 
 def test_json_lines_that_are_traps(tmp_path: Path, read: Read) -> None:
@@ -128,18 +132,19 @@ def test_json_lines_that_are_traps(tmp_path: Path, read: Read) -> None:
     lines = ['{"text": "a\\ud800b"}', deep, '{"text": null}', '{"text": 3}', '{"text": "last"}', '{"x": ' + "9" * 5000]
     path.write_text("\ufeff" + "\n".join(lines))
     texts, report = read(path)
-    assert texts == ["a\ufffdb", "last"]
+    assert texts == ["last"]
     assert report.status == "partial"
-    assert report.detail.startswith("4 bad lines, first line 2: ")
+    assert report.detail.startswith("4 bad values, first line 2: ")
+    assert report.detail.endswith("1 documents with more than 1% unreadable characters")
 
 
 def test_lines_too_long_for_memory_are_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Read) -> None:
     path = tmp_path / "x.jsonl"
     path.write_text('{"text": "' + "y" * 300 + '"}\n{"text": "short"}\n' + '{"text": "' + "z" * 300)
-    monkeypatch.setattr(jsonl, "_LINE_BYTES", 100)
+    monkeypatch.setattr(json_values, "MAX_CHARACTERS", 100)
     texts, report = read(path)
     assert texts == ["short"]
-    assert report.detail.startswith("2 bad lines, first line 1: longer than")
+    assert report.detail.startswith("2 bad values, first line 1: longer than")
 
 
 def test_pages_of_a_pdf_become_one_document(tmp_path: Path, write_pdf: Callable[..., Path], read: Read) -> None:

@@ -1,5 +1,7 @@
+import gzip
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,49 @@ def test_only_regular_files_of_known_kinds_are_opened(tmp_path: Path) -> None:
         "x.exe": "unsupported",
     }
     server.close()
+
+
+def test_files_that_only_a_system_wrote_are_skipped_and_counted(tmp_path: Path) -> None:
+    names = ["._a.txt", "~$a.txt", ".DS_Store", "Thumbs.db", "sub/__MACOSX/b.txt", "__MACOSX/._b.pdf"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("nothing that its owner wrote")
+    (tmp_path / "a.txt").write_text("text")
+    assert statuses(tmp_path) == {"a.txt": "", **dict.fromkeys(names, "system-file")}
+    # A shell's * names them too. One that can be read is read then.
+    (tmp_path / "~$a.docx").write_text("who has the document open")
+    named = find_files([str(tmp_path / name) for name in ("~$a.docx", "~$a.txt", "a.txt")])
+    assert [file.report.status if file.report else "" for file in named] == ["system-file", "", ""]
+
+
+def test_a_snapshot_of_the_hubs_cache_is_read_as_a_folder(tmp_path: Path, write_parquet: Callable[..., Path]) -> None:
+    cache = tmp_path / "datasets--some--set"
+    snapshot = cache / "snapshots" / "abc" / "sample"
+    snapshot.mkdir(parents=True)
+    (cache / "blobs").mkdir()
+    write_parquet(cache / "blobs" / "1f2e3d", text=["one"])
+    (cache / "blobs" / "4c5b6a").write_text('{"text": "two"}')
+    (snapshot / "000.parquet").symlink_to("../../../blobs/1f2e3d")
+    (snapshot / "lines.json").symlink_to("../../../blobs/4c5b6a")
+    (snapshot / "out.txt").symlink_to("/etc/hostname")
+    expected = {"000.parquet": "", "lines.json": "", "out.txt": "unsupported"}
+    assert statuses(snapshot) == expected
+    assert statuses(snapshot.parent) == {f"sample/{name}": status for name, status in expected.items()}
+    (blob,) = find_files([str(cache / "blobs" / "1f2e3d")])
+    assert (blob.kind, blob.note) == ("parquet", "its content is parquet")
+
+
+def test_content_under_a_wrong_suffix_is_recognised(tmp_path: Path, write_parquet: Callable[..., Path]) -> None:
+    write_parquet(tmp_path / "rows.jsonl", text=["one"])
+    (tmp_path / "page.txt").write_bytes(b"%PDF-1.7 and more")
+    (tmp_path / "pdf.pdf.gz").write_bytes(gzip.compress(b"%PDF-1.7 and more"))
+    found = {file.path.name: file for file in find_files([str(tmp_path)])}
+    kinds = {name: file.kind for name, file in found.items()}
+    assert kinds == {"rows.jsonl": "parquet", "page.txt": "pdf", "pdf.pdf.gz": "other"}
+    assert found["rows.jsonl"].note == "its content is parquet, its suffix is '.jsonl'"
+    refusal = found["pdf.pdf.gz"].report
+    assert refusal is not None
+    assert refusal.detail == "pdf compressed with gzip; decompress it"
 
 
 def test_order_is_that_of_the_names_and_of_the_paths_given(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from trfmoe_core.data.formats.reading import Reading
 from trfmoe_core.data.prepare.corpus_cache import prepare_corpus
 from trfmoe_core.data.sources import DataSource, OpenContext, OpenedSource, open_sources
 from trfmoe_core.data.sources.files import FilesSource
-from trfmoe_core.data.sources.partition import deal_files, row_ranges
+from trfmoe_core.data.sources.partition import deal_files, divided_files, row_ranges
 from trfmoe_core.data.tokenizers.byte import ByteTokenizer
 from trfmoe_core.errors import ConfigError, DataError
 
@@ -40,10 +40,72 @@ def test_rows_are_dealt_once_and_evenly(rows: list[int], of: int) -> None:
 
 @given(sizes=st.lists(st.integers(0, 1000), max_size=20), of=st.integers(1, 6))
 def test_files_are_dealt_once_and_no_part_has_more_than_one_file_too_many(sizes: list[int], of: int) -> None:
-    dealt = [deal_files(sizes, part) for part in parts(of)]
-    assert sorted(number for mine in dealt for number in mine) == list(range(len(sizes)))
-    totals = [sum(sizes[number] for number in mine) for mine in dealt]
+    targets = deal_files(sizes, of)
+    totals = [sum(size for size, target in zip(sizes, targets, strict=True) if target == part) for part in range(of)]
     assert max(totals) - min(totals) <= max(sizes, default=0)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "divided"),
+    [
+        ([9], {0}),
+        ([9, 9], {0, 1}),
+        ([9, 9, 9], set()),
+        ([101, 99, 100], set()),
+        ([5, 90, 5, 5], {1}),
+        ([0, 0, 0], set()),
+    ],
+)
+def test_large_files_are_divided(sizes: list[int], divided: set[int]) -> None:
+    assert divided_files(sizes, 3) == divided
+
+
+@given(sizes=st.lists(st.integers(1, 1000), max_size=20), of=st.integers(1, 6))
+def test_every_part_has_most_of_its_fair_share(sizes: list[int], of: int) -> None:
+    divided = divided_files(sizes, of)
+    rest = [size for number, size in enumerate(sizes) if number not in divided]
+    totals = [sum(sizes[number] for number in divided) / of] * of
+    for size, target in zip(rest, deal_files(rest, of), strict=True):
+        totals[target] += size
+    assert min(totals) >= 0.74 * sum(sizes) / of
+
+
+def shared_texts(path: Path, index: int, of: int = 3, **entry: object) -> list[str]:
+    """Returns the documents of one node of several that share `path`."""
+    data = [{"path": str(path), "partition": {"index": index, "of": of}, **entry}]
+    node = NodeSettings.model_validate({"name": "n", "data": data})
+    (source,) = open_sources(node.data, OpenContext(DataConfig(), path.parent / "cache"))
+    return [document.text for unit in source.units for document in Reading(unit)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "sentences"), [("txt", 30), ("txt", 3000), ("pdf", 30), ("pdf", 300), ("lines", 200), ("lines", 3000)]
+)
+def test_a_single_file_is_divided_by_pieces(
+    kind: str, sentences: int, tmp_path: Path, write_pdf: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert FORMATS.names()
+    lines = [f"Sentence {number} says {number * number}." for number in range(sentences)]
+    path = tmp_path / f"one.{kind}"
+    if kind == "pdf":
+        write_pdf(path, [lines[at : at + 30] for at in range(0, len(lines), 30)])
+    else:
+        monkeypatch.setitem(FORMATS._parts, "lines", OneDocumentFormat)
+        path.write_text("\n".join(lines))
+    parts = [" ".join(shared_texts(path, index)).split() for index in range(3)]
+    assert sorted(word for part in parts for word in part) == sorted(" ".join(lines).split())
+    sizes = [len(part) for part in parts]
+    assert max(sizes) <= 2 * min(sizes)
+
+
+def test_nodes_of_a_single_text_file_prepare_corpora(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(" ".join(f"word{number}" for number in range(100)))
+    tokens = []
+    for index in range(3):
+        source = FilesSource(source="files", path=str(tmp_path / "a.txt"), partition=Partition(index=index, of=3))
+        corpus = prepare_corpus([source], DataConfig(), ByteTokenizer(), tmp_path / "cache")
+        tokens.append(corpus.train_tokens + corpus.held_out_tokens)
+    assert max(tokens) < 1.5 * min(tokens) < 500
 
 
 def test_a_shared_folder_is_dealt_out_whole(
@@ -116,6 +178,83 @@ class LinesFormat(Format):
     def read(self, unit: Unit, log: ReadLog) -> Iterator[Document]:
         for line in unit.file.path.read_text().splitlines():
             yield Document(line)
+
+
+class OneDocumentFormat(LinesFormat):
+    """A format whose file is one document, and that says nothing about sharing."""
+
+    def read(self, unit: Unit, log: ReadLog) -> Iterator[Document]:
+        yield Document(unit.file.path.read_text())
+
+
+class ForgetfulSplit(LinesFormat):
+    """A format whose units lose the options of the unit that they come from."""
+
+    def split(self, unit: Unit) -> list[Unit]:
+        return [Unit(unit.file)]
+
+
+class ForgetfulLines(LinesFormat):
+    shared_by = "lines"
+
+
+class ForgetfulRows(LinesFormat):
+    shared_by = "rows"
+
+    def group_rows(self, path: Path) -> list[int]:
+        return [len(path.read_text().splitlines())]
+
+
+class UncountedRows(LinesFormat):
+    shared_by = "rows"
+
+
+class WrappingSource(DataSource):
+    """A source that hands on what another one opens."""
+
+    source: Literal["wrapping"] = "wrapping"
+    path: str
+
+    def open(self, context: OpenContext) -> OpenedSource:
+        return FilesSource(source="files", path=self.path).open(context)
+
+
+def lines_file(folder: Path) -> Path:
+    (folder / "a.lines").write_text("\n".join(f"line {number}" for number in range(12)))
+    return folder / "a.lines"
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (ForgetfulLines, "lines: it is shared by lines, but reads line None for node 0 of 3"),
+        (ForgetfulRows, "lines: it is shared by rows, but reads more than the rows 0 to 4"),
+        (UncountedRows, r"UncountedRows: it is shared by rows, but has no group_rows\(\)"),
+    ],
+)
+def test_a_format_that_does_not_keep_to_its_rule_is_refused(
+    kind: type[Format], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert FORMATS.names()
+    monkeypatch.setitem(FORMATS._parts, "lines", kind)
+    path = lines_file(tmp_path)
+    if kind is not UncountedRows:
+        assert len(shared_texts(path, 0, of=1)) == 12
+    with pytest.raises(ConfigError, match=message):
+        shared_texts(path, 0)
+
+
+@pytest.mark.parametrize("entry", [{}, {"source": "wrapping"}])
+def test_units_and_sources_that_lose_the_partition_share_all_the_same(
+    entry: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert FORMATS.names() and SOURCES.names()
+    monkeypatch.setitem(FORMATS._parts, "lines", ForgetfulSplit)
+    monkeypatch.setitem(SOURCES._parts, "wrapping", WrappingSource)
+    path = lines_file(tmp_path)
+    parts = [shared_texts(path, index, **entry) for index in range(3)]
+    assert [len(part) for part in parts] == [4, 4, 4]
+    assert len({text for part in parts for text in part}) == 12
 
 
 class NaiveSource(DataSource):

@@ -95,6 +95,16 @@ def test_old_folder_of_vocabulary_and_merges_gives_the_same_tokens(tmp_path: Pat
     assert load_tokenizer(str(old)).encode(TEXT).tolist() == load_tokenizer(str(new)).encode(TEXT).tolist()
 
 
+def test_a_tokenizer_that_draws_lots_is_refused(tmp_path: Path) -> None:
+    path = make_folder(tmp_path / "dice") / "tokenizer.json"
+    content = json.loads(path.read_text())
+    for dropout in (0.1, 1e-6):
+        content["model"]["dropout"] = dropout
+        path.write_text(json.dumps(content))
+        with pytest.raises(DataError, match=f"dice: its BPE dropout is {dropout:g}, so the same text"):
+            load_tokenizer(str(tmp_path / "dice"))
+
+
 def test_folders_that_are_no_lossless_tokenizer_are_refused(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     (tmp_path / "bad").mkdir()

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from trfmoe_core.config import TrainingConfig
 from trfmoe_core.errors import RunError
-from trfmoe_core.training.optimizer import BlockAdamW
+from trfmoe_core.training.optimizers.adamw import BlockAdamW
 
 CONFIG = TrainingConfig.model_validate({"learning_rate": 0.01, "min_learning_rate": 0.0, "weight_decay": 0.1})
 STACK = "layers.0.experts.w_down_EDF"

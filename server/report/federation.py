@@ -1,0 +1,225 @@
+"""The report of a federation: votes, placement, nodes and rounds."""
+
+from html import escape
+from typing import Any
+
+from server.report.charts import line_chart, table
+from server.report.sections import (
+    Row,
+    Section,
+    expert_load,
+    origin_rows,
+    outcome,
+    perplexity,
+    samples,
+    time_rows,
+    warnings,
+)
+from server.run_folder.history import RunHistory
+
+DECIDED = ("unanimous", "majority")
+"""Outcomes for which replicas agreed."""
+
+
+def federation_sections(history: RunHistory) -> list[Section]:
+    """Returns the sections of a federation's report."""
+    return [
+        ("The run", _facts(history)),
+        ("Held-out bits per byte", _bits_per_byte(history)),
+        ("Training loss", _losses(history)),
+        ("Verdicts by node and round", _verdicts(history)),
+        ("Rounds", _rounds(history)),
+        ("Training on the nodes", _training(history)),
+        ("Expert load", expert_load(history)),
+        ("Placement", _placement(history)),
+        ("Data of the nodes", _data(history)),
+        ("Samples", samples(history)),
+        ("Warnings", warnings(history)),
+    ]
+
+
+def _facts(history: RunHistory) -> str:
+    started = history.started
+    rows: list[Row] = [
+        ("outcome", outcome(history)),
+        ("rounds committed", f"{len(history.committed)} of {history.num_rounds or 'unknown'}"),
+        ("best round", "none" if history.best_round is None else str(history.best_round)),
+        ("mode", started.get("mode", "unknown")),
+        ("vote", started.get("vote", "none")),
+        ("parameters", f"{started['parameters']:,}" if "parameters" in started else "unknown"),
+        ("nodes", ", ".join(sorted(history.nodes)) or "none yet"),
+        *origin_rows(history),
+        *time_rows(history),
+    ]
+    told = history.drill_rounds()
+    for name, numbers in history.outvoted_rounds().items():
+        drill = f" (told to misbehave, as a drill, in rounds {_spans(told[name])})" if name in told else ""
+        rows.insert(2, (f"outvoted: {name}", f"in rounds {_spans(numbers)}{drill}"))
+    claims = [(f"claims a drill: {name}", f"in rounds {_spans(claimed)}") for name, claimed in history.claims().items()]
+    refused: list[Row] = [(f"refused: {node}", reason) for node, reason in sorted(history.refused.items())]
+    return table((), [*rows, *claims, *refused])
+
+
+def _spans(numbers: list[int]) -> str:
+    """Returns, for instance, `1, 4-12`."""
+    parts: list[list[int]] = []
+    for number in sorted(numbers):
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return ", ".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)
+
+
+def _bits_per_byte(history: RunHistory) -> str:
+    series: dict[str, list[tuple[float, float]]] = {"median": []}
+    for name in sorted(history.nodes):
+        series[name] = []
+    for number, event in sorted(history.evaluated.items()):
+        series["median"].append((number, event["bits_per_byte"]))
+        for name, node in sorted(event.get("nodes", {}).items()):
+            series.setdefault(name, []).append((number, node["bits_per_byte"]))
+    bigrams = {
+        name: node["bigram_bits_per_byte"] for name, node in history.nodes.items() if node.get("bigram_bits_per_byte")
+    }
+    last: dict[str, Any] = max(history.evaluated.items(), default=(0, {}))[1].get("nodes", {})
+    rows = [
+        (
+            *(name, last.get(name, {}).get("bits_per_byte", "not measured"), perplexity(last.get(name, {}))),
+            bigrams.get(name, "not measured"),
+        )
+        for name in sorted(history.nodes)
+    ]
+    chart = line_chart(series, "round", "bits per byte; dashed: the node's byte bigram", bigrams)
+    head = ("node", "bits per byte, last round", "perplexity, a token", "byte bigram, bits per byte")
+    return chart + table(head, rows)
+
+
+def _losses(history: RunHistory) -> str:
+    series: dict[str, list[tuple[float, float]]] = {}
+    for number, replies in sorted(history.replies.items()):
+        for name, reply in sorted(replies.items()):
+            if reply.get("loss") is not None:
+                series.setdefault(name, []).append((number, reply["loss"]))
+    return line_chart(series, "round", "training loss (nats a token)")
+
+
+def _verdicts(history: RunHistory) -> str:
+    if not history.verdicts:
+        return ""
+    rounds = sorted(history.verdicts)
+    head = "".join(f"<th>{number}</th>" for number in rounds)
+    body = []
+    for name in sorted({*history.nodes, *_voters(history)}):
+        cells = "".join(_verdict_cell(history, number, name) for number in rounds)
+        body.append(f"<tr><th>{escape(name)}</th>{cells}</tr>")
+    note = (
+        "<p>In how many blocks a node was outvoted (o), missing (m) or invalid (i), and how many were decided while no "
+        "majority agreed (s for split); ok where it agreed with a majority on all. A star: the node was told to "
+        "misbehave, as a drill.</p>"
+    )
+    return f"{note}<div class=scroll><table><tr><th>round</th>{head}</tr>{''.join(body)}</table></div>"
+
+
+def _verdict_cell(history: RunHistory, number: int, name: str) -> str:
+    verdicts = history.verdicts[number]
+    counts = {
+        kind: sum(name in verdict.get(kind, []) for verdict in verdicts) for kind in ("outvoted", "invalid", "missing")
+    }
+    counts["split"] = sum(_is_split(verdict, name) for verdict in verdicts)
+    drill = "*" if history.replies.get(number, {}).get(name, {}).get("drill") else ""
+    kind = next((kind for kind, count in counts.items() if count), None)
+    if kind is None:
+        agreed = any(name in verdict.get("accepted", []) for verdict in verdicts)
+        return f'<td class="agreed">ok{drill}</td>' if agreed else f"<td>{drill}</td>"
+    text = " ".join(f"{count}{kind[0]}" for kind, count in counts.items() if count)
+    return f'<td class="{kind}">{text}{drill}</td>'
+
+
+def _is_split(verdict: dict[str, Any], name: str) -> bool:
+    """Returns whether no majority decided a block that a node sent, or may have sent."""
+    if verdict["outcome"] in DECIDED or any(
+        name in verdict.get(kind, []) for kind in ("outvoted", "invalid", "missing")
+    ):
+        return False
+    accepted = verdict.get("accepted", [])
+    return name in accepted or not accepted
+
+
+def _voters(history: RunHistory) -> set[str]:
+    kinds = ("accepted", "outvoted", "missing", "invalid")
+    return {
+        name
+        for verdicts in history.verdicts.values()
+        for verdict in verdicts
+        for kind in kinds
+        for name in verdict.get(kind, [])
+    }
+
+
+def _rounds(history: RunHistory) -> str:
+    rows = []
+    for number, event in sorted(history.committed.items()):
+        verdicts = ", ".join(f"{count} {outcome}" for outcome, count in event.get("outcomes", {}).items())
+        measured = history.evaluated.get(number, {})
+        bits, perplexed = measured.get("bits_per_byte", "not measured"), perplexity(measured)
+        share = event.get("train_share")
+        rows.append(
+            (
+                *(number, event.get("train_loss", ""), bits, perplexed, verdicts, event.get("tokens_per_s", "")),
+                "" if share is None else f"{100 * share:.0f} %",
+                *(event.get(key, "") for key in ("bytes_down", "bytes_up", "seconds")),
+            )
+        )
+    head = ("round", "train loss", "bits per byte", "perplexity", "verdicts", "tokens/s", "time spent training")
+    return table((*head, "bytes down", "bytes up", "seconds"), rows) if rows else ""
+
+
+def _training(history: RunHistory) -> str:
+    """The measurements of the newest training of every node."""
+    rows = []
+    for name in sorted(history.nodes):
+        numbers = [
+            number for number, replies in history.replies.items() if replies.get(name, {}).get("loss") is not None
+        ]
+        if not numbers:
+            continue
+        reply = history.replies[max(numbers)][name]
+        seconds, waiting = reply.get("train_seconds"), reply.get("data_wait_share")
+        rows.append(
+            (
+                *(name, max(numbers), reply["loss"]),
+                *(reply.get(key, "") for key in ("balance_loss", "grad_norm", "learning_rate")),
+                reply["tokens"] / seconds if seconds else "",
+                "" if waiting is None else f"{100 * waiting:.1f} %",
+                f"{reply['peak_memory_bytes'] / 1e6:,.0f} MB" if reply.get("peak_memory_bytes") else "",
+            )
+        )
+    head = ("node", "round", "loss", "balance loss", "gradient norm", "learning rate", "tokens/s")
+    return table((*head, "time waiting for data", "peak memory"), rows) if rows else ""
+
+
+def _placement(history: RunHistory) -> str:
+    if not history.placements:
+        return ""
+    plan = history.placements[-1]
+    note = (
+        f"<p>Epoch {plan['epoch']} ({escape(str(plan.get('reason', '')))}): {plan['load_min']} to {plan['load_max']} "
+        f"blocks a node; two nodes share at most {plan['pair_max']}, which is what a pair could capture.</p>"
+    )
+    rows = [(block, ", ".join(names)) for block, names in plan.get("holders", {}).items()]
+    return f"{note}<details><summary>Holders of every block</summary>{table(('block', 'nodes'), rows)}</details>"
+
+
+def _data(history: RunHistory) -> str:
+    rows = []
+    for name, node in sorted(history.nodes.items()):
+        files = ", ".join(f"{count} {status}" for status, count in (node.get("files") or {}).items())
+        rows.append(
+            (
+                *(name, node.get("zone") or "", node.get("device", "")),
+                *(node.get("train_tokens", ""), node.get("held_out_tokens", "")),
+                *(files, "; ".join(node.get("notes") or [])),
+            )
+        )
+    return table(("node", "zone", "device", "train tokens", "held-out tokens", "files", "notes"), rows) if rows else ""

@@ -1,0 +1,89 @@
+"""Sections that the reports of a federation and of a run on one machine share."""
+
+import math
+import time
+from html import escape
+
+from server.report.charts import heat_table
+from server.run_folder.history import RunHistory
+from server.run_folder.journal import Event
+from trfmoe_core.terminal import visible
+
+Section = tuple[str, str]
+"""Title and HTML; a section without HTML is left out."""
+Row = tuple[str, object]
+
+
+def outcome(history: RunHistory) -> str:
+    """Returns how the run ended, or that it has not."""
+    finished = history.finished
+    if finished is None:
+        return "not finished"
+    return f"{finished['outcome']}: {finished['reason']}" if finished.get("reason") else str(finished["outcome"])
+
+
+def origin_rows(history: RunHistory) -> list[Row]:
+    """Returns the rows about recipe, code and versions of the last start."""
+    started = history.started
+    versions = ", ".join(f"{name} {version}" for name, version in (started.get("versions") or {}).items())
+    return [
+        ("last digest", max(history.committed.items(), default=(0, {"digest": "none yet"}))[1]["digest"]),
+        ("recipe hash", started.get("recipe_hash", "unknown")),
+        ("code fingerprint", started.get("code_fingerprint", "unknown")),
+        ("versions", versions),
+    ]
+
+
+def time_rows(history: RunHistory) -> list[Row]:
+    """Returns the rows about the first start, every resume and the end."""
+    first, *resumes = history.starts or [{}]
+    rows: list[Row] = [("started", when(first.get("time")))]
+    for event in resumes:
+        done = event.get("resumed_from")
+        where = f"after {history.unit} {done}" if done is not None else "from the beginning, nothing was saved before"
+        rows.append(("resumed", f"{when(event.get('time'))}, {where}"))
+    return [*rows, ("finished", when(history.finished.get("time") if history.finished else None))]
+
+
+def perplexity(measured: Event) -> float | str:
+    """Returns the perplexity of an evaluation. It counts tokens, so it cannot be compared between tokenizers."""
+    loss = measured.get("loss")
+    return "not measured" if loss is None else math.exp(min(loss, 700.0))
+
+
+def expert_load(history: RunHistory) -> str:
+    """Returns every expert's share of the tokens in the newest round or step that has it, the mean over the nodes."""
+    for number in sorted(history.replies, reverse=True):
+        shares = [reply["expert_share"] for reply in history.replies[number].values() if reply.get("expert_share")]
+        if shares:
+            layers = range(len(shares[0]))
+            mean = [
+                [sum(share[layer][e] for share in shares) / len(shares) for e in range(len(shares[0][layer]))]
+                for layer in layers
+            ]
+            dead = history.dead_experts(number)
+            mean_over = ", mean over the nodes" if history.unit == "round" else ""
+            note = f"<p>Share of each layer's token slots by expert in {history.unit} {number}{mean_over}.</p>"
+            if dead:
+                note += f"<p><strong>Dead experts, which received no token: {', '.join(dead)}.</strong></p>"
+            return note + heat_table(mean, "layer", "expert")
+    return ""
+
+
+def samples(history: RunHistory) -> str:
+    """Returns the texts that the model wrote."""
+    return "".join(
+        f"<p>Prompt: {escape(visible(str(event.get('prompt', ''))))}</p>"
+        f"<pre>{escape(visible(str(event.get('text', ''))))}</pre>"
+        for event in history.samples
+    )
+
+
+def warnings(history: RunHistory) -> str:
+    """Returns the warnings of the run as a list."""
+    return f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in history.warnings)}</ul>" if history.warnings else ""
+
+
+def when(seconds: float | None) -> str:
+    """Returns a time in UTC; empty for None."""
+    return "" if seconds is None else time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))

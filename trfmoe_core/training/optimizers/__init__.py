@@ -1,0 +1,1 @@
+"""The local optimizers: one file each, registered by the name that `training.optimizer` gives."""

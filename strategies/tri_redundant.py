@@ -4,6 +4,7 @@ DiLoCo's round (arXiv 2311.08105: broadcast, local steps, outer step) over the b
 mean replaced by a vote. Unlike Flower's own loop it resumes, has a deadline for everything, and no reply can end it.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from logging import INFO
 from pathlib import Path
@@ -19,7 +20,7 @@ from strategies.exchange.boundary import boundary
 from strategies.exchange.in_flight import Clock
 from strategies.exchange.last_sent import LastSent
 from strategies.exchange.messages import DescribeRequest, TrainReply
-from strategies.membership.members import Federation
+from strategies.membership.members import PREPARING_PATIENCE, Federation
 from strategies.membership.seats import Seats
 from strategies.outer.optimizer import outer_optimizer
 from strategies.parts import check_parts
@@ -153,7 +154,10 @@ class TriRedundant(Strategy):
         self.summary()
         rounds = self.recipe.rounds
         replication = self.recipe.experts.replication
-        self.federation.gather(grid, self.recipe.federation_size, replication, rounds.nodes_deadline_s, timeout)
+        patience_of_start = PREPARING_PATIENCE if rounds.reply_deadline_s is None else math.inf
+        self.federation.gather(
+            grid, self.recipe.federation_size, replication, rounds.nodes_deadline_s, timeout, patience_of_start
+        )
         self.seats.open(self.federation.members)
         if self._partial:
             whole = (

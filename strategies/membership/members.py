@@ -32,6 +32,9 @@ RecordEvent = Callable[..., None]
 FEWEST = 2
 """Fewest nodes that must be online when a round begins."""
 
+PREPARING_PATIENCE = 10.0
+"""How many times as long as the others a node may prepare its data before the run starts without it."""
+
 LOOK_S = 5.0
 """How often newcomers are looked for while a round is under way."""
 
@@ -90,11 +93,19 @@ class Federation:
         return self._registry.names
 
     def gather(
-        self, grid: Grid, expected: int, replication: int, nodes_deadline_s: float, reply_deadline_s: float
+        self,
+        grid: Grid,
+        expected: int,
+        replication: int,
+        nodes_deadline_s: float,
+        reply_deadline_s: float,
+        patience: float = math.inf,
     ) -> None:
         """Waits until `expected` nodes have described themselves, or the deadline has passed.
 
-        A node that was asked and still prepares its data is waited for until `reply_deadline_s`.
+        A node that was asked and still prepares its data is waited for until `reply_deadline_s`. Once `replication`
+        nodes have described themselves, it is waited for `patience` times as long as the slowest of them took, and at
+        least `nodes_deadline_s`. It can join later.
 
         Args:
             grid: Flower's way to the nodes.
@@ -102,20 +113,26 @@ class Federation:
             replication: How many nodes train each expert; fewer cannot start.
             nodes_deadline_s: Seconds to wait for nodes that are not connected yet.
             reply_deadline_s: Seconds to wait for the description of a connected node.
+            patience: See above.
 
         Raises:
             RunError: Fewer than `replication` nodes can take part.
         """
         start = self.clock.now()
+        present_before, slowest_s = 0, math.inf
         while len(self.online) < expected:
             self.refresh(grid)
             elapsed = self.clock.now() - start
+            if len(self.online) > present_before and len(self.online) >= replication:
+                slowest_s = max(elapsed, 0.1)
+            present_before = len(self.online)
             if len(self.online) >= expected:
                 return
             if len(self._refusals) >= expected and not self.members and not self._asked:
                 break  # every expected node was refused; one refused node alone does not end the wait
             prepares = any(node_id not in self._refusals for node_id in self._asked)
-            if elapsed >= (reply_deadline_s if prepares else nodes_deadline_s):
+            longest_s = min(reply_deadline_s, max(nodes_deadline_s, patience * slowest_s))
+            if elapsed >= (longest_s if prepares else nodes_deadline_s):
                 break
             self.clock.sleep(0.5)
         if len(self.online) >= expected:
@@ -127,7 +144,9 @@ class Federation:
             refused = "; ".join(self._refusals.texts)
             remedy = f"refused: {refused}" if refused else "start the missing nodes (rounds.nodes_deadline_s)"
             raise RunError(f"{found}, and every expert needs {replication}; {remedy}")
-        self.record("warning", text=f"{found}; the run starts without the others")
+        late = ", ".join(self._owing(grid))
+        more = f"; {late} did not say who they are yet and can join later" if late else ""
+        self.record("warning", text=f"{found}; the run starts without the others{more}")
 
     def await_seated(self, grid: Grid, seated: Iterable[str], deadline_s: float) -> None:
         """Waits until at least two of the seated nodes are there: with fewer no vote can decide anything.
@@ -240,6 +259,11 @@ class Federation:
         self.members[name] = Member(name=name, node_id=node_id, description=description, registered=registered)
         fields: dict[str, Any] = description.model_dump(mode="json", exclude={"protocol", "name", "refusal", "bases"})
         self.record("node_joined", node=name, back=back, notes=remarks(description), **fields)
+
+    def _owing(self, grid: Grid) -> list[str]:
+        """Returns the nodes that were asked who they are and have not answered, by the names of their keys."""
+        self._registry.look_up(grid)
+        return sorted(self._registry.of(node_id).name or f"node {node_id}" for node_id in self._asked)
 
     def _objection(self, grid: Grid, node_id: int, description: Description) -> str:
         name = description.name

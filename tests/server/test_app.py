@@ -11,10 +11,11 @@ from scripts.experiments.in_process import InProcessGrid
 from server.app import run
 from server.run_folder.checkpoints import checkpoint_rounds
 from server.run_folder.folder import RunFolder
+from server.run_folder.journal import read_events
 from server.run_folder.recorder import best_round, last_checkpoint
 from tests.federation import of_kind, run_recipe
 from trfmoe_core.config import Recipe
-from trfmoe_core.errors import RunError
+from trfmoe_core.errors import RunError, RunFolderError
 
 
 def test_three_nodes_learn_and_agree(tiny_recipe: Callable[..., Recipe]) -> None:
@@ -53,3 +54,18 @@ def test_a_disk_too_full_for_the_report_does_not_hide_what_ended_the_run(
     folder = RunFolder.create(Path(recipe.run_root), recipe)
     with pytest.raises(RunError, match="0 of 3 nodes"):
         run(InProcessGrid(client_app, [], {}), folder)
+
+
+def test_an_error_of_the_coordinators_disk_is_the_end_that_the_journal_records(
+    tiny_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(folder: RunFolder) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(folder.path / "stop"))
+
+    monkeypatch.setattr("server.app.forget_stop", full)
+    recipe = tiny_recipe()
+    folder = RunFolder.create(Path(recipe.run_root), recipe)
+    with pytest.raises(RunFolderError, match=r"stop: No space left on device; .*--resume"):
+        run(InProcessGrid(client_app, [], {}), folder)
+    finished = of_kind(read_events(folder.events_path), "run_finished")[0]
+    assert finished["outcome"] == "failed" and "No space left" in finished["reason"]

@@ -124,6 +124,20 @@ def test_all_are_gathered_and_late_ones_are_waited_for() -> None:
     assert 90 <= world.time <= 91, "it was asked and prepares its data"
 
 
+def test_a_node_that_never_says_who_it_is_does_not_hold_the_start() -> None:
+    world = World(*(Node(name, key=name, takes_s=9.0) for name in ("ada", "bob", "cyd")), Node("dan", key="dan"))
+    world.nodes[4].answers = False
+    world.federation.gather(world, 4, 3, 20.0, 3600.0, 10.0)
+    assert 90 <= world.time <= 100
+    assert "the run starts without the others; dan did not say" in world.told("warning")[0][1]
+    world.nodes[4].answers = True
+    world.watch(AGAIN_S)
+    assert world.seats["dan"] == 4, "it joins later"
+    alone = World(Node("ada"), Node("bob"), Node("cyd", takes_s=1000.0))
+    alone.federation.gather(alone, 3, 3, 20.0, 3600.0, 10.0)
+    assert alone.time >= 1000, "without it there are not enough"
+
+
 def test_a_run_starts_without_who_does_not_come_and_not_with_too_few() -> None:
     world = World(*three())
     world.federation.gather(world, 4, 3, 20.0, 100.0)

@@ -151,18 +151,21 @@ def check_size(settings: NodeSettings, recipe: Recipe, steps: int, devices: int)
             raise OverLimitsError(code, text, asked, least)
 
 
-def check_text(settings: NodeSettings, tokens: int) -> None:
+def check_text(settings: NodeSettings, tokens: int, text_tokens: int) -> None:
     """Refuses to train on so little text that a round reads the same sentences over and over.
+
+    An owner with little text is not refused for that: the limit is for a recipe that leaves little of much.
 
     Args:
         settings: The node's own.
         tokens: Of its text that the recipe's split leaves to train on.
+        text_tokens: All tokens of the node's text.
 
     Raises:
         OverLimitsError: fewer than the owner wants in a round.
     """
     least = settings.limits.min_tokens
-    if tokens < least:
+    if tokens < least <= text_tokens / 2:
         text = (
             f"the recipe's split leaves {tokens} tokens to train on, and the owner of this node wants at least {least} "
             "(limits.min_tokens); lower data.held_out or data.piece_bytes, or add text"

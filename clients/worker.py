@@ -151,7 +151,7 @@ class Worker:
             corpus = prepare_corpus(entries, self.recipe.data, tokenizer, cache_folder(self.settings), watch)
         if room:
             room.check()
-        check_text(self.settings, corpus.train_tokens)
+        check_text(self.settings, corpus.train_tokens, corpus.train_tokens + corpus.held_out_tokens)
         return corpus
 
     def describe(self, run_id: str) -> Description:

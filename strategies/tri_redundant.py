@@ -64,7 +64,7 @@ class TriRedundant(Strategy):
         tensors: The tensors besides the blocks of that commit.
         witness: Round -> the loss of blocks on its windows of the witness text; None: replicas judge each other.
         clock: Time; tests put in their own.
-        stopping: Asked before each round. If it returns True, the run ends with the rounds that it has.
+        stopping: Asked before each round; True ends the run with the rounds that it has.
     """
 
     def __init__(
@@ -160,9 +160,7 @@ class TriRedundant(Strategy):
         )
         self.seats.open(self.federation.members)
         if self._partial:
-            whole = (
-                "the witness measures the whole model" if self.witness else "a witness would measure the whole model"
-            )
+            whole = f"{'the witness measures' if self.witness else 'a witness would measure'} the whole model"
             self.recorder.record(
                 "warning",
                 text="experts.unheld: absent, so every held-out loss is that of the model with only the experts that "

@@ -50,8 +50,7 @@ def read_styles(root: Any) -> dict[str, Style]:
 
 
 def _resolved(key: str, elements: dict[str, Any], w: str) -> Style:
-    name_of = elements[key].find(f"{w}name")
-    name = "" if name_of is None else name_of.get(f"{w}val", "").lower()
+    name = _name_of(elements[key], w)
     level, numbering, hidden = None, None, None
     for _ in range(_MAX_PARENTS):
         element = elements.get(key)
@@ -60,6 +59,8 @@ def _resolved(key: str, elements: dict[str, Any], w: str) -> Style:
         outline = element.find(f"{w}pPr/{w}outlineLvl")
         if level is None and outline is not None:
             level = whole(outline.get(f"{w}val"))
+        elif level is None and (built_in := _name_of(element, w)).startswith("heading "):
+            level = whole(built_in.removeprefix("heading ")) - 1
         if numbering is None:
             numbering = numbering_of(element.find(f"{w}pPr"), w)
         vanish = element.find(f"{w}rPr/{w}vanish")
@@ -67,9 +68,12 @@ def _resolved(key: str, elements: dict[str, Any], w: str) -> Style:
             hidden = is_on(vanish, w)
         parent = element.find(f"{w}basedOn")
         key = "" if parent is None else parent.get(f"{w}val", "")
-    if level is None and name.startswith("heading "):
-        level = whole(name.removeprefix("heading ")) - 1
     return Style(name, level if level is not None and 0 <= level < _MAX_LEVEL else None, numbering, bool(hidden))
+
+
+def _name_of(style: Any, w: str) -> str:
+    name = style.find(f"{w}name")
+    return "" if name is None else str(name.get(f"{w}val", "")).lower()
 
 
 def numbering_of(properties: Any, w: str) -> tuple[str, int] | None:

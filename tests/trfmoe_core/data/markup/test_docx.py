@@ -119,3 +119,9 @@ def test_entities_are_never_expanded() -> None:
     assert found.parts == ["in"]
     with pytest.raises(UnreadableError, match="Entity 'file' not defined"):
         read_docx(package({"word/document.xml": whole.format("file")}))
+
+
+def test_a_style_of_ones_own_inherits_the_level_of_its_heading() -> None:
+    own = "<w:style w:styleId='Mine'><w:name w:val='Chapter'/><w:basedOn w:val='berschrift1'/></w:style>"
+    body = paragraph(run("One"), style("Mine")) + paragraph(run("text")) + paragraph(run("Two"), style("Mine"))
+    assert read_docx(docx(body, styles=STYLES + own)).parts == ["One\n\ntext", "Two"]

@@ -70,7 +70,8 @@ def stop(
     now: Annotated[bool, typer.Option("--now", help="Give up the current round instead of finishing it.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Stop the run that is going on, after its current round; what is committed stays."""
+    """Stop the run that is going on, after its current round, and sign it; what is committed stays."""
+    from scripts.deploy.following import sign_ended
     from scripts.deploy.operation import Operation
     from scripts.run.federated_run import resume_hint
     from scripts.terminal.output import Output
@@ -86,6 +87,7 @@ def stop(
         output.line("it ends when the current round is committed; --now gives that round up")
         while run_id in operation.active_runs():
             time.sleep(LOOK_EVERY_S)
+        sign_ended(folder, operation.kit, output)  # nobody may follow the run
     last = max(folder.facts().committed, default=0)
     output.line(f"stopped after round {last}; {resume_hint(folder.path, f'deploy run {directory}')}")
     output.result({"outcome": "stopped", "run_dir": str(folder.path), "round": last, "exit_code": 0})
@@ -122,10 +124,13 @@ def status(directory: KitArgument, as_json: JsonOption = False) -> None:
             told.append(f"refused: {row.refused}")
         output.line(one_line("  ".join(filter(None, told))))
     shown = []
+    newest_of = {folder.path: run_id for run_id, folder in folders.items()}
     for run_id, state in runs.items():
         line = "its folder is gone"
         if folder := folders.get(run_id):
-            line = run_line(RunHistory(read_events(folder.events_path)))
+            # A folder has one journal, which tells of the last run that went on in it.
+            resumed = newest_of[folder.path] != run_id
+            line = "resumed since" if resumed else run_line(RunHistory(read_events(folder.events_path)))
         output.line(one_line(f"run {state.run_dir or run_id}: {state.status}; {line}"))
         shown.append({"run_dir": str(state.run_dir), "status": state.status, "line": line})
     if not runs:
@@ -138,6 +143,7 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
 ) -> None:
     """Show the log of the newest run's server app."""
+    from scripts.deploy.lifecycle.endings import COLOURS
     from scripts.deploy.operation import Operation
     from scripts.processes.log_copy import LogCopy
     from scripts.terminal.output import Output
@@ -153,7 +159,7 @@ def logs(
     def write(text: str) -> None:
         nonlocal last
         last = time.monotonic()
-        output.line(text.rstrip("\n"))
+        output.line(COLOURS.sub("", text).rstrip("\n"))
 
     copy = LogCopy(operation.control, list(runs)[-1], write)
     copy.start()

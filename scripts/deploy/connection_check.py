@@ -28,6 +28,7 @@ from trfmoe_core.errors import RunError
 TIMEOUT_S = 5.0
 AHEAD_S, BEHIND_S = 5.0, 300.0
 """How far a node's clock may be ahead of the coordinator's and behind it; Flower refuses its signatures otherwise."""
+_OF_A_PROXY = (httpx.codes.BAD_GATEWAY, httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.GATEWAY_TIMEOUT)
 CONTROL_PATH = "/v1/control/list-nodes"
 Registration = Literal["known", "unknown", "refused", "odd", "away"]
 """`refused`: the signature; `odd`: an answer that a SuperLink of this release does not give; `away`: no answer."""
@@ -146,6 +147,11 @@ def registration(folder: Path, connection: Connection, key: ec.EllipticCurvePriv
             return "refused", ""
         if told is not None and told.code == ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED:
             return "unknown", ""
+        if error.response.status_code in _OF_A_PROXY:
+            return (
+                "odd",
+                f"{error.response.status_code}: the proxy is there, but the SuperLink behind it does not answer",
+            )
         return "odd", f"{error.response.status_code} {error.response.text[:200]}"
     except transport_errors() as error:
         return "away", str(error)
@@ -164,7 +170,7 @@ def _check_registration(folder: Path, connection: Connection, key: ec.EllipticCu
         text = "the coordinator does not know this node's key: it was never registered, or it was revoked"
         yield trouble("registration", text, "ask the operator, who adds nodes with `trfmoe deploy add-node`")
     elif found == "odd":
-        remedy = "look at the SuperLink's log; is one release of Flower used everywhere?"
+        remedy = "is the SuperLink running, and what does its log say? is one release of Flower used everywhere?"
         yield warning("registration", f"the coordinator answers {details}", remedy)
     elif told_proxies := ", ".join(f"{name}={url}" for name, url in proxies_in_use().items()):
         # Without a proxy it is not reached either way, which is said already.

@@ -19,7 +19,8 @@ SESSION_S = 60
 
 _NOT_ACTIVATED = re.compile(r"\[code: 2004\]")
 _EXIT = re.compile(r"Exit Code: (\d+)\s*\n(?:Failed to initialize[^\n]*\n)?([^\n]*)")
-_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_PORT_TAKEN = re.compile(r"address \('[^']*', (\d+)\): (?:\[errno \d+\] )?address already in use", re.IGNORECASE)
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def ending(folder: Path, code: int | None, tail: str) -> Ending:
         code: The exit code, or minus the signal; None: not known.
         tail: The last lines of its log.
     """
-    text = _COLOURS.sub("", tail)
+    text = COLOURS.sub("", tail)
     if code is not None and code < 0:
         more = ", as the system does when memory runs out" if code == -signal.SIGKILL else ""
         return Ending(f"killed by {signal_name(-code)}{more}")
@@ -52,6 +53,11 @@ def ending(folder: Path, code: int | None, tail: str) -> Ending:
         return _of_registration(folder, activated=code == 0)
     if found := _EXIT.search(text):
         return Ending(f"Flower's exit code {found[1]}: {visible(found[2].strip(), layout='')}")
+    if found := _PORT_TAKEN.search(text):
+        return Ending(
+            f"port {found[1]} of this machine is in use, perhaps by another node; stop that, or start this node with"
+            " TRFMOE_NODE_PORT=another"
+        )
     return Ending(f"exit code {code}" if code is not None else "no exit code is known")
 
 

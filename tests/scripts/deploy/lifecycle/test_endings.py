@@ -13,6 +13,9 @@ Failed to initialize the connection to the SuperLink.
 [code: 2004] Failed to activate SuperNode.
 The SuperNode could not establish a connection to the SuperLink.
 """
+PORT_TAKEN = """[Errno 98] error while attempting to bind on address ('127.0.0.1', 9094): address already in use
+RuntimeError: SuperNode Runtime HTTP API failed to start.
+"""
 BAD_KEY = "\x1b[91mERROR \x1b[0m:     Exit Code: 302\nThe private key is not valid.\n"
 
 
@@ -46,5 +49,6 @@ def test_other_ends_are_told_without_asking(node: Path) -> None:
     assert "killed by SIGKILL, as the system does when memory runs out" in ending(node, -9, "").reason
     assert ending(node, 1, BAD_KEY).reason == "Flower's exit code 302: The private key is not valid."
     assert ending(node, 3, "Segmentation fault").reason == "exit code 3"
+    assert "port 9094 of this machine is in use" in ending(node, 1, PORT_TAKEN).reason
     (node / "node.key").write_text("no key")
     assert "the node's folder cannot be read" in ending(node, 1, NOT_ACTIVATED).reason

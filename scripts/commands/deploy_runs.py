@@ -126,7 +126,7 @@ def status(directory: KitArgument, as_json: JsonOption = False) -> None:
     shown = []
     newest_of = {folder.path: run_id for run_id, folder in folders.items()}
     for run_id, state in runs.items():
-        line = "its folder is gone"
+        line = "its folder is gone" if state.run_dir else "no training, such as the roll call of an upgrade"
         if folder := folders.get(run_id):
             # A folder has one journal, which tells of the last run that went on in it.
             resumed = newest_of[folder.path] != run_id

@@ -53,10 +53,13 @@ class Operation:
             raise ConfigError(
                 f"{self.kit}: no run is going on; `trfmoe deploy status {self.kit}` shows the earlier ones"
             )
-        run_id, state = list(active.items())[-1]
-        if state.run_dir is None:
-            raise ConfigError(f"{self.kit}: run {run_id} has no run folder; it was not started by `trfmoe deploy run`")
-        return run_id, RunFolder.open(state.run_dir)
+        with_folder = [(run_id, state.run_dir) for run_id, state in active.items() if state.run_dir is not None]
+        if not with_folder:
+            raise ConfigError(
+                f"{self.kit}: what is going on has no run folder, such as the roll call of an upgrade; wait for its end"
+            )
+        run_id, run_dir = with_folder[-1]
+        return run_id, RunFolder.open(run_dir)
 
 
 @dataclass(frozen=True, kw_only=True)

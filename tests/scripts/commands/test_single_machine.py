@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -203,23 +204,33 @@ def test_a_closed_terminal_and_a_stop_save_as_ctrl_c_does(number: signal.Signals
         command, env=environment, stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=_own_terminal
     )
     os.close(theirs)
-    end = time.monotonic() + 60
-    while sum(event["event"] == "node_reply" for event in read_events(journal)) < 5:
-        assert process.poll() is None and time.monotonic() < end
-        time.sleep(0.05)
-    if number == signal.SIGHUP:
-        os.close(ours)
-    else:
-        process.send_signal(number)
-        while process.poll() is None:
-            try:
-                os.read(ours, 65536)
-            except OSError:
-                break
-    process.wait(60)
+    try:
+        end = time.monotonic() + 200
+        while sum(event["event"] == "node_reply" for event in read_events(journal)) < 5:
+            assert process.poll() is None and time.monotonic() < end
+            _drain(ours)
+        if number == signal.SIGHUP:
+            os.close(ours)
+        else:
+            process.send_signal(number)
+            while process.poll() is None and _drain(ours):
+                pass
+        process.wait(60)
+    finally:
+        process.kill()
     (saved,) = checkpoint_rounds(journal.parent / "checkpoints")
     assert saved >= 5
     assert [event["round"] for event in read_events(journal) if event["event"] == "round_committed"] == [saved]
+
+
+def _drain(terminal: int) -> bool:
+    """Reads what has been written to a terminal, which would stop its writer once it is full; False: it is closed."""
+    try:
+        if select.select([terminal], [], [], 0.05)[0]:
+            os.read(terminal, 65536)
+    except OSError:
+        return False
+    return True
 
 
 def _own_terminal() -> None:

@@ -34,9 +34,10 @@ from scripts.terminal.argument_help import keep_argument_help
 from scripts.terminal.output import Output
 from scripts.terminal.streams import READER_GONE, end_streams, open_streams, reader_gone, write_error
 from trfmoe_core.errors import ConfigError, TRFMoEError
-from trfmoe_core.places import expand
+from trfmoe_core.places import APP_FOLDER, expand
 
 INTERRUPTED = 130
+_STALE = f"if {APP_FOLDER} was updated since its .venv was made, run make install there"
 NO_HOME = "/nonexistent"
 """What Debian calls the home of an account without one."""
 _FOLDERS = "what is written goes to run_root, TRFMOE_CACHE and TMPDIR, and each can be another folder"
@@ -140,6 +141,11 @@ def _run(given: list[str]) -> int:
         return _fail(output, f"{place}: {error.strerror or error}{remedy}", 1)
     except UnicodeEncodeError as error:
         return _fail(output, _unwritable(error), 2)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if not package or (APP_FOLDER / package).exists():
+            raise  # a module of this project: a defect
+        return _fail(output, f"the package {package} is not installed; {_STALE}", 1)
     except Exception as error:
         # click's own usage errors, which only it can show; everything else is a defect and keeps its traceback
         show = getattr(error, "show", None)

@@ -84,7 +84,7 @@ def refuse_differences(folder: RunFolder, found: Sequence[Difference], command: 
     raise ConfigError(
         f"{folder.path}: was started with another recipe; differing:\n  "
         + "\n  ".join(f"{key}: {old!r} there, {new!r} here" for key, old, new in found[:20])
-        + f"\nto go on with it as it was started: {again}; or start a new run without --resume"
+        + f"\nto go on with it as it was started: {again}; or start a new run, without --resume and --run-dir"
     )
 
 

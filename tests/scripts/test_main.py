@@ -144,6 +144,26 @@ def test_usage_errors_are_code_2(capfd: pytest.CaptureFixture[str]) -> None:
     assert call("generate", "/nowhere", "--prompt", "x") == 2
 
 
+def test_a_package_that_an_older_installation_lacks_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def lacks(name: str) -> Callable[..., None]:
+        def command(*_: object, **__: object) -> None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+        return command
+
+    monkeypatch.setattr("scripts.main.app", lacks("backports.zstd"))
+    assert call("data", "inspect", "x") == 1
+    shown = capfd.readouterr().err
+    assert "the package backports is not installed" in shown
+    assert "make install" in shown
+    assert "Traceback" not in shown
+    monkeypatch.setattr("scripts.main.app", lacks("scripts.no_such_module"))
+    with pytest.raises(ModuleNotFoundError):
+        main(["data"])
+
+
 def test_dry_run_refuses_a_part_that_nobody_registered(
     recipe: dict[str, Any], capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -120,8 +120,11 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raw = load_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    if raw is None:
+        raise ConfigError(f"{path}: is empty; give a recipe, such as configs/demo.yaml")
     if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: a recipe is a mapping of keys to values, this is {type(raw).__name__}")
+        kind = "a list" if isinstance(raw, list) else "a single value"
+        raise ConfigError(f"{path}: a recipe is a mapping of keys to values, this is {kind}")
     return raw
 
 

@@ -27,9 +27,10 @@ def schedule_remarks(config: TrainingConfig, total_steps: int) -> list[str]:
     remarks = []
     warmup, rate, last = min(config.warmup_steps, total_steps // 2), config.learning_rate, config.last_learning_rate
     if config.warmup_steps > warmup:
+        instead = f"rises until step {warmup} instead" if warmup else "does not rise, and begins at its full height"
         remarks.append(
-            f"training.warmup_steps: {config.warmup_steps} is more than half of the run's {total_steps} steps; the "
-            f"learning rate rises until step {warmup} instead"
+            f"training.warmup_steps: {config.warmup_steps} is more than half of the run's {total_steps} "
+            f"step{'s' if total_steps > 1 else ''}; the learning rate {instead}"
         )
     if config.schedule != "constant" and last > rate / 10 * (1 + 1e-9):
         falls = "stays at" if last == rate else f"falls only from {rate:g} to"

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from trfmoe_core.config import TrainingConfig
-from trfmoe_core.training.schedule import learning_rate
+from trfmoe_core.training.schedule import learning_rate, schedule_remarks
 
 
 def make(**changes: object) -> TrainingConfig:
@@ -32,3 +32,16 @@ def test_constant_stays_and_short_runs_still_warm_up_and_train() -> None:
     short = [learning_rate(step, 6, make(warmup_steps=20)) for step in range(6)]
     assert short[:3] == pytest.approx([1 / 3, 2 / 3, 1.0]) and short[-1] == pytest.approx(0.1)
     assert learning_rate(0, 1, make(warmup_steps=0)) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("steps", "remark"),
+    [
+        (6, "half of the run's 6 steps; the learning rate rises until step 3 instead"),
+        (1, "half of the run's 1 step; the learning rate does not rise, and begins at its full height"),
+    ],
+)
+def test_a_warmup_longer_than_the_run_is_remarked(steps: int, remark: str) -> None:
+    config = make(warmup_steps=50)
+    assert any(remark in line for line in schedule_remarks(config, steps))
+    assert learning_rate(0, 1, config) == config.learning_rate

@@ -237,6 +237,7 @@ def _own_terminal() -> None:
     import fcntl
     import termios
 
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # below nohup it is ignored, and stays so
     os.setsid()
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 LOG_PAUSE_S = 2.0
 LOOK_EVERY_S = 2.0
+SERVER_APP_ENDS_S = 30.0
+"""Wait for the server app of a stopped run, which may still write its last entry."""
 KitArgument = Annotated[Path, typer.Argument(metavar="DIR", help="The coordinator's folder; its start.sh is running.")]
 
 
@@ -85,9 +87,12 @@ def stop(
     else:
         request_stop(folder)
         output.line("it ends when the current round is committed; --now gives that round up")
-        while run_id in operation.active_runs():
-            time.sleep(LOOK_EVERY_S)
-        sign_ended(folder, operation.kit, output)  # nobody may follow the run
+    while run_id in operation.active_runs():
+        time.sleep(LOOK_EVERY_S)
+    end = time.monotonic() + SERVER_APP_ENDS_S
+    while folder.is_locked() and time.monotonic() < end:
+        time.sleep(LOOK_EVERY_S)
+    sign_ended(folder, operation.kit, output)  # perhaps nobody follows the run
     last = max(folder.facts().committed, default=0)
     output.line(f"stopped after round {last}; {resume_hint(folder.path, f'deploy run {directory}')}")
     output.result({"outcome": "stopped", "run_dir": str(folder.path), "round": last, "exit_code": 0})

@@ -16,6 +16,7 @@ STATUS_DEADLINE_S = 60.0
 LOG_DEADLINE_S = 5.0
 APP_DEADLINE_S = 600.0
 LOST_AFTER_S = 1.5
+STOPPED = "finished:stopped"
 ASK_EVERY_S = 5.0
 MAX_LOSSES = 3
 
@@ -133,7 +134,11 @@ class Submission:
         if self._ended_in_journal():
             self._status = self._ask(until_finished=True)
         elif self._seen:
-            self._lost("the server app was lost")
+            status = self._ask()
+            if status[0] == STOPPED:  # by the operator, so it does not go on
+                self._status = status
+            else:
+                self._lost("the server app was lost")
         elif now - self._submitted_at > APP_DEADLINE_S:
             told = " ".join(self._ask())
             self._status = ("lost", f"no server app started within {APP_DEADLINE_S:g} s; Flower says {told}")

@@ -12,6 +12,7 @@ from server.report.sections import (
     outcome,
     perplexity,
     samples,
+    spans,
     time_rows,
     warnings,
 )
@@ -53,22 +54,11 @@ def _facts(history: RunHistory) -> str:
     ]
     told = history.drill_rounds()
     for name, numbers in history.outvoted_rounds().items():
-        drill = f" (told to misbehave, as a drill, in rounds {_spans(told[name])})" if name in told else ""
-        rows.insert(2, (f"outvoted: {name}", f"in rounds {_spans(numbers)}{drill}"))
-    claims = [(f"claims a drill: {name}", f"in rounds {_spans(claimed)}") for name, claimed in history.claims().items()]
+        drill = f" (told to misbehave, as a drill, in rounds {spans(told[name])})" if name in told else ""
+        rows.insert(2, (f"outvoted: {name}", f"in rounds {spans(numbers)}{drill}"))
+    claims = [(f"claims a drill: {name}", f"in rounds {spans(claimed)}") for name, claimed in history.claims().items()]
     refused: list[Row] = [(f"refused: {node}", reason) for node, reason in sorted(history.refused.items())]
     return table((), [*rows, *claims, *refused])
-
-
-def _spans(numbers: list[int]) -> str:
-    """Returns, for instance, `1, 4-12`."""
-    parts: list[list[int]] = []
-    for number in sorted(numbers):
-        if parts and number == parts[-1][-1] + 1:
-            parts[-1].append(number)
-        else:
-            parts.append([number])
-    return ", ".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)
 
 
 def _bits_per_byte(history: RunHistory) -> str:

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Iterable
 from html import escape
 
 from server.report.charts import heat_table
@@ -87,3 +88,14 @@ def warnings(history: RunHistory) -> str:
 def when(seconds: float | None) -> str:
     """Returns a time in UTC; empty for None."""
     return "" if seconds is None else time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
+
+
+def spans(numbers: Iterable[int]) -> str:
+    """Returns, for instance, `1, 4-12`."""
+    parts: list[list[int]] = []
+    for number in sorted(numbers):
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return ", ".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)

@@ -13,6 +13,7 @@ from clients.kept.states import give_up, state_folders
 from clients.settings import state_base
 from scripts.deploy.connection_check import Registration, registration
 from scripts.deploy.kit import NODE_FILE, read_connection
+from server.report.sections import spans
 from trfmoe_core.config import NodeSettings, load_node_file
 from trfmoe_core.errors import ConfigError
 
@@ -140,11 +141,5 @@ def _verdicts(run: OwnRun) -> str:
 
 def _ranges(numbers: Iterable[int]) -> str:
     """Returns numbers of rounds in words, such as `rounds 1-4, 6`."""
-    parts: list[list[int]] = []
-    for number in sorted(numbers):
-        if parts and number == parts[-1][-1] + 1:
-            parts[-1].append(number)
-        else:
-            parts.append([number])
-    shown = ", ".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)
+    shown = spans(numbers)
     return f"round {shown}" if shown.isdecimal() else f"rounds {shown}"

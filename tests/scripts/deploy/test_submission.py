@@ -125,6 +125,17 @@ def test_a_lost_app_is_replaced_and_the_old_run_stopped(scene: SimpleNamespace) 
     assert scene.told == ["the server app was lost; going on after round 1 in a new run"]
 
 
+def test_a_run_that_the_operator_stopped_does_not_go_on(scene: SimpleNamespace) -> None:
+    scene.submission.submit()
+    app = App(scene.folder)
+    assert not looks(scene, 3)
+    scene.control.status = ("finished:stopped", "")
+    app.kill()
+    assert looks(scene, 8)
+    assert scene.submission.status() == ("finished:stopped", "")
+    assert len(scene.control.started) == 1
+
+
 def test_it_waits_for_the_superlink_to_come_back(scene: SimpleNamespace) -> None:
     scene.submission.submit()
     app = App(scene.folder)

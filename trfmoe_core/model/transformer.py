@@ -25,7 +25,6 @@ from trfmoe_core.model.loss import linear_cross_entropy
 from trfmoe_core.model.moe import Router, RoutingStats, balance_loss, mix_experts
 from trfmoe_core.model.shared_expert import SharedExpert
 
-
 FEEDS_RESIDUAL = ("attention.output.weight", "experts.w_down_EDF", "shared.down.weight")
 """Ends of the names of matrices whose output is added to the residual stream."""
 
@@ -61,7 +60,7 @@ class ModelOutput:
 
 
 class DecoderLayer(nn.Module):
-    """Attention, then the mixture of experts. Each has a norm, before it or after it, and adds to the residual stream."""
+    """Attention, then the mixture of experts, each with a norm before or after it, and added to the residual stream."""
 
     def __init__(self, config: ModelConfig, local: LocalExperts) -> None:
         super().__init__()

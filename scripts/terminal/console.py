@@ -1,11 +1,13 @@
 """Shows a run's events as they come: one line a round, and on a terminal a bar below them."""
 
 import errno
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from rich.console import Group, RenderableType
+from rich.live import Live
 from rich.progress import Progress, TaskID
 
 from scripts.terminal.output import Output, one_line
@@ -141,23 +143,32 @@ class Lines(Protocol):
 
 
 class RunDisplay:
-    """Context manager that writes a run's lines, with a live bar where the output is a terminal.
+    """Context manager that writes a run's lines; on a terminal a live view and a bar stand below them.
 
     When the terminal is closed the display ends, and the run does what SIGHUP tells it.
+
+    Args:
+        output: Where to.
+        lines: What is said of the events.
+        view: Makes what stands above the bar; None: nothing.
     """
 
-    def __init__(self, output: Output, lines: Lines) -> None:
+    def __init__(self, output: Output, lines: Lines, view: Callable[[], RenderableType] | None = None) -> None:
         self._output = output
         self._lines = lines
+        self._view = view
         self._bar: Progress | None = None
+        self._live: Live | None = None
         self._task = TaskID(0)
         self._closed = False
         if output.console.is_terminal:
             self._bar = output.bar()
+            if view is not None:
+                self._live = Live(console=output.console, transient=True, refresh_per_second=4)
 
     def __enter__(self) -> Self:
         if self._bar is not None:
-            self._bar.start()
+            (self._live or self._bar).start()
             self._task = self._bar.add_task(one_line(self._lines.doing), total=None)
         return self
 
@@ -166,7 +177,7 @@ class RunDisplay:
     ) -> None:
         if self._bar is not None:
             with self._while_open():
-                self._bar.stop()
+                (self._live or self._bar).stop()
 
     def show(self, event: Event) -> None:
         """Shows one event."""
@@ -183,6 +194,8 @@ class RunDisplay:
             self._bar.update(
                 self._task, description=one_line(lines.doing), completed=lines.done, total=lines.total or None
             )
+            if self._live is not None and self._view is not None:
+                self._live.update(Group(self._view(), self._bar))
 
     @contextmanager
     def _while_open(self) -> Iterator[None]:

@@ -90,6 +90,8 @@ def arguments(stage: Path, out: Path) -> dict[str, list[str]]:
         "export": [run, str(out / "export"), "--round", "99"],
         "import": [str(stage / "nowhere"), recipe],
         "serve": [str(stage / "nowhere")],
+        "status": [run],
+        "watch": [str(stage / "nowhere")],
         "report": [run],
         "plan": [recipe],
         "drill": [str(stage / "nowhere.yaml")],

@@ -48,6 +48,18 @@ class ReputationConfig(Section):
     cool_off_rounds: int = Field(5, ge=1)
 
 
+class FairnessConfig(Section):
+    """When the end of a run says that a node's text counted for less than was planned."""
+
+    min_share: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="share of a node's planned votes that must have counted; below it the run ends with a warning",
+        examples=[0.8],
+    )
+
+
 class AgreementConfig(Section):
     """When two replicas of one block agree."""
 

@@ -32,7 +32,7 @@ def status(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[str, di
 def test_a_finished_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines, payload = status(capsys, str(folder(tmp_path)))
     assert "demo-001: round 3 of 3, completed" in lines and "2.0100 bits per byte after round 3" in lines
-    assert "outvoted on 2 experts + trunk" in lines and "33 %" in lines
+    assert "outvoted" in lines and "33 %" in lines
     assert payload["outcome"] == "completed" and payload["done"] == payload["planned"] == 3
     assert payload["nodes"] == {"alice": "answered", "bob": "answered", "carol": "outvoted on 2 experts + trunk"}
 

@@ -97,7 +97,10 @@ def test_an_operators_day(place: Path) -> None:
 
     status = trfmoe("deploy", "status", KIT, cwd=place)
     assert {node["name"]: node["online"] for node in status["nodes"]} == dict.fromkeys(NAMES, True)
-    assert all(node["loss"] > 0 and node["release"].startswith("code ") for node in status["nodes"])
+    assert all(node["loss"] > 0 for node in status["nodes"])
+    allowed = trfmoe("deploy", "allow", "--list", place / "hosts" / "ada", cwd=place)["apps"][0]["app"]
+    assert status["runs"][0]["app"] == allowed, "what an operator sees is the hash that owners allow"
+    assert all(node["release"].startswith(f"app {allowed[:12]}, torch ") for node in status["nodes"])
     assert [entry["status"] for entry in status["runs"]] == ["running"]
     assert "of 400" in status["runs"][0]["line"]
     folder = Path(status["runs"][0]["run_dir"])

@@ -116,8 +116,9 @@ def status(directory: KitArgument, as_json: JsonOption = False) -> None:
     for run_id, state in runs.items():
         if state.run_dir is not None and (state.run_dir / "recipe.yaml").is_file():
             folders[run_id] = RunFolder.open(state.run_dir)
-    newest = list(folders.values())[-1] if folders else None
-    rows = node_rows(operation, states, newest)
+    newest_id = list(folders)[-1] if folders else None
+    newest, app = (folders[newest_id], runs[newest_id].app) if newest_id is not None else (None, "")
+    rows = node_rows(operation, states, newest, app)
     for row in rows:
         where = "online " if row.online else "OFFLINE"
         told = [f"{row.name:<16}{where}{_since(row.since)}", row.doing, row.release]
@@ -137,7 +138,7 @@ def status(directory: KitArgument, as_json: JsonOption = False) -> None:
             resumed = newest_of[folder.path] != run_id
             line = "resumed since" if resumed else run_line(RunHistory(read_events(folder.events_path)))
         output.line(one_line(f"run {state.run_dir or run_id}: {state.status}; {line}"))
-        shown.append({"run_dir": str(state.run_dir), "status": state.status, "line": line})
+        shown.append({"run_dir": str(state.run_dir), "status": state.status, "line": line, "app": state.app})
     if not runs:
         output.line("no run yet")
     output.result({"outcome": "listed", "nodes": [asdict(row) for row in rows], "runs": shown, "exit_code": 0})

@@ -9,7 +9,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 
 from scripts.deploy import connection_check as reach
-from scripts.deploy.allowed_code import ALLOWED_FILE, allowed_apps
+from scripts.deploy.allowed_code import ALLOWED_FILE, SHOWN_DIGITS, allowed_apps
 from scripts.deploy.certificates import certificate_names, days_left, public_half
 from scripts.deploy.kit import (
     CONNECTION_FILE,
@@ -21,6 +21,7 @@ from scripts.deploy.kit import (
     read_connection,
     read_coordinator,
 )
+from scripts.deploy.lifecycle.refresh import check_written
 from scripts.terminal.findings import Finding, trouble, warning, well
 from server.run_folder.signatures import load_private_key
 from trfmoe_core.config import NodeSettings, load_node_file
@@ -70,6 +71,7 @@ def _check_coordinator(folder: Path) -> Iterator[Finding]:
     yield from _server_certificate(folder, coordinator)
     yield from _no_node_keys(folder)
     yield from _public_keys(folder, coordinator)
+    yield from check_written(folder)
     yield from reach.check_coordinator(folder, coordinator)
 
 
@@ -85,6 +87,7 @@ def _check_node(folder: Path) -> Iterator[Finding]:
         return
     yield well("settings", f"{folder / NODE_FILE}: node {settings.name}")
     yield from check_data(settings, str(folder / NODE_FILE))
+    yield from check_written(folder)
     yield from _apps(folder)
     yield from _reach_from(folder, connection)
 
@@ -232,10 +235,12 @@ def _apps(folder: Path) -> Iterator[Finding]:
 
     allowed, mine = [app.digest for app in allowed_apps(folder / ALLOWED_FILE)], app_hash(app_folder())
     if mine in allowed:
-        yield well("apps", f"{folder}: the release on this machine ({mine[:12]}) may run")
+        yield well("apps", f"{folder}: the release on this machine (app {mine[:SHOWN_DIGITS]}) may run")
     else:
-        text = f"{folder}: the release on this machine ({mine[:12]}) is none of the {len(allowed)} that may run"
-        yield trouble("apps", text, f"trfmoe deploy allow {folder}")
+        text = (
+            f"{folder}: the release on this machine (app {mine[:SHOWN_DIGITS]}) is not among the {len(allowed)} allowed"
+        )
+        yield trouble("apps", text, f"trfmoe deploy allow {folder} --only")
 
 
 def _reach_from(folder: Path, connection: Connection) -> Iterator[Finding]:

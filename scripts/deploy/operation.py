@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from scripts.deploy.allowed_code import SHOWN_DIGITS
 from scripts.deploy.kit import Coordinator, coordinator_folder, read_coordinator
 from scripts.processes.control import Control, NodeState, RunState
 from server.run_folder.checkpoints import checkpoint_state
@@ -72,7 +73,7 @@ class NodeRow:
         online: Whether Flower sees it.
         since: When it came or went, ISO 8601; empty if it was never there.
         doing: Its work in the newest run.
-        release: Its code and its torch, as it says.
+        release: Its code, by the hash that its owner allowed, and its torch, as it says.
         loss: Its last training loss; None if there is none.
         strikes: Rounds in a row in which it was not good.
         refused: Why it is refused; empty if it is not.
@@ -89,13 +90,16 @@ class NodeRow:
     refused: str
 
 
-def node_rows(operation: Operation, states: dict[str, NodeState], folder: RunFolder | None) -> list[NodeRow]:
+def node_rows(
+    operation: Operation, states: dict[str, NodeState], folder: RunFolder | None, app: str = ""
+) -> list[NodeRow]:
     """Returns one row for each of a kit's nodes.
 
     Args:
         operation: The kit.
         states: The nodes as the SuperLink knows them.
         folder: The newest run, if there is one.
+        app: Hash of the app that it runs.
 
     Raises:
         RunFolderError: The run's journal cannot be read.
@@ -114,7 +118,7 @@ def node_rows(operation: Operation, states: dict[str, NodeState], folder: RunFol
                 online=state.status == "online",
                 since=state.since,
                 doing=_doing(history, node.name, reply),
-                release=_release(joined),
+                release=_release(joined, app),
                 loss=reply.get("loss"),
                 strikes=int(records.get(node.name, {}).get("strikes", 0)),
                 refused=history.refused.get(node.name, "") if node.name not in history.nodes else "",
@@ -150,10 +154,10 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def _release(joined: dict[str, Any]) -> str:
+def _release(joined: dict[str, Any], app: str) -> str:
     if not joined:
         return ""
-    return f"code {joined['code_fingerprint'][:8]}, torch {joined['versions'].get('torch', 'unknown')}"
+    return f"app {app[:SHOWN_DIGITS] or 'unknown'}, torch {joined['versions'].get('torch', 'unknown')}"
 
 
 def _last_reply(history: RunHistory, name: str) -> dict[str, Any]:

@@ -41,11 +41,19 @@ FAULT_PATIENCE_S = 60.0
 
 
 class RunState(NamedTuple):
-    """A run as the SuperLink knows it. `status` is, for instance, `running` or `finished:completed`."""
+    """A run as the SuperLink knows it.
+
+    Attributes:
+        status: For instance `running` or `finished:completed`.
+        details: What Flower says besides.
+        run_dir: Its folder; None if it trains nothing.
+        app: SHA-256 of the app's bundle, in hexadecimal: what node owners allow.
+    """
 
     status: str
     details: str
     run_dir: Path | None = None
+    app: str = ""
 
     @property
     def finished(self) -> bool:
@@ -159,7 +167,8 @@ class Control:
             status = run.status
             text = f"{status.status}:{status.sub_status}" if status.sub_status else str(status.status)
             place = run.override_config.get("run-dir")
-            found[int(run.run_id)] = RunState(text, str(status.details or ""), Path(str(place)) if place else None)
+            run_dir = Path(str(place)) if place else None
+            found[int(run.run_id)] = RunState(text, str(status.details or ""), run_dir, str(run.fab_hash))
         return found
 
     def stop(self, run_id: int) -> None:

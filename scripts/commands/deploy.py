@@ -250,7 +250,7 @@ def register(
 
     from scripts.deploy.connection_check import port_open
     from scripts.deploy.kit import coordinator_folder, read_coordinator
-    from scripts.processes.control import Control
+    from scripts.deploy.lifecycle.members import open_control
     from scripts.terminal.output import Output
 
     output = Output(as_json)
@@ -259,7 +259,7 @@ def register(
     end = time.monotonic() + wait_s
     while not port_open("127.0.0.1", coordinator.superlink_port) and time.monotonic() < end:
         time.sleep(0.5)
-    control = Control(f"127.0.0.1:{coordinator.superlink_port}", folder / "ca.crt")
+    control = open_control(folder)
     known = {}
     for node in coordinator.nodes:
         new = control.register((folder / "keys" / f"{node.name}.pub").read_bytes(), node.registered)

@@ -124,8 +124,8 @@ def status(directory: KitArgument, as_json: JsonOption = False) -> None:
         told = [f"{row.name:<16}{where}{_since(row.since)}", row.doing, row.release]
         if row.loss is not None:
             told.append(f"loss {row.loss:.4f}")
-        if row.strikes:
-            told.append(f"{row.strikes} strikes")
+        if row.strikes_text:
+            told.append(row.strikes_text)
         if row.refused:
             told.append(f"refused: {row.refused}")
         output.line(one_line("  ".join(filter(None, told))))

@@ -1,17 +1,26 @@
 """What an operator asks of a kit's SuperLink: which runs there are, and what its nodes are doing."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from scripts.deploy.allowed_code import SHOWN_DIGITS
 from scripts.deploy.kit import Coordinator, coordinator_folder, read_coordinator
+from scripts.deploy.lifecycle.members import open_control
 from scripts.processes.control import Control, NodeState, RunState
 from server.run_folder.checkpoints import checkpoint_state
 from server.run_folder.folder import RunFolder
 from server.run_folder.history import RunHistory
 from server.run_folder.journal import read_events
 from trfmoe_core.errors import ConfigError
+
+_STANDINGS = {
+    "silent": "sent no usable answer",
+    "alone": "stood alone in most of its votes",
+    "convicted": "its updates did harm on the witness's text",
+}
+"""What a round showed of a node that got a strike (`strategies/membership/reputation.py`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +39,7 @@ class Operation:
             ConfigError: It is no such folder.
         """
         kit = coordinator_folder(directory).absolute()
-        coordinator = read_coordinator(kit)
-        control = Control(f"127.0.0.1:{coordinator.superlink_port}", kit / "ca.crt")
-        return cls(kit=kit, coordinator=coordinator, control=control)
+        return cls(kit=kit, coordinator=read_coordinator(kit), control=open_control(kit))
 
     def active_runs(self) -> dict[int, RunState]:
         """Returns the runs that have not ended, by Flower's id, the newest last.
@@ -76,6 +83,7 @@ class NodeRow:
         release: Its code, by the hash that its owner allowed, and its torch, as it says.
         loss: Its last training loss; None if there is none.
         strikes: Rounds in a row in which it was not good.
+        strikes_text: The same with the reason and what follows, for people; empty if there is nothing to say.
         refused: Why it is refused; empty if it is not.
     """
 
@@ -87,6 +95,7 @@ class NodeRow:
     release: str
     loss: float | None
     strikes: int
+    strikes_text: str
     refused: str
 
 
@@ -121,10 +130,29 @@ def node_rows(
                 release=_release(joined, app),
                 loss=reply.get("loss"),
                 strikes=int(records.get(node.name, {}).get("strikes", 0)),
+                strikes_text=strikes_text(
+                    records.get(node.name, {}), folder.recipe.reputation.strikes if folder else 0
+                ),
                 refused=history.refused.get(node.name, "") if node.name not in history.nodes else "",
             )
         )
     return rows
+
+
+def strikes_text(record: Mapping[str, Any], limit: int) -> str:
+    """Returns what a node's strikes are for and what follows from them; an empty text if there is nothing to say.
+
+    Args:
+        record: Its `StrikeRecord` as a checkpoint keeps it.
+        limit: Strikes at which it loses its experts (`reputation.strikes`).
+    """
+    parts = []
+    if strikes := int(record.get("strikes", 0)):
+        follows = "one good round takes them away" if strikes < limit else "others take its experts if there are any"
+        parts.append(f"strike {strikes} of {limit}: {_STANDINGS.get(str(record.get('last')), 'not good')}; {follows}")
+    if record.get("out_until") is not None and not strikes:
+        parts.append(f"sat out, or sits out, until round {record['out_until']}")
+    return "; ".join(parts)
 
 
 def run_line(history: RunHistory) -> str:

@@ -78,11 +78,13 @@ class Control:
     Args:
         address: `host:port`.
         authority: The certificate that signed the SuperLink's; None: a SuperLink of this command without TLS.
+        remedy: What to do if it does not answer.
     """
 
-    def __init__(self, address: str, authority: Path | None) -> None:
+    def __init__(self, address: str, authority: Path | None, remedy: str = "") -> None:
         self._address = address
         self._authority = authority
+        self._remedy = remedy
         mend_environment()  # Flower's client asks the environment for a proxy
 
     def register(self, public_key: bytes, name: str) -> bool:
@@ -207,7 +209,9 @@ class Control:
                 raise kind(f"{self._address}: the SuperLink refuses to {what}: {text}") from error
             met.append(told.code)
         except (httpx.HTTPError, OSError) as error:
-            raise RunError(f"{self._address}: the SuperLink does not answer ({error}); {what} failed") from error
+            remedy = f"; {self._remedy}" if self._remedy else ""
+            where = f"the SuperLink at {self._address} does not answer ({error}){remedy}"
+            raise RunError(f"cannot {what}: {where}") from error
         finally:
             if client is not None:
                 client.close()

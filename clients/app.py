@@ -40,6 +40,9 @@ from trfmoe_core.private import private_files
 from trfmoe_core.terminal import visible
 
 log = logging.getLogger("trfmoe.node")
+MAX_DESCRIBE = 1 << 20
+"""Characters of the header that asks who this node is; `clients.recipe_extent` bounds its recipe."""
+
 ClientCall = Callable[[Message, Context], Message]
 
 
@@ -60,7 +63,7 @@ app = ClientApp(mods=[answering_mod, drill_mod])
 @app.query()
 def describe(message: Message, context: Context) -> Message:
     """Answers who this node is, after preparing its data, and whether it agrees to the run."""
-    request = read_header(message, DescribeRequest)
+    request = read_header(message, DescribeRequest, MAX_DESCRIBE)
     settings = node_settings(context.node_config, recipe_path(context), home())
     try:
         description = _described(settings, request)

@@ -13,7 +13,8 @@ from scripts.commands.demo import _keep_sample
 from scripts.main import main
 from server.run_folder.journal import read_events
 from server.run_folder.provenance import JOURNAL_SCHEMA
-from strategies.exchange.messages import Description, Training
+from strategies.exchange.messages import Description, Training, TrainReply
+from strategies.round.summary import reply_fields, round_summary
 from tests.conftest import TINY, words
 from tests.federation import run_recipe
 from tests.places import ROOT
@@ -22,13 +23,13 @@ from trfmoe_core.config.yaml_text import dump_yaml
 
 PAGE = (ROOT / "docs" / "journal.md").read_text()
 WRITERS = {"record", "_record", "append"}
+LIAR = TrainReply(run_id="r", round=1, epoch=1, base_digest="0" * 64, name="n", drill="scale")
 # What `**name` in a call stands for: file, name -> the fields.
 SPREAD: dict[tuple[str, str], set[str]] = {
     ("members.py", "fields"): set(Description.model_fields) - {"protocol", "name", "refusal", "bases"},
-    ("tri_redundant.py", "fields"): set(Training.model_fields) - {"seconds"},
+    ("tri_redundant.py", "fields"): {*Training.model_fields, *reply_fields(LIAR, None, 0, 0)} - {"seconds"},
     ("recorder.py", "fields"): {"round", "digest", "files", "kept"},
-    ("recorder.py", "state['summary']"): {"train_loss", "seconds", "tokens"},
-    ("recorder.py", "fields of record"): set(),  # RunRecorder.record hands on what it is given
+    ("recorder.py", "state['summary']"): set(round_summary({}, [], 1.0, 0, 0)),
     ("app.py", "origin"): {"recipe_hash", "versions"},
     ("local_run.py", "origin"): {"recipe_hash", "versions"},
 }

@@ -141,7 +141,7 @@ def allow(
     show: Annotated[bool, typer.Option("--list", help="Change nothing; say what may run, since when.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Let the code of this machine's release run on a node, and bring its start script up to date."""
+    """Let the code of this machine's release run on a node, and bring its start script and unit up to date."""
     import re
 
     from scripts.deploy.allowed_code import ALLOWED_FILE, allow_app, allowed_apps, release
@@ -215,7 +215,7 @@ def disallow(
 
 
 def _start_script(directory: Path, output: "Output") -> list[Path]:
-    """Brings a node's start script up to date, and returns what was written. Its code is allowed either way."""
+    """Brings a node's start script and unit up to date, and returns what was written."""
     from scripts.deploy.kit import CONNECTION_FILE
     from scripts.deploy.lifecycle.refresh import refresh as write_anew
     from trfmoe_core.errors import ConfigError
@@ -223,7 +223,7 @@ def _start_script(directory: Path, output: "Output") -> list[Path]:
     if not (directory / CONNECTION_FILE).is_file():
         return []
     try:
-        written = write_anew(directory, moved=False)
+        written = write_anew(directory)
     except ConfigError as error:
         output.warning(f"start.sh was not brought up to date: {error}")
         return []

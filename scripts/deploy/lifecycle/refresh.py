@@ -117,8 +117,10 @@ def check_written(folder: Path) -> Iterator[Finding]:
     here = str(folder.absolute())
     place = part.place or here
     if place != here:
-        text = f"{folder}: the units and nginx.conf in it name {place}, and it lies in {here}"
-        yield warning("settings", text, f"carry it there, or have them written anew: trfmoe deploy refresh {folder}")
+        names = [file.name for file in part.files(here) if named_place(folder, [file.name]) not in (None, here)]
+        verb = "names" if len(names) == 1 else "name"
+        text = f"{folder}: {', '.join(names)} {verb} {place}, and the folder is {here}"
+        yield warning("settings", text, f"carry it there, or write it anew: trfmoe deploy refresh {folder}")
     old = [file.name for file in outdated(folder, part.files(place))]
     if old:
         text = f"{folder}: not as this release writes them: {', '.join(old)}"

@@ -48,7 +48,7 @@ def test_a_folder_that_moved_is_named_by_the_check_and_mended_by_its_remedy(
         moved = tmp_path / "a new place" / str(number)
         shutil.copytree(kit / name, moved)
         ((level, text, remedy),) = settings_findings(moved)
-        assert (level, f"name {kit / name}, and it lies in {moved}" in text) == ("warning", True)
+        assert (level, f" {kit / name}, and the folder is {moved}" in text) == ("warning", True)
         command = remedy.partition("anew: ")[2]
         assert command == f"trfmoe deploy refresh {moved}"
         written = [Path(path).name for path in trfmoe(capsys, "deploy", "refresh", moved)["written"]]
@@ -97,8 +97,9 @@ def test_the_owner_who_allows_a_release_gets_its_start_script(kit: Path, capsys:
 def test_a_kit_for_other_hosts_keeps_its_prefix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "kit"
     write_kit(folder, Coordinator(host="h", port=1, superlink_port=2, nodes=[KitNode(name="ada")]), "/opt/trfmoe")
-    assert trfmoe(capsys, "deploy", "allow", folder / "nodes" / "ada")["written"] == []
     assert trfmoe(capsys, "deploy", "refresh", folder, "--prefix", "/opt/trfmoe")["written"] == []
+    unit = folder / "nodes" / "ada" / "trfmoe-node.service"
+    assert trfmoe(capsys, "deploy", "allow", unit.parent)["written"] == [str(unit)], "the owner has put it there"
     trfmoe(capsys, "deploy", "refresh", folder, "--prefix", "/srv/50%")
     assert 'ReadWritePaths="/srv/50%%/node"' in (folder / "nodes" / "ada" / "trfmoe-node.service").read_text()
     assert 'ssl_certificate "/srv/50%/coordinator/server.pem"' in (folder / "coordinator" / "nginx.conf").read_text()

@@ -100,7 +100,12 @@ class NodeRow:
 
 
 def node_rows(
-    operation: Operation, states: dict[str, NodeState], folder: RunFolder | None, app: str = ""
+    operation: Operation,
+    states: dict[str, NodeState],
+    folder: RunFolder | None,
+    app: str = "",
+    *,
+    active: bool = True,
 ) -> list[NodeRow]:
     """Returns one row for each of a kit's nodes.
 
@@ -109,6 +114,7 @@ def node_rows(
         states: The nodes as the SuperLink knows them.
         folder: The newest run, if there is one.
         app: Hash of the app that it runs.
+        active: Whether it is going on.
 
     Raises:
         RunFolderError: The run's journal cannot be read.
@@ -126,7 +132,7 @@ def node_rows(
                 zone=node.zone,
                 online=state.status == "online",
                 since=state.since,
-                doing=_doing(history, node.name, reply),
+                doing=_doing(history, node.name, reply, active),
                 release=_release(joined, app),
                 loss=reply.get("loss"),
                 strikes=int(records.get(node.name, {}).get("strikes", 0)),
@@ -155,13 +161,18 @@ def strikes_text(record: Mapping[str, Any], limit: int) -> str:
     return "; ".join(parts)
 
 
-def run_line(history: RunHistory) -> str:
-    """Returns where a run stands: its round, the nodes that were outvoted last, and the time that is left."""
+def run_line(history: RunHistory, active: bool = True) -> str:
+    """Returns where a run stands: its round, the nodes that were outvoted last, and the time that is left.
+
+    Args:
+        history: Its journal.
+        active: Whether it is going on. A run that is not, and has no end in its journal, was stopped at once or lost.
+    """
     done = max(history.committed, default=0)
     parts = [f"round {done} of {history.num_rounds}"]
     if history.finished is not None:
         parts.append(str(history.finished["outcome"]))
-    elif done and done < history.num_rounds:
+    elif active and done and done < history.num_rounds:
         newest = [history.committed[number]["seconds"] for number in sorted(history.committed)[-5:]]
         left = (history.num_rounds - done) * sum(newest) / len(newest)
         parts.append(f"about {duration(left)} left")
@@ -195,12 +206,12 @@ def _last_reply(history: RunHistory, name: str) -> dict[str, Any]:
     return {}
 
 
-def _doing(history: RunHistory, name: str, reply: dict[str, Any]) -> str:
+def _doing(history: RunHistory, name: str, reply: dict[str, Any], active: bool) -> str:
     if not history.started:
         return ""
     if name not in history.nodes:
         return "has not joined"
-    if history.finished is not None:
+    if history.finished is not None or not active:
         return f"round {reply['round']} was its last" if reply else "took part in no round"
     now = max(history.replies, default=0)
     answered = history.replies.get(now, {}).get(name)

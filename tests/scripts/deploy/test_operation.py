@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 
 from scripts.deploy.kit import Coordinator, KitNode, write_kit
-from scripts.deploy.operation import Operation, node_rows, strikes_text
+from scripts.deploy.operation import Operation, node_rows, run_line, strikes_text
 from scripts.main import main
 from scripts.processes.control import NodeState
 from scripts.run.simulation import free_port
 from server.run_folder.folder import RunFolder
+from server.run_folder.history import RunHistory
+from server.run_folder.journal import read_events
 from strategies.membership.reputation import Reputation
 from tests.scripts.journal import events, write_journal
 from trfmoe_core.config import Recipe, ReputationConfig
@@ -62,3 +64,17 @@ def test_a_node_shows_the_hash_that_its_owner_allows(kit: Path, tmp_path: Path) 
     rows = node_rows(Operation.of(kit), {"alice": NodeState("online")}, folder, "0123456789abcdef")
     assert {row.release for row in rows} == {"app 0123456789ab, torch 2.0"}
     assert [row.strikes for row in rows] == [0, 0, 1]
+
+
+def test_nobody_works_on_a_run_that_nobody_runs(kit: Path, tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path, Recipe())
+    made = [{**event, "versions": {}} if event["event"] == "node_joined" else event for event in events(finished=False)]
+    write_journal(folder.path, [{**event, "num_rounds": 9} for event in made if event.get("round") != 3])
+    (folder.checkpoints_path / "round-000002").mkdir(parents=True)
+    (folder.checkpoints_path / "round-000002" / "state.json").write_text("{}")
+    history = RunHistory(read_events(folder.events_path))
+    assert "left" in run_line(history)
+    assert run_line(history, active=False) == "round 2 of 9, outvoted: carol(3)"
+    operation = Operation.of(kit)
+    assert {row.doing for row in node_rows(operation, {}, folder)} == {"round 2: accepted"}
+    assert {row.doing for row in node_rows(operation, {}, folder, active=False)} == {"round 2 was its last"}

@@ -43,10 +43,10 @@ def check_hours(settings: NodeSettings) -> None:
 
 def hours_error(settings: NodeSettings) -> OverLimitsError:
     """Returns the refusal of work outside the owner's hours."""
-    now = datetime.datetime.now()
     return OverLimitsError(
         "limits-hours",
-        f"abstains: it is {now:%H:%M} here, and the owner of this node grants {settings.limits.hours} (limits.hours)",
+        f"abstains: the owner of this node grants {settings.limits.hours} (limits.hours), and it is another "
+        "hour by this machine's clock",
     )
 
 

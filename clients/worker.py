@@ -25,6 +25,7 @@ from clients.limit_checks import (
     within_limits,
     within_machine,
 )
+from clients.recipe_extent import check_extent
 from clients.refusals import RefusedError, refused_as
 from clients.settings import cache_folder, state_base, state_folder
 from clients.stopwatch import Stopwatch
@@ -66,6 +67,7 @@ class Worker:
     def __init__(self, settings: NodeSettings, recipe: dict[str, object]) -> None:
         self.stopwatch = Stopwatch()
         self.settings = settings
+        check_extent(recipe)
         with refused_as("recipe"):
             self.recipe = validate(Recipe, recipe, "the coordinator's recipe")
         self.recipe = within_machine(self.recipe)

@@ -11,6 +11,7 @@ from scripts.terminal.options import JsonOption, ResumeOption, RunDirOption, Set
 if TYPE_CHECKING:
     from scripts.deploy.operation import Operation
     from scripts.deploy.submission import Submission
+    from scripts.processes.control import RunState
     from scripts.run.outcome import RunOutcome
     from scripts.terminal.output import Output
     from server.run_folder.folder import RunFolder
@@ -116,15 +117,17 @@ def status(directory: KitArgument, as_json: JsonOption = False) -> None:
     for run_id, state in runs.items():
         if state.run_dir is not None and (state.run_dir / "recipe.yaml").is_file():
             folders[run_id] = RunFolder.open(state.run_dir)
-    newest = list(folders.values())[-1] if folders else None
-    rows = node_rows(operation, states, newest)
+    newest_id = list(folders)[-1] if folders else None
+    newest, app = (folders[newest_id], runs[newest_id].app) if newest_id is not None else (None, "")
+    active = newest is not None and newest.is_locked()
+    rows = node_rows(operation, states, newest, app, active=active)
     for row in rows:
         where = "online " if row.online else "OFFLINE"
         told = [f"{row.name:<16}{where}{_since(row.since)}", row.doing, row.release]
         if row.loss is not None:
             told.append(f"loss {row.loss:.4f}")
-        if row.strikes:
-            told.append(f"{row.strikes} strikes")
+        if row.strikes_text:
+            told.append(row.strikes_text)
         if row.refused:
             told.append(f"refused: {row.refused}")
         output.line(one_line("  ".join(filter(None, told))))
@@ -135,9 +138,12 @@ def status(directory: KitArgument, as_json: JsonOption = False) -> None:
         if folder := folders.get(run_id):
             # A folder has one journal, which tells of the last run that went on in it.
             resumed = newest_of[folder.path] != run_id
-            line = "resumed since" if resumed else run_line(RunHistory(read_events(folder.events_path)))
+            history = RunHistory(read_events(folder.events_path))
+            line = "resumed since" if resumed else run_line(history, active)
+            if not resumed and not active and history.finished is None:
+                line += f"; {_how_to_go_on(state, folder, directory)}"
         output.line(one_line(f"run {state.run_dir or run_id}: {state.status}; {line}"))
-        shown.append({"run_dir": str(state.run_dir), "status": state.status, "line": line})
+        shown.append({"run_dir": str(state.run_dir), "status": state.status, "line": line, "app": state.app})
     if not runs:
         output.line("no run yet")
     output.result({"outcome": "listed", "nodes": [asdict(row) for row in rows], "runs": shown, "exit_code": 0})
@@ -223,6 +229,15 @@ def _await_turn(operation: "Operation", directory: Path, wait: bool, output: "Ou
             output.line(f"waiting for {other} to end")
             told = True
         time.sleep(LOOK_EVERY_S)
+
+
+def _how_to_go_on(state: "RunState", folder: "RunFolder", directory: Path) -> str:
+    """Returns what becomes of a run that nobody works on and that has no end in its journal."""
+    from scripts.run.federated_run import resume_hint
+
+    if not state.finished:
+        return f"its server app starts or was lost: trfmoe deploy attach {directory} follows it, and goes on with it"
+    return resume_hint(folder.path, f"deploy run {directory}")
 
 
 def _since(moment: str) -> str:

@@ -10,6 +10,9 @@ from server.report.page import write_report
 from server.run_folder.history import RunHistory
 from server.run_folder.ledger import Account, below, complaint, ledger
 
+STOPPED = "finished:stopped"
+"""Flower's status of a run that was ended by `trfmoe deploy stop --now`, which the journal does not know of."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunOutcome:
@@ -19,11 +22,8 @@ class RunOutcome:
     reason: str
     run_dir: Path
     history: RunHistory
-
-    @property
-    def stopped(self) -> bool:
-        """True if the operator ended it before its last round."""
-        return not self.completed and (self.history.finished or {}).get("outcome") == "stopped"
+    stopped: bool = False
+    """Whether the operator ended it before its last round."""
 
     @property
     def ledger(self) -> dict[str, Account]:
@@ -67,11 +67,15 @@ def judge(history: RunHistory, run_dir: Path, status: str = "finished:completed"
     """Returns the outcome: completed only when the journal and Flower both say so."""
     finished = history.finished or {}
     completed = status == "finished:completed" and finished.get("outcome") == "completed"
+    at_once = status == STOPPED and not finished
     reason = ""
-    if not completed:
+    if at_once:
+        reason = f"the operator stopped it at once; what came after round {max(history.committed, default=0)} is lost"
+    elif not completed:
         told = "" if details in ("", "N/A") else details
         reason = finished.get("reason") or told or f"the run ended with status {status}"
-    return RunOutcome(completed=completed, reason=reason, run_dir=run_dir, history=history)
+    stopped = at_once or finished.get("outcome") == "stopped"
+    return RunOutcome(completed=completed, reason=reason, run_dir=run_dir, history=history, stopped=stopped)
 
 
 def show_results(outcome: RunOutcome, output: Output) -> None:

@@ -115,6 +115,7 @@ def arguments(stage: Path, out: Path) -> dict[str, list[str]]:
         "deploy revoke": [str(kit / "coordinator"), "ada"],
         "deploy rotate": [str(kit / "coordinator")],
         "deploy upgrade": [str(kit / "coordinator")],
+        "deploy refresh": [str(kit)],
         "runs list": [str(stage / "runs")],
         "runs show": [run],
         "runs compare": [run, run],

@@ -27,6 +27,12 @@ class RoundsConfig(Section):
         0.25, ge=0, le=10, description="after the quorum, wait for this fraction of the time that it took"
     )
     nodes_deadline_s: float = Field(120.0, gt=0, description="seconds to wait for the nodes to connect")
+    preparing_deadline_s: float | None = Field(
+        None,
+        gt=0,
+        description="seconds to wait at the start for a connected node that prepares its data; null: reply_deadline_s, "
+        "else an hour for nodes without which the run cannot start, and for others ten times as long as the slowest",
+    )
     patience: float = Field(
         3.0,
         ge=1,

@@ -37,8 +37,8 @@ class TrainingConfig(Section):
     )
     threads: int | Literal["auto"] = Field(
         "auto",
-        description="CPU threads of a process that trains; auto: all cores, shared by what trains at once. Another number "
-        "gives other last bits",
+        description="CPU threads of a process that trains; auto: all cores, shared by what trains at once. Another "
+        "number gives other last bits",
     )
     devices: int | Literal["all"] = Field(
         1, description="devices of a node, each with batch_size sequences per step; all: every CUDA device"

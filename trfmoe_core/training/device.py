@@ -57,7 +57,8 @@ def resolve_precision(setting: Literal["auto", "float32", "bfloat16"], device: t
 def cpu_multiplies_bfloat16() -> bool:
     """Returns whether this processor has instructions for products in bfloat16, and torch a library that uses them."""
     found = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-    return torch.backends.mkldnn.is_available() and any(supported() for supported in found if supported)
+    library = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return library and any(supported() for supported in found if supported)
 
 
 def device_text(device: torch.device, devices: int, precision: torch.dtype) -> str:

@@ -46,7 +46,13 @@ from trfmoe_core.model.transformer import MoETransformer, parameter_shapes
 from trfmoe_core.places import is_hub_name
 from trfmoe_core.quantize import LEVELS
 from trfmoe_core.terminal import visible
-from trfmoe_core.training.device import count_devices, prepare_process, resolve_device, resolve_precision
+from trfmoe_core.training.device import (
+    count_devices,
+    device_text,
+    prepare_process,
+    resolve_device,
+    resolve_precision,
+)
 from trfmoe_core.training.evaluate import evaluate
 from trfmoe_core.wire import Parcel, encode
 
@@ -75,12 +81,12 @@ class Worker:
             data = self.recipe.data.model_copy(update={"offline": True})
             self.recipe = self.recipe.model_copy(update={"data": data})
         keep_offline(self.recipe.data)
-        prepare_process(self.recipe.training, settings.threads)
         with refused_as("device"):
             self.device = resolve_device(settings.device or self.recipe.training.device)
             self.devices = count_devices(self.device, settings.devices or self.recipe.training.devices)
         check_devices(settings, self.device, self.devices)
-        self.precision = resolve_precision(self.recipe.training.precision, self.device)
+        prepare_process(self.recipe.training, settings.threads, self.devices)
+        self.precision = resolve_precision(self.recipe.training.precision, self.device, self.recipe.model.width)
 
     def grant(self, steps: int, held: list[str] | None = None) -> None:
         """Makes sure that the owner grants the run, and a round of it, before any work is done for it.
@@ -172,7 +178,7 @@ class Worker:
             zone=self.settings.zone,
             code_fingerprint=code_fingerprint(),
             versions={"python": platform.python_version(), "torch": torch.__version__},
-            device=str(self.device) + (f" x {self.devices}" if self.devices > 1 else ""),
+            device=device_text(self.device, self.devices, self.precision),
             tokenizer_fingerprint=tokenizer.fingerprint,
             train_tokens=corpus.train_tokens,
             held_out_tokens=corpus.held_out_tokens,

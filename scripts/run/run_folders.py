@@ -32,10 +32,22 @@ def resumed_run(recipe: Recipe, run_dir: Path | None) -> RunFolder:
         ConfigError: it was started with another recipe, or as a run on one machine.
     """
     folder = find_run(recipe, run_dir, "federated")
-    found = differences(folder.recipe.model_dump(mode="json"), _housed(recipe, folder.path).model_dump(mode="json"))
+    recipe = as_started(_housed(recipe, folder.path), folder.recipe)
+    found = differences(folder.recipe.model_dump(mode="json"), recipe.model_dump(mode="json"))
     refuse_differences(folder, found, "simulate")
     with folder.lock():
         return folder
+
+
+def as_started(recipe: Recipe, started: Recipe) -> Recipe:
+    """Returns the recipe with the threads of the run that it goes on with, if it leaves their number open.
+
+    Releases whose default was one thread wrote that into the run's recipe.
+    """
+    if recipe.training.threads != "auto":
+        return recipe
+    training = recipe.training.model_copy(update={"threads": started.training.threads})
+    return recipe.model_copy(update={"training": training})
 
 
 def find_run(recipe: Recipe, run_dir: Path | None, mode: Mode) -> RunFolder:

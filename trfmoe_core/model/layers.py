@@ -36,10 +36,13 @@ class RMSNorm(nn.Module):
 
     def forward(self, x_ND: Tensor) -> Tensor:
         """Returns the normalised rows in the type of `x_ND`."""
-        if x_ND.device.type == "cpu" and x_ND.dtype == torch.float32 and not torch.compiler.is_compiling():
+        if x_ND.device.type == "cpu" and x_ND.dtype in _FEW_PASSES and not torch.compiler.is_compiling():
             normed: Tensor = _RMSNormCPU.apply(x_ND, self.weight, self.eps)  # type: ignore[no-untyped-call]
             return normed
         return nnf.rms_norm(x_ND, (x_ND.shape[-1],), self.weight.to(x_ND.dtype), self.eps)
+
+
+_FEW_PASSES = (torch.float32, torch.bfloat16)
 
 
 class _RMSNormCPU(torch.autograd.Function):
@@ -50,18 +53,18 @@ class _RMSNormCPU(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x_ND: Tensor, weight_D: Tensor, eps: float) -> Tensor:
-        scale_N1 = x_ND.square().mean(dim=-1, keepdim=True).add_(eps).rsqrt_()
+        exact_ND = x_ND.float()
+        scale_N1 = exact_ND.square().mean(dim=-1, keepdim=True).add_(eps).rsqrt_()
         ctx.save_for_backward(x_ND, weight_D, scale_N1)
-        normed_ND: Tensor = (x_ND * scale_N1).mul_(weight_D)
-        return normed_ND
+        return (exact_ND * scale_N1).mul_(weight_D).to(x_ND.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
-        x_ND, weight_D, scale_N1 = ctx.saved_tensors
+        given_ND, weight_D, scale_N1 = ctx.saved_tensors
+        x_ND, grad_ND = given_ND.float(), grads[0].float()
         width = x_ND.shape[-1]
-        grad_ND = grads[0]
         product_ND = grad_ND * x_ND
         grad_weight_D = scale_N1.reshape(1, -1).mm(product_ND.view(-1, width)).view(width)
         inner_N1 = product_ND.matmul(weight_D).unsqueeze(-1).mul_(scale_N1).mul_(scale_N1).div_(width)
         grad_x_ND = torch.mul(grad_ND, weight_D, out=product_ND).addcmul_(x_ND, inner_N1, value=-1).mul_(scale_N1)
-        return grad_x_ND, grad_weight_D, None
+        return grad_x_ND.to(given_ND.dtype), grad_weight_D, None

@@ -58,7 +58,7 @@ def headlines(history: RunHistory, name: str, now: float) -> Iterator[str]:
 def time_left(history: RunHistory) -> float | None:
     """Returns the seconds that the missing rounds take at the mean pace of the last three; None if unknown."""
     seconds = [event.get("seconds") for _, event in sorted(history.committed.items())][-3:]
-    known = [one for one in seconds if one]
+    known = [float(one) for one in seconds if one]
     if not known or not history.num_rounds or history.unit == "step":
         return None
     return (history.num_rounds - max(history.committed)) * sum(known) / len(known)

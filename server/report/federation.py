@@ -160,12 +160,12 @@ def _verdict_cell(history: RunHistory, number: int, name: str) -> str:
         if (kind := _fate(verdict, name, holders.get(verdict["block"]))) in counts:
             counts[kind] += 1
     drill = "*" if history.replies.get(number, {}).get(name, {}).get("drill") else ""
-    kind = next((kind for kind, count in counts.items() if count), None)
-    if kind is None:
+    weightiest = next((kind for kind, count in counts.items() if count), None)
+    if weightiest is None:
         agreed = any(name in verdict.get("accepted", []) for verdict in verdicts)
         return f'<td class="agreed">ok{drill}</td>' if agreed else f"<td>{drill}</td>"
     text = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
-    return f'<td class="{kind}">{text}{drill}</td>'
+    return f'<td class="{weightiest}">{text}{drill}</td>'
 
 
 def _fate(verdict: dict[str, Any], name: str, holders: list[str] | None) -> str:

@@ -169,7 +169,7 @@ def _verdict_cell(history: RunHistory, number: int, name: str) -> str:
 
 
 def _fate(verdict: dict[str, Any], name: str, holders: list[str] | None) -> str:
-    """Returns what became of a node's update of one block: one of `SHOWN`, or empty if it agreed or has no such block."""
+    """Returns what became of a node's update of a block: one of `SHOWN`, or empty if it agreed or had none."""
     for kind in ("outvoted", "invalid", "missing"):
         if name in verdict.get(kind, []):
             return kind

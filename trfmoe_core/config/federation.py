@@ -129,4 +129,15 @@ class LogConfig(Section):
 
     wandb: Literal["off", "offline", "online"] = "off"
     wandb_project: str = "trfmoe"
-    sinks: list[Name] = Field(default_factory=list, description="further metric sinks, such as one of your own")
+    sinks: list[Name] = Field(
+        default_factory=list,
+        description="further metric sinks: prometheus, or one of your own",
+        examples=[["prometheus"]],
+    )
+    prometheus_port: int = Field(
+        9464,
+        ge=0,
+        le=65535,
+        description="port on the coordinator's loopback address for the sink prometheus; 0: a free one",
+        examples=[9500],
+    )

@@ -48,7 +48,7 @@ def federation_sections(history: RunHistory) -> list[Section]:
 def _summary(history: RunHistory) -> str:
     """How it ended, how good the model is, who was outvoted, and whose part fell short, in sentences."""
     done, planned = len(history.committed), history.num_rounds or "?"
-    said = [f"<strong>{escape(outcome(history))}</strong>, {done} of {planned} rounds.", *quality(history)]
+    said = [f"The run: <strong>{escape(outcome(history))}</strong>, {done} of {planned} rounds.", *quality(history)]
     told = history.drill_rounds()
     for name, numbers in history.outvoted_rounds().items():
         drill = ", as it was told to for a drill" if set(numbers) <= set(told.get(name, ())) else ""

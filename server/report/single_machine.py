@@ -45,7 +45,9 @@ def training_sections(history: RunHistory) -> list[Section]:
 def _summary(history: RunHistory) -> str:
     """How it ended and how good the model is, in sentences."""
     done = f"{max(history.committed, default=0):,} of {history.num_rounds or 0:,} steps saved"
-    return f"<p class=say><strong>{escape(outcome(history))}</strong>, {done}. {' '.join(quality(history))}</p>"
+    return (
+        f"<p class=say>The run: <strong>{escape(outcome(history))}</strong>, {done}. {' '.join(quality(history))}</p>"
+    )
 
 
 def _facts(history: RunHistory) -> str:

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -71,7 +71,7 @@ def bench_optimizer(dtype: torch.dtype, rounds: int) -> dict[str, float]:
     batch = np.random.default_rng(0).integers(0, CPU_VOCAB, (CPU_BATCH, CPU_CONFIG.context + 1))
     stream: Any = SimpleNamespace(next=lambda: batch, ignored_target=None)
     spent = {"clip": 0.0, "optimizer": 0.0}
-    parts = {"clip": trainer._clip, "optimizer": trainer._optimizer.step}
+    parts: dict[str, Callable[..., Any]] = {"clip": trainer._clip, "optimizer": trainer._optimizer.step}
 
     def timed(name: str) -> Any:
         def call(*args: Any) -> Any:

@@ -6,6 +6,7 @@ A mixture of experts is compared with a dense model of equal active work, and wi
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,12 +35,13 @@ class DenseLayer(nn.Module):
         self.gate_up, self.down = Projection(config.width, 2 * hidden), Projection(hidden, config.width)
         self.register_buffer("ones_E", torch.ones(config.experts), persistent=False)
 
-    def forward(self, x_BTD: Tensor, cos_TP: Tensor, sin_TP: Tensor, *_: None) -> tuple[Tensor, RoutingStats]:
+    def forward(self, x_BTD: Tensor, cos_TP: Tensor, sin_TP: Tensor, *rest: Any) -> tuple[Tensor, RoutingStats]:
         """Returns the residual stream and constants in the place of what routing did."""
-        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), cos_TP, sin_TP)
+        dtype: torch.dtype = rest[-1]
+        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD, dtype), cos_TP, sin_TP)
         ones_E = self.get_buffer("ones_E")
         stats = RoutingStats(ones_E.long(), ones_E, ones_E.new_zeros(()))
-        return x_BTD + self.down(swiglu(self.gate_up(self.moe_norm(x_BTD)))), stats
+        return x_BTD + self.down(swiglu(self.gate_up(self.moe_norm(x_BTD, dtype)))), stats
 
 
 def make_model(config: ModelConfig, vocab_size: int, device: torch.device, dense: bool) -> MoETransformer:

@@ -226,19 +226,19 @@ class LocalRun:
             for name, parameter in self.parameters.items():
                 parameter.copy_(checkpoint.weights[name])
         self.trainer.load_state(checkpoint.optimizer)
-        self.precision = self.trainer.precision = self._precision_of(state)
+        self.precision = self.trainer.precision = self._going_on_with(state)
         self.best = state["best"]
         self.stream.close()
         seed = seed_for(self.recipe.seed, NODE)
         self.stream = training_stream(self.corpus, self.recipe, seed, state["place"], self.rows)
 
-    def _precision_of(self, state: Mapping[str, Any]) -> torch.dtype:
-        """Returns the number type that goes on: `auto` stays on a CPU what it was when the run was saved there."""
+    def _going_on_with(self, state: Mapping[str, Any]) -> torch.dtype:
+        """Returns the number type of the rest of the run: `auto` stays on a CPU what it was when the run was saved."""
         if self.recipe.training.precision != "auto" or self.device.type != "cpu":
             return self.precision
         # Releases that did not write the type down took float32 on every CPU.
-        computed = state.get("computed", {"device": "cpu", "precision": str(torch.float32)})
-        return _TYPES[computed["precision"]] if computed["device"] == "cpu" else self.precision
+        saved = state.get("computed", {"device": "cpu", "precision": str(torch.float32)})
+        return _TYPES[saved["precision"]] if saved["device"] == "cpu" else self.precision
 
     def _evaluate(self) -> EvalMetrics:
         batch_size = self.trainer.config.batch_size

@@ -49,7 +49,8 @@ def run(
     check_run_root(Path(recipe.run_root))
     _await_turn(operation, directory, wait, output)
     check_federated(recipe, str(config))
-    folder = (resumed_run(recipe, run_dir) if resume or run_dir else None) or new_run(recipe)
+    command = f"deploy run {directory}"
+    folder = resumed_run(recipe, run_dir, command) if resume or run_dir else new_run(recipe)
     output.line(f"run folder {folder.path}")
     submission = Submission(folder, operation.control, output.line)
     _follow(folder, operation, submission, output, directory)

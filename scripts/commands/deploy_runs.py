@@ -136,14 +136,17 @@ def status(directory: KitArgument, as_json: JsonOption = False) -> None:
     newest_of = {folder.path: run_id for run_id, folder in folders.items()}
     for run_id, state in runs.items():
         line = "its folder is gone" if state.run_dir else "no training, such as the roll call of an upgrade"
-        if folder := folders.get(run_id):
-            # A folder has one journal, which tells of the last run that went on in it.
-            resumed = newest_of[folder.path] != run_id
-            history = RunHistory(read_events(folder.events_path))
-            line = "resumed since" if resumed else run_line(history, active)
-            if not resumed and not active and history.finished is None:
+        # A folder has one journal, which tells of the last run that went on in it.
+        resumed = run_id in folders and newest_of[folders[run_id].path] != run_id
+        if resumed:
+            line = "resumed since"
+        elif folder := folders.get(run_id):
+            history, active = RunHistory(read_events(folder.events_path)), folder.is_locked()
+            line = run_line(history, active)
+            if not active and history.finished is None:
                 line += f"; {_how_to_go_on(state, folder, directory)}"
-        output.line(one_line(f"run {state.run_dir or run_id}: {state.status}; {line}"))
+        if not resumed and (state.run_dir or not state.finished):
+            output.line(one_line(f"run {state.run_dir or run_id}: {state.status}; {line}"))
         shown.append({"run_dir": str(state.run_dir), "status": state.status, "line": line, "app": state.app})
     if not runs:
         output.line("no run yet")

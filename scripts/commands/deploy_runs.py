@@ -38,19 +38,22 @@ def run(
     from scripts.deploy.submission import Submission
     from scripts.run.federated_run import resolve
     from scripts.run.preflight import check_run_root
-    from scripts.run.run_folders import new_run, resumed_run
+    from scripts.run.run_folders import find_run, new_run, resumed_run
     from scripts.terminal.output import Output
     from trfmoe_core.config import check_federated
 
     output = Output(as_json)
     operation = Operation.of(directory)
     recipe = resolve(config, overrides, [])
-    recipe = recipe.model_copy(update={"nodes": [], "num_nodes": len(operation.coordinator.nodes)})
     check_run_root(Path(recipe.run_root))
+    earlier = find_run(recipe, run_dir, "federated") if resume or run_dir else None
+    # Nodes have come and gone since a run began; the number that it began with is its own.
+    num_nodes = earlier.recipe.num_nodes if earlier else len(operation.coordinator.nodes)
+    recipe = recipe.model_copy(update={"nodes": [], "num_nodes": num_nodes})
     _await_turn(operation, directory, wait, output)
     check_federated(recipe, str(config))
     command = f"deploy run {directory}"
-    folder = resumed_run(recipe, run_dir, command) if resume or run_dir else new_run(recipe)
+    folder = resumed_run(recipe, earlier.path, command) if earlier else new_run(recipe)
     output.line(f"run folder {folder.path}")
     submission = Submission(folder, operation.control, output.line)
     _follow(folder, operation, submission, output, directory)

@@ -38,18 +38,22 @@ def run(
     from scripts.deploy.submission import Submission
     from scripts.run.federated_run import resolve
     from scripts.run.preflight import check_run_root
-    from scripts.run.run_folders import new_run, resumed_run
+    from scripts.run.run_folders import find_run, new_run, resumed_run
     from scripts.terminal.output import Output
     from trfmoe_core.config import check_federated
 
     output = Output(as_json)
     operation = Operation.of(directory)
     recipe = resolve(config, overrides, [])
-    recipe = recipe.model_copy(update={"nodes": [], "num_nodes": len(operation.coordinator.nodes)})
     check_run_root(Path(recipe.run_root))
+    earlier = find_run(recipe, run_dir, "federated") if resume or run_dir else None
+    # Nodes have come and gone since a run began; the number that it began with is its own.
+    num_nodes = earlier.recipe.num_nodes if earlier else len(operation.coordinator.nodes)
+    recipe = recipe.model_copy(update={"nodes": [], "num_nodes": num_nodes})
     _await_turn(operation, directory, wait, output)
     check_federated(recipe, str(config))
-    folder = (resumed_run(recipe, run_dir) if resume or run_dir else None) or new_run(recipe)
+    command = f"deploy run {directory}"
+    folder = resumed_run(recipe, earlier.path, command) if earlier else new_run(recipe)
     output.line(f"run folder {folder.path}")
     submission = Submission(folder, operation.control, output.line)
     _follow(folder, operation, submission, output, directory)
@@ -135,14 +139,17 @@ def status(directory: KitArgument, as_json: JsonOption = False) -> None:
     newest_of = {folder.path: run_id for run_id, folder in folders.items()}
     for run_id, state in runs.items():
         line = "its folder is gone" if state.run_dir else "no training, such as the roll call of an upgrade"
-        if folder := folders.get(run_id):
-            # A folder has one journal, which tells of the last run that went on in it.
-            resumed = newest_of[folder.path] != run_id
-            history = RunHistory(read_events(folder.events_path))
-            line = "resumed since" if resumed else run_line(history, active)
-            if not resumed and not active and history.finished is None:
+        # A folder has one journal, which tells of the last run that went on in it.
+        resumed = run_id in folders and newest_of[folders[run_id].path] != run_id
+        if resumed:
+            line = "resumed since"
+        elif folder := folders.get(run_id):
+            history, active = RunHistory(read_events(folder.events_path)), folder.is_locked()
+            line = run_line(history, active)
+            if not active and history.finished is None:
                 line += f"; {_how_to_go_on(state, folder, directory)}"
-        output.line(one_line(f"run {state.run_dir or run_id}: {state.status}; {line}"))
+        if not resumed and (state.run_dir or not state.finished):
+            output.line(one_line(f"run {state.run_dir or run_id}: {state.status}; {line}"))
         shown.append({"run_dir": str(state.run_dir), "status": state.status, "line": line, "app": state.app})
     if not runs:
         output.line("no run yet")

@@ -38,7 +38,7 @@ def trust(
     fingerprints = trust_authorities(directory, source, anew=anew)
     for fingerprint in fingerprints:
         output.line(f"trusted: SHA-256 {fingerprint}")
-    output.line("a SuperNode that is running uses them from its next start on")
+    output.line("a SuperNode that is running takes them into use by itself when it needs them")
     output.result({"outcome": "trusted", "fingerprints": fingerprints, "exit_code": 0})
 
 

@@ -33,7 +33,8 @@ def report(
     from trfmoe_core.atomic import write_text
 
     output = Output(as_json)
-    folders = [run_folder(run) for run in runs or [None]]
+    chosen: list[Path | None] = [*(runs or [None])]
+    folders = [run_folder(run) for run in chosen]
     if len(folders) == 1:
         path = write_report(folders[0].path)
     else:

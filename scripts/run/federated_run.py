@@ -66,7 +66,7 @@ def run_federation(
 
     check_federated(recipe)
     check_run_root(Path(recipe.run_root))
-    folder = resumed_run(recipe, run_dir) if resume or run_dir else None
+    folder = resumed_run(recipe, run_dir, command) if resume or run_dir else None
     if folder is not None:
         history = RunHistory(read_events(folder.events_path))
         if history.finished and history.finished["outcome"] == "completed":

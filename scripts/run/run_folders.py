@@ -24,8 +24,13 @@ def new_run(recipe: Recipe) -> RunFolder:
     return folder
 
 
-def resumed_run(recipe: Recipe, run_dir: Path | None) -> RunFolder:
+def resumed_run(recipe: Recipe, run_dir: Path | None, command: str = "simulate") -> RunFolder:
     """Returns the folder of a federation's run: that of `run_dir`, or the latest run of this recipe's name.
+
+    Args:
+        recipe: As asked for now.
+        run_dir: The run; None takes the latest of the recipe's name.
+        command: The subcommand by which a user goes on with it, for messages.
 
     Raises:
         RunFolderError: no run folder, or another coordinator is writing it.
@@ -34,7 +39,7 @@ def resumed_run(recipe: Recipe, run_dir: Path | None) -> RunFolder:
     folder = find_run(recipe, run_dir, "federated")
     recipe = as_started(_housed(recipe, folder.path), folder.recipe)
     found = differences(folder.recipe.model_dump(mode="json"), recipe.model_dump(mode="json"))
-    refuse_differences(folder, found, "simulate")
+    refuse_differences(folder, found, command)
     with folder.lock():
         return folder
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts.commands import deploy_runs
 from scripts.deploy.kit import Coordinator, KitNode, write_kit
 from scripts.deploy.operation import Operation, node_rows, run_line, strikes_text
 from scripts.main import main
@@ -16,6 +17,7 @@ from server.run_folder.journal import read_events
 from strategies.membership.reputation import Reputation
 from tests.scripts.journal import events, write_journal
 from trfmoe_core.config import Recipe, ReputationConfig
+from trfmoe_core.config.yaml_text import dump_yaml, load_yaml
 
 
 @pytest.fixture
@@ -78,3 +80,30 @@ def test_nobody_works_on_a_run_that_nobody_runs(kit: Path, tmp_path: Path) -> No
     operation = Operation.of(kit)
     assert {row.doing for row in node_rows(operation, {}, folder)} == {"round 2: accepted"}
     assert {row.doing for row in node_rows(operation, {}, folder, active=False)} == {"round 2 was its last"}
+
+
+def test_a_run_goes_on_although_nodes_have_come_or_gone_since(
+    kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("recipe.yaml").write_text("name: many\n")
+    monkeypatch.setattr(deploy_runs, "_await_turn", lambda *_: None)
+    followed: list[RunFolder] = []
+    monkeypatch.setattr(deploy_runs, "_follow", lambda folder, *_: followed.append(folder))
+    main_of("deploy", "run", kit, "recipe.yaml")
+    path = kit / "coordinator" / "coordinator.yaml"
+    for changed in (4, 5):
+        nodes = [{"name": f"node-{number}", "zone": None} for number in range(changed)]
+        path.write_text(dump_yaml({**load_yaml(path.read_text()), "nodes": nodes}))
+        main_of("deploy", "run", kit, "recipe.yaml", "--resume")
+        main_of("deploy", "run", kit, followed[0].path / "recipe.yaml", "--run-dir", followed[0].path)
+    assert {folder.path for folder in followed} == {followed[0].path}
+    assert [folder.recipe.num_nodes for folder in followed] == [3] * 5
+    main_of("deploy", "run", kit, "recipe.yaml")
+    assert followed[-1].recipe.num_nodes == 5, "a new run has the nodes that there are"
+
+
+def main_of(*given: object) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([str(one) for one in given])
+    assert ended.value.code == 0

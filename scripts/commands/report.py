@@ -33,7 +33,7 @@ def report(
     from trfmoe_core.atomic import write_text
 
     output = Output(as_json)
-    chosen: list[Path | None] = [*(runs or [None])]
+    chosen: list[Path | None] = list(runs) if runs else [None]
     folders = [run_folder(run) for run in chosen]
     if len(folders) == 1:
         path = write_report(folders[0].path)

@@ -38,6 +38,7 @@ class Ballots:
         self._replicas: dict[str, dict[str, Replica]] = {}
         self._norms: dict[str, dict[str, float]] = {}
         self._invalid: set[str] = set()
+        self._refused: set[str] = set()
         self._settled: tuple[tuple[str, ...], bool] | None = None
         self._judgement: Judgement | None = None
 
@@ -47,7 +48,7 @@ class Ballots:
         Raises:
             WireError: It has voted, or its reply was dropped.
         """
-        if node in self._replicas or node in self._invalid:
+        if node in self._replicas or node in self._invalid | self._refused:
             raise WireError("a second reply in one round")
 
     def add(self, node: str, updates: dict[str, Replica], norms: dict[str, float] | None = None) -> None:
@@ -62,6 +63,14 @@ class Ballots:
         norms = measured(updates) if norms is None else norms
         self._replicas[node] = updates
         self._norms[node] = norms
+
+    def refuse(self, node: str) -> None:
+        """Outvotes a node on every block that it holds: no training by the recipe makes what it sent."""
+        self._refused.add(node)
+
+    def is_refused(self, node: str) -> bool:
+        """Returns True if `refuse` was called for a node."""
+        return node in self._refused
 
     def reject(self, node: str) -> None:
         """Records that a node's reply was dropped."""
@@ -139,7 +148,8 @@ class Ballots:
                 if disbelieved := set(replicas) - set(rest):
                     outvoted = tuple(sorted({*verdict.outvoted, *disbelieved}))
                     verdict = replace(verdict, outvoted=outvoted, alone=None)
-            absent = [name for name in holders if name not in replicas]
+            verdict = verdict.refusing([name for name in holders if name in self._refused])
+            absent = [name for name in holders if name not in replicas and name not in self._refused]
             invalid = [name for name in absent if name in self._invalid]
             yield block, update, verdict.absent(missing=[n for n in absent if n not in invalid], invalid=invalid)
 

@@ -64,6 +64,14 @@ class Verdict:
         """True if one replica alone moved the block."""
         return self.outcome == "unverified"
 
+    def refusing(self, names: Sequence[str]) -> "Verdict":
+        """Returns the verdict with nodes that are outvoted because no training can make what they sent."""
+        if not names:
+            return self
+        outvoted = tuple(sorted({*self.outvoted, *names}))
+        outcome = "majority" if self.outcome == "unanimous" else self.outcome
+        return replace(self, outcome=outcome, outvoted=outvoted, alone=outvoted[0] if len(outvoted) == 1 else None)
+
     def absent(self, *, missing: Sequence[str], invalid: Sequence[str]) -> "Verdict":
         """Returns the verdict with the nodes that sent no usable replica."""
         return replace(self, missing=tuple(sorted(missing)), invalid=tuple(sorted(invalid)))

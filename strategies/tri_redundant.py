@@ -6,6 +6,7 @@ mean replaced by a vote. Unlike Flower's own loop it resumes, has a deadline for
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from logging import INFO
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,14 @@ BARREN_ROUNDS = 3
 """After this many rounds in a row without any usable reply, the run ends."""
 
 
+def agreement_of(recipe: Recipe) -> Agreement:
+    """Returns when replicas agree. Honest updates of Muon never oppose each other; those of AdamW may."""
+    agreement = Agreement(**recipe.agreement.model_dump())
+    if agreement.pooled_cosine is None and recipe.training.optimizer == "muon":
+        return replace(agreement, pooled_cosine=0.0)
+    return agreement
+
+
 class TriRedundant(Strategy):
     """Runs the rounds of one federation.
 
@@ -94,7 +103,7 @@ class TriRedundant(Strategy):
         self.outer = outer_optimizer(recipe.outer, {k: v for k, v in tensors.items() if not k.startswith(_SENT)})
         sent = {name.removeprefix(_SENT): values for name, values in tensors.items() if name.startswith(_SENT)}
         self.last_sent = LastSent(recipe.transport.broadcast, sent) if recipe.transport.difference else None
-        self.agreement = Agreement(**recipe.agreement.model_dump())
+        self.agreement = agreement_of(recipe)
         request = DescribeRequest(
             run_id=run_id,
             recipe=recipe.for_nodes().model_dump(mode="json"),

@@ -80,6 +80,13 @@ class AgreementConfig(Section):
         description="a replica whose distance to a majority exceeds that of the closest replica by this disagrees "
         "with all; about 0.3 if the nodes have similar data; 2: never",
     )
+    pooled_cosine: float | None = Field(
+        None,
+        ge=-1,
+        le=1,
+        description="a node whose cosines with the others, in the mean over its blocks, are below this is outvoted on "
+        "all blocks; -1: never; null: 0 with optimizer muon, else never",
+    )
 
 
 class WitnessConfig(Section):

@@ -140,3 +140,11 @@ def test_the_model_names_its_matrices() -> None:
 def test_an_unknown_optimizer_names_those_there_are() -> None:
     with pytest.raises(ConfigError, match=r"training.optimizer: 'adam' is unknown; choose one of adamw, muon"):
         OPTIMIZERS.find("adam")
+
+
+def test_the_largest_singular_value_holds_with_errors_of_two_percent_in_every_iteration() -> None:
+    high = 1.02
+    for a, b, c in COEFFICIENTS:
+        x = torch.linspace(0, high, 200_001, dtype=torch.float64)
+        high = float((a * x + b * x**3 + c * x**5).max()) * 1.02
+    assert high <= muon.LARGEST_SINGULAR_VALUE < high * 1.01

@@ -37,8 +37,8 @@ RMS = 0.2
 TOGETHER = 2**19
 """Numbers of matrices of one shape that are worked on together, so that they fit into a processor's cache."""
 LARGEST_SINGULAR_VALUE = 1.36
-"""Of what the iterations return. In exact arithmetic they map [0, 1] into [0, 1.199]; if every iteration errs by up to 2%,
-five times the rounding of bfloat16, into [0, 1.356]."""
+"""Of what the iterations return. In exact arithmetic they map [0, 1] into [0, 1.199]; if every iteration errs by up to
+2%, five times the rounding of bfloat16, into [0, 1.356]."""
 _TINY = 1e-30
 
 

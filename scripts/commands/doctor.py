@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scripts.terminal.options import JsonOption, SetOption
+from trfmoe_core.counts import counted
 
 if TYPE_CHECKING:
     import psutil
@@ -209,7 +210,10 @@ def _recipe(path: Path, overrides: list[str]) -> "Iterator[Finding]":
     from trfmoe_core.errors import DataError
 
     recipe = resolve(path, overrides, [])
-    yield well("settings", f"{find_recipe(path)}: {recipe.federation_size} nodes, {recipe.rounds.num_rounds} rounds")
+    yield well(
+        "settings",
+        f"{find_recipe(path)}: {counted(recipe.federation_size, 'node')}, {counted(recipe.rounds.num_rounds, 'round')}",
+    )
     states = [Path(node.state_dir) for node in recipe.nodes if node.state_dir]
     yield from disk([Path(recipe.run_root), *states, *(cache_folder(node) for node in recipe.nodes)])
     yield from gpu(recipe)

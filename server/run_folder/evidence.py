@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from server.run_folder.journal_entries import GENESIS
 from server.run_folder.noted_heads import NotedHead
 from server.run_folder.signatures import key_text, read_signatures
+from trfmoe_core.counts import counted
 from trfmoe_core.errors import RunFolderError
 
 
@@ -30,7 +31,7 @@ class JournalChain:
     def after(self, entries: int) -> str:
         """Returns in words how many entries follow after the first `entries`."""
         count = len(self.hashes) - entries
-        return f"{count} {'entry follows' if count == 1 else 'entries follow'}" if count else "nothing follows"
+        return counted(count, "entry follows", "entries follow") if count else "nothing follows"
 
 
 def check_heads(chain: JournalChain, head: str | None, noted: Sequence[NotedHead]) -> tuple[list[str], list[str]]:
@@ -71,12 +72,16 @@ def check_signatures(folder: Path, chain: JournalChain, key: Ed25519PublicKey | 
         return problems, notes
     if key is None:
         if signatures:
-            notes.append(f"{len(signatures)} signatures are there and were not checked; give --key PUBLIC")
+            notes.append(
+                f"{counted(len(signatures), 'signature is', 'signatures are')} there and not checked; give --key PUBLIC"
+            )
         return problems, notes
     mine = [signature for signature in signatures if signature.public_key == key_text(key)]
     if not mine:
         problems.append(
-            f"none of the {len(signatures)} signatures is by this key" if signatures else "the journal is not signed"
+            f"none of {counted(len(signatures), 'signature')} is by this key"
+            if signatures
+            else "the journal is not signed"
         )
         return problems, notes
     for signature in mine:

@@ -96,23 +96,29 @@ def validate(kind: type[Model], raw: Any, source: str, overrides: Sequence[str] 
         return kind.model_validate(raw)
     except ValidationError as error:
         described = describe_problems(kind, error.errors())
-        lines = [f"{_origin(source, place, text, overrides)}: {text}" for place, text in described]
+        lines = [f"{origin(source, place, text, overrides)}: {text}" for place, text in described]
         raise ConfigError("\n".join(lines)) from None
 
 
-def _origin(source: str, loc: tuple[int | str, ...], text: str, overrides: Sequence[str]) -> str:
+def origin(source: str, place: Sequence[int | str], text: str, overrides: Sequence[str]) -> str:
     """Returns where a problem comes from: the override of its key, else the source with the overrides that share in it.
 
     A rule between several settings of a section is broken by all of them together.
+
+    Args:
+        source: Where settings come from that no override gives.
+        place: The section or setting that is wrong.
+        text: What is wrong with it; begins with the dotted key.
+        overrides: `a.b=c` of the command line.
     """
-    place = tuple(str(part) for part in loc)
+    parts = tuple(str(part) for part in place)
     named = tuple(text.partition(":")[0].split("."))
     sharing = []
     for override in overrides:
         keys = tuple(part.strip() for part in override.partition("=")[0].split("."))
-        if keys in (named, place[: len(keys)]):
+        if keys in (named, parts[: len(keys)]):
             return f"--set {override}"
-        if keys[: len(place)] == place and (place or any(key in text for key in keys)):
+        if keys[: len(parts)] == parts and (parts or any(key in text for key in keys)):
             sharing.append(f"--set {override}")
     return f"{source} with {' '.join(sharing)}" if sharing else source
 

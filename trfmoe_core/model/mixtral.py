@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from trfmoe_core.config.model import ModelConfig
+from trfmoe_core.counts import counted
 from trfmoe_core.errors import ConfigError, RunFolderError
 from trfmoe_core.model.mixtral_settings import (
     CONFIG_FILE,
@@ -165,7 +166,8 @@ def _check_unused(state: _Watched, config: ModelConfig) -> None:
             raise UnsupportedError("lm_head.weight differs from the embedding, though tie_word_embeddings is true")
     if left:
         raise UnsupportedError(
-            f"{len(left)} tensors such as {left[0]} have no place in this model of {config.layers} layers without "
+            f"{counted(len(left), 'tensor')} such as {left[0]} have no place in this model of "
+            f"{counted(config.layers, 'layer')} without "
             "biases, and leaving them out would change what it computes"
         )
 

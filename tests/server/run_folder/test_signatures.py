@@ -140,7 +140,7 @@ def test_broken_signature_files_are_one_line(folder: RunFolder, key: Path) -> No
 def test_a_key_that_did_not_sign_is_not_fooled(folder: RunFolder, key: Path, tmp_path: Path) -> None:
     sign_run(folder, key)
     make_key(tmp_path / "other.key")
-    assert verify(folder, tmp_path / "other.key") == ["none of the 1 signatures is by this key"]
+    assert verify(folder, tmp_path / "other.key") == ["none of 1 signature is by this key"]
     path = folder.path / SIGNATURES_FILE
     raw = json.loads(path.read_text())
     sign_run(folder, tmp_path / "other.key")

@@ -32,9 +32,9 @@ from scripts.commands.train import train
 from scripts.commands.verify import verify
 from scripts.commands.watch import watch
 from scripts.processes.proxies import REMEDY, mend_environment
-from scripts.terminal.argument_help import keep_argument_help
 from scripts.terminal.output import Output
 from scripts.terminal.streams import READER_GONE, end_streams, open_streams, reader_gone, write_error
+from scripts.terminal.typer_mends import keep_argument_help, suggest_once
 from trfmoe_core.errors import ConfigError, TRFMoEError
 from trfmoe_core.places import APP_FOLDER, expand
 
@@ -98,6 +98,7 @@ app.add_typer(bench, name="bench")
 app.add_typer(deploy, name="deploy")
 app.add_typer(node, name="node")
 app.add_typer(runs, name="runs")
+suggest_once(app)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scripts.terminal.options import JsonOption
+from trfmoe_core.counts import counted
 
 if TYPE_CHECKING:
     from scripts.terminal.output import Output
@@ -116,7 +117,7 @@ def _names(count: int) -> list[str]:
 
 
 def _show(result: dict[str, Any], output: "Output") -> None:
-    layers = "1 layer" if result["layers"] == 1 else f"{result['layers']} layers"
+    layers = counted(result["layers"], "layer")
     output.line(f"{result['nodes']} nodes, {result['experts']} experts in {layers}, {result['replication']} nodes each")
     output.line(
         f"load       {result['load_min']} to {result['load_max']} experts a node, "

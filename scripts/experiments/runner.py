@@ -23,6 +23,7 @@ from scripts.experiments.cell import Cell, Result
 from scripts.experiments.rows import Promise, Row
 from scripts.experiments.store import Store
 from scripts.terminal.output import Output
+from trfmoe_core.counts import counted
 from trfmoe_core.errors import ConfigError
 from trfmoe_core.fingerprint import code_fingerprint
 
@@ -88,7 +89,9 @@ def conduct(study: Study, store: Store, jobs: int, output: Output) -> dict[Cell,
     """
     cells = study.cells()
     results = store.load(cells)
-    output.line(f"{len(cells)} cells, {len(results)} of them trained before with this code; {jobs} at a time")
+    output.line(
+        f"{counted(len(cells), 'cell')}, {len(results)} of them trained before with this code; {jobs} at a time"
+    )
     for result in train_cells(study, [cell for cell in cells if cell not in results], jobs):
         results[result.cell] = result
         store.save(result)

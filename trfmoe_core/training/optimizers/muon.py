@@ -73,21 +73,20 @@ class Muon(BlockOptimizer):
         for unit, grad in zip(units, grads, strict=True):
             moments = cast(dict[str, Tensor], unit.moments)
             moments[STEP] += 1.0
-            of_unit = (tensor.split(unit.rows) for tensor in (unit.values, moments[MOMENTUM], grad))
-            for matrix in zip(*of_unit, strict=True):
+            values, averages, parts = (torch.split(t, list(unit.rows)) for t in (unit.values, moments[MOMENTUM], grad))
+            for matrix in zip(values, averages, parts, strict=True):
                 by_shape.setdefault(matrix[0].shape, []).append(matrix)
         for shape, matrices in by_shape.items():
             size = max(1, TOGETHER // shape.numel())
             for first in range(0, len(matrices), size):
-                self._update_some(*map(list, zip(*matrices[first : first + size], strict=True)), learning_rate)
+                self._update_some(matrices[first : first + size], learning_rate)
 
-    def _update_some(
-        self, values: list[Tensor], averages: list[Tensor], grads: list[Tensor], learning_rate: float
-    ) -> None:
-        """Changes matrices of one shape and their momenta."""
+    def _update_some(self, matrices: Sequence[tuple[Tensor, Tensor, Tensor]], learning_rate: float) -> None:
+        """Changes matrices of one shape, each given with its momentum and its gradient."""
+        values, averages, grads = (list(tensors) for tensors in zip(*matrices, strict=True))
         beta, (rows, columns) = self.config.muon_momentum, values[0].shape
         torch._foreach_lerp_(averages, grads, 1.0 - beta)
-        directions = torch._foreach_lerp(grads, averages, beta)  # Nesterov's form
+        directions = list(torch._foreach_lerp(grads, averages, beta))  # Nesterov's form
         if rows < columns:
             directions, values = [matrix.T for matrix in directions], [matrix.T for matrix in values]
         update_NRC = orthogonalised(torch.stack(directions)).mul_(-learning_rate * RMS * math.sqrt(max(rows, columns)))
@@ -118,7 +117,8 @@ def orthogonalised(x_NRC: Tensor) -> Tensor:
             gram_NCC = y_NRC.mT @ y_NRC
         polynomial_NCC = torch.baddbmm(gram_NCC, gram_NCC, gram_NCC, beta=b, alpha=c)
         y_NRC = torch.baddbmm(y_NRC, y_NRC, polynomial_NCC, beta=a)
-    return y_NRC.float()
+    result_NRC: Tensor = y_NRC.float()
+    return result_NRC
 
 
 def product_type(device: torch.device) -> torch.dtype:

@@ -18,7 +18,6 @@ from strategies.exchange.pulling import Puller
 from strategies.exchange.size_limits import SizeLimits
 from trfmoe_core.errors import WireError
 
-
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S, PAUSE_SHARE = 0.05, 1.0, 0.01
 """Bounds of the pause between two looks for answers, and its share of the time since the last answer came."""
 

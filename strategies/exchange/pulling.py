@@ -2,9 +2,9 @@
 
 `HttpGrid.pull_messages` fetches into memory whatever a node sent and inflates it, although one piece of an array may be
 named a million times. It believes the metadata that the node wrote, and it waits up to two hours for objects that
-were never uploaded. This module makes the same calls, and asks in one request which of many messages are answered. Then
-it fetches one answer at a time and no more of it than `size_limits` allows, takes the sender from the SuperLink, and asks
-for missing objects again at its next look, so that no node holds up the others.
+were never uploaded. This module makes the same calls, and asks in one request which of many messages are answered.
+Then it fetches one answer at a time and no more of it than `size_limits` allows, takes the sender from the SuperLink,
+and asks for missing objects again at its next look, so that no node holds up the others.
 """
 
 import json

@@ -48,7 +48,7 @@ class Placement:
 
     def held_by(self, node: str) -> list[str]:
         """Returns the blocks that a node holds, the trunk included, in the model's order."""
-        return [block for block, names in self.holders.items() if node in names]
+        return list(self._held.get(node, ()))
 
     def loads(self) -> dict[str, int]:
         """Returns the number of experts of every node."""
@@ -103,6 +103,14 @@ class Placement:
     def read_zones(self) -> Zones:
         """The zones by number; a node without one is one of its own."""
         return Zones.read(self.nodes, self.zones, self.replication)
+
+    @cached_property
+    def _held(self) -> dict[str, list[str]]:
+        held: dict[str, list[str]] = {}
+        for block, names in self.holders.items():
+            for name in names:
+                held.setdefault(name, []).append(block)
+        return held
 
     @cached_property
     def _groups(self) -> list[list[int]]:

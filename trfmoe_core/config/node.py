@@ -74,6 +74,9 @@ class NodeSettings(Section):
     threads: int | None = Field(None, ge=1, le=1024, description="CPU threads that train; null: as the recipe says")
     state_dir: str | None = Field(None, description="null: the user's state folder")
     cache_dir: str | None = Field(None, description="null: the user's cache folder")
+    stay_minutes: float = Field(
+        10.0, ge=0, le=1440, description="how long its process waits for the next message; 0: a new one every time"
+    )
     limits: NodeLimits = NodeLimits()
     drill: DrillConfig | None = None
 

@@ -15,6 +15,9 @@ from strategies.voting.vote import RULES, Agreement, BlockVote, Decision, Verdic
 TINY_RMS = 1e-9
 """Below this root mean square an update counts as zero, and two such updates agree whatever their direction."""
 
+NEAR_COPY = 0.99
+"""Cosine above which two replicas are no evidence of two nodes; honest ones, on text of their own, stay below."""
+
 
 @RULES.register("majority")
 def majority_rule(block: BlockVote) -> Decision:
@@ -36,7 +39,10 @@ def majority_rule(block: BlockVote) -> Decision:
     if counted:
         mean([block.updates[i] for i in counted], _clip_scales([sizes[i] for i in counted]), block.result)
         verdict = block.verdict("majority", counted)
-        return block.result, replace(verdict, alone=verdict.outvoted[0] if len(verdict.outvoted) == 1 else None)
+        # Two near-copies may be the work of one liar, who could so frame an honest node.
+        framed = all(_near_copies(sizes, dots, i, j) for i, j in combinations(counted, 2))
+        alone = verdict.outvoted[0] if len(verdict.outvoted) == 1 and not framed else None
+        return block.result, replace(verdict, alone=alone)
     median(block.updates, _clip_scales(sizes), block.result)
     measured = replace(block, known_norms=list(sizes))
     return block.result, block.verdict("median", within_norm_ratio(measured))
@@ -60,12 +66,19 @@ def _outliers(norms: Sequence[float], dots: Dots, margin: float) -> set[int]:
         return set()
 
     def cosine(i: int, j: int) -> float:
+        # That a copy is close is no evidence against those that are not.
+        if _near_copies(norms, dots, i, j):
+            return -1.0
         return dots[min(i, j)][max(i, j)] / max(norms[i] * norms[j], 1e-300)
 
     # Together with this many others, a replica is a majority.
     needed = count // 2
     closeness = [sorted((cosine(i, j) for j in range(count) if j != i), reverse=True)[needed - 1] for i in range(count)]
     return {i for i in range(count) if closeness[i] < max(closeness) - margin}
+
+
+def _near_copies(norms: Sequence[float], dots: Dots, i: int, j: int) -> bool:
+    return dots[min(i, j)][max(i, j)] > NEAR_COPY * norms[i] * norms[j]
 
 
 def _majority(count: int, edges: set[tuple[int, int]]) -> list[int]:

@@ -51,7 +51,7 @@ def test_nodes_that_share_nothing_are_not_compared() -> None:
 def test_one_node_alone_can_have_nobody_else_outvoted(nodes: int, data: st.DataObject) -> None:
     names = [f"n{number}" for number in range(nodes)]
     honest = (0.05, 0.01)
-    cosines = {pair: honest for pair in combinations(names, 2)}
+    cosines = dict.fromkeys(combinations(names, 2), honest)
     liar = data.draw(st.sampled_from(names))
     for pair in cosines:
         if liar in pair:

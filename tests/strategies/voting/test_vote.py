@@ -322,3 +322,15 @@ def test_median_and_mean_are_those_of_byzfl(count: int) -> None:
     assert middle is not None
     assert torch.equal(middle, byzfl.Median()(updates))
     torch.testing.assert_close(mean, byzfl.Average()(updates))
+
+
+@pytest.mark.parametrize("margin", [0.3, 2.0])
+def test_a_near_copy_of_one_honest_update_does_no_harm_to_another(margin: float) -> None:
+    center = random(0, 1, 4000)[0]
+    honest = around(center, 1.5, 1, 2)
+    copy = honest[0] + 0.01 * random(2, 1, 4000)[0]
+    agreement = Agreement(cosine=0.0, margin=margin)
+    verdict = vote("majority", {"a": honest[0], "b": honest[1], "liar": copy}, agreement)[1]
+    assert verdict.outvoted == ()
+    against = vote("majority", {"a": honest[0], "b": -honest[1], "liar": copy}, agreement)[1]
+    assert against.alone is None, "what only a copy says is no strike"

@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import combinations
 
 from strategies.voting.kernels import Dots, mean, median, survey
-from strategies.voting.vote import RULES, Agreement, BlockVote, Decision, Verdict, middle, within_norm_ratio
+from strategies.voting.vote import LONGEST, RULES, Agreement, BlockVote, Decision, Verdict, middle, within_norm_ratio
 
 TINY_RMS = 1e-9
 """Below this root mean square an update counts as zero, and two such updates agree whatever their direction."""
@@ -23,8 +23,8 @@ NEAR_COPY = 0.99
 def majority_rule(block: BlockVote) -> Decision:
     """Returns the mean if all agree, else the norm-clipped mean of the majority, else the norm-clipped median.
 
-    Two replicas that disagree leave the block as it is. If all agree, one pass over the replicas is enough; otherwise
-    there is a second one.
+    Where all agree, a replica counts with at most `LONGEST` median norms. Two replicas that disagree leave the block as
+    it is. If all agree and none is too long, one pass over the replicas is enough; otherwise there is a second one.
     """
     count = len(block.updates)
     if count == 1:
@@ -32,6 +32,9 @@ def majority_rule(block: BlockVote) -> Decision:
     sizes, dots = survey(block.updates, [1.0] * count, block.result)
     edges = _edges(sizes, dots, block.agreement, TINY_RMS * block.updates[0].numel() ** 0.5)
     if len(edges) == count * (count - 1) // 2:
+        longest = LONGEST * middle(sizes)
+        if max(sizes) > longest:
+            mean(block.updates, [min(1.0, longest / size) if size else 1.0 for size in sizes], block.result)
         return block.result, Verdict(outcome="majority" if count == 2 else "unanimous", accepted=tuple(block.names))
     if count == 2:
         return None, Verdict(outcome="kept")

@@ -334,3 +334,16 @@ def test_a_near_copy_of_one_honest_update_does_no_harm_to_another(margin: float)
     assert verdict.outvoted == ()
     against = vote("majority", {"a": honest[0], "b": -honest[1], "liar": copy}, agreement)[1]
     assert against.alone is None, "what only a copy says is no strike"
+
+
+@pytest.mark.parametrize("count", [3, 4, 9])
+def test_a_replica_that_overshoots_counts_no_longer_than_the_others(count: int) -> None:
+    honest = around(random(0, 1, 4000)[0], 0.5, 1, count)
+    updates = {f"n{number}": update for number, update in enumerate(honest)}
+    plain, _ = vote("majority", updates, AGREE)
+    assert plain is not None
+    long, verdict = vote("majority", updates | {"n0": 2.5 * honest[0]}, AGREE)
+    assert long is not None
+    assert verdict.outcome == "unanimous"
+    middle = sorted(norm(update) for update in honest)[count // 2]
+    assert norm(long - plain) <= 0.55 * middle / count < 1.5 * norm(honest[0]) / count

@@ -27,6 +27,12 @@ class RoundsConfig(Section):
         0.25, ge=0, le=10, description="after the quorum, wait for this fraction of the time that it took"
     )
     nodes_deadline_s: float = Field(120.0, gt=0, description="seconds to wait for the nodes to connect")
+    preparing_deadline_s: float | None = Field(
+        None,
+        gt=0,
+        description="seconds to wait at the start for a connected node that prepares its data; null: reply_deadline_s, "
+        "else an hour for nodes without which the run cannot start, and for others ten times as long as the slowest",
+    )
     patience: float = Field(
         3.0,
         ge=1,
@@ -46,6 +52,18 @@ class ReputationConfig(Section):
 
     strikes: int = Field(3, ge=1, description="rounds in a row in which it is outvoted or silent")
     cool_off_rounds: int = Field(5, ge=1)
+
+
+class FairnessConfig(Section):
+    """When the end of a run says that a node's text counted for less than was planned."""
+
+    min_share: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="share of a node's planned votes that must have counted; below it the run ends with a warning",
+        examples=[0.8],
+    )
 
 
 class AgreementConfig(Section):
@@ -119,4 +137,15 @@ class LogConfig(Section):
 
     wandb: Literal["off", "offline", "online"] = "off"
     wandb_project: str = "trfmoe"
-    sinks: list[Name] = Field(default_factory=list, description="further metric sinks, such as one of your own")
+    sinks: list[Name] = Field(
+        default_factory=list,
+        description="further metric sinks: prometheus, or one of your own",
+        examples=[["prometheus"]],
+    )
+    prometheus_port: int = Field(
+        9464,
+        ge=0,
+        le=65535,
+        description="port on the coordinator's loopback address for the sink prometheus; 0: a free one",
+        examples=[9500],
+    )

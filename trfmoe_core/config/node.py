@@ -71,7 +71,7 @@ class NodeSettings(Section):
     devices: int | Literal["all"] | None = Field(
         None, description="number of devices that train; all: every CUDA device"
     )
-    threads: int | None = Field(None, ge=1, le=1024)
+    threads: int | None = Field(None, ge=1, le=1024, description="CPU threads that train; null: as the recipe says")
     state_dir: str | None = Field(None, description="null: the user's state folder")
     cache_dir: str | None = Field(None, description="null: the user's cache folder")
     limits: NodeLimits = NodeLimits()

@@ -32,8 +32,14 @@ class TrainingConfig(Section):
     muon_momentum: float = Field(0.95, ge=0, lt=1, description="of hidden matrices, with optimizer muon")
     clip_norm: float = Field(1.0, gt=0)
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda|cuda:\d+)$")
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    threads: int = Field(1, ge=1, le=1024, description="CPU threads per node; with 1, simulated nodes are reproducible")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of products and activations; auto: bfloat16 where it trains faster"
+    )
+    threads: int | Literal["auto"] = Field(
+        "auto",
+        description="CPU threads of a process that trains; auto: all cores, shared by what trains at once. Another "
+        "number gives other last bits",
+    )
     devices: int | Literal["all"] = Field(
         1, description="devices of a node, each with batch_size sequences per step; all: every CUDA device"
     )
@@ -56,6 +62,8 @@ class TrainingConfig(Section):
             raise ValueError(
                 f"{given[0]}: {' and '.join(given)} each determine the length of the run; keep one of them"
             )
+        if isinstance(self.threads, int) and not 1 <= self.threads <= 1024:
+            raise ValueError(f"threads: {self.threads}; give 1 to 1024, or auto")
         if isinstance(self.devices, int) and not 1 <= self.devices <= 1024:
             raise ValueError(f"devices: {self.devices}; give 1 to 1024, or all")
         if self.device.startswith("cuda:") and self.devices != 1:

@@ -20,6 +20,9 @@ Outcome = Literal["unanimous", "majority", "median", "mean", "unverified", "kept
 UNVERIFIED_STEP = 1 / 3
 """Share of its update that a lone replica may apply."""
 
+LONGEST = 1.5
+"""Where nobody is outvoted, a replica counts with at most so many median norms. Few honest ones are longer."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:

@@ -86,6 +86,7 @@ class AgreementConfig(Section):
         le=1,
         description="a node whose cosines with the others, in the mean over its blocks, are below this is outvoted on "
         "all blocks; -1: never; null: 0 with optimizer muon, else never",
+        examples=[0.0],
     )
 
 

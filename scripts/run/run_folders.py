@@ -37,6 +37,8 @@ def resumed_run(recipe: Recipe, run_dir: Path | None, command: str = "simulate")
         ConfigError: it was started with another recipe, or as a run on one machine.
     """
     folder = find_run(recipe, run_dir, "federated")
+    # Where new runs are made says nothing about this one, which may have moved, as with a backup.
+    recipe = recipe.model_copy(update={"run_root": folder.recipe.run_root})
     recipe = as_started(_housed(recipe, folder.path), folder.recipe)
     found = differences(folder.recipe.model_dump(mode="json"), recipe.model_dump(mode="json"))
     refuse_differences(folder, found, command)

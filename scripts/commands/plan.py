@@ -1,5 +1,6 @@
 """`trfmoe plan`: who would hold which expert, and what colluding nodes could decide."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -62,6 +63,7 @@ def plan(
         "notes": notes(placement),
         "limits": limits(placement.replication),
         "ms": round(milliseconds, 1),
+        "training": asked.training,
     }
     output = Output(as_json)
     _show(result, output)
@@ -74,6 +76,8 @@ class _PlanInput:
     layers: int
     experts: int
     replication: int
+    training: dict[str, Any] | None
+    """With what the recipe would train on this machine; None without a recipe, or if it cannot."""
 
 
 def _plan_input(
@@ -88,11 +92,15 @@ def _plan_input(
     from trfmoe_core.errors import ConfigError, PlacementError
 
     zone_of: dict[str, str | None] = dict.fromkeys(_names(nodes or 0))
+    training = None
     if config is not None:
+        from scripts.run.computing import computing
         from scripts.run.preflight import find_recipe
         from trfmoe_core.config import load_recipe
 
         recipe = load_recipe(find_recipe(config))
+        with suppress(ConfigError):  # the operator's machine need not have the nodes' device
+            training = computing(recipe)
         layers, experts = layers or recipe.model.layers, experts or recipe.model.experts
         replication = recipe.experts.replication if replication is None else replication
         if nodes is None:
@@ -109,7 +117,7 @@ def _plan_input(
         check_replication(replication, list(zone_of))
     except PlacementError as error:
         raise ConfigError(str(error)) from None
-    return _PlanInput(zone_of=zone_of, layers=layers or 1, experts=experts, replication=replication)
+    return _PlanInput(zone_of=zone_of, layers=layers or 1, experts=experts, replication=replication, training=training)
 
 
 def _names(count: int) -> list[str]:
@@ -117,6 +125,8 @@ def _names(count: int) -> list[str]:
 
 
 def _show(result: dict[str, Any], output: "Output") -> None:
+    from scripts.run.computing import computing_line
+
     layers = counted(result["layers"], "layer")
     output.line(f"{result['nodes']} nodes, {result['experts']} experts in {layers}, {result['replication']} nodes each")
     output.line(
@@ -136,6 +146,8 @@ def _show(result: dict[str, Any], output: "Output") -> None:
             f"zones      {result['zones']}; {result['zone_violations']} experts have two replicas in one, "
             f"{result['captured_by_zone']} captured when the worst zone is lost"
         )
+    if result["training"]:
+        output.line(computing_line(result["training"]))
     output.line(f"time       {result['ms']} ms")
     for text in result["notes"]:
         output.line(f"note: {text}")

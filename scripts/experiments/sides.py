@@ -1,0 +1,164 @@
+"""The two sides of a comparison: one machine with all the text, and a federation that the text is dealt out to.
+
+Both go the way of production: `trfmoe train`'s own run, and the real coordinator and clients with their votes. The last
+model of either is measured on the same held-out pieces, which neither has trained on.
+"""
+
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from scripts.experiments.cell import Cell, Result
+from scripts.experiments.cell_training import node_names, train_cell
+from scripts.run.local_run import LocalRun, prepare_data
+from server.run_folder.folder import RunFolder
+from server.run_folder.models import choose_round, load_model
+from trfmoe_core.atomic import write_text
+from trfmoe_core.config import Recipe
+from trfmoe_core.config.load import apply_overrides, validate
+from trfmoe_core.data.batches.corpus import Corpus
+from trfmoe_core.data.batches.held_out import EvaluationSet, evaluation_windows
+from trfmoe_core.data.prepare.corpus_cache import prepare_corpus
+from trfmoe_core.data.tokenizers import load_tokenizer
+from trfmoe_core.training.evaluate import evaluate
+
+CPU = torch.device("cpu")
+ALL_TOKENS = 1 << 40
+EVALUATION_BATCH = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """One way to train a model on a text, but for the learning rate and the seed.
+
+    Attributes:
+        name: In tables.
+        parts: The text is dealt out in so many parts, which decides what is held out.
+        nodes: Number of nodes, each with a part; 1: one machine with all parts.
+        settings: Keys of the recipe that this side sets, `a.b` -> value.
+        rule: Of the vote.
+    """
+
+    name: str
+    parts: int
+    nodes: int
+    settings: Mapping[str, object]
+    rule: str = "majority"
+
+    def cell(self, rate: float, seed: int, fault: str = "none", attackers: tuple[str, ...] = ()) -> Cell:
+        """Returns the cell that trains this side."""
+        setting = f"{self.name} @ {rate:g}"
+        return Cell(
+            nodes=self.nodes, rule=self.rule, seed=seed, fault=fault, attackers=attackers, setting=setting
+        )
+
+    def recipe(self, base: Mapping[str, object], rate: float) -> Recipe:
+        """Returns the recipe: `base`, this side's settings, and a learning rate that falls to a tenth."""
+        settings = {**self.settings, "training.learning_rate": rate}
+        return validate(Recipe, apply_overrides(dict(base), [f"{key}={value}" for key, value in settings.items()]), "")
+
+
+def rate_of(cell: Cell) -> float:
+    """Returns the learning rate of a cell that `Side.cell` made."""
+    return float(cell.setting.rpartition(" @ ")[2])
+
+
+@dataclass(frozen=True)
+class DealtText:
+    """Texts that are dealt out among nodes: `folder/<parts>/<node>.txt`.
+
+    With several texts each node has pieces of one of them: node number i has text i modulo their number.
+
+    Attributes:
+        folder: The nodes' texts, and the cache of their tokens.
+        names: Of the texts.
+    """
+
+    folder: Path
+    names: tuple[str, ...]
+
+    @classmethod
+    def deal(cls, folder: Path, texts: Mapping[str, Sequence[str]], counts: Sequence[int]) -> "DealtText":
+        """Deals the pieces of every text out one by one, for every number of nodes in `counts`."""
+        dealt = cls(folder, tuple(texts))
+        for count in counts:
+            for number, file in enumerate(dealt.files(count)):
+                owners = list(range(number % len(texts), count, len(texts)))
+                pieces = texts[dealt.owner(number)]
+                write_text(file, "\n\n".join(pieces[owners.index(number) :: len(owners)]))
+        return dealt
+
+    def owner(self, number: int) -> str:
+        """Returns the name of the text that node number `number` has pieces of."""
+        return self.names[number % len(self.names)]
+
+    def files(self, count: int) -> list[Path]:
+        """Returns the files of `count` nodes, in their order."""
+        return [self.folder / str(count) / f"{name}.txt" for name in node_names(count)]
+
+    def corpus(self, recipe: Recipe, count: int) -> Corpus:
+        """Returns the text of all `count` nodes, a source each."""
+        return prepare_corpus([str(file) for file in self.files(count)], recipe.data, TOKENIZER, self.folder / "cache")
+
+    def held_out(self, recipe: Recipe, count: int) -> dict[str, EvaluationSet]:
+        """Returns all held-out pieces of `count` nodes, by the text that they are from."""
+        sources = self.corpus(recipe, count).sources
+        found = {}
+        for name in self.names[:count]:
+            stores = [source.held_out for number, source in enumerate(sources) if self.owner(number) == name]
+            weights = [float(store.num_tokens) for store in stores]
+            found[name] = evaluation_windows(stores, weights, recipe.model.context, ALL_TOKENS)
+        return found
+
+
+TOKENIZER = load_tokenizer("byte")
+
+
+def train_side(recipe: Recipe, side: Side, cell: Cell, text: DealtText, answers: Path | None = None) -> Result:
+    """Trains one side and measures its last model on the held-out pieces of all parts.
+
+    Args:
+        recipe: Of the side.
+        side: Says how the text is dealt.
+        cell: Rule, seed and faults.
+        text: The text.
+        answers: Folder that keeps honest answers for other cells; None: they are not kept.
+    """
+    held_out = text.held_out(recipe, side.parts)
+
+    def measure(folder: RunFolder) -> dict[str, float]:
+        model, _ = load_model(folder, choose_round(folder, last=True))
+        return {
+            name: evaluate(model, windows, EVALUATION_BATCH, CPU, torch.float32).loss
+            for name, windows in held_out.items()
+        }
+
+    if side.nodes > 1:
+        return train_cell(recipe, cell, text.folder, answers, measure)
+    started = time.process_time()
+    with tempfile.TemporaryDirectory(prefix="trfmoe-experiment-") as temporary:
+        folder = RunFolder.create(Path(temporary), alone(recipe, cell, text.files(side.parts), Path(temporary)))
+        tokenizer, corpus = prepare_data(folder.recipe)
+        LocalRun(folder, tokenizer, corpus, sink=lambda event: None, device=CPU).run()
+        losses = measure(folder)
+    return Result(cell=cell, losses=losses, rounds=[], seconds=time.process_time() - started)
+
+
+def alone(recipe: Recipe, cell: Cell, files: Sequence[Path], run_root: Path) -> Recipe:
+    """Returns the recipe of a run on one machine that has all files, each with the same share of the batches."""
+    steps = recipe.total_steps
+    changes = {
+        "name": "alone",
+        "run_root": str(run_root),
+        "seed": cell.seed,
+        "data": recipe.data.model_copy(update={"sources": [str(file) for file in files]}),
+        "training": recipe.training.model_copy(update={"steps": steps}),
+        # Nothing is evaluated or saved on the way.
+        "local": recipe.local.model_copy(update={"evaluate_every": steps, "save_every": steps, "log_every": steps}),
+        "log": recipe.log.model_copy(update={"wandb": "off"}),
+    }
+    return recipe.model_copy(update=changes)

@@ -27,6 +27,7 @@ from scripts.commands.runs import runs
 from scripts.commands.serve import serve
 from scripts.commands.sign import sign
 from scripts.commands.simulate import simulate
+from scripts.commands.study import study
 from scripts.commands.train import train
 from scripts.commands.verify import verify
 from scripts.processes.proxies import REMEDY, mend_environment
@@ -86,6 +87,7 @@ app.command()(serve)
 app.command()(report)
 app.command()(plan)
 app.command()(drill)
+app.command()(study)
 app.command()(verify)
 app.command()(sign)
 app.command()(doctor)

@@ -83,9 +83,7 @@ def deal_text(pieces: Sequence[str], counts: Sequence[int], folder: Path) -> Non
             write_text(folder / str(count) / f"{name}.txt", "\n\n".join(pieces[number::count]))
 
 
-def train_cell(
-    recipe: Recipe, cell: Cell, texts: Path, answers: Path | None, measure: Measure | None = None
-) -> Result:
+def train_cell(recipe: Recipe, cell: Cell, texts: Path, answers: Path | None, measure: Measure | None = None) -> Result:
     """Trains a federation in a temporary folder. Whatever the run raises is part of the result.
 
     Args:

@@ -6,7 +6,7 @@ model of either is measured on the same held-out pieces, which neither has train
 
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,9 +52,7 @@ class Side:
     def cell(self, rate: float, seed: int, fault: str = "none", attackers: tuple[str, ...] = ()) -> Cell:
         """Returns the cell that trains this side."""
         setting = f"{self.name} @ {rate:g}"
-        return Cell(
-            nodes=self.nodes, rule=self.rule, seed=seed, fault=fault, attackers=attackers, setting=setting
-        )
+        return Cell(nodes=self.nodes, rule=self.rule, seed=seed, fault=fault, attackers=attackers, setting=setting)
 
     def recipe(self, base: Mapping[str, object], rate: float) -> Recipe:
         """Returns the recipe: `base`, this side's settings, and a learning rate that falls to a tenth."""
@@ -81,16 +79,13 @@ class DealtText:
     folder: Path
     names: tuple[str, ...]
 
-    @classmethod
-    def deal(cls, folder: Path, texts: Mapping[str, Sequence[str]], counts: Sequence[int]) -> "DealtText":
+    def deal(self, texts: Mapping[str, Sequence[str]], counts: Iterable[int]) -> None:
         """Deals the pieces of every text out one by one, for every number of nodes in `counts`."""
-        dealt = cls(folder, tuple(texts))
         for count in counts:
-            for number, file in enumerate(dealt.files(count)):
-                owners = list(range(number % len(texts), count, len(texts)))
-                pieces = texts[dealt.owner(number)]
+            for number, file in enumerate(self.files(count)):
+                owners = range(number % len(self.names), count, len(self.names))
+                pieces = texts[self.owner(number)]
                 write_text(file, "\n\n".join(pieces[owners.index(number) :: len(owners)]))
-        return dealt
 
     def owner(self, number: int) -> str:
         """Returns the name of the text that node number `number` has pieces of."""

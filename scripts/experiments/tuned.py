@@ -1,14 +1,15 @@
 """Studies in which every side gets the learning rate that is best for it, and sides are compared seed by seed."""
 
 from abc import abstractmethod
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, ClassVar
 
 from scripts.experiments.cell import Cell, Result
-from scripts.experiments.runner import Experiment
+from scripts.experiments.rows import Promise
+from scripts.experiments.runner import Experiment, environment
 from scripts.experiments.sides import DealtText, Side, rate_of, train_side
 
 Results = Mapping[Cell, Result]
@@ -42,23 +43,40 @@ class TunedStudy(Experiment):
         full: Whether this is the form whose tables are in docs/results.
     """
 
+    RECIPE: ClassVar[Mapping[str, object]] = {}
+    by_domain: ClassVar[bool] = False
+    """Whether every given text is a domain with nodes of its own; else they are one text."""
+
     base: Mapping[str, object]
     text: DealtText
     answers: Path | None = None
     full: bool = False
-    _best: dict[str, float] = field(default_factory=dict, repr=False, compare=False)
 
     @abstractmethod
     def tuned(self) -> list[Tuned]:
         """Returns all sides, those that take longest first."""
 
     @abstractmethod
-    def payload(self, results: Results) -> dict[str, Any]:
-        """Returns the study for programs."""
+    def goals(self, results: Results) -> list[Promise]:
+        """Judges what the study is to show."""
 
     @abstractmethod
     def markdown(self, results: Results) -> list[str]:
         """Returns the tables and the goals."""
+
+    def payload(self, results: Results) -> dict[str, Any]:
+        """Returns the study for programs: every cell, the goals, the seeds and the environment."""
+        return {
+            "ended": all(result.ended for result in results.values()),
+            "goals": [asdict(found) for found in self.goals(results)],
+            "cells": [
+                {**asdict(cell), "losses": result.losses, "cpu_seconds": result.seconds}
+                for cell, result in results.items()
+            ],
+            "seeds": sorted({cell.seed for cell in results}),
+            "texts": list(self.text.names),
+            "environment": environment(),
+        }
 
     def cells(self) -> list[Cell]:
         """Returns every side at every rate, with the first seed."""
@@ -85,17 +103,13 @@ class TunedStudy(Experiment):
     def side_of(self, cell: Cell) -> Side:
         """Returns the side that a cell trains."""
         name = cell.setting.rpartition(" @ ")[0]
-        return next(
-            entry.side for entry in self.tuned() if (entry.side.name, entry.side.rule) == (name, cell.rule)
-        )
+        return next(entry.side for entry in self.tuned() if (entry.side.name, entry.side.rule) == (name, cell.rule))
 
 
 def best_rate(side: Side, results: Results) -> float:
     """Returns the learning rate of a side with the lowest loss at its first seed."""
     tried = {
-        rate_of(cell): mean_loss(result)
-        for cell, result in results.items()
-        if cell.seed == 0 and not cell.attackers and _is_of(cell, side)
+        rate_of(cell): mean_loss(result) for cell, result in results.items() if cell.seed == 0 and is_of(cell, side)
     }
     return min(tried, key=tried.__getitem__)
 
@@ -104,9 +118,7 @@ def best_losses(side: Side, results: Results) -> dict[int, float]:
     """Returns the losses of a side at its best rate, by seed."""
     rate = best_rate(side, results)
     return {
-        cell.seed: mean_loss(result)
-        for cell, result in results.items()
-        if not cell.attackers and _is_of(cell, side) and rate_of(cell) == rate
+        cell.seed: mean_loss(result) for cell, result in results.items() if is_of(cell, side) and rate_of(cell) == rate
     }
 
 
@@ -114,6 +126,26 @@ def ratios(side: Side, other: Side, results: Results) -> Ratio:
     """Returns the losses of a side over those of another with the same seeds, each at its best rate."""
     mine, theirs = best_losses(side, results), best_losses(other, results)
     return [mine[seed] / theirs[seed] for seed in sorted(mine.keys() & theirs.keys())]
+
+
+def goal(text: str, limit: float, values: Sequence[float]) -> Promise:
+    """Returns the goal that the mean of paired seeds is at most `limit`."""
+    mean = fmean(values) if values else None
+    return Promise(text=text, limit=limit, worst=mean, where=shown(values), kept=mean is not None and mean <= limit)
+
+
+def loss_table(study: TunedStudy, results: Results, compared: Sequence[Side]) -> list[str]:
+    """Returns the losses of all sides at their best rates, the losses at all rates, and ratios to some sides."""
+    lines = [f"| | rate | nats | all rates | {' | '.join(f'over {side.name}' for side in compared)} |"]
+    lines.append("|---" * (4 + len(compared)) + "|")
+    for entry in study.tuned():
+        side, rate = entry.side, best_rate(entry.side, results)
+        tried = sorted((rate_of(c), mean_loss(r)) for c, r in results.items() if c.seed == 0 and is_of(c, side))
+        parts = [side.name, f"{rate:g}", shown(list(best_losses(side, results).values()))]
+        parts.append(", ".join(f"{tried_rate:g}: {loss:.3f}" for tried_rate, loss in tried))
+        parts += [shown(ratios(side, other, results)) for other in compared]
+        lines.append(f"| {' | '.join(parts)} |")
+    return lines
 
 
 def mean_loss(result: Result) -> float:
@@ -129,5 +161,6 @@ def shown(values: Sequence[float]) -> str:
     return f"{fmean(values):.3f}{spread}"
 
 
-def _is_of(cell: Cell, side: Side) -> bool:
-    return cell.setting.rpartition(" @ ")[0] == side.name and cell.rule == side.rule
+def is_of(cell: Cell, side: Side) -> bool:
+    """Returns whether a cell trains a side without faults."""
+    return not cell.attackers and cell.setting.rpartition(" @ ")[0] == side.name and cell.rule == side.rule

@@ -3,13 +3,14 @@
 import hashlib
 import importlib
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scripts.terminal.options import JobsOption, JsonOption
+from scripts.terminal.options import JobsOption, JsonOption, SetOption
 from trfmoe_core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ SAMPLE = Path("data/sample")
 SHAKESPEARE = Path("data/tinyshakespeare.txt")
 STUDIES = {
     "as-one": "scripts.experiments.studies.as_one:AsOneStudy",
+    "domains": "scripts.experiments.studies.domains:DomainsStudy",
+    "liar": "scripts.experiments.studies.liar:LiarStudy",
+    "holders": "scripts.experiments.studies.holders:HoldersStudy",
+    "shakespeare": "scripts.experiments.studies.shakespeare:ShakespeareStudy",
 }
 
 
@@ -35,6 +40,10 @@ def study(
         ),
     ] = [],  # noqa: B006
     full: Annotated[bool, typer.Option("--full", help="Everything that docs/results shows: hours.")] = False,
+    steps: Annotated[
+        int | None, typer.Option(min=50, help="Steps of a run, a multiple of 100; by default the study's own.")
+    ] = None,
+    overrides: SetOption = [],  # noqa: B006
     jobs: JobsOption = 2,
     out: Annotated[str, typer.Option(metavar="FILE", help="Write the tables here, in Markdown.")] = "",
     as_json: JsonOption = False,
@@ -50,8 +59,15 @@ def study(
     output = Output(as_json)
     if name not in STUDIES:
         raise ConfigError(f"study {name}: unknown; choose one of {', '.join(STUDIES)}")
-    found, store = _prepared(name, text or [_default_text()], full)
-    results = conduct(found, store, jobs, output)
+    if steps is not None and steps % 50:
+        raise ConfigError(
+            f"--steps {steps}: rounds have up to 100 steps; give a multiple of 100, or of 50 without --full"
+        )
+    found, store = _prepared(name, text or [_default_text()], full, steps, overrides)
+    try:
+        results = conduct(found, store, jobs, output)
+    finally:
+        shutil.rmtree(store.folder / "answers", ignore_errors=True)  # large, and of use while cells are trained
     tables = [*_preface(name, full, found, results), *found.markdown(results)]
     for line in ["", *tables]:
         output.line(line)
@@ -74,11 +90,14 @@ def _default_text() -> Path:
     return SHAKESPEARE
 
 
-def _prepared(name: str, paths: Sequence[Path], full: bool) -> "tuple[TunedStudy, Store]":
+def _prepared(
+    name: str, paths: Sequence[Path], full: bool, steps: int | None, overrides: Sequence[str]
+) -> "tuple[TunedStudy, Store]":
     """Returns the study, with the text dealt out, and where its results are kept."""
     from scripts.experiments.cell_training import read_pieces
     from scripts.experiments.sides import DealtText
     from scripts.experiments.store import Store
+    from trfmoe_core.config import apply_overrides
     from trfmoe_core.places import cache_home, expand
 
     module, _, kind = STUDIES[name].partition(":")
@@ -92,10 +111,12 @@ def _prepared(name: str, paths: Sequence[Path], full: bool) -> "tuple[TunedStudy
     else:
         texts = {Path(sources[0]).stem: read_pieces(sources, root / "cache")}
     digest = hashlib.sha256(json.dumps(texts).encode()).hexdigest()
-    store = Store(root, [make.RECIPE, digest])
+    base = apply_overrides(dict(make.RECIPE), list(overrides))
+    store = Store(root, [base, digest])
     text = DealtText(store.folder / "texts", tuple(texts))
-    found = make(base=make.RECIPE, text=text, answers=store.folder / "answers", full=full)
-    text.deal(texts, {entry.side.parts for entry in found.tuned()})
+    length = steps or make.STEPS[full]
+    found = make(base=base, text=text, answers=store.folder / "answers", full=full, steps=length)
+    found.deal(texts, sources)
     return found, store
 
 

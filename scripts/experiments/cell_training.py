@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from flwr.app import Message, MessageType
@@ -185,4 +186,11 @@ def _result(cell: Cell, events: list[Event], reason: str, seconds: float) -> Res
         ended=ended,
         reason=reason or ("" if ended else "the run was not completed"),
         seconds=seconds,
+        facts=_bytes(events),
     )
+
+
+def _bytes(events: list[Event]) -> dict[str, float]:
+    """Returns the mean bytes of a round to a node and from it."""
+    replies = [event for event in events if event["event"] == "node_reply" and event["status"] == "accepted"]
+    return {key: fmean(event[key] for event in replies) for key in ("bytes_down", "bytes_up")} if replies else {}

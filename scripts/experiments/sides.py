@@ -7,8 +7,10 @@ model of either is measured on the same held-out pieces, which neither has train
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
+from statistics import fmean
 
 import torch
 
@@ -24,11 +26,15 @@ from trfmoe_core.data.batches.corpus import Corpus
 from trfmoe_core.data.batches.held_out import EvaluationSet, evaluation_windows
 from trfmoe_core.data.prepare.corpus_cache import prepare_corpus
 from trfmoe_core.data.tokenizers import load_tokenizer
+from trfmoe_core.model.transformer import MoETransformer
 from trfmoe_core.training.evaluate import evaluate
 
 CPU = torch.device("cpu")
 ALL_TOKENS = 1 << 40
 EVALUATION_BATCH = 32
+LOAD_WINDOWS = 512
+"""Of each text, by which the use of the experts is counted."""
+TOKENIZER = load_tokenizer("byte")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,9 +116,6 @@ class DealtText:
         return found
 
 
-TOKENIZER = load_tokenizer("byte")
-
-
 def train_side(recipe: Recipe, side: Side, cell: Cell, text: DealtText, answers: Path | None = None) -> Result:
     """Trains one side and measures its last model on the held-out pieces of all parts.
 
@@ -124,23 +127,51 @@ def train_side(recipe: Recipe, side: Side, cell: Cell, text: DealtText, answers:
         answers: Folder that keeps honest answers for other cells; None: they are not kept.
     """
     held_out = text.held_out(recipe, side.parts)
+    facts: dict[str, float] = {}
 
     def measure(folder: RunFolder) -> dict[str, float]:
         model, _ = load_model(folder, choose_round(folder, last=True))
+        facts.update(expert_load(model, held_out))
         return {
             name: evaluate(model, windows, EVALUATION_BATCH, CPU, torch.float32).loss
             for name, windows in held_out.items()
         }
 
     if side.nodes > 1:
-        return train_cell(recipe, cell, text.folder, answers, measure)
+        result = train_cell(recipe, cell, text.folder, answers, measure)
+        return replace(result, facts=result.facts | facts)
     started = time.process_time()
     with tempfile.TemporaryDirectory(prefix="trfmoe-experiment-") as temporary:
         folder = RunFolder.create(Path(temporary), alone(recipe, cell, text.files(side.parts), Path(temporary)))
         tokenizer, corpus = prepare_data(folder.recipe)
         LocalRun(folder, tokenizer, corpus, sink=lambda event: None, device=CPU).run()
         losses = measure(folder)
-    return Result(cell=cell, losses=losses, rounds=[], seconds=time.process_time() - started)
+    return Result(cell=cell, losses=losses, rounds=[], seconds=time.process_time() - started, facts=facts)
+
+
+@torch.no_grad()
+def expert_load(model: MoETransformer, texts: Mapping[str, EvaluationSet]) -> dict[str, float]:
+    """Returns how evenly the experts are used, of each text: the least and the most used one of any layer.
+
+    Keys are `least, TEXT` and `most, TEXT`, in multiples of an even share; and `difference`, the mean over layers and
+    pairs of texts of the total variation between their experts' shares: 0 if all texts use the experts alike, 1 if no
+    two share any.
+    """
+    shares_LE = {}
+    for name, windows in texts.items():
+        counts_LE = torch.zeros(model.config.layers, model.config.experts)
+        for begin in range(0, min(len(windows.tokens), LOAD_WINDOWS), EVALUATION_BATCH):
+            tokens = torch.from_numpy(windows.tokens[begin : begin + EVALUATION_BATCH])
+            counts_LE += model(tokens[:, :-1], tokens[:, 1:]).expert_counts_LE
+        shares_LE[name] = counts_LE / counts_LE.sum(dim=1, keepdim=True)
+    found = {}
+    for name, share_LE in shares_LE.items():
+        found[f"least, {name}"] = float(share_LE.min() * model.config.experts)
+        found[f"most, {name}"] = float(share_LE.max() * model.config.experts)
+    pairs = list(combinations(shares_LE.values(), 2))
+    if pairs:
+        found["difference"] = fmean(float((one - two).abs().sum(dim=1).mean() / 2) for one, two in pairs)
+    return found
 
 
 def alone(recipe: Recipe, cell: Cell, files: Sequence[Path], run_root: Path) -> Recipe:

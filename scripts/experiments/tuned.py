@@ -11,6 +11,7 @@ from scripts.experiments.cell import Cell, Result
 from scripts.experiments.rows import Promise
 from scripts.experiments.runner import Experiment, environment
 from scripts.experiments.sides import DealtText, Side, rate_of, train_side
+from scripts.experiments.small_model import RECIPE, STEPS
 
 Results = Mapping[Cell, Result]
 Ratio = list[float]
@@ -41,9 +42,12 @@ class TunedStudy(Experiment):
         text: Dealt out for every number of parts that a side has.
         answers: Folder that keeps honest answers, for studies with faults.
         full: Whether this is the form whose tables are in docs/results.
+        steps: Of a run.
     """
 
-    RECIPE: ClassVar[Mapping[str, object]] = {}
+    RECIPE: ClassVar[Mapping[str, object]] = RECIPE
+    STEPS: ClassVar[tuple[int, int]] = (STEPS, STEPS)
+    """Of a run in the small and in the full form."""
     by_domain: ClassVar[bool] = False
     """Whether every given text is a domain with nodes of its own; else they are one text."""
 
@@ -51,6 +55,7 @@ class TunedStudy(Experiment):
     text: DealtText
     answers: Path | None = None
     full: bool = False
+    steps: int = STEPS
 
     @abstractmethod
     def tuned(self) -> list[Tuned]:
@@ -77,6 +82,15 @@ class TunedStudy(Experiment):
             "texts": list(self.text.names),
             "environment": environment(),
         }
+
+    def deal(self, texts: Mapping[str, Sequence[str]], sources: Sequence[str]) -> None:
+        """Deals the text out to the nodes of all sides.
+
+        Args:
+            texts: Name -> pieces.
+            sources: The files and folders that they were read from.
+        """
+        self.text.deal(texts, {entry.side.parts for entry in self.tuned()})
 
     def cells(self) -> list[Cell]:
         """Returns every side at every rate, with the first seed."""
@@ -132,6 +146,15 @@ def goal(text: str, limit: float, values: Sequence[float]) -> Promise:
     """Returns the goal that the mean of paired seeds is at most `limit`."""
     mean = fmean(values) if values else None
     return Promise(text=text, limit=limit, worst=mean, where=shown(values), kept=mean is not None and mean <= limit)
+
+
+def goal_table(goals: Sequence[Promise]) -> list[str]:
+    """Returns the goals as Markdown; a goal that is missed says by how much."""
+    lines = ["| goal | at most | found | |", "|---|---|---|---|"]
+    for found in goals:
+        missed = "not measured" if found.worst is None else f"**missed by {found.worst - found.limit:.3f}**"
+        lines.append(f"| {found.text} | {found.limit:g} | {found.where} | {'reached' if found.kept else missed} |")
+    return lines
 
 
 def loss_table(study: TunedStudy, results: Results, compared: Sequence[Side]) -> list[str]:

@@ -4,106 +4,71 @@ Both see the same number of tokens in the same number of steps: N nodes with bat
 batches of N x B. Every row gets the learning rate that is best for it, out of three in the full form.
 """
 
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Hashable
+from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, ClassVar
+from typing import Any
 
 from scripts.experiments.cell import Cell
 from scripts.experiments.cell_training import last_nodes
 from scripts.experiments.faults import ABSENT
-from scripts.experiments.rows import Promise, promise_table
+from scripts.experiments.rows import Promise
 from scripts.experiments.sides import Side
+from scripts.experiments.small_model import BEST, RATES, federation, one_machine, optimizer_of, outer
 from scripts.experiments.tuned import (
     Results,
     Tuned,
     TunedStudy,
     best_rate,
     goal,
+    goal_table,
     loss_table,
     mean_loss,
     ratios,
 )
 
-BATCH = 12
-RECIPE: Mapping[str, object] = {
-    "model": {"layers": 4, "width": 128, "heads": 4, "experts": 8, "top_k": 2, "expert_width": 176, "context": 64},
-    # Nodes evaluate every round; the study itself measures the last model on all held-out text.
-    "data": {"evaluation_tokens": 64},
-    "training": {"batch_size": BATCH, "warmup_steps": 25, "device": "cpu", "precision": "float32"},
-}
-STEPS = 500
-
-RATES = {"adamw": (1e-3, 2e-3, 4e-3), "muon": (4e-3, 8e-3, 16e-3)}
-BEST = {"adamw": 2e-3, "muon": 8e-3}
-"""Of RATES, those that the small form uses."""
-
 LIAR = "sign_flip"
-GOALS = {"fed_over_central_h25": 1.02, "fed_over_central_h10": 1.01, "fed_over_adamw_central": 0.90, "liar_over_absent": 1.02}  # fmt: skip
-
-
-def one_machine(optimizer: str, parts: int = 3, steps: int = STEPS) -> Side:
-    """Returns one machine with as many rows a step as `parts` nodes have together."""
-    settings = {
-        "training.optimizer": optimizer,
-        "training.batch_size": parts * BATCH,
-        "rounds.local_steps": 25,
-        "rounds.num_rounds": steps // 25,
-    }
-    return Side(name=_name("one machine", optimizer, parts, steps), parts=parts, nodes=1, settings=settings)
-
-
-def federation(optimizer: str, local_steps: int, nodes: int = 3, steps: int = STEPS) -> Side:
-    """Returns a federation with rounds of `local_steps`."""
-    settings = {
-        "training.optimizer": optimizer,
-        "rounds.local_steps": local_steps,
-        "rounds.num_rounds": steps // local_steps,
-    }
-    name = _name(f"{nodes} nodes, H {local_steps}", optimizer, 3, steps)
-    return Side(name=name, parts=nodes, nodes=nodes, settings=settings)
-
-
-def outer(side: Side, learning_rate: float, momentum: float) -> Side:
-    """Returns the federation with Nesterov's momentum at the coordinator."""
-    settings = {
-        "outer.optimizer": "nesterov",
-        "outer.learning_rate": learning_rate,
-        "outer.momentum": momentum,
-    }
-    return replace(
-        side, name=f"{side.name}, outer {learning_rate:g}/{momentum:g}", settings={**side.settings, **settings}
-    )
+GOALS = {
+    "fed_over_central_h25": 1.02,
+    "fed_over_central_h10": 1.01,
+    "fed_over_adamw_central": 0.90,
+    "liar_over_absent": 1.02,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class AsOneStudy(TunedStudy):
     """Federations and single machines, and a federation with a liar."""
 
-    RECIPE: ClassVar[Mapping[str, object]] = RECIPE
+    def side(self, optimizer: str, local_steps: int | None = None, nodes: int = 3, times: int = 1) -> Side:
+        """Returns a federation with rounds of `local_steps`; None: one machine. `times` makes the run longer."""
+        steps = times * self.steps
+        if local_steps is None:
+            return one_machine(optimizer, nodes, steps)
+        return federation(optimizer, local_steps, nodes, steps)
 
     def tuned(self) -> list[Tuned]:
         """Returns the rows, those of the headline first."""
-        headline = [federation("muon", 25), federation("muon", 10), one_machine("muon"), one_machine("adamw")]
+        headline = [self.side("muon", 25), self.side("muon", 10), self.side("muon"), self.side("adamw")]
         if not self.full:
-            return [Tuned(side=side, rates=[BEST[_optimizer(side)]]) for side in headline]
+            return [Tuned(side=side, rates=[BEST[optimizer_of(side)]]) for side in headline]
         others = [
-            federation("adamw", 25),
-            federation("adamw", 10),
-            outer(federation("muon", 25), 0.7, 0.6),
-            federation("muon", 50),
-            federation("muon", 100),
+            self.side("adamw", 25),
+            self.side("adamw", 10),
+            outer(self.side("muon", 25), 0.7, 0.6),
+            self.side("muon", 50),
+            self.side("muon", 100),
         ]
-        long = [one_machine("muon", steps=2000), federation("muon", 25, steps=2000), federation("muon", 10, steps=2000)]
-        nine = [one_machine("muon", 9), federation("muon", 25, 9)]
+        long = [self.side("muon", local_steps, times=4) for local_steps in (None, 25, 10)]
+        nine = [self.side("muon", local_steps, 9) for local_steps in (None, 25)]
         return [
-            *(Tuned(side=side, rates=RATES[_optimizer(side)], seeds=3) for side in headline),
-            *(Tuned(side=side, rates=RATES[_optimizer(side)]) for side in [*others, *long, *nine]),
+            *(Tuned(side=side, rates=RATES[optimizer_of(side)], seeds=3) for side in headline),
+            *(Tuned(side=side, rates=RATES[optimizer_of(side)]) for side in [*others, *long, *nine]),
         ]
 
     def further_cells(self, results: Results) -> list[Cell]:
         """Returns the other seeds of the best rates, and the federation with a liar or without that node."""
-        side = federation("muon", 25)
+        side = self.side("muon", 25)
         rate, attackers = best_rate(side, results), last_nodes(side.nodes, 1)
         seeds = range(3 if self.full else 1)
         return [
@@ -121,8 +86,8 @@ class AsOneStudy(TunedStudy):
 
     def headline(self, results: Results) -> dict[str, list[float]]:
         """Returns the ratios that the study is about, one entry a paired seed."""
-        muon, adamw = one_machine("muon"), one_machine("adamw")
-        h25, h10 = federation("muon", 25), federation("muon", 10)
+        muon, adamw = self.side("muon"), self.side("adamw")
+        h25, h10 = self.side("muon", 25), self.side("muon", 10)
         return {
             "fed_over_central_h25": ratios(h25, muon, results),
             "fed_over_central_h10": ratios(h10, muon, results),
@@ -147,9 +112,9 @@ class AsOneStudy(TunedStudy):
     def markdown(self, results: Results) -> list[str]:
         """Returns the losses of all rows, the ratios and the goals."""
         return [
-            *loss_table(self, results, [one_machine("muon"), one_machine("adamw")]),
+            *loss_table(self, results, [self.side("muon"), self.side("adamw")]),
             "",
-            *promise_table(self.goals(results)),
+            *goal_table(self.goals(results)),
         ]
 
     def _liar(self, results: Results) -> list[float]:
@@ -158,12 +123,3 @@ class AsOneStudy(TunedStudy):
             by_fault.setdefault(cell.fault, {})[cell.seed] = mean_loss(result)
         liar, absent = by_fault[LIAR], by_fault[ABSENT.name]
         return [liar[seed] / absent[seed] for seed in sorted(liar.keys() & absent.keys())]
-
-
-def _name(what: str, optimizer: str, parts: int, steps: int) -> str:
-    for_parts = f", for {parts} nodes" if what == "one machine" and parts != 3 else ""
-    return f"{what}, {optimizer}{for_parts}" + (f", {steps} steps" if steps != STEPS else "")
-
-
-def _optimizer(side: Side) -> str:
-    return str(side.settings["training.optimizer"])

@@ -28,6 +28,7 @@ from scripts.commands.serve import serve
 from scripts.commands.sign import sign
 from scripts.commands.simulate import simulate
 from scripts.commands.status import status
+from scripts.commands.study import study
 from scripts.commands.train import train
 from scripts.commands.verify import verify
 from scripts.commands.watch import watch
@@ -90,6 +91,7 @@ app.command()(watch)
 app.command()(report)
 app.command()(plan)
 app.command()(drill)
+app.command()(study)
 app.command()(verify)
 app.command()(sign)
 app.command()(doctor)

@@ -95,6 +95,7 @@ def arguments(stage: Path, out: Path) -> dict[str, list[str]]:
         "report": [run],
         "plan": [recipe],
         "drill": [str(stage / "nowhere.yaml")],
+        "study": ["as-one", "--text", texts],
         "verify": [run],
         "sign": [run, "--new-key", str(out / "sign.key")],
         "doctor": [recipe],

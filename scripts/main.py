@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from scripts.commands.bench import bench
+from scripts.commands.configs import configs
 from scripts.commands.data import data
 from scripts.commands.demo import demo
 from scripts.commands.deploy import deploy
@@ -89,6 +90,7 @@ app.command()(drill)
 app.command()(verify)
 app.command()(sign)
 app.command()(doctor)
+app.add_typer(configs, name="configs")
 app.add_typer(data, name="data")
 app.add_typer(bench, name="bench")
 app.add_typer(deploy, name="deploy")

@@ -31,6 +31,12 @@ def linear_cross_entropy(x_ND: Tensor, w_VD: Tensor, targets_N: Tensor, mask_N: 
     return loss
 
 
+def chunk_rows(vocab_size: int, device: torch.device) -> int:
+    """Returns the rows R of one chunk."""
+    budget = CPU_CHUNK_BYTES if device.type == "cpu" else CUDA_CHUNK_BYTES
+    return max(64, budget // (4 * vocab_size))
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
     """Never holds all logits.
 
@@ -43,8 +49,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         ctx: Any, x_ND: Tensor, w_VD: Tensor, targets_N: Tensor, mask_N: Tensor | None, needs_grad: bool
     ) -> Tensor:
         weights_VD = w_VD.to(x_ND.dtype)
-        budget = CPU_CHUNK_BYTES if x_ND.device.type == "cpu" else CUDA_CHUNK_BYTES
-        rows = max(64, budget // (4 * w_VD.shape[0]))
+        rows = chunk_rows(w_VD.shape[0], x_ND.device)
         total = torch.zeros((), dtype=torch.float32, device=x_ND.device)
         count = torch.full_like(total, len(x_ND)) if mask_N is None else mask_N.sum().clamp(min=1).float()
         grad_x_ND = torch.empty_like(x_ND) if needs_grad else None

@@ -116,9 +116,9 @@ def cpu_step(name: str, tokens: Tensor, *, compiled: bool) -> Step:
         # Here, because a machine that only measures CUDA needs neither.
         from transformers import MixtralConfig, MixtralForCausalLM
 
-        from trfmoe_core.model.mixtral_settings import mixtral_config
+        from trfmoe_core.model.families.exporting import stock_config
 
-        settings = mixtral_config(CPU_CONFIG, CPU_VOCAB) | {"output_router_logits": True, "use_cache": False}
+        settings = stock_config(CPU_CONFIG, CPU_VOCAB) | {"output_router_logits": True, "use_cache": False}
         mixtral = MixtralForCausalLM(MixtralConfig(**settings))
         if compiled:
             mixtral.compile()

@@ -33,11 +33,11 @@ def export(
     last: LastOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a run's model as a stock Mixtral folder: safetensors, configuration, tokenizer."""
+    """Write a run's model as a folder that stock transformers opens: Mixtral, or the family that has its parts."""
     from scripts.run.run_folders import run_folder
     from scripts.terminal.output import Output
     from server.run_folder.models import choose_round
-    from trfmoe_core.model.mixtral_settings import export_remarks
+    from trfmoe_core.model.families.exporting import export_remarks
 
     output = Output(as_json)
     if out is None:
@@ -86,7 +86,7 @@ def export_round(
     from server.run_folder.models import imported_settings, load_model
     from trfmoe_core.atomic import new_folder
     from trfmoe_core.errors import RunFolderError
-    from trfmoe_core.model.mixtral import export_mixtral
+    from trfmoe_core.model.families.exporting import export_model
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunFolderError(f"{out}: exists already; name a new folder")
@@ -98,7 +98,7 @@ def export_round(
     weights_type: torch.dtype = getattr(torch, dtype)
     try:
         with new_folder(out.absolute()) as fresh:
-            export_mixtral(model, folder.recipe.model, tokenizer, fresh, dtype=weights_type, kept=kept)
+            export_model(model, tokenizer, fresh, dtype=weights_type, kept=kept)
             return _difference(model, weights_type, fresh) if check else None
     except OSError as error:
         raise RunFolderError(f"{out}: cannot be written ({error.strerror or error}); choose another") from error

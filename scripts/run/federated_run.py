@@ -29,7 +29,7 @@ def resolve(config: Path, overrides: list[str], pdfs: list[Path]) -> "Recipe":
 def warn_of_widths(recipe: "Recipe") -> None:
     """Writes a warning if stock transformers will not run an export of the recipe's model as usual."""
     from scripts.terminal.output import Output
-    from trfmoe_core.model.mixtral_settings import export_remarks
+    from trfmoe_core.model.families.exporting import export_remarks
 
     for remark in export_remarks(recipe.model):
         Output.warning(remark)

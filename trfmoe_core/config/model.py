@@ -7,6 +7,32 @@ from pydantic import Field, model_validator
 from trfmoe_core.config.section import Name, Section
 
 
+class RopeScaling(Section):
+    """How rotary positions are stretched beyond the length on which a model was first trained."""
+
+    kind: Literal["linear", "llama3"] = Field(
+        description="linear: every angle is divided by factor; llama3: only those of long waves are (arXiv 2407.21783)"
+    )
+    factor: float = Field(ge=1, description="by how much the angles are divided", examples=[8])
+    low_freq_factor: float = Field(
+        1.0, gt=0, description="llama3: waves longer than context / this are stretched", examples=[2]
+    )
+    high_freq_factor: float = Field(
+        4.0, gt=0, description="llama3: waves shorter than context / this stay as they are", examples=[8]
+    )
+    original_context: int = Field(
+        8192, ge=1, description="llama3: tokens a sequence of the first training", examples=[4096]
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.kind == "llama3" and self.high_freq_factor <= self.low_freq_factor:
+            raise ValueError(
+                f"high_freq_factor: {self.high_freq_factor} is not above low_freq_factor {self.low_freq_factor}"
+            )
+        return self
+
+
 class ModelConfig(Section):
     """Shape of the decoder-only mixture-of-experts transformer (Mixtral's layout, arXiv 2401.04088)."""
 
@@ -27,7 +53,18 @@ class ModelConfig(Section):
         description="inner width of one expert; top_k of them make about 8/3 of width",
         examples=[1024],
     )
+    shared_width: int = Field(
+        0,
+        ge=0,
+        le=262144,
+        description="hidden width of a network that every token takes besides its experts; 0: none",
+        examples=[1024],
+    )
     context: int = Field(128, ge=8, le=1048576, description="tokens per sequence", examples=[1024])
+    head_dim: int | None = Field(
+        None, ge=2, le=65536, description="width of a head; null: width / heads", examples=[128]
+    )
+    qkv_bias: bool = Field(False, description="true: queries, keys and values have a bias, as in Qwen2")
     vocab_size: int | None = Field(
         None,
         ge=1,
@@ -37,6 +74,11 @@ class ModelConfig(Section):
     )
     rope_theta: float = Field(
         10000.0, gt=0, description="base of the rotary position embedding; larger for long contexts", examples=[1e6]
+    )
+    rope_scaling: RopeScaling | None = Field(
+        None,
+        description="stretches rotary positions; null: no stretching",
+        examples=[{"kind": "linear", "factor": 4.0}],
     )
     norm_eps: float = Field(1e-5, gt=0, lt=1, description="what RMSNorm adds to the mean square", examples=[1e-6])
     tie_embeddings: bool = Field(False, description="the output layer uses the embedding's weights")
@@ -53,8 +95,12 @@ class ModelConfig(Section):
     )
     expert: Name = Field("swiglu", description="kind of expert: swiglu, gelu, or one of your own", examples=["gelu"])
     attention: Name = Field(
-        "rotary", description="kind of attention: rotary, normed, or one of your own", examples=["normed"]
+        "rotary", description="kind of attention: rotary, normed, normed_whole, or your own", examples=["normed"]
     )
+    norm_position: Literal["before", "after"] = Field(
+        "before", description="before: attention and experts read normalised rows; after: what they add is normalised"
+    )
+    normalize_top_k: bool = Field(True, description="true: the weights of a token's experts sum to 1")
     document_mask: bool = Field(False, description="true: a token attends only to its own document")
 
     @property
@@ -65,15 +111,16 @@ class ModelConfig(Section):
     @property
     def head_width(self) -> int:
         """Width of one attention head."""
-        return self.width // self.heads
+        return self.width // self.heads if self.head_dim is None else self.head_dim
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         problems = []
-        if self.width % self.heads:
+        if self.head_dim is None and self.width % self.heads:
             problems.append(f"heads: {self.heads} does not divide width {self.width}; choose a divisor")
         elif self.head_width % 2:
-            problems.append(f"heads: width/heads = {self.head_width} is odd; rotary embeddings need an even head width")
+            key = "heads: width/heads" if self.head_dim is None else "head_dim"
+            problems.append(f"{key} = {self.head_width} is odd; rotary embeddings need an even head width")
         if self.heads % self.num_kv_heads:
             problems.append(f"kv_heads: {self.num_kv_heads} does not divide heads {self.heads}; choose a divisor")
         if self.top_k > self.experts:

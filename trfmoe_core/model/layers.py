@@ -13,15 +13,17 @@ from trfmoe_core.model.products import linear
 
 
 class Projection(nn.Module):
-    """A linear map without bias, computed in the type of its input. `weight` is (out, in), uninitialised."""
+    """A linear map, computed in the type of its input. `weight` is (out, in), `bias` (out); both uninitialised."""
 
-    def __init__(self, in_width: int, out_width: int) -> None:
+    def __init__(self, in_width: int, out_width: int, bias: bool = False) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(out_width, in_width))
+        self.bias = nn.Parameter(torch.empty(out_width)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns `x @ weight.T`."""
-        return linear(x, self.weight.to(x.dtype))
+        """Returns `x @ weight.T + bias`."""
+        product = linear(x, self.weight.to(x.dtype))
+        return product if self.bias is None else product + self.bias.to(x.dtype)
 
 
 class RMSNorm(nn.Module):

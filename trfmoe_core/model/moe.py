@@ -22,7 +22,7 @@ class Routing(NamedTuple):
     choice_NK: Tensor
     """Local numbers of the chosen experts, the most probable first; P for one that is not on this node."""
     weight_NK: Tensor
-    """float32 weights of the chosen experts; a token's weights sum to 1."""
+    """float32 weights of the chosen experts; a token's weights sum to 1 unless the recipe says otherwise."""
     prob: Tensor
     """float32 mean probability, over the tokens, of each expert that can be chosen; with gradient."""
     z_loss: Tensor
@@ -43,12 +43,16 @@ class RoutingStats(NamedTuple):
 
 
 class Router(nn.Module):
-    """Softmax over the experts in float32, the best K kept and renormalised (as in Mixtral, arXiv 2401.04088)."""
+    """Softmax over the experts in float32, the best K kept and renormalised (as in Mixtral, arXiv 2401.04088).
+
+    With `normalize_top_k: false` their probabilities stay as they are (as in OLMoE, arXiv 2409.02060).
+    """
 
     def __init__(self, config: ModelConfig, local: LocalExperts | None = None) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(config.experts, config.width))
         self.top_k, self.with_z_loss = config.top_k, config.z_loss_weight > 0
+        self.normalize = config.normalize_top_k
         self.local = local or whole_layer(config.experts)
         if not self.local.whole:
             present = list(self.local.present)
@@ -70,7 +74,8 @@ class Router(nn.Module):
                 counts_E.scatter_add_(0, choice_NK.reshape(-1), torch.ones_like(choice_NK.reshape(-1)))
             choice_NK = self.get_buffer("local_of_E")[choice_NK]
         z_loss = logits_NE.logsumexp(dim=-1).square().mean() if self.with_z_loss else prob_NE.new_zeros(())
-        return Routing(choice_NK, top_NK / top_NK.sum(dim=-1, keepdim=True), prob_NE.mean(dim=0), z_loss, counts_E)
+        weight_NK = top_NK / top_NK.sum(dim=-1, keepdim=True) if self.normalize else top_NK
+        return Routing(choice_NK, weight_NK, prob_NE.mean(dim=0), z_loss, counts_E)
 
     def whole_stats(self, routing: Routing, dispatch: Dispatch) -> RoutingStats:
         """Returns the statistics of a routing, by the experts' numbers in the whole layer."""

@@ -23,6 +23,10 @@ from trfmoe_core.model.layers import Projection, RMSNorm
 from trfmoe_core.model.local_experts import LocalExperts, whole_layer
 from trfmoe_core.model.loss import linear_cross_entropy
 from trfmoe_core.model.moe import Router, RoutingStats, balance_loss, mix_experts
+from trfmoe_core.model.shared_expert import SharedExpert
+
+FEEDS_RESIDUAL = ("attention.output.weight", "experts.w_down_EDF", "shared.down.weight")
+"""Ends of the names of matrices whose output is added to the residual stream."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class ModelOutput:
 
 
 class DecoderLayer(nn.Module):
-    """Attention, then the mixture of experts, each behind a norm and added to the residual stream."""
+    """Attention, then the mixture of experts, each with a norm before or after it, and added to the residual stream."""
 
     def __init__(self, config: ModelConfig, local: LocalExperts) -> None:
         super().__init__()
@@ -65,6 +69,8 @@ class DecoderLayer(nn.Module):
         self.moe_norm = RMSNorm(config.width, config.norm_eps)
         self.router = Router(config, local)
         self.experts = EXPERTS.find(config.expert)(config, local)
+        self.shared = SharedExpert(config) if config.shared_width else None
+        self.norm_first = config.norm_position == "before"
 
     def forward(
         self,
@@ -75,10 +81,22 @@ class DecoderLayer(nn.Module):
         mask_B1TT: Tensor | None = None,
     ) -> tuple[Tensor, RoutingStats]:
         """Returns the residual stream and the routing statistics; the arguments are those of `Attention.forward`."""
+        if not self.norm_first:
+            added_BTD = self.attention(x_BTD, cos_TP, sin_TP, cache, mask_B1TT)
+            x_BTD = x_BTD + self.attention_norm(added_BTD)
+            added_BTD, stats = self._mixture(x_BTD)
+            return x_BTD + self.moe_norm(added_BTD), stats
         x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), cos_TP, sin_TP, cache, mask_B1TT)
-        normed_ND = self.moe_norm(x_BTD).view(-1, x_BTD.shape[-1])
-        mixed_ND, stats = mix_experts(normed_ND, self.router, self.experts)
-        return x_BTD + mixed_ND.view_as(x_BTD), stats
+        added_BTD, stats = self._mixture(self.moe_norm(x_BTD))
+        return x_BTD + added_BTD, stats
+
+    def _mixture(self, x_BTD: Tensor) -> tuple[Tensor, RoutingStats]:
+        """Returns what the chosen experts, and the shared one, make of every row."""
+        x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])
+        mixed_ND, stats = mix_experts(x_ND, self.router, self.experts)
+        if self.shared is not None:
+            mixed_ND = mixed_ND + self.shared(x_ND)
+        return mixed_ND.view_as(x_BTD), stats
 
 
 class MoETransformer(nn.Module):
@@ -114,7 +132,7 @@ class MoETransformer(nn.Module):
         self.head = Projection(config.width, self.vocab_size)
         if config.tie_embeddings:
             self.head.weight = self.embedding.weight
-        cos_TP, sin_TP = rotary_tables(config.context, config.head_width, config.rope_theta)
+        cos_TP, sin_TP = rotary_tables(config.context, config.head_width, config.rope_theta, config.rope_scaling)
         self.register_buffer("cos_TP", cos_TP, persistent=False)
         self.register_buffer("sin_TP", sin_TP, persistent=False)
         self.gradient_checkpointing = False
@@ -244,6 +262,8 @@ class MoETransformer(nn.Module):
             found |= {f"layers.{number}.attention.{name}": rows for name, rows in layer.attention.matrices().items()}
             experts = layer.experts.matrices(self.config)
             found |= {f"layers.{number}.experts.{name}": rows for name, rows in experts.items()}
+            if layer.shared is not None:
+                found |= {f"layers.{number}.shared.{name}": rows for name, rows in layer.shared.matrices().items()}
         return found
 
     def block_values(self) -> dict[str, Tensor | dict[int, Tensor]]:
@@ -253,15 +273,15 @@ class MoETransformer(nn.Module):
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator) -> None:
-        """Draws all matrices from a normal distribution and sets all norm weights to 1.
+        """Draws all matrices from a normal distribution; sets all norm weights to 1 and all biases to 0.
 
         The standard deviation is `init_std`, divided by sqrt(2 layers) for matrices that feed the residual stream.
         """
         for name, parameter in self.named_parameters():
             if parameter.ndim < 2:
-                parameter.fill_(1.0)
+                parameter.fill_(0.0 if name.endswith(".bias") else 1.0)
                 continue
-            feeds_residual = name.endswith(("attention.output.weight", "experts.w_down_EDF"))
+            feeds_residual = name.endswith(FEEDS_RESIDUAL)
             scale = 1.0 / math.sqrt(2 * self.config.layers) if feeds_residual else 1.0
             parameter.normal_(0.0, self.config.init_std * scale, generator=generator)
 

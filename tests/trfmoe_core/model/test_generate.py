@@ -8,9 +8,9 @@ from transformers import MixtralConfig, MixtralForCausalLM
 
 from trfmoe_core.config import ModelConfig
 from trfmoe_core.errors import ConfigError, RunError
+from trfmoe_core.model.families.exporting import stock_config, stock_state
 from trfmoe_core.model.generate import generate as stream
 from trfmoe_core.model.kv_cache import KeyValueCache
-from trfmoe_core.model.mixtral import mixtral_config, to_mixtral_state
 from trfmoe_core.model.transformer import MoETransformer, build_model
 
 CONFIG = ModelConfig.model_validate(
@@ -28,8 +28,8 @@ def model() -> MoETransformer:
 
 
 def test_greedy_is_transformers_greedy(model: MoETransformer) -> None:
-    mixtral = MixtralForCausalLM(MixtralConfig(**mixtral_config(CONFIG, 64)))
-    mixtral.load_state_dict(to_mixtral_state(model, stacked=True))
+    mixtral = MixtralForCausalLM(MixtralConfig(**stock_config(CONFIG, 64)))
+    mixtral.load_state_dict(stock_state(model, stacked=True))
     prompt = torch.tensor([[1, 5, 9]])
     expected = mixtral.generate(prompt, max_new_tokens=10, do_sample=False, pad_token_id=0)[0, 3:].tolist()
     assert generate(model, [1, 5, 9], 10, temperature=0) == expected

@@ -16,7 +16,7 @@ from trfmoe_core.errors import ConfigError
 from trfmoe_core.model.attention import ATTENTIONS, Attention
 from trfmoe_core.model.experts import EXPERTS, Experts, Multiply
 from trfmoe_core.model.experts.gelu import GELUExperts
-from trfmoe_core.model.mixtral import mixtral_config
+from trfmoe_core.model.families.exporting import stock_config
 from trfmoe_core.model.moe import mix_experts
 from trfmoe_core.model.transformer import build_model
 
@@ -113,7 +113,9 @@ def test_the_other_attentions_are_other_functions() -> None:
 def test_unknown_kinds_and_two_of_one_name_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"model\.expert: 'magic' is unknown; choose one of gelu, .*swiglu"):
         build_model(make_config(expert="magic"), VOCAB, 0)
-    with pytest.raises(ConfigError, match=r"model\.attention: 'magic' is unknown; choose one of normed, rotary"):
+    with pytest.raises(
+        ConfigError, match=r"model\.attention: 'magic' is unknown; choose one of normed, normed_whole, rotary"
+    ):
         build_model(make_config(attention="magic"), VOCAB, 0)
     with pytest.raises(ConfigError, match=r"model\.expert: two parts are called 'gelu'"):
         EXPERTS.register("gelu")(SquaredReLUExperts)
@@ -149,7 +151,7 @@ def test_a_file_in_the_folder_is_all_that_a_new_kind_needs(tmp_path: Path) -> No
     assert done.stdout.strip() == "Doubled"
 
 
-@pytest.mark.parametrize("changes", [{"expert": "gelu"}, {"attention": "normed"}])
-def test_what_mixtral_does_not_have_is_not_exported(changes: dict[str, str]) -> None:
-    with pytest.raises(ConfigError, match=r"Mixtral folder can only hold"):
-        mixtral_config(make_config(**changes), VOCAB)
+@pytest.mark.parametrize("changes", [{"expert": "gelu"}, {"attention": "normed", "norm_position": "after"}])
+def test_what_no_stock_architecture_has_is_not_exported(changes: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match=r"no stock architecture has all parts.*MixtralForCausalLM has only"):
+        stock_config(make_config(**changes), VOCAB)

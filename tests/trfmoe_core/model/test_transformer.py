@@ -9,7 +9,9 @@ from transformers import MixtralConfig, MixtralForCausalLM
 
 from trfmoe_core.config import ModelConfig
 from trfmoe_core.errors import ConfigError
-from trfmoe_core.model.mixtral import from_mixtral_state, mixtral_config, to_mixtral_state
+from trfmoe_core.model.families.exporting import stock_config
+from trfmoe_core.model.families.mixtral import Mixtral
+from trfmoe_core.model.families.tensors import fill, pieces, to_stock
 from trfmoe_core.model.transformer import MoETransformer, build_model
 
 BASE: dict[str, Any] = {
@@ -42,10 +44,10 @@ def draw_tokens(config: ModelConfig, batch: int = 3) -> Tensor:
 def test_logits_loss_and_gradients_are_those_of_mixtral(changes: dict[str, Any]) -> None:
     config = make_config(**changes)
     torch.manual_seed(1)
-    settings = mixtral_config(config, VOCAB) | {"output_router_logits": True}
+    settings = stock_config(config, VOCAB) | {"output_router_logits": True}
     mixtral = MixtralForCausalLM(MixtralConfig(**settings))
     model = MoETransformer(config, VOCAB)
-    model.load_state_dict(from_mixtral_state(mixtral.state_dict(), config))
+    fill(model.state_dict(), pieces(Mixtral(), config, stacked=True), mixtral.state_dict())
     tokens = draw_tokens(config)
 
     theirs = mixtral(input_ids=tokens[:, :-1])
@@ -60,7 +62,7 @@ def test_logits_loss_and_gradients_are_those_of_mixtral(changes: dict[str, Any])
     expected.backward()
     output.loss.backward()
     ours = {name: parameter.grad for name, parameter in model.named_parameters()}
-    ours = to_mixtral_state(ours, config, stacked=True)
+    ours = to_stock(Mixtral(), config, ours, stacked=True)
     for name, parameter in mixtral.named_parameters():
         assert (ours[name] - parameter.grad).abs().max() <= 1e-6, name
 
@@ -68,9 +70,9 @@ def test_logits_loss_and_gradients_are_those_of_mixtral(changes: dict[str, Any])
 def test_transformers_own_loss_is_the_same() -> None:
     config = make_config()
     torch.manual_seed(2)
-    mixtral = MixtralForCausalLM(MixtralConfig(**mixtral_config(config, VOCAB), output_router_logits=True))
+    mixtral = MixtralForCausalLM(MixtralConfig(**stock_config(config, VOCAB), output_router_logits=True))
     model = MoETransformer(config, VOCAB)
-    model.load_state_dict(from_mixtral_state(mixtral.state_dict(), config))
+    fill(model.state_dict(), pieces(Mixtral(), config, stacked=True), mixtral.state_dict())
     tokens = draw_tokens(config)[:, :-1]
     mask = torch.ones_like(tokens, dtype=torch.bool)
     mask[:, -1] = False

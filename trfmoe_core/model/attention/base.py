@@ -4,13 +4,14 @@ B = sequences, T = positions, D = width, H = query heads, J = key-value heads, C
 R = H + J rotated heads, P = C / 2, U = visible positions.
 """
 
+import math
 from typing import Any
 
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from trfmoe_core.config.model import ModelConfig
+from trfmoe_core.config.model import ModelConfig, RopeScaling
 from trfmoe_core.model.kv_cache import LayerCache
 from trfmoe_core.model.layers import Projection
 from trfmoe_core.registry import Registry
@@ -26,7 +27,7 @@ class Attention(nn.Module):
         super().__init__()
         self.heads, self.kv_heads, self.head_width = config.heads, config.num_kv_heads, config.head_width
         rows = (self.heads + 2 * self.kv_heads) * self.head_width
-        self.qkv = Projection(config.width, rows)
+        self.qkv = Projection(config.width, rows, config.qkv_bias)
         self.output = Projection(self.heads * self.head_width, config.width)
 
     def matrices(self) -> dict[str, tuple[int, ...]]:
@@ -92,7 +93,9 @@ class Attention(nn.Module):
         return out
 
 
-def rotary_tables(length: int, head_width: int, theta: float) -> tuple[Tensor, Tensor]:
+def rotary_tables(
+    length: int, head_width: int, theta: float, scaling: RopeScaling | None = None
+) -> tuple[Tensor, Tensor]:
     """Returns the cosines and sines (length, head_width / 2) of rotary positions (arXiv 2104.09864) in float32.
 
     They are made on the CPU even while the model is made on the meta device, where these operators would import torch's
@@ -100,8 +103,22 @@ def rotary_tables(length: int, head_width: int, theta: float) -> tuple[Tensor, T
     """
     kind: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
     frequency_P = 1.0 / (theta ** (torch.arange(0, head_width, 2, **kind) / head_width))
+    if scaling is not None:
+        frequency_P = stretched(frequency_P, scaling)
     angle_TP = torch.arange(length, **kind)[:, None] * frequency_P
     return angle_TP.cos(), angle_TP.sin()
+
+
+def stretched(frequency_P: Tensor, scaling: RopeScaling) -> Tensor:
+    """Returns the angles a position of each pair of a head, after the stretching that a recipe asks for."""
+    divided_P = frequency_P / scaling.factor
+    if scaling.kind == "linear":
+        return divided_P
+    # A wave turns this often within the first training's context; those in between are mixed.
+    turns_P = scaling.original_context * frequency_P / (2 * math.pi)
+    share_P = (turns_P - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
+    share_P = share_P.clamp(0.0, 1.0)
+    return share_P * frequency_P + (1 - share_P) * divided_P
 
 
 def rotate(x_BTRC: Tensor, cos_TP: Tensor, sin_TP: Tensor) -> Tensor:

@@ -4,12 +4,18 @@ from strategies.placement.placement import Placement
 from trfmoe_core.counts import counted
 
 
-def limits(replication: int) -> list[str]:
-    """Returns what no placement gives."""
+def limits(replication: int, nodes: int) -> list[str]:
+    """Returns what no placement gives to so many nodes."""
     majority = replication // 2 + 1
+    found = [f"{majority} nodes that collude decide every expert that they share; more nodes make these fewer"]
+    if nodes == replication:
+        found = [f"with {replication} nodes any {majority} own everything: {majority} that collude decide every expert"]
+    elif nodes <= 2 * replication:
+        found.append(
+            f"below {2 * replication + 1} nodes isolation between experts is weak: {majority} colluders hold many"
+        )
     return [
-        f"with {replication} nodes any {majority} own everything: {majority} that collude decide every expert",
-        f"below {2 * replication + 1} nodes isolation between experts is weak: {majority} colluders hold many of them",
+        *found,
         "the mean loss under random faults is the same for every placement; this one lowers the worst case",
     ]
 

@@ -34,21 +34,29 @@ def _codec(name: str) -> str:
 
 
 Encoding = Annotated[str, AfterValidator(_codec)]
-Languages = Annotated[list[str], BeforeValidator(lambda raw: [raw] if isinstance(raw, str) else raw)]
+Languages = Annotated[
+    list[str],
+    BeforeValidator(lambda raw: [raw] if isinstance(raw, str) else raw, json_schema_input_type=str | list[str]),
+]
 
 
 @SOURCES.register("files")
 class FilesSource(DataSource):
     """`{path: FILE_OR_FOLDER}`. An entry that is a plain string is this source too."""
 
-    source: Literal["files"]
-    path: str = Field(min_length=1)
+    source: Literal["files"] = Field(description="files; may be left out", examples=["files"])
+    path: str = Field(min_length=1, description="a file, or a folder with everything in it", examples=["papers"])
     languages: Languages = Field(
         default_factory=list,
         description="only rows and objects whose field `language` is one of these are read, and no files without it",
+        examples=[["en", "de"]],
     )
-    encoding: Encoding = Field("", description="the encoding of text, JSON and HTML files; empty: it is found out")
-    passwords: str | None = Field(None, min_length=1, description="a file with one password per line, for PDFs")
+    encoding: Encoding = Field(
+        "", description="the encoding of text, JSON and HTML files; empty: it is found out", examples=["cp1252"]
+    )
+    passwords: str | None = Field(
+        None, min_length=1, description="a file with one password per line, for PDFs", examples=["passwords.txt"]
+    )
 
     def resolved(self, absolute: Callable[[str], str]) -> Self:
         """Returns the entry with absolute paths."""

@@ -27,20 +27,43 @@ REPO, CONFIG = "HuggingFaceFW/fineweb", "sample-10BT"
 class FineWebSource(DataSource):
     """`{source: fineweb, config: sample-10BT, max_documents: 1000}`; `repo` may name any other data set."""
 
-    source: Literal["fineweb"]
-    repo: str = Field(REPO, min_length=1, description="OWNER/NAME on the hub, or a folder with a copy of a repository")
+    source: Literal["fineweb"] = Field(description="fineweb", examples=["fineweb"])
+    repo: str = Field(
+        REPO,
+        min_length=1,
+        description="OWNER/NAME on the hub, or a folder with a copy of a repository",
+        examples=["HuggingFaceFW/fineweb-edu"],
+    )
     config: str | None = Field(
-        None, min_length=1, description=f"null: {CONFIG} for FineWeb, otherwise the data set's only one"
+        None,
+        min_length=1,
+        description=f"part of the data set; null: {CONFIG} for FineWeb, otherwise the data set's only one",
+        examples=["sample-10BT"],
     )
-    split: str = Field("train", min_length=1)
+    split: str = Field("train", min_length=1, description="split of the data set that is read", examples=["test"])
     revision: str | None = Field(
-        None, min_length=1, description="branch, tag or commit; null: the newest when the download begins"
+        None,
+        min_length=1,
+        description="branch, tag or commit; null: the newest when the download begins",
+        examples=["v1.4.0"],
     )
-    max_documents: int | None = Field(None, ge=1, description="null: all, which for sample-10BT are 15 million, 27 GB")
+    max_documents: int | None = Field(
+        None,
+        ge=1,
+        description="most documents; null: all, which for sample-10BT are 15 million, 27 GB",
+        examples=[5000],
+    )
     languages: Languages = Field(
-        default_factory=list, description="only rows whose column `language` names one of these are read"
+        default_factory=list,
+        description="only rows whose column `language` names one of these are read",
+        examples=[["en"]],
     )
-    folder: str | None = Field(None, min_length=1, description="folder of the downloaded files; null: one in the cache")
+    folder: str | None = Field(
+        None,
+        min_length=1,
+        description="folder of the downloaded files; null: one in the cache",
+        examples=["/srv/fineweb"],
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -38,7 +38,7 @@ from scripts.processes.proxies import REMEDY, mend_environment
 from scripts.terminal.output import Output
 from scripts.terminal.streams import READER_GONE, end_streams, open_streams, reader_gone, write_error
 from scripts.terminal.typer_mends import keep_argument_help, suggest_once
-from trfmoe_core.errors import ConfigError, MachineError, TRFMoEError
+from trfmoe_core.errors import MachineError, TRFMoEError
 from trfmoe_core.places import APP_FOLDER, expand
 
 INTERRUPTED = 130

@@ -48,10 +48,10 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Show what a run will cost in memory, bytes, time and disk, and what colluding nodes could decide in it."""
-    from scripts.run.computing import computing, computing_line
     from scripts.planning.experts import dealt_zones, node_names, place_experts, placement_lines
     from scripts.planning.forecast import forecast
     from scripts.planning.lines import forecast_lines
+    from scripts.run.computing import computing, computing_line
     from scripts.terminal.output import Output
     from strategies.placement.placement import REPLICATION
     from trfmoe_core.errors import ConfigError

@@ -7,11 +7,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar
 
+from scripts.experiments import small_model
 from scripts.experiments.cell import Cell, Result
 from scripts.experiments.rows import Promise
 from scripts.experiments.runner import Experiment, environment
 from scripts.experiments.sides import DealtText, Side, rate_of, train_side
-from scripts.experiments.small_model import RECIPE, STEPS
+from scripts.experiments.small_model import RECIPE
 
 Results = Mapping[Cell, Result]
 Ratio = list[float]
@@ -46,7 +47,7 @@ class TunedStudy(Experiment):
     """
 
     RECIPE: ClassVar[Mapping[str, object]] = RECIPE
-    STEPS: ClassVar[tuple[int, int]] = (STEPS, STEPS)
+    STEPS: ClassVar[tuple[int, int]] = (small_model.STEPS, small_model.STEPS)
     """Of a run in the small and in the full form."""
     by_domain: ClassVar[bool] = False
     """Whether every given text is a domain with nodes of its own; else they are one text."""
@@ -55,7 +56,7 @@ class TunedStudy(Experiment):
     text: DealtText
     answers: Path | None = None
     full: bool = False
-    steps: int = STEPS
+    steps: int = small_model.STEPS
 
     @abstractmethod
     def tuned(self) -> list[Tuned]:
@@ -128,12 +129,15 @@ def best_rate(side: Side, results: Results) -> float:
     return min(tried, key=tried.__getitem__)
 
 
+def best_results(side: Side, results: Results) -> dict[int, Result]:
+    """Returns the results of a side at its best rate, by seed."""
+    rate = best_rate(side, results)
+    return {cell.seed: result for cell, result in results.items() if is_of(cell, side) and rate_of(cell) == rate}
+
+
 def best_losses(side: Side, results: Results) -> dict[int, float]:
     """Returns the losses of a side at its best rate, by seed."""
-    rate = best_rate(side, results)
-    return {
-        cell.seed: mean_loss(result) for cell, result in results.items() if is_of(cell, side) and rate_of(cell) == rate
-    }
+    return {seed: mean_loss(result) for seed, result in best_results(side, results).items()}
 
 
 def ratios(side: Side, other: Side, results: Results) -> Ratio:

@@ -85,5 +85,5 @@ def test_the_load_differs_where_two_texts_use_other_experts(tmp_path: Path) -> N
 
 
 def test_a_setting_that_there_is_not_is_an_error() -> None:
-    with pytest.raises(ConfigError, match="outer.speed"):
+    with pytest.raises(ConfigError, match=r"outer\.speed"):
         Side(name="x", parts=3, nodes=3, settings={"outer.speed": 2}).recipe(BASE, 0.1)

@@ -5,7 +5,6 @@ They are checked before any work begins, and the hours also while it is done.
 
 import datetime
 import math
-import os
 from collections.abc import Collection
 
 import torch
@@ -14,8 +13,10 @@ from clients.refusals import RefusedError
 from strategies.exchange.refusals import LARGEST, Code, Refusal
 from trfmoe_core.blocks import TRUNK
 from trfmoe_core.config import NodeSettings, Recipe
+from trfmoe_core.counts import counted
 from trfmoe_core.model.local_experts import local_experts
 from trfmoe_core.model.transformer import parameter_shapes
+from trfmoe_core.processors import usable_processors
 
 USUAL_SHARE = 0.05
 """Of a node's text, this share at least is held out by an honest recipe."""
@@ -65,7 +66,7 @@ def within_limits(settings: NodeSettings, recipe: Recipe) -> NodeSettings:
     limits = settings.limits
     held = -(-recipe.experts.replication * recipe.model.layers * recipe.model.experts // recipe.federation_size)
     if limits.experts is not None and held > limits.experts:
-        text = f"with {recipe.federation_size} nodes this run puts {held} experts on each"
+        text = f"with {counted(recipe.federation_size, 'node')} this run puts {counted(held, 'expert')} on each"
         raise _beyond("limits-experts", text, held, "experts", limits.experts)
     if limits.data_sets is None:
         return settings
@@ -197,14 +198,15 @@ def check_evaluation(settings: NodeSettings, tokens: int, text_tokens: int) -> N
 
 def within_machine(recipe: Recipe) -> Recipe:
     """Returns the recipe with no more threads and processes than this machine has processors for."""
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_processors()
     data = recipe.data.model_copy(
         update={
             "processes": min(recipe.data.processes or cores, cores),
             "loader_threads": min(recipe.data.loader_threads, cores),
         }
     )
-    training = recipe.training.model_copy(update={"threads": min(recipe.training.threads, cores)})
+    threads = recipe.training.threads
+    training = recipe.training.model_copy(update={"threads": threads if threads == "auto" else min(threads, cores)})
     return recipe.model_copy(update={"data": data, "training": training})
 
 
@@ -219,7 +221,7 @@ def check_devices(settings: NodeSettings, device: torch.device, devices: int) ->
     Raises:
         RefusedError: the recipe wants more.
     """
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_processors()
     if device.type == "cpu" and settings.devices is None and devices > cores:
         raise RefusedError(
             Refusal(code="device"),
@@ -241,7 +243,7 @@ def check_round(settings: NodeSettings, held: list[str]) -> None:
     limits = settings.limits
     experts = sum(name != TRUNK for name in held)
     if limits.experts is not None and experts > limits.experts:
-        text = f"abstains: {experts} experts were put on this node"
+        text = f"abstains: {counted(experts, 'expert was', 'experts were')} put on this node"
         raise _beyond("limits-experts", text, experts, "experts", limits.experts)
 
 

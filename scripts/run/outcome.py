@@ -1,13 +1,14 @@
 """The outcome of a run: for the exit code, for `--json`, and for people."""
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from scripts.terminal.output import Output
 from server.report.page import write_report
 from server.run_folder.history import RunHistory
+from server.run_folder.ledger import Account, below, complaint, ledger
 
 STOPPED = "finished:stopped"
 """Flower's status of a run that was ended by `trfmoe deploy stop --now`, which the journal does not know of."""
@@ -23,6 +24,16 @@ class RunOutcome:
     history: RunHistory
     stopped: bool = False
     """Whether the operator ended it before its last round."""
+
+    @property
+    def ledger(self) -> dict[str, Account]:
+        """What every node gave and what of it counted; empty where one machine trains alone."""
+        return ledger(self.history) if self.history.unit == "round" else {}
+
+    @property
+    def short(self) -> dict[str, Account]:
+        """The accounts that ended below the share that the recipe wants for everybody."""
+        return below(self.ledger, self.history.min_share)
 
     @property
     def exit_code(self) -> int:
@@ -44,6 +55,8 @@ class RunOutcome:
             "bits_per_byte": history.bits_per_byte,
             "outvoted": {name: len(rounds.get(name, [])) for name in sorted({*history.nodes, *rounds})},
             "outvoted_rounds": rounds,
+            "ledger": {name: {**asdict(account), "share": account.share} for name, account in self.ledger.items()},
+            "below_min_share": sorted(self.short),
             "digest": None if last is None else history.committed[last]["digest"],
             "best_round": history.best_round,
             "exit_code": self.exit_code,
@@ -71,6 +84,8 @@ def show_results(outcome: RunOutcome, output: Output) -> None:
     output.line(f"report     {write_report(outcome.run_dir)}")
     if offline := sorted((outcome.run_dir / "wandb").glob("offline-run-*")):
         output.line(f"W&B        {outcome.run_dir / 'wandb'}, nothing was sent; to send it: {sync_command(offline)}")
+    for name, account in outcome.short.items():
+        output.line(f"warning: {complaint(name, account)}", style="bold red")
     if outcome.stopped:
         output.line(f"the run was stopped: {outcome.reason}")
     elif not outcome.completed:

@@ -1,11 +1,13 @@
 """Shows a run's events as they come: one line a round, and on a terminal a bar below them."""
 
 import errno
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from rich.console import Group, RenderableType
+from rich.live import Live
 from rich.progress import Progress, TaskID
 
 from scripts.terminal.output import Output, one_line
@@ -13,6 +15,7 @@ from server.run_folder.history import RunHistory
 from server.run_folder.journal import Event
 from server.run_folder.journal_entries import complete_entries
 from trfmoe_core.blocks import TRUNK
+from trfmoe_core.counts import counted
 
 
 class RunLines:
@@ -114,7 +117,11 @@ class RunLines:
             return "starting the nodes"
         number = max(self.history.replies, default=0)
         replies = self.history.replies.get(number, {})
-        return f"round {number}: {len(replies)} of {len(self.history.nodes)} replies" if number else "placed"
+        return (
+            f"round {number}: {len(replies)} of {counted(len(self.history.nodes), 'reply', 'replies')}"
+            if number
+            else "placed"
+        )
 
     @property
     def done(self) -> int:
@@ -151,23 +158,32 @@ class Lines(Protocol):
 
 
 class RunDisplay:
-    """Context manager that writes a run's lines, with a live bar where the output is a terminal.
+    """Context manager that writes a run's lines; on a terminal a live view and a bar stand below them.
 
     When the terminal is closed the display ends, and the run does what SIGHUP tells it.
+
+    Args:
+        output: Where to.
+        lines: What is said of the events.
+        view: Makes what stands above the bar; None: nothing.
     """
 
-    def __init__(self, output: Output, lines: Lines) -> None:
+    def __init__(self, output: Output, lines: Lines, view: Callable[[], RenderableType] | None = None) -> None:
         self._output = output
         self._lines = lines
+        self._view = view
         self._bar: Progress | None = None
+        self._live: Live | None = None
         self._task = TaskID(0)
         self._closed = False
         if output.console.is_terminal:
             self._bar = output.bar()
+            if view is not None:
+                self._live = Live(console=output.console, transient=True, refresh_per_second=4)
 
     def __enter__(self) -> Self:
         if self._bar is not None:
-            self._bar.start()
+            (self._live or self._bar).start()
             self._task = self._bar.add_task(one_line(self._lines.doing), total=None)
         return self
 
@@ -176,7 +192,7 @@ class RunDisplay:
     ) -> None:
         if self._bar is not None:
             with self._while_open():
-                self._bar.stop()
+                (self._live or self._bar).stop()
 
     def show(self, event: Event) -> None:
         """Shows one event."""
@@ -193,6 +209,8 @@ class RunDisplay:
             self._bar.update(
                 self._task, description=one_line(lines.doing), completed=lines.done, total=lines.total or None
             )
+            if self._live is not None and self._view is not None:
+                self._live.update(Group(self._view(), self._bar))
 
     @contextmanager
     def _while_open(self) -> Iterator[None]:
@@ -221,8 +239,8 @@ def verdict_summary(verdicts: Sequence[Mapping[str, Any]]) -> str:
 def counted_blocks(blocks: Sequence[str]) -> str:
     """Returns, for instance, `32 experts + trunk`."""
     experts = sum(block != TRUNK for block in blocks)
-    counted = f"{experts} expert{'' if experts == 1 else 's'}" if experts else ""
-    return " + ".join(part for part in (counted, TRUNK if len(blocks) > experts else "") if part)
+    shown = counted(experts, "expert") if experts else ""
+    return " + ".join(part for part in (shown, TRUNK if len(blocks) > experts else "") if part)
 
 
 def quantity(value: float) -> str:
@@ -244,7 +262,7 @@ def size(num_bytes: float) -> str:
 
 
 def _started(event: Event) -> str:
-    parts = [f"{event['num_rounds']} rounds"]
+    parts = [counted(event["num_rounds"], "round")]
     if event.get("vote"):
         parts.append(f"vote {event['vote']}")
     if event.get("parameters"):

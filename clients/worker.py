@@ -35,6 +35,7 @@ from strategies.exchange.refusals import Refusal
 from trfmoe_core.blocks import BlockLayout, Blocks
 from trfmoe_core.config import NodeSettings, Recipe
 from trfmoe_core.config.load import validate
+from trfmoe_core.counts import counted
 from trfmoe_core.data.batches.corpus import Corpus
 from trfmoe_core.data.hub.offline import keep_offline
 from trfmoe_core.data.prepare.corpus_cache import prepare_corpus
@@ -224,7 +225,9 @@ class Worker:
         if base is None:
             return reply.model_copy(update={"lacks_base": True}), None
         if missing := [block for block in BlockLayout.of(here).names if block not in base]:
-            raise WireError(f"{len(missing)} blocks of this node's model did not arrive, such as {missing[0]}")
+            raise WireError(
+                f"{counted(len(missing), 'block')} of this node's model did not arrive, such as {missing[0]}"
+            )
         layout.scatter(base, here)
         model.to(self.device)
         self.stopwatch.lap("decode")

@@ -119,8 +119,8 @@ class OneMessage:
     def __init__(self) -> None:
         self._at_the_end: list[Callable[[], None]] = []
         runner.register_signal_handlers = self._remember  # type: ignore[attr-defined]
-        runner.start_parent_process_monitor = lambda pid: None  # type: ignore[attr-defined]
-        runner.flwr_exit = self._finish  # type: ignore[attr-defined]
+        runner.start_parent_process_monitor = lambda pid: None  # type: ignore[attr-defined, assignment]
+        runner.flwr_exit = self._finish  # type: ignore[attr-defined, assignment]
 
     def answer(self, arguments: list[str]) -> bool:
         """Answers a message. Returns False if the process was asked to end meanwhile."""

@@ -24,6 +24,7 @@ from strategies.membership.presence import Presence
 from strategies.membership.refused_nodes import RefusedNodes
 from strategies.membership.registration import Registry
 from strategies.membership.remarks import remarks
+from trfmoe_core.counts import counted
 from trfmoe_core.errors import RunError, WireError
 
 RecordEvent = Callable[..., None]
@@ -173,7 +174,8 @@ class Federation:
             present = [name for name in self.online if name in names]
             if len(present) >= FEWEST:
                 return
-            text = f"{len(present)} of {len(names)} nodes are online ({', '.join(present) or 'none'})"
+            online = counted(len(names), "node is", "nodes are")
+            text = f"{len(present)} of {online} online ({', '.join(present) or 'none'})"
             if self.clock.now() - start >= deadline_s:
                 raise RunError(
                     f"{text} after {deadline_s:g} s (rounds.nodes_deadline_s), and a vote needs {FEWEST}; "

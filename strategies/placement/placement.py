@@ -19,6 +19,7 @@ from strategies.placement.swap_search import Goal, SwapSearch
 from strategies.placement.zones import Zones, quotas
 from trfmoe_core.blocks import TRUNK
 from trfmoe_core.config.model import replication_objection
+from trfmoe_core.counts import counted
 from trfmoe_core.errors import PlacementError
 
 REPLICATION = 3
@@ -163,7 +164,8 @@ def check_replication(replication: int, nodes: Sequence[str]) -> None:
         raise PlacementError(f"replication {objection}")
     if len(nodes) < replication:
         raise PlacementError(
-            f"{len(nodes)} nodes ({', '.join(nodes)}), but every expert needs {replication} distinct ones; start more"
+            f"{counted(len(nodes), 'node')} ({', '.join(nodes)}), but every expert needs {replication} distinct "
+            "ones; start more"
         )
 
 

@@ -10,6 +10,7 @@ which is not the first. The exponent of a quantity is the slope between the two 
 1 is linear.
 """
 
+import logging
 import tempfile
 import time
 from collections import Counter
@@ -108,6 +109,7 @@ def measure(count: int, unheld: str, experts: int = EXPERTS) -> dict[str, Any]:
         experts: Experts of the model.
     """
     torch.set_num_threads(1)
+    logging.getLogger("flwr").setLevel(logging.WARNING)
     with tempfile.TemporaryDirectory(prefix="trfmoe-scale-") as root:
         recipe = Recipe.model_validate(
             {

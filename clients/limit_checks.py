@@ -5,7 +5,6 @@ They are checked before any work begins, and the hours also while it is done.
 
 import datetime
 import math
-import os
 from collections.abc import Collection
 
 import torch
@@ -16,6 +15,7 @@ from trfmoe_core.blocks import TRUNK
 from trfmoe_core.config import NodeSettings, Recipe
 from trfmoe_core.model.local_experts import local_experts
 from trfmoe_core.model.transformer import parameter_shapes
+from trfmoe_core.processors import usable_processors
 
 USUAL_SHARE = 0.05
 """Of a node's text, this share at least is held out by an honest recipe."""
@@ -43,10 +43,10 @@ def check_hours(settings: NodeSettings) -> None:
 
 def hours_error(settings: NodeSettings) -> OverLimitsError:
     """Returns the refusal of work outside the owner's hours."""
-    now = datetime.datetime.now()
     return OverLimitsError(
         "limits-hours",
-        f"abstains: it is {now:%H:%M} here, and the owner of this node grants {settings.limits.hours} (limits.hours)",
+        f"abstains: the owner of this node grants {settings.limits.hours} (limits.hours), and it is another "
+        "hour by this machine's clock",
     )
 
 
@@ -197,14 +197,15 @@ def check_evaluation(settings: NodeSettings, tokens: int, text_tokens: int) -> N
 
 def within_machine(recipe: Recipe) -> Recipe:
     """Returns the recipe with no more threads and processes than this machine has processors for."""
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_processors()
     data = recipe.data.model_copy(
         update={
             "processes": min(recipe.data.processes or cores, cores),
             "loader_threads": min(recipe.data.loader_threads, cores),
         }
     )
-    training = recipe.training.model_copy(update={"threads": min(recipe.training.threads, cores)})
+    threads = recipe.training.threads
+    training = recipe.training.model_copy(update={"threads": threads if threads == "auto" else min(threads, cores)})
     return recipe.model_copy(update={"data": data, "training": training})
 
 
@@ -219,7 +220,7 @@ def check_devices(settings: NodeSettings, device: torch.device, devices: int) ->
     Raises:
         RefusedError: the recipe wants more.
     """
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_processors()
     if device.type == "cpu" and settings.devices is None and devices > cores:
         raise RefusedError(
             Refusal(code="device"),

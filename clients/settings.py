@@ -11,10 +11,11 @@ from typing import Any
 
 import platformdirs
 
-from trfmoe_core.config import NodeSettings, load_node_file, load_recipe
+from trfmoe_core.config import NodeSettings, Recipe, load_node_file, load_recipe
 from trfmoe_core.config.load import validate
 from trfmoe_core.errors import ConfigError
 from trfmoe_core.places import cache_home, expand, inside, no_home, tokenizer_place
+from trfmoe_core.processors import resolve_threads
 
 _FLOWER_KEYS = {"partition-id", "num-partitions"}
 
@@ -59,8 +60,14 @@ def _settings(node_config: Mapping[str, Any], recipe_path: Path, home: Path) -> 
             f'start the simulation with --federation-config "num-supernodes={len(recipe.nodes)}"'
         )
     node = recipe.nodes[number]
-    # Simulated nodes share the coordinator's disk, so its tokenizer folder is theirs too.
-    return node.model_copy(update={"tokenizer": node.tokenizer or recipe.data.tokenizer})
+    # Simulated nodes share the coordinator's disk, so its tokenizer folder is theirs too. They also share its cores.
+    tokenizer, threads = node.tokenizer or recipe.data.tokenizer, node.threads or simulated_threads(recipe)
+    return node.model_copy(update={"tokenizer": tokenizer, "threads": threads})
+
+
+def simulated_threads(recipe: Recipe) -> int:
+    """Returns the threads of each process of a node that does not say so itself, while all nodes train at once."""
+    return resolve_threads(recipe.training.threads, recipe.federation_size)
 
 
 def state_base(settings: NodeSettings) -> Path:

@@ -25,6 +25,7 @@ from clients.limit_checks import (
     within_limits,
     within_machine,
 )
+from clients.recipe_extent import check_extent
 from clients.refusals import RefusedError, refused_as
 from clients.settings import cache_folder, state_base, state_folder
 from clients.stopwatch import Stopwatch
@@ -45,7 +46,13 @@ from trfmoe_core.model.transformer import MoETransformer, parameter_shapes
 from trfmoe_core.places import is_hub_name
 from trfmoe_core.quantize import LEVELS
 from trfmoe_core.terminal import visible
-from trfmoe_core.training.device import count_devices, prepare_process, resolve_device, resolve_precision
+from trfmoe_core.training.device import (
+    count_devices,
+    device_text,
+    prepare_process,
+    resolve_device,
+    resolve_precision,
+)
 from trfmoe_core.training.evaluate import evaluate
 from trfmoe_core.wire import Parcel, encode
 
@@ -66,6 +73,7 @@ class Worker:
     def __init__(self, settings: NodeSettings, recipe: dict[str, object]) -> None:
         self.stopwatch = Stopwatch()
         self.settings = settings
+        check_extent(recipe)
         with refused_as("recipe"):
             self.recipe = validate(Recipe, recipe, "the coordinator's recipe")
         self.recipe = within_machine(self.recipe)
@@ -73,12 +81,12 @@ class Worker:
             data = self.recipe.data.model_copy(update={"offline": True})
             self.recipe = self.recipe.model_copy(update={"data": data})
         keep_offline(self.recipe.data)
-        prepare_process(self.recipe.training, settings.threads)
         with refused_as("device"):
             self.device = resolve_device(settings.device or self.recipe.training.device)
             self.devices = count_devices(self.device, settings.devices or self.recipe.training.devices)
         check_devices(settings, self.device, self.devices)
-        self.precision = resolve_precision(self.recipe.training.precision, self.device)
+        prepare_process(self.recipe.training, settings.threads, self.devices)
+        self.precision = resolve_precision(self.recipe.training.precision, self.device, self.recipe.model.width)
 
     def grant(self, steps: int, held: list[str] | None = None) -> None:
         """Makes sure that the owner grants the run, and a round of it, before any work is done for it.
@@ -170,7 +178,7 @@ class Worker:
             zone=self.settings.zone,
             code_fingerprint=code_fingerprint(),
             versions={"python": platform.python_version(), "torch": torch.__version__},
-            device=str(self.device) + (f" x {self.devices}" if self.devices > 1 else ""),
+            device=device_text(self.device, self.devices, self.precision),
             tokenizer_fingerprint=tokenizer.fingerprint,
             train_tokens=corpus.train_tokens,
             held_out_tokens=corpus.held_out_tokens,

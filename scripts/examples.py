@@ -11,6 +11,8 @@ EXAMPLES = {
     "export": "trfmoe export runs/demo-001 my-model",
     "import": "trfmoe import my-model configs/three_nodes.yaml",
     "serve": "trfmoe serve runs/demo-001",
+    "status": "trfmoe status runs/demo-001 --follow",
+    "watch": "trfmoe watch runs/demo-001",
     "report": "trfmoe report runs/demo-001",
     "plan": "trfmoe plan nine_nodes --measure --bandwidth 100",
     "drill": "trfmoe drill configs/drill.yaml --quick",
@@ -49,6 +51,7 @@ EXAMPLES = {
     "deploy revoke": "trfmoe deploy revoke kit dora",
     "deploy rotate": "trfmoe deploy rotate kit --node dora --key next.pub",
     "deploy upgrade": "trfmoe deploy upgrade kit",
+    "deploy refresh": "trfmoe deploy refresh .",
     "deploy check": "trfmoe deploy check .",
     "deploy allow": "trfmoe deploy allow . --only",
     "deploy disallow": "trfmoe deploy disallow .",
@@ -77,11 +80,7 @@ trfmoe --help lists all commands, docs/ explains them, and trfmoe doctor looks f
 
 
 def add_examples(app: typer.Typer, prefix: str = "") -> None:
-    """Puts its example at the end of the help page of every command.
-
-    Raises:
-        KeyError: a command has none.
-    """
+    """Puts its example at the end of the help page of every command."""
     for command in app.registered_commands:
         name = command.name or typer.main.get_command_name(command.callback.__name__ if command.callback else "")
         command.epilog = _epilog(prefix + name)
@@ -91,5 +90,5 @@ def add_examples(app: typer.Typer, prefix: str = "") -> None:
             add_examples(group.typer_instance, f"{prefix}{group.name} ")
 
 
-def _epilog(command: str) -> str:
-    return f"Example: {EXAMPLES[command]}"
+def _epilog(command: str) -> str | None:
+    return f"Example: {EXAMPLES[command]}" if command in EXAMPLES else None

@@ -28,8 +28,10 @@ from scripts.commands.runs import runs
 from scripts.commands.serve import serve
 from scripts.commands.sign import sign
 from scripts.commands.simulate import simulate
+from scripts.commands.status import status
 from scripts.commands.train import train
 from scripts.commands.verify import verify
+from scripts.commands.watch import watch
 from scripts.examples import NEXT, add_examples
 from scripts.processes.proxies import REMEDY, mend_environment
 from scripts.terminal.argument_help import keep_argument_help
@@ -88,6 +90,8 @@ app.command()(generate)
 app.command()(export)
 app.command("import")(import_model)
 app.command()(serve)
+app.command()(status)
+app.command()(watch)
 app.command()(report)
 app.command()(plan)
 app.command()(drill)

@@ -49,7 +49,7 @@ class Witness:
             raise ConfigError("witness: null, so there is no text to judge by; give it data or do without")
         self.recipe, self.config, self.sources, self._salt = recipe, recipe.witness, list(sources), salt
         self._device = resolve_device(self.config.device)
-        self._precision = resolve_precision(recipe.training.precision, self._device)
+        self._precision = resolve_precision(recipe.training.precision, self._device, recipe.model.width)
         self._model = build_model(recipe.model, vocab_size, recipe.seed, bos_id).to(self._device).eval()
         self._parameters = dict(self._model.named_parameters())
         self._layout = BlockLayout.of(self._parameters)

@@ -154,9 +154,10 @@ class TriRedundant(Strategy):
         self.summary()
         rounds = self.recipe.rounds
         replication = self.recipe.experts.replication
-        patience_of_start = PREPARING_PATIENCE if rounds.reply_deadline_s is None else math.inf
+        given = rounds.preparing_deadline_s or rounds.reply_deadline_s
+        patience_of_start = PREPARING_PATIENCE if given is None else math.inf
         self.federation.gather(
-            grid, self.recipe.federation_size, replication, rounds.nodes_deadline_s, timeout, patience_of_start
+            grid, self.recipe.federation_size, replication, rounds.nodes_deadline_s, given or timeout, patience_of_start
         )
         self.seats.open(self.federation.members)
         if self._partial:

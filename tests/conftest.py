@@ -56,7 +56,7 @@ TINY = {
     "name": "tiny",
     "model": {"layers": 2, "width": 32, "heads": 2, "experts": 4, "top_k": 2, "expert_width": 32, "context": 32},
     "data": {"piece_bytes": 512, "evaluation_tokens": 1024},
-    "training": {"batch_size": 4, "warmup_steps": 2, "learning_rate": 0.003, "min_learning_rate": 0.0003},
+    "training": {"threads": 1, "batch_size": 4, "warmup_steps": 2, "learning_rate": 0.003, "min_learning_rate": 0.0003},
     "rounds": {"num_rounds": 3, "local_steps": 4, "nodes_deadline_s": 1.0, "reply_deadline_s": 60.0},
 }
 

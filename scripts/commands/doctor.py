@@ -209,7 +209,9 @@ def _recipe(path: Path, overrides: list[str]) -> "Iterator[Finding]":
     from trfmoe_core.errors import DataError
 
     recipe = resolve(path, overrides, [])
-    yield well("settings", f"{find_recipe(path)}: {recipe.federation_size} nodes, {recipe.rounds.num_rounds} rounds")
+    alone = bool(recipe.data.sources)
+    what = "a run on one machine" if alone else f"{recipe.federation_size} nodes, {recipe.rounds.num_rounds} rounds"
+    yield well("settings", f"{find_recipe(path)}: {what}")
     states = [Path(node.state_dir) for node in recipe.nodes if node.state_dir]
     yield from disk([Path(recipe.run_root), *states, *(cache_folder(node) for node in recipe.nodes)])
     yield from gpu(recipe)
@@ -219,8 +221,10 @@ def _recipe(path: Path, overrides: list[str]) -> "Iterator[Finding]":
                 load_tokenizer(tokenizer)
             except DataError as error:
                 yield trouble("settings", f"tokenizer {tokenizer}: {error}", "name a tokenizer that can be used")
+    yield from check_data(recipe.data.sources, f"{path}: data.sources")
+    yield from check_data(recipe.witness.data if recipe.witness else [], f"{path}: witness.data")
     for node in recipe.nodes:
-        yield from check_data(node, f"{path}: node {node.name}")
+        yield from check_data(node.data, f"{path}: node {node.name}: data")
 
 
 def _holder(port: int) -> str | None:

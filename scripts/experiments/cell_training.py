@@ -113,6 +113,7 @@ def cell_recipe(recipe: Recipe, cell: Cell, run_root: Path) -> Recipe:
         "num_nodes": cell.nodes,
         "witness": witness and _with_common_salt(witness),
         "log": recipe.log.model_copy(update={"wandb": "off"}),
+        "training": recipe.training.model_copy(update={"threads": 1}),  # cells are compared, and many train at once
     }
     return recipe.model_copy(update=changes)
 

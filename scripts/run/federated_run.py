@@ -66,7 +66,7 @@ def run_federation(
 
     check_federated(recipe)
     check_run_root(Path(recipe.run_root))
-    folder = resumed_run(recipe, run_dir) if resume or run_dir else None
+    folder = resumed_run(recipe, run_dir, command) if resume or run_dir else None
     if folder is not None:
         history = RunHistory(read_events(folder.events_path))
         if history.finished and history.finished["outcome"] == "completed":
@@ -129,6 +129,7 @@ def simulate_rounds(folder: "RunFolder", output: "Output") -> "RunOutcome":
     from scripts.run.resources import simulation_resources
     from scripts.run.simulation import FlowerSimulation, app_folder
     from scripts.terminal.console import RunDisplay, RunLines
+    from scripts.terminal.run_view import nodes_view
     from server.run_folder.history import RunHistory
     from server.run_folder.journal import JournalReader
 
@@ -142,7 +143,7 @@ def simulate_rounds(folder: "RunFolder", output: "Output") -> "RunOutcome":
             {"recipe": str(folder.path / "recipe.yaml"), "run-dir": str(folder.path)},
             simulation_resources(folder.recipe),
         )
-        with RunDisplay(output, lines) as display:
+        with RunDisplay(output, lines, lambda: nodes_view(lines.history)) as display:
             for event in reader.follow(flower.finished):
                 display.show(event)
         status, details = flower.status()

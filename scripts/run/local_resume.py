@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scripts.run.local_recipe import local_recipe
-from scripts.run.run_folders import Difference, differences, find_run, refuse_differences
+from scripts.run.run_folders import Difference, as_started, differences, find_run, refuse_differences
 from server.run_folder.folder import RunFolder
 from server.run_folder.journal import Journal
 from trfmoe_core.config import Recipe, recipe_hash
@@ -37,7 +37,7 @@ def resumed_local_run(
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"sources": before.data.sources})})
     elif not before.data.sources:  # a run of an earlier release, started with --pdfs
         before = before.model_copy(update={"data": before.data.model_copy(update={"sources": recipe.data.sources})})
-    recipe = _same_batch(recipe, before)
+    recipe = as_started(_same_batch(recipe, before), before)
     found = differences(before.model_dump(mode="json"), recipe.model_dump(mode="json"))
     refuse_differences(folder, [one for one in found if not _may_change(one[0])], "train")
     with folder.lock():

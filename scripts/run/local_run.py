@@ -3,7 +3,7 @@
 import contextlib
 import signal
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -31,13 +31,14 @@ from trfmoe_core.data.tokenizers import Tokenizer, check_vocabulary, load_tokeni
 from trfmoe_core.errors import ConfigError, RunFolderError, TRFMoEError
 from trfmoe_core.model.transformer import MoETransformer
 from trfmoe_core.seeds import seed_for
-from trfmoe_core.training.device import prepare_process, resolve_precision
+from trfmoe_core.training.device import device_text, prepare_process, resolve_precision
 from trfmoe_core.training.evaluate import EvalMetrics, evaluate
 from trfmoe_core.training.interrupt import SIGNALS, Interrupt
 from trfmoe_core.training.ranks import ALONE, Ranks
 from trfmoe_core.training.schedule import schedule_remarks
 from trfmoe_core.training.trainer import StepMetrics, Trainer, TrainMetrics
 
+_TYPES = {str(dtype): dtype for dtype in (torch.float32, torch.bfloat16)}
 NODE = "local"
 
 
@@ -100,7 +101,7 @@ class LocalRun:
 
     def __post_init__(self) -> None:
         recipe = self.folder.recipe
-        prepare_process(recipe.training)
+        prepare_process(recipe.training, processes=self.ranks.size)
         self.rows = recipe.training.batch_size * int(recipe.training.devices)
         """Sequences in one micro-batch of all devices."""
         if self.rows % self.ranks.size:
@@ -109,7 +110,7 @@ class LocalRun:
                 "give a divisor"
             )
         config = recipe.training.model_copy(update={"batch_size": self.rows // self.ranks.size})
-        self.precision = resolve_precision(config.precision, self.device)
+        self.precision = resolve_precision(config.precision, self.device, recipe.model.width)
         self.model: MoETransformer = initial_model(self.folder, self.tokenizer)
         self.parameters = dict(self.model.named_parameters())
         self.layout = BlockLayout.of(self.parameters)
@@ -225,10 +226,19 @@ class LocalRun:
             for name, parameter in self.parameters.items():
                 parameter.copy_(checkpoint.weights[name])
         self.trainer.load_state(checkpoint.optimizer)
+        self.precision = self.trainer.precision = self._going_on_with(state)
         self.best = state["best"]
         self.stream.close()
         seed = seed_for(self.recipe.seed, NODE)
         self.stream = training_stream(self.corpus, self.recipe, seed, state["place"], self.rows)
+
+    def _going_on_with(self, state: Mapping[str, Any]) -> torch.dtype:
+        """Returns the number type of the rest of the run: `auto` stays on a CPU what it was when the run was saved."""
+        if self.recipe.training.precision != "auto" or self.device.type != "cpu":
+            return self.precision
+        # Releases that did not write the type down took float32 on every CPU.
+        saved = state.get("computed", {"device": "cpu", "precision": str(torch.float32)})
+        return _TYPES[saved["precision"]] if saved["device"] == "cpu" else self.precision
 
     def _evaluate(self) -> EvalMetrics:
         batch_size = self.trainer.config.batch_size
@@ -250,6 +260,7 @@ class LocalRun:
             "best": self.best,
             "summary": summary,
             "place": place_of(self.corpus, self.stream),
+            "computed": {"device": self.device.type, "precision": str(self.precision)},
         }
         recorder.commit(self.trainer.step, blocks, self.trainer.state(), state)
 
@@ -292,12 +303,11 @@ class LocalRun:
         )
         for text in [*changes(last, origin), *schedule_remarks(self.recipe.training, self.total_steps)]:
             recorder.record("warning", text=text)
-        count = f" x {self.ranks.size}" if self.ranks.size > 1 else ""
         recorder.record(
             "node_joined",
             node=NODE,
             zone=None,
-            device=f"{self.device}{count}",
+            device=device_text(self.device, self.ranks.size, self.precision),
             train_tokens=self.corpus.train_tokens,
             held_out_tokens=self.corpus.held_out_tokens,
             files=dict(sorted(Counter(report.status for report in self.corpus.files).items())),

@@ -4,7 +4,9 @@ import os
 import shutil
 import subprocess
 
+from clients.settings import simulated_threads
 from trfmoe_core.config import Recipe
+from trfmoe_core.processors import usable_processors
 
 
 def simulation_resources(recipe: Recipe) -> dict[str, float]:
@@ -13,11 +15,11 @@ def simulation_resources(recipe: Recipe) -> dict[str, float]:
     Ray starts one actor, which holds a whole Python with torch, for every share of the CPUs: so it is told the nodes'
     number of CPUs, not the machine's.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_processors()
     gpus = count_gpus() if _wants_gpu(recipe) else 0
     asked = [node.devices or recipe.training.devices for node in recipe.nodes] or [recipe.training.devices]
     devices = max(max(1, gpus) if count == "all" else count for count in asked)
-    threads = max([recipe.training.threads, *(node.threads or 1 for node in recipe.nodes)])
+    threads = max([simulated_threads(recipe), *(node.threads or 1 for node in recipe.nodes)])
     cpus = min(threads * devices, cores)
     actors = max(1, min(recipe.federation_size, cores // cpus))
     if gpus and devices > 1:

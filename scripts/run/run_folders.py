@@ -24,18 +24,35 @@ def new_run(recipe: Recipe) -> RunFolder:
     return folder
 
 
-def resumed_run(recipe: Recipe, run_dir: Path | None) -> RunFolder:
+def resumed_run(recipe: Recipe, run_dir: Path | None, command: str = "simulate") -> RunFolder:
     """Returns the folder of a federation's run: that of `run_dir`, or the latest run of this recipe's name.
+
+    Args:
+        recipe: As asked for now.
+        run_dir: The run; None takes the latest of the recipe's name.
+        command: The subcommand by which a user goes on with it, for messages.
 
     Raises:
         RunFolderError: no run folder, or another coordinator is writing it.
         ConfigError: it was started with another recipe, or as a run on one machine.
     """
     folder = find_run(recipe, run_dir, "federated")
-    found = differences(folder.recipe.model_dump(mode="json"), _housed(recipe, folder.path).model_dump(mode="json"))
-    refuse_differences(folder, found, "simulate")
+    recipe = as_started(_housed(recipe, folder.path), folder.recipe)
+    found = differences(folder.recipe.model_dump(mode="json"), recipe.model_dump(mode="json"))
+    refuse_differences(folder, found, command)
     with folder.lock():
         return folder
+
+
+def as_started(recipe: Recipe, started: Recipe) -> Recipe:
+    """Returns the recipe with the threads of the run that it goes on with, if it leaves their number open.
+
+    Releases whose default was one thread wrote that into the run's recipe.
+    """
+    if recipe.training.threads != "auto":
+        return recipe
+    training = recipe.training.model_copy(update={"threads": started.training.threads})
+    return recipe.model_copy(update={"training": training})
 
 
 def find_run(recipe: Recipe, run_dir: Path | None, mode: Mode) -> RunFolder:

@@ -10,13 +10,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from flwr.app import Message
+from flwr.app import Error, Message
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from strategies.exchange.boundary import boundary, plain
 from strategies.exchange.pulling import Puller
 from strategies.exchange.size_limits import SizeLimits
 from trfmoe_core.errors import WireError
+
+_LOST = {
+    ErrorCode.NODE_UNAVAILABLE: "went offline before it answered; it takes part again when its SuperNode runs",
+    ErrorCode.MESSAGE_UNAVAILABLE: "the SuperLink no longer has the request, as after a restart without its state.db",
+    ErrorCode.REPLY_MESSAGE_UNAVAILABLE: "its answer was too late or was lost on the way; it is asked again",
+    ErrorCode.CLIENT_APP_CRASHED: "its client ended without an answer; its log says more",
+}
+"""What Flower reports of its own accord -> our words for it. Other errors carry words of the node's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,8 +169,7 @@ class InFlight:
 def _arrival(pending: Pending, reply: Message, round_number: int) -> Arrival:
     told = reply.metadata
     if reply.has_error():
-        reason = plain(f"Flower error {reply.error.code}: {reply.error.reason}")
-        return _without_reply(pending, "failed", reason, round_number)
+        return _without_reply(pending, "failed", _reason(reply.error), round_number)
     if told.src_node_id != pending.node_id:
         reason = f"the answer comes from Flower's node {plain(str(told.src_node_id), 40)}, which was not asked"
         return _without_reply(pending, "failed", reason, round_number)
@@ -180,3 +188,11 @@ def _without_reply(
         late = f"an answer to round {pending.round} in round {round_number}" + (f": {reason}" if reason else "")
         return Arrival(kind="late", node=pending.node, round=pending.round, reason=late)
     return Arrival(kind=kind, node=pending.node, round=pending.round, reason=reason)
+
+
+def _reason(error: Error) -> str:
+    """Returns an error that came in the place of an answer in words for the operator."""
+    if known := _LOST.get(error.code):
+        return known
+    told = str(error.reason or "").removeprefix("refused: ")
+    return plain(f"the node answers: {told or f'error {error.code}, and nothing more'}")

@@ -35,7 +35,12 @@ Count = Annotated[int, Field(ge=0, le=10**15)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Library = Literal["python", "torch"]
 Version = Annotated[str, Field(pattern=r"^[0-9A-Za-z.+_-]{1,64}$")]
-Device = Annotated[str, Field(pattern=r"^((cpu|cuda|cuda:[0-9]{1,4})( x [0-9]{1,4})?)?$")]
+Device = Annotated[
+    str,
+    Field(
+        pattern=r"^((cpu|cuda|cuda:[0-9]{1,4})( x [0-9]{1,4})?(, [0-9]{1,4} threads?)?(, (float32|bfloat16))?)?$",
+    ),
+]
 Lap = Literal["start", "data", "state", "decode", "evaluate", "train", "encode"]
 """The parts of a node's round whose seconds are measured."""
 DrillLabel = Annotated[str, Field(pattern=r"^[a-z_]{1,20}( x[0-9.e+-]{1,20})?$")]

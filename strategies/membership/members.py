@@ -18,6 +18,7 @@ from strategies.exchange.in_flight import Clock, InFlight
 from strategies.exchange.messages import DescribeRequest, Description, has_parcel, pack, read_header
 from strategies.exchange.refusals import sentence
 from strategies.exchange.size_limits import DESCRIPTION
+from strategies.membership.awaited import TELL_S, awaited, until
 from strategies.membership.compatibility import disagreement
 from strategies.membership.presence import Presence
 from strategies.membership.refused_nodes import RefusedNodes
@@ -86,6 +87,7 @@ class Federation:
         self._presence = Presence(clock)
         self._exchange: InFlight | None = None
         self._warned: set[str] = set()
+        self._awaited = ""
 
     @property
     def registered(self) -> list[str]:
@@ -98,21 +100,22 @@ class Federation:
         expected: int,
         replication: int,
         nodes_deadline_s: float,
-        reply_deadline_s: float,
+        preparing_deadline_s: float,
         patience: float = math.inf,
     ) -> None:
         """Waits until `expected` nodes have described themselves, or the deadline has passed.
 
-        A node that was asked and still prepares its data is waited for until `reply_deadline_s`. Once `replication`
-        nodes have described themselves, it is waited for `patience` times as long as the slowest of them took, and at
-        least `nodes_deadline_s`. It can join later.
+        A node that was asked and still prepares its data is waited for until `preparing_deadline_s`. Once
+        `replication` nodes have described themselves, it is waited for `patience` times as long as the slowest of them
+        took, and at least `nodes_deadline_s`. It can join later. A wait of more than a moment is recorded: for whom,
+        and until when.
 
         Args:
             grid: Flower's way to the nodes.
             expected: How many nodes to wait for.
             replication: How many nodes train each expert; fewer cannot start.
             nodes_deadline_s: Seconds to wait for nodes that are not connected yet.
-            reply_deadline_s: Seconds to wait for the description of a connected node.
+            preparing_deadline_s: Seconds to wait for the description of a connected node.
             patience: See above.
 
         Raises:
@@ -131,9 +134,12 @@ class Federation:
             if len(self._refusals) >= expected and not self.members and not self._asked:
                 break  # every expected node was refused; one refused node alone does not end the wait
             prepares = any(node_id not in self._refusals for node_id in self._asked)
-            longest_s = min(reply_deadline_s, max(nodes_deadline_s, patience * slowest_s))
-            if elapsed >= (longest_s if prepares else nodes_deadline_s):
+            longest_s = min(preparing_deadline_s, max(nodes_deadline_s, patience * slowest_s))
+            end_s = longest_s if prepares else nodes_deadline_s
+            if elapsed >= end_s:
                 break
+            if elapsed >= TELL_S:
+                self._tell_wait(grid, expected, end_s - elapsed)
             self.clock.sleep(0.5)
         if len(self.online) >= expected:
             return
@@ -143,6 +149,8 @@ class Federation:
         if len(self.online) < replication:
             refused = "; ".join(self._refusals.texts)
             remedy = f"refused: {refused}" if refused else "start the missing nodes (rounds.nodes_deadline_s)"
+            if owing := ", ".join(self._owing(grid)):
+                remedy += f"; {owing} did not say who they are (rounds.preparing_deadline_s)"
             raise RunError(f"{found}, and every expert needs {replication}; {remedy}")
         late = ", ".join(self._owing(grid))
         more = f"; {late} did not say who they are yet and can join later" if late else ""
@@ -259,6 +267,17 @@ class Federation:
         self.members[name] = Member(name=name, node_id=node_id, description=description, registered=registered)
         fields: dict[str, Any] = description.model_dump(mode="json", exclude={"protocol", "name", "refusal", "bases"})
         self.record("node_joined", node=name, back=back, notes=remarks(description), **fields)
+
+    def _tell_wait(self, grid: Grid, expected: int, left_s: float) -> None:
+        """Records for whom the start waits and until when; once, while these nodes are the same."""
+        owing = self._owing(grid)
+        who = awaited(owing, expected - len(self.online) - len(owing) - len(self._refusals))
+        if who == self._awaited:
+            return
+        self._awaited = who
+        present = f"{len(self.online)} of {expected} nodes can take part ({', '.join(self.online) or 'none'})"
+        key = "preparing_deadline_s" if owing else "nodes_deadline_s"
+        self.record("warning", text=f"{present}; the run waits for {who}, at most {until(left_s)} (rounds.{key})")
 
     def _owing(self, grid: Grid) -> list[str]:
         """Returns the nodes that were asked who they are and have not answered, by the names of their keys."""

@@ -250,7 +250,7 @@ RUBBISH: dict[str, tuple[Callable[[Message], Message | None], str]] = {
     "no index": (lambda m: signed(m, "index", None), "no index"),
     "bad index": (lambda m: signed(m, "index", "{}"), "index"),
     "reports an error": (lambda m: signed(m, "error", Refusal(code="disk")), "disk is full"),
-    "flower error": (failed, "Flower error 2"),
+    "flower error": (failed, "the node answers: "),
     "silence": (lambda _: None, "still at work on round 1"),
 }
 

@@ -35,6 +35,13 @@ class RoundsConfig(Section):
         examples=[0.5],
     )
     nodes_deadline_s: float = Field(120.0, gt=0, description="seconds to wait for the nodes to connect", examples=[600])
+    preparing_deadline_s: float | None = Field(
+        None,
+        gt=0,
+        description="seconds to wait at the start for a connected node that prepares its data; null: reply_deadline_s, "
+        "else an hour for nodes without which the run cannot start, and for others ten times as long as the slowest",
+        examples=[7200],
+    )
     patience: float = Field(
         3.0,
         ge=1,
@@ -58,6 +65,18 @@ class ReputationConfig(Section):
         3, ge=1, description="rounds in a row in which a node is outvoted or silent before it sits out", examples=[5]
     )
     cool_off_rounds: int = Field(5, ge=1, description="rounds for which it sits out", examples=[10])
+
+
+class FairnessConfig(Section):
+    """When the end of a run says that a node's text counted for less than was planned."""
+
+    min_share: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="share of a node's planned votes that must have counted; below it the run ends with a warning",
+        examples=[0.8],
+    )
 
 
 class AgreementConfig(Section):
@@ -151,5 +170,14 @@ class LogConfig(Section):
     )
     wandb_project: str = Field("trfmoe", description="project that the runs are listed in", examples=["clinics"])
     sinks: list[Name] = Field(
-        default_factory=list, description="further metric sinks, such as one of your own", examples=[["csv"]]
+        default_factory=list,
+        description="further metric sinks: prometheus, or one of your own",
+        examples=[["prometheus"]],
+    )
+    prometheus_port: int = Field(
+        9464,
+        ge=0,
+        le=65535,
+        description="port on the coordinator's loopback address for the sink prometheus; 0: a free one",
+        examples=[9500],
     )

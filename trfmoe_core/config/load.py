@@ -1,4 +1,4 @@
-"""Reads recipes and node files. Reports all problems at once, each with file, key, value and remedy."""
+"""Reads recipes and node files. Reports the problems at once, each with file, key, value and remedy."""
 
 import difflib
 import hashlib
@@ -20,6 +20,9 @@ from trfmoe_core.places import expand
 
 MAX_BYTES = 4 << 20
 """Of a recipe or a node's settings."""
+
+MAX_PROBLEMS = 40
+"""Problems that one message lists."""
 
 LENGTHS = frozenset({"steps", "tokens", "epochs"})
 """Keys of `training`, of which one determines the length of a run."""
@@ -84,7 +87,7 @@ def validate(kind: type[Model], raw: Any, source: str) -> Model:
     """Returns `raw` as a checked `kind`. `source` names its origin in messages.
 
     Raises:
-        ConfigError: lists all problems with source, dotted key, value and what is allowed.
+        ConfigError: lists up to 40 problems with source, dotted key, value and what is allowed.
     """
     try:
         return kind.model_validate(raw)
@@ -93,7 +96,9 @@ def validate(kind: type[Model], raw: Any, source: str) -> Model:
         # An entry that may be a text or a section is told once, as the text that it is not.
         texts = {problem["loc"][:-1] for problem in problems if problem["loc"][-1:] == ("constrained-str",)}
         told = [one for one in problems if one["type"] != "model_type" or one["loc"][:-1] not in texts]
-        lines = [f"{source}: {describe_problem(kind, problem)}" for problem in told]
+        lines = [f"{source}: {describe_problem(kind, problem)}" for problem in told[:MAX_PROBLEMS]]
+        if len(told) > MAX_PROBLEMS:
+            lines.append(f"{source}: and {len(told) - MAX_PROBLEMS} more problems; mend these first")
         raise ConfigError("\n".join(lines)) from None
 
 

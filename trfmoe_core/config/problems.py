@@ -8,18 +8,24 @@ from typing import Any
 
 from pydantic import BaseModel
 
+LONGEST_KEY = 80
+"""Characters of a key or a value that are shown."""
+
+MAX_TEXT = 2000
+"""Characters of what a check of our own says."""
+
 
 def describe_problem(kind: type[BaseModel], problem: Any) -> str:
     """Describes one entry of `ValidationError.errors()` about a `kind`. The text begins with the dotted key."""
-    key = ".".join(str(part) for part in problem["loc"] if part != "constrained-str")
+    key = ".".join(_shown(str(part)) for part in problem["loc"] if part != "constrained-str")
     value = problem.get("input")
     if problem["type"] == "extra_forbidden":
         known = _known_keys(kind, problem["loc"][:-1])
-        near = difflib.get_close_matches(str(problem["loc"][-1]), known, 1, 0.5)
+        near = difflib.get_close_matches(_shown(str(problem["loc"][-1])), known, 1, 0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(sorted(known))}"
         return f"{key}: unknown key; {hint}"
     if problem["type"] == "value_error":
-        text = str(problem["ctx"]["error"])
+        text = str(problem["ctx"]["error"])[:MAX_TEXT]
         field = text.partition(":")[0].isidentifier()
         return f"{key + ('.' if field else ': ') if key else ''}{text}"
     if problem["type"] == "missing":
@@ -27,11 +33,14 @@ def describe_problem(kind: type[BaseModel], problem: Any) -> str:
     if problem["type"] == "string_type" and isinstance(value, bool | int | float | None | datetime.date):
         return f"{key}: {value!r} is no text to YAML; put it in quotes, as it is meant"
     if problem["type"] == "list_type" and isinstance(value, str):
-        return f"{key}: {value!r} is one entry; write it as a list: [{value}]"
+        return f"{key}: {_shown(repr(value))} is one entry; write it as a list: [{_shown(value)}]"
     if problem["type"] == "model_type":
-        return f"{key}: {value!r} is no section; give keys and values, or leave it out for the defaults"
-    shown = repr(value) if len(repr(value)) <= 80 else repr(value)[:77] + "..."
-    return f"{key}: {shown} is not allowed; {problem['msg'][0].lower()}{problem['msg'][1:]}"
+        return f"{key}: {_shown(repr(value))} is no section; give keys and values, or leave it out for the defaults"
+    return f"{key}: {_shown(repr(value))} is not allowed; {problem['msg'][0].lower()}{problem['msg'][1:]}"
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= LONGEST_KEY else text[: LONGEST_KEY - 3] + "..."
 
 
 def _known_keys(kind: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:

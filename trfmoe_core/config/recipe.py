@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from trfmoe_core.config.data import DataConfig
 from trfmoe_core.config.federation import (
     AgreementConfig,
+    FairnessConfig,
     LogConfig,
     OuterConfig,
     ReputationConfig,
@@ -48,6 +49,7 @@ class Recipe(Section):
     rounds: RoundsConfig = RoundsConfig()
     agreement: AgreementConfig = AgreementConfig()
     reputation: ReputationConfig = ReputationConfig()
+    fairness: FairnessConfig = FairnessConfig()
     witness: WitnessConfig | None = Field(
         None,
         description="null: replicas are judged by their agreement alone",

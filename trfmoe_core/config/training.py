@@ -56,10 +56,13 @@ class TrainingConfig(Section):
         examples=["cuda:0"],
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="number type of matrix products; auto: bfloat16 on a GPU that has it, else float32"
+        "auto", description="number type of products and activations; auto: bfloat16 where it trains faster"
     )
-    threads: int = Field(
-        1, ge=1, le=1024, description="CPU threads per node; with 1, simulated nodes are reproducible", examples=[8]
+    threads: int | Literal["auto"] = Field(
+        "auto",
+        description="CPU threads of a process that trains; auto: all cores, shared by what trains at once. Another "
+        "number gives other last bits",
+        examples=[1],
     )
     devices: int | Literal["all"] = Field(
         1,
@@ -85,6 +88,8 @@ class TrainingConfig(Section):
             raise ValueError(
                 f"{given[0]}: {' and '.join(given)} each determine the length of the run; keep one of them"
             )
+        if isinstance(self.threads, int) and not 1 <= self.threads <= 1024:
+            raise ValueError(f"threads: {self.threads}; give 1 to 1024, or auto")
         if isinstance(self.devices, int) and not 1 <= self.devices <= 1024:
             raise ValueError(f"devices: {self.devices}; give 1 to 1024, or all")
         if self.device.startswith("cuda:") and self.devices != 1:

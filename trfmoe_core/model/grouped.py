@@ -3,7 +3,6 @@
 S = slots sorted by expert, E = experts on this node, D = input width, G = output width.
 """
 
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -37,7 +36,10 @@ def grouped_multiply(
     """
     frozen_EGD = None if frozen_EGD is None else frozen_EGD.to(x_SD.dtype)
     backend = backend or fastest_backend(x_SD.device, x_SD.dtype, w_EGD)
-    return _MULTIPLY[backend](x_SD, w_EGD.to(x_SD.dtype), frozen_EGD, dispatch)
+    if backend == "loop":  # which writes the gradient in the type of the weights
+        return _loop(x_SD, w_EGD, frozen_EGD, dispatch)
+    multiply = _native if backend == "native" else _naive
+    return multiply(x_SD, w_EGD.to(x_SD.dtype), frozen_EGD, dispatch)
 
 
 def fastest_backend(device: torch.device, dtype: torch.dtype, w_EGD: Tensor) -> Backend:
@@ -76,13 +78,6 @@ def _bounds(dispatch: Dispatch) -> list[int]:
     return [0, *dispatch.ends_E.tolist()] if dispatch.bounds is None else dispatch.bounds
 
 
-_MULTIPLY: dict[Backend, Callable[[Tensor, Tensor, Tensor | None, Dispatch], Tensor]] = {
-    "loop": _loop,
-    "native": _native,
-    "naive": _naive,
-}
-
-
 class _LoopMultiply(torch.autograd.Function):
     """Writes the rows of all experts, and the gradients of their weights, straight into one tensor each.
 
@@ -91,6 +86,8 @@ class _LoopMultiply(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x_SD: Tensor, w_EGD: Tensor, frozen_EGD: Tensor | None, bounds: list[int]) -> Tensor:
+        ctx.weight_dtype = w_EGD.dtype
+        w_EGD = w_EGD.to(x_SD.dtype)
         ctx.save_for_backward(x_SD, w_EGD, frozen_EGD)
         ctx.bounds = bounds
         return _products(x_SD, _matrices(w_EGD, frozen_EGD), bounds)
@@ -103,7 +100,7 @@ class _LoopMultiply(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             grad_x_SD = _products(grad_SG, [w_GD.T for w_GD in _matrices(w_EGD, frozen_EGD)], ctx.bounds)
         if ctx.needs_input_grad[1]:
-            grad_w_EGD = torch.empty_like(w_EGD, memory_format=torch.contiguous_format)
+            grad_w_EGD = torch.empty_like(w_EGD, dtype=ctx.weight_dtype, memory_format=torch.contiguous_format)
             for grad_w_GD, (begin, end) in zip(grad_w_EGD, pairwise(ctx.bounds), strict=False):
                 sum_outer_products(grad_SG, x_SD, begin, end, grad_w_GD)
         return grad_x_SD, grad_w_EGD, None, None

@@ -34,12 +34,16 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
         self.eps = eps
 
-    def forward(self, x_ND: Tensor) -> Tensor:
-        """Returns the normalised rows in the type of `x_ND`."""
-        if x_ND.device.type == "cpu" and x_ND.dtype == torch.float32 and not torch.compiler.is_compiling():
-            normed: Tensor = _RMSNormCPU.apply(x_ND, self.weight, self.eps)  # type: ignore[no-untyped-call]
+    def forward(self, x_ND: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """Returns the normalised rows in the type `dtype`, or in that of `x_ND`."""
+        dtype = dtype or x_ND.dtype
+        if x_ND.device.type == "cpu" and x_ND.dtype in _FEW_PASSES and not torch.compiler.is_compiling():
+            normed: Tensor = _RMSNormCPU.apply(x_ND, self.weight, self.eps, dtype)  # type: ignore[no-untyped-call]
             return normed
-        return nnf.rms_norm(x_ND, (x_ND.shape[-1],), self.weight.to(x_ND.dtype), self.eps)
+        return nnf.rms_norm(x_ND, (x_ND.shape[-1],), self.weight.to(x_ND.dtype), self.eps).to(dtype)
+
+
+_FEW_PASSES = (torch.float32, torch.bfloat16)
 
 
 class _RMSNormCPU(torch.autograd.Function):
@@ -49,19 +53,19 @@ class _RMSNormCPU(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x_ND: Tensor, weight_D: Tensor, eps: float) -> Tensor:
-        scale_N1 = x_ND.square().mean(dim=-1, keepdim=True).add_(eps).rsqrt_()
+    def forward(ctx: Any, x_ND: Tensor, weight_D: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
+        exact_ND = x_ND.float()
+        scale_N1 = exact_ND.square().mean(dim=-1, keepdim=True).add_(eps).rsqrt_()
         ctx.save_for_backward(x_ND, weight_D, scale_N1)
-        normed_ND: Tensor = (x_ND * scale_N1).mul_(weight_D)
-        return normed_ND
+        return (exact_ND * scale_N1).mul_(weight_D).to(dtype)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
-        x_ND, weight_D, scale_N1 = ctx.saved_tensors
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        given_ND, weight_D, scale_N1 = ctx.saved_tensors
+        x_ND, grad_ND = given_ND.float(), grads[0].float()
         width = x_ND.shape[-1]
-        grad_ND = grads[0]
         product_ND = grad_ND * x_ND
         grad_weight_D = scale_N1.reshape(1, -1).mm(product_ND.view(-1, width)).view(width)
         inner_N1 = product_ND.matmul(weight_D).unsqueeze(-1).mul_(scale_N1).mul_(scale_N1).div_(width)
         grad_x_ND = torch.mul(grad_ND, weight_D, out=product_ND).addcmul_(x_ND, inner_N1, value=-1).mul_(scale_N1)
-        return grad_x_ND, grad_weight_D, None
+        return grad_x_ND.to(given_ND.dtype), grad_weight_D, None, None

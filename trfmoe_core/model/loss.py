@@ -1,6 +1,6 @@
 """Next-token cross-entropy straight from the last hidden states, without ever holding all logits.
 
-N = tokens, D = width, V = vocabulary, R = rows of one chunk.
+N = tokens, D = width, V = vocabulary, R = rows of one chunk, B = rows of one block of chunks.
 """
 
 from typing import Any
@@ -12,6 +12,11 @@ from trfmoe_core.model.products import onednn_product, uses_onednn
 
 CPU_CHUNK_BYTES = 8 << 20
 CUDA_CHUNK_BYTES = 1 << 30
+"""Logits of one chunk in float32."""
+
+CPU_BLOCK_BYTES = 32 << 20
+"""Gradients of the logits in bfloat16 on a CPU: the softmax of few rows stays in the processor's cache, but the
+gradient of the weights, which is added up in float32, takes less time for many rows at once."""
 
 
 def linear_cross_entropy(x_ND: Tensor, w_VD: Tensor, targets_N: Tensor, mask_N: Tensor | None = None) -> Tensor:
@@ -49,22 +54,37 @@ class _LinearCrossEntropy(torch.autograd.Function):
         ctx: Any, x_ND: Tensor, w_VD: Tensor, targets_N: Tensor, mask_N: Tensor | None, needs_grad: bool
     ) -> Tensor:
         weights_VD = w_VD.to(x_ND.dtype)
-        rows = chunk_rows(w_VD.shape[0], x_ND.device)
+        rows, block_rows = _sizes(x_ND, w_VD.shape[0])
         total = torch.zeros((), dtype=torch.float32, device=x_ND.device)
         count = torch.full_like(total, len(x_ND)) if mask_N is None else mask_N.sum().clamp(min=1).float()
         grad_x_ND = torch.empty_like(x_ND) if needs_grad else None
         grad_w_VD = total.new_empty(w_VD.shape) if needs_grad else None
-        for begin in range(0, x_ND.shape[0], rows):
-            chunk = slice(begin, begin + rows)
-            x_RD, target_R1 = x_ND[chunk], targets_N[chunk].unsqueeze(1)
-            nats_R1, prob_RV = _nats(x_RD, weights_VD, target_R1)
-            total += (nats_R1 if mask_N is None else nats_R1 * mask_N[chunk].unsqueeze(1)).sum()
-            if grad_x_ND is None or grad_w_VD is None:
-                continue
-            prob_RV.scatter_add_(1, target_R1, torch.full_like(nats_R1, -1.0))
-            if mask_N is not None:
-                prob_RV *= mask_N[chunk].unsqueeze(1)
-            _add_gradients(prob_RV.to(x_ND.dtype), x_RD, weights_VD, count, grad_x_ND[chunk], grad_w_VD, begin == 0)
+        for begin in range(0, len(x_ND), block_rows):
+            block = slice(begin, begin + block_rows)
+            x_BD, targets_B, mask_B = x_ND[block], targets_N[block], None if mask_N is None else mask_N[block]
+            grad_BV = x_BD.new_empty(len(x_BD), w_VD.shape[0]) if needs_grad and rows < len(x_BD) else None
+            for start in range(0, len(x_BD), rows):
+                chunk = slice(start, start + rows)
+                target_R1, mask_R1 = (
+                    targets_B[chunk].unsqueeze(1),
+                    None if mask_B is None else mask_B[chunk].unsqueeze(1),
+                )
+                nats_R1, prob_RV = _nats(x_BD[chunk], weights_VD, target_R1)
+                total += (nats_R1 if mask_R1 is None else nats_R1 * mask_R1).sum()
+                if not needs_grad:
+                    continue
+                prob_RV.scatter_add_(1, target_R1, torch.full_like(nats_R1, -1.0))
+                if mask_R1 is not None:
+                    prob_RV *= mask_R1
+                if grad_BV is None:
+                    grad_BV = prob_RV.to(x_ND.dtype)
+                else:
+                    grad_BV[chunk] = prob_RV
+            if grad_BV is not None and grad_x_ND is not None and grad_w_VD is not None:
+                _add_gradients(grad_BV, x_BD, weights_VD, count, grad_x_ND[block], grad_w_VD, begin == 0)
+        if grad_x_ND is not None and grad_w_VD is not None and x_ND.dtype != torch.float32:
+            grad_x_ND /= count
+            grad_w_VD /= count
         ctx.weight_dtype = w_VD.dtype
         # Kept here instead of by `save_for_backward`, so that `backward` alone holds them and may scale them in place.
         ctx.grads = (grad_x_ND, grad_w_VD)
@@ -82,6 +102,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return grad_x_ND, grad_w_VD.to(ctx.weight_dtype), None, None, None
 
 
+def _sizes(x_ND: Tensor, vocab_size: int) -> tuple[int, int]:
+    """Returns the rows of a chunk and of a block, which is one chunk or several."""
+    on_cpu = x_ND.device.type == "cpu"
+    rows = chunk_rows(vocab_size, x_ND.device)
+    if not on_cpu or x_ND.dtype != torch.bfloat16:
+        return rows, rows
+    return rows, rows * max(1, CPU_BLOCK_BYTES // (2 * vocab_size * rows))
+
+
 def _nats(x_RD: Tensor, w_VD: Tensor, target_R1: Tensor) -> tuple[Tensor, Tensor]:
     """Returns each row's loss (R, 1) and the probabilities (R, V), both float32."""
     logits_RV = onednn_product(x_RD, w_VD) if uses_onednn(x_RD, w_VD) else x_RD.mm(w_VD.T)
@@ -96,15 +125,16 @@ def _nats(x_RD: Tensor, w_VD: Tensor, target_R1: Tensor) -> tuple[Tensor, Tensor
 def _add_gradients(
     grad_RV: Tensor, x_RD: Tensor, w_VD: Tensor, count: Tensor, grad_x_RD: Tensor, grad_w_VD: Tensor, first: bool
 ) -> None:
-    """Writes one chunk's gradient of the hidden states and adds its gradient of the weights.
+    """Writes one block's gradient of the hidden states and adds its gradient of the weights.
 
     Args:
-        grad_RV: Gradient of the summed loss by the chunk's logits.
-        x_RD: The chunk's hidden states.
+        grad_RV: Gradient of the summed loss by the block's logits.
+        x_RD: The block's hidden states.
         w_VD: Weights in the type of `x_RD`.
-        count: Unmasked tokens, the divisor of the mean. It goes into the small factors, not into the large results.
+        count: Unmasked tokens, the divisor of the mean. In float32 it goes into the small factors, not into the large
+            results; other types are divided at the end.
         grad_x_RD: Written.
-        grad_w_VD: float32, added to; written if this is the `first` chunk.
+        grad_w_VD: float32, added to; written if this is the `first` block.
         first: See `grad_w_VD`.
     """
     if uses_onednn(grad_RV, w_VD, x_RD):
@@ -115,8 +145,8 @@ def _add_gradients(
         torch.addmm(grad_w_VD, grad_RV.T, x_RD / count, beta=int(not first), out=grad_w_VD)
         return
     else:
-        grad_x_RD.copy_(grad_RV.mm(w_VD) / count)
-        grad_chunk_VD = grad_RV.T.mm(x_RD).float() / count
+        torch.mm(grad_RV, w_VD, out=grad_x_RD)
+        grad_chunk_VD = grad_RV.T.mm(x_RD)
     if first:
         grad_w_VD.copy_(grad_chunk_VD)
     else:

@@ -79,15 +79,26 @@ class DecoderLayer(nn.Module):
         sin_TP: Tensor,
         cache: LayerCache | None = None,
         mask_B1TT: Tensor | None = None,
+        dtype: torch.dtype | None = None,
     ) -> tuple[Tensor, RoutingStats]:
-        """Returns the residual stream and the routing statistics; the arguments are those of `Attention.forward`."""
+        """Returns the residual stream and the routing statistics.
+
+        Args:
+            x_BTD: The residual stream.
+            cos_TP: This and the next three are those of `Attention.forward`.
+            sin_TP: See there.
+            cache: See there.
+            mask_B1TT: See there.
+            dtype: Type of products and activations; None: that of the residual stream.
+        """
+        dtype = dtype or x_BTD.dtype
         if not self.norm_first:
-            added_BTD = self.attention(x_BTD, cos_TP, sin_TP, cache, mask_B1TT)
+            added_BTD = self.attention(x_BTD.to(dtype), cos_TP, sin_TP, cache, mask_B1TT)
             x_BTD = x_BTD + self.attention_norm(added_BTD)
-            added_BTD, stats = self._mixture(x_BTD)
+            added_BTD, stats = self._mixture(x_BTD.to(dtype))
             return x_BTD + self.moe_norm(added_BTD), stats
-        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), cos_TP, sin_TP, cache, mask_B1TT)
-        added_BTD, stats = self._mixture(self.moe_norm(x_BTD))
+        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD, dtype), cos_TP, sin_TP, cache, mask_B1TT)
+        added_BTD, stats = self._mixture(self.moe_norm(x_BTD, dtype))
         return x_BTD + added_BTD, stats
 
     def _mixture(self, x_BTD: Tensor) -> tuple[Tensor, RoutingStats]:
@@ -102,8 +113,8 @@ class DecoderLayer(nn.Module):
 class MoETransformer(nn.Module):
     """Computes what transformers' Mixtral computes on the same weights. Weights are unset until initialised or loaded.
 
-    Under `torch.autocast` the residual stream and all products have the autocast type; router probabilities, norm
-    statistics, softmax and loss stay in float32.
+    Under `torch.autocast` all products and activations have the autocast type; router probabilities, norm statistics,
+    softmax and loss stay in float32, and on a CPU, where that costs little, the residual stream too.
 
     Args:
         config: The shape.
@@ -189,7 +200,7 @@ class MoETransformer(nn.Module):
 
         Args:
             tokens_BT: int64 token ids.
-            dtype: Type of the residual stream.
+            dtype: Type of products and activations.
             cache: Holds the positions before these tokens, and these too afterwards; all are one document.
             document_BT: See `forward`.
 
@@ -204,17 +215,19 @@ class MoETransformer(nn.Module):
                 "cut it, or raise model.context"
             )
         cos_TP, sin_TP = self.get_buffer("cos_TP")[begin:end], self.get_buffer("sin_TP")[begin:end]
-        x_BTD = nnf.embedding(tokens_BT, self.embedding.weight).to(dtype)
+        x_BTD = nnf.embedding(tokens_BT, self.embedding.weight)
+        if x_BTD.device.type != "cpu":
+            x_BTD = x_BTD.to(dtype)
         mask_B1TT = self._document_mask(tokens_BT, document_BT) if cache is None else None
         stats = []
         for number, layer in enumerate(self.layers):
-            inputs = (x_BTD, cos_TP, sin_TP, cache and cache.layers[number], mask_B1TT)
+            inputs = (x_BTD, cos_TP, sin_TP, cache and cache.layers[number], mask_B1TT, dtype)
             if self.gradient_checkpointing and self.training:
                 x_BTD, layer_stats = checkpoint(layer, *inputs, use_reentrant=False)
             else:
                 x_BTD, layer_stats = layer(*inputs)
             stats.append(layer_stats)
-        return self.norm(x_BTD), RoutingStats(*(torch.stack(parts) for parts in zip(*stats, strict=True)))
+        return self.norm(x_BTD, dtype), RoutingStats(*(torch.stack(parts) for parts in zip(*stats, strict=True)))
 
     def _document_mask(self, tokens_BT: Tensor, document_BT: Tensor | None) -> Tensor | None:
         """Returns (B, 1, T, T), True where a position sees another; None if each sees all up to itself.

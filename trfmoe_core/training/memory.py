@@ -81,7 +81,7 @@ def training_memory(
     """
     shapes = parameter_shapes(model, vocab_size, local)
     parameters = sum(shape.numel() for shape in shapes.values())
-    number = 2 if resolve_precision(training.precision, device) == torch.bfloat16 else FLOAT
+    number = 2 if resolve_precision(training.precision, device, model.width) == torch.bfloat16 else FLOAT
     layer, backward = _of_layer(model, training, number)
     loss, loss_work = _of_loss(model, training, model.vocab_size or vocab_size, number, device)
     stream = training.batch_size * model.context * model.width * number

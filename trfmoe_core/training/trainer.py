@@ -94,7 +94,7 @@ class Trainer:
         ranks: Ranks = ALONE,
     ) -> None:
         self.config, self.total_steps, self.device, self.seed, self.ranks = config, total_steps, device, seed, ranks
-        self.precision = resolve_precision(config.precision, device)
+        self.precision = resolve_precision(config.precision, device, model.config.width)
         self.step = 0
         with out_of_memory_explained(device, "moving the model to the device"):
             self.model = model.to(device)

@@ -5,10 +5,12 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,15 @@ import pytest
 import yaml
 
 from scripts.main import main
-from server.run_folder.checkpoints import checkpoint_rounds
+from scripts.run import local_run
+from server.run_folder.checkpoints import Checkpoint, checkpoint_rounds
 from server.run_folder.folder import RunFolder
 from server.run_folder.journal import read_events
 from server.run_folder.verify import verify_run
 from tests.conftest import words
 from tests.places import ROOT
 from trfmoe_core.data.tokenizers import load_tokenizer
+from trfmoe_core.training import device
 
 MODEL = {"layers": 1, "width": 16, "heads": 2, "experts": 2, "expert_width": 16, "context": 16}
 FEDERAL = re.compile(r"\b(vot\w*|verdict\w*|round\w*|node\w*|outvoted|replica\w*|bytes (up|down)|federat\w*)\b", re.I)
@@ -116,6 +120,32 @@ def test_a_run_is_made_longer_and_the_journal_says_how(capfd: pytest.CaptureFixt
         (folder.path / "recipe.yaml").read_text().replace("steps: 12", "steps: 13")
     )
     assert "recipe.yaml is not the recipe" in verify_run(folder).problems[0]
+
+
+def test_a_resumed_run_keeps_the_number_type_and_the_threads_with_which_it_began(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the machine or the defaults would now give others, as after an update."""
+    monkeypatch.setattr(device, "BFLOAT16_WIDTH", 1)
+    monkeypatch.setattr(device, "cpu_multiplies_bfloat16", lambda: False)
+    steps = ("--set", "training.steps=6", "--set", "training.schedule=constant")
+    began = call(capfd, "train", "r.yaml", *steps, "--set", "training.threads=1")
+    monkeypatch.setattr(device, "cpu_multiplies_bfloat16", lambda: True)
+    longer = ("--set", "training.steps=9", "--set", "training.schedule=constant")
+    read = local_run.last_checkpoint
+
+    def of_an_earlier_release(folder: RunFolder) -> Checkpoint | None:
+        found = read(folder)
+        return found and replace(found, state={key: found.state[key] for key in found.state if key != "computed"})
+
+    for place, reader in (("as-saved", read), ("earlier", of_an_earlier_release)):
+        shutil.copytree(began["run_dir"], place)
+        monkeypatch.setattr(local_run, "last_checkpoint", reader)
+        resumed = call(capfd, "train", "r.yaml", "--run-dir", place, *longer)
+        assert [event["device"] for event in events(resumed, "node_joined")] == ["cpu, 1 thread, float32"] * 2
+        assert list(events(resumed, "recipe_changed")[0]["changes"]) == ["training.steps"]
+    new = call(capfd, "train", "r.yaml", *longer)
+    assert events(new, "node_joined")[0]["device"].endswith("bfloat16")
 
 
 def test_an_epoch_is_replaced_by_steps_on_the_command_line(

@@ -6,6 +6,7 @@ import pytest
 
 from scripts.run import resources
 from scripts.run.resources import count_gpus, simulation_resources
+from trfmoe_core import processors
 from trfmoe_core.config import Recipe
 
 
@@ -14,6 +15,8 @@ from trfmoe_core.config import Recipe
     [
         (2, 1, 0, "auto", (1, 2, 0.0, 0)),
         (16, 1, 0, "auto", (1, 3, 0.0, 0)),
+        (16, "auto", 0, "auto", (5, 15, 0.0, 0)),
+        (2, "auto", 0, "auto", (1, 2, 0.0, 0)),
         (1, 4, 0, "auto", (1, 1, 0.0, 0)),
         (8, 4, 0, "auto", (4, 8, 0.0, 0)),
         (16, 1, 1, "auto", (1, 3, 0.333, 1)),
@@ -23,13 +26,14 @@ from trfmoe_core.config import Recipe
 )
 def test_resources(
     cores: int,
-    threads: int,
+    threads: int | str,
     gpus: int,
     device: str,
     expected: tuple[float, ...],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    monkeypatch.setattr(processors, "usable_cores", lambda: cores)
     monkeypatch.setattr(resources, "count_gpus", lambda: gpus)
     recipe = Recipe.model_validate({"training": {"threads": threads, "device": device}})
     assert tuple(simulation_resources(recipe).values()) == expected
@@ -44,7 +48,7 @@ def test_nodes_with_several_devices_get_them(
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
     monkeypatch.setattr(resources, "count_gpus", lambda: gpus)
-    recipe = Recipe.model_validate({"training": {"devices": devices}})
+    recipe = Recipe.model_validate({"training": {"threads": 1, "devices": devices}})
     assert tuple(simulation_resources(recipe).values()) == expected
 
 

@@ -7,7 +7,7 @@ import yaml
 
 from tests.places import ROOT
 from trfmoe_core.config import ModelConfig, Recipe, apply_overrides, load_node_file, load_recipe, recipe_hash
-from trfmoe_core.config.load import MAX_BYTES
+from trfmoe_core.config.load import MAX_BYTES, validate
 from trfmoe_core.errors import ConfigError
 from trfmoe_core.places import tokenizer_place
 
@@ -206,3 +206,16 @@ def test_a_loop_of_links_is_told_where_it_is_read(tmp_path: Path) -> None:
     (tmp_path / "node.yaml").write_text("name: a\ndata: [loop, '~$notes.txt', '~nobody-by-this-name/x']\n")
     settings = load_node_file(tmp_path / "node.yaml")
     assert settings.data == [str(tmp_path / name) for name in ("loop", "~$notes.txt", "~nobody-by-this-name/x")]
+
+
+def test_many_or_long_unknown_keys_give_a_short_message() -> None:
+    raw = {"model": {f"k{number}": 1 for number in range(5000)}, "data": {"k" * 1_000_000: "v" * 1_000_000}}
+    with pytest.raises(ConfigError) as error:
+        validate(Recipe, raw, "recipe.yaml")
+    lines = str(error.value).splitlines()
+    assert lines[0].startswith("recipe.yaml: model.k0: unknown key; ")
+    assert lines[-1] == "recipe.yaml: and 4961 more problems; mend these first"
+    assert len(lines) == 41
+    with pytest.raises(ConfigError) as error:
+        validate(Recipe, {"data": raw["data"]}, "recipe.yaml")
+    assert len(str(error.value)) < 600

@@ -6,10 +6,19 @@ import sys
 
 import pytest
 import torch
+from pydantic import TypeAdapter
 
+from strategies.exchange.messages import Device
 from tests.places import ROOT
 from trfmoe_core.errors import ConfigError
-from trfmoe_core.training.device import count_devices, resolve_device, resolve_precision
+from trfmoe_core.training.device import (
+    BFLOAT16_WIDTH,
+    count_devices,
+    cpu_multiplies_bfloat16,
+    device_text,
+    resolve_device,
+    resolve_precision,
+)
 
 
 def test_without_cuda_auto_is_the_cpu_and_cuda_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,10 +37,36 @@ def test_with_cuda_auto_is_the_first_device_and_others_are_counted(monkeypatch: 
         resolve_device("cuda:2")
 
 
-def test_auto_precision_is_float32_on_the_cpu() -> None:
+@pytest.mark.parametrize(("instructions", "library"), [(True, True), (False, True), (True, False)])
+def test_auto_precision_is_bfloat16_for_wide_models_on_processors_that_multiply_it(
+    instructions: bool, library: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cpu = torch.device("cpu")
-    assert resolve_precision("auto", cpu) == resolve_precision("float32", cpu) == torch.float32
-    assert resolve_precision("bfloat16", cpu) == torch.bfloat16
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instructions, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: library)
+    cpu_multiplies_bfloat16.cache_clear()
+    wide, narrow = (resolve_precision("auto", cpu, width) for width in (BFLOAT16_WIDTH, BFLOAT16_WIDTH - 1))
+    cpu_multiplies_bfloat16.cache_clear()
+    assert narrow == torch.float32
+    assert wide == (torch.bfloat16 if instructions and library else torch.float32)
+    assert resolve_precision("float32", cpu, BFLOAT16_WIDTH) == torch.float32
+    assert resolve_precision("bfloat16", cpu, 1) == torch.bfloat16
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_auto_precision_on_cuda_is_what_the_device_computes_in(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native)
+    found = resolve_precision("auto", torch.device("cuda", 0), 32)
+    assert found == (torch.bfloat16 if native else torch.float32)
+
+
+def test_what_a_node_trains_with_is_told_in_one_text() -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda", 0)
+    assert device_text(cpu, 1, torch.float32) == "cpu, 1 thread, float32"
+    assert device_text(cuda, 2, torch.bfloat16) == "cuda:0 x 2, bfloat16"
+    for text in (device_text(cpu, 4, torch.bfloat16), device_text(cuda, 1, torch.float32)):
+        assert TypeAdapter(Device).validate_python(text) == text  # a node may send it
 
 
 def test_devices_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from trfmoe_core.config.model import ModelConfig, RopeScaling
+from trfmoe_core.model.cpu_attention import causal_attention
 from trfmoe_core.model.kv_cache import LayerCache
 from trfmoe_core.model.layers import Projection
 from trfmoe_core.registry import Registry
@@ -86,9 +87,12 @@ class Attention(nn.Module):
         in_place = grouped and x_BTD.is_cuda and x_BTD.dtype == torch.bfloat16
         if grouped and not in_place:
             k, v = (t.repeat_interleave(self.heads // self.kv_heads, dim=1) for t in (k, v))
-        mixed_BHTC = nnf.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=in_place
-        )
+        if mask is None and x_BTD.device.type == "cpu" and x_BTD.dtype == torch.bfloat16:
+            mixed_BHTC = causal_attention(q, k, v)
+        else:
+            mixed_BHTC = nnf.scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=in_place
+            )
         out: Tensor = self.output(mixed_BHTC.transpose(1, 2).reshape(batch, length, -1))
         return out
 

@@ -87,11 +87,7 @@ trfmoe --help lists all commands, docs/ explains them, and trfmoe doctor looks f
 
 
 def add_examples(app: typer.Typer, prefix: str = "") -> None:
-    """Puts its example at the end of the help page of every command.
-
-    Raises:
-        KeyError: a command has none.
-    """
+    """Puts its example at the end of the help page of every command."""
     for command in app.registered_commands:
         name = command.name or typer.main.get_command_name(command.callback.__name__ if command.callback else "")
         command.epilog = _epilog(prefix + name)
@@ -101,5 +97,5 @@ def add_examples(app: typer.Typer, prefix: str = "") -> None:
             add_examples(group.typer_instance, f"{prefix}{group.name} ")
 
 
-def _epilog(command: str) -> str:
-    return f"Example: {EXAMPLES[command]}"
+def _epilog(command: str) -> str | None:
+    return f"Example: {EXAMPLES[command]}" if command in EXAMPLES else None

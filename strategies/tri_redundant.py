@@ -296,7 +296,7 @@ class TriRedundant(Strategy):
             name = self.delivery.sender(message)
             try:
                 with boundary():
-                    good[name] = check_reply(message, self.delivery.request(name), name, self.layout, self.recipe)
+                    good[name] = self._checked(message, name)
             except WireError as error:
                 self.delivery.dropped(name, str(error))
         return self.evaluations.take(server_round, {name: checked.reply for name, checked in good.items()})
@@ -304,7 +304,7 @@ class TriRedundant(Strategy):
     def _take(self, message: Message, name: str) -> CheckedReply:
         """Checks a reply completely, then writes it to disk, then counts it. A dropped reply leaves no trace."""
         request = self.delivery.request(name)
-        checked = check_reply(message, request, name, self.layout, self.recipe)
+        checked = self._checked(message, name)
         norms = measured(checked.updates)
         trace = self.replays.check(name, checked.reply, checked.updates)
         self._ballots.admits(name)
@@ -317,6 +317,10 @@ class TriRedundant(Strategy):
         self._ballots.add(name, checked.updates, norms)
         self.replays.remember(name, checked.reply, checked.updates, trace)
         return checked
+
+    def _checked(self, message: Message, name: str) -> CheckedReply:
+        request, room = self.delivery.request(name), self.delivery.room(name)
+        return check_reply(message, request, name, self.layout, self.recipe, room)
 
     def _why_barren(self) -> str:
         first = self.round - self._barren + 1

@@ -21,7 +21,6 @@ def report(
 ) -> None:
     """Write a run's report.html again, finished or not; of several runs, one page that compares them.
 
-    Example: trfmoe report demo-001 demo-002 --out both.html
     """
     from scripts.run.run_folders import run_folder
     from scripts.run.summaries import recipe_differences

@@ -18,7 +18,6 @@ def status(
 ) -> None:
     """Show how far a run is and what every node does. A copy of the run folder is enough.
 
-    Example: trfmoe status runs/demo-001 --follow
     """
     from dataclasses import asdict
 

@@ -14,7 +14,6 @@ def watch(
 ) -> None:
     """Show a run's report as a page that follows the run. Nobody outside this machine can open it.
 
-    Example: trfmoe watch runs/demo-001 --browser
     """
     import webbrowser
 

@@ -5,6 +5,7 @@ tolerance: two replicas agree when the cosine of their updates is above a thresh
 With `margin`, a replica that is far from a closely agreeing majority loses its edges too.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -87,7 +88,7 @@ def _near_copies(norms: Sequence[float], dots: Dots, i: int, j: int) -> bool:
 def _majority(count: int, edges: set[tuple[int, int]]) -> list[int]:
     if count == 3:
         return sorted(next(iter(edges))) if len(edges) == 1 else []
-    degree = [sum(i in edge for edge in edges) for i in range(count)]
+    degree = Counter(end for edge in edges for end in edge)
     # A replica and its peers are a majority: if two of five lie together, the other three have two edges each.
     kept = [i for i in range(count) if degree[i] + 1 > count / 2]
     return kept if len(kept) > count / 2 else []

@@ -11,7 +11,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from strategies.voting.kernels import empty, identical, mean, norm
+from strategies.voting.kernels import begin_of, empty, identical, mean, norm
 from trfmoe_core.registry import Registry
 from trfmoe_core.wire import Replica
 
@@ -197,13 +197,16 @@ def alike(replicas: Mapping[str, Replica]) -> list[list[str]]:
     Classes and nodes are in the order of the nodes' names; the first node of a class stands for it.
     """
     classes: list[list[str]] = []
+    beginning: dict[bytes, list[list[str]]] = {}  # only those that begin alike are compared
     for name in sorted(replicas):
-        for members in classes:
+        similar = beginning.setdefault(begin_of(replicas[name]), [])
+        for members in similar:
             if identical(replicas[members[0]], replicas[name]):
                 members.append(name)
                 break
         else:
             classes.append([name])
+            similar.append(classes[-1])
     return classes
 
 

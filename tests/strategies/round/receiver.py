@@ -8,6 +8,7 @@ import torch
 from flwr.app import Message, MessageType, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
+from scripts.experiments.wire_grid import Sent, WireGrid
 from strategies.exchange.boundary import LONGEST_REASON, boundary
 from strategies.exchange.in_flight import InFlight
 from strategies.exchange.messages import TrainReply, TrainRequest
@@ -16,7 +17,6 @@ from strategies.round.ballots import Ballots
 from strategies.round.replay_guard import ReplayGuard
 from strategies.round.replies import CheckedReply
 from strategies.tri_redundant import TriRedundant
-from tests.wire_grid import Sent, WireGrid
 from trfmoe_core.blocks import BlockLayout
 from trfmoe_core.config import Recipe
 from trfmoe_core.errors import WireError

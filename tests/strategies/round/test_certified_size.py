@@ -14,6 +14,7 @@ from trfmoe_core.blocks import TRUNK, BlockLayout, Blocks
 from trfmoe_core.config import Recipe
 from trfmoe_core.model.transformer import parameter_shapes
 from trfmoe_core.quantize import quantize, rows_of
+from trfmoe_core.training.optimizers.muon import LARGEST_SINGULAR_VALUE
 from trfmoe_core.training.schedule import learning_rate
 
 BLOCKS = 2 * 4 + 1
@@ -113,7 +114,7 @@ def test_a_matrix_of_small_values_that_all_point_one_way_is_found(tiny_recipe: C
     layout, base, rates = weights_and_limits(recipe)
     base = {name: torch.zeros_like(values) for name, values in base.items()}
     check, block = CertifiedSize(recipe, layout), layout.experts[0]
-    limit = 1.2637 * 0.2 * 32**0.5 * rates
+    limit = LARGEST_SINGULAR_VALUE * 0.2 * 32**0.5 * rates
     slot = layout.specs[block].slots[0]
     update = torch.zeros(layout.specs[block].numel)
     ones = torch.ones(32, 32) / 32  # one singular value, which is 1

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from strategies.voting.kernels import CHUNK, median, norm
-from strategies.voting.vote import Agreement, Verdict, vote
+from strategies.voting.vote import Agreement, Verdict, alike, vote
 
 AGREE = Agreement(cosine=-0.2, norm_ratio=3.0)
 
@@ -322,6 +322,13 @@ def test_median_and_mean_are_those_of_byzfl(count: int) -> None:
     assert middle is not None
     assert torch.equal(middle, byzfl.Median()(updates))
     torch.testing.assert_close(mean, byzfl.Average()(updates))
+
+
+def test_zeros_of_either_sign_are_the_same_replica_and_many_replicas_that_differ_are_all_classes() -> None:
+    zeros = {"a": torch.tensor([0.0, 1.0]), "b": torch.tensor([-0.0, 1.0])}
+    assert alike(zeros) == [["a", "b"]]
+    late = {f"n{number:03d}": torch.cat([torch.ones(5000), torch.tensor([number % 40.0])]) for number in range(200)}
+    assert [len(members) for members in alike(late)] == [5] * 40
 
 
 @pytest.mark.parametrize("margin", [0.3, 2.0])

@@ -6,7 +6,7 @@ and cost one request for each tensor.
 """
 
 import json
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from pydantic import FailFast, Field, ValidationError, model_validator
@@ -49,6 +49,8 @@ Header = TypeVar("Header", bound=Section)
 
 class Heading(Section):
     """Base of everything in a header. Checking stops at the first unknown key."""
+
+    from_yaml: ClassVar[bool] = False
 
     @model_validator(mode="before")
     @classmethod

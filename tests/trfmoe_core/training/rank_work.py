@@ -95,7 +95,8 @@ def with_muon(ranks: Ranks, device: torch.device, folder: Path, batch_size: int 
     second.model.load_state_dict(whole.model.state_dict())
     second.load_state(whole.state())
     whole.train(stream, STEPS - 2)
-    second.train(Trickle(rows, position=2), STEPS - 2)  # type: ignore[arg-type]
+    stream = Trickle(rows, position=2)
+    second.train(stream, STEPS - 2)
     for name, trainer in (("whole", whole), ("cut", second)):
         save_file({**trainer.model.state_dict(), **trainer.state()}, folder / f"{name}-{ranks.rank}")
 

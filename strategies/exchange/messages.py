@@ -174,6 +174,11 @@ class TrainReply(Heading):
     lacks_base: bool = Field(False, description="the node does not have what the difference is against")
     drill: DrillLabel | None = Field(None, description="the fault that this node was told to play")
 
+    def in_short(self) -> "TrainReply":
+        """Returns the reply without its longest parts, the parcel's index and the shares of the experts."""
+        training = self.training and self.training.model_copy(update={"expert_share": []})
+        return self.model_copy(update={"index": None, "training": training})
+
 
 def pack_buffers(parcel: Parcel) -> ArrayRecord:
     """Returns a parcel's buffers as one ArrayRecord; share it between messages, equal content travels once."""

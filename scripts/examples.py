@@ -15,11 +15,6 @@ EXAMPLES = {
     "status": "trfmoe status runs/demo-001 --follow",
     "watch": "trfmoe watch runs/demo-001 --browser",
     "study": "trfmoe study as-one --json",
-    "study as-one": "trfmoe study as-one --json",
-    "study domains": "trfmoe study domains",
-    "study liar": "trfmoe study liar",
-    "study holders": "trfmoe study holders",
-    "study shakespeare": "trfmoe study shakespeare",
     "plan": "trfmoe plan nine_nodes --measure --bandwidth 100",
     "drill": "trfmoe drill configs/drill.yaml --quick",
     "verify": "trfmoe verify runs/demo-001",
@@ -87,11 +82,7 @@ trfmoe --help lists all commands, docs/ explains them, and trfmoe doctor looks f
 
 
 def add_examples(app: typer.Typer, prefix: str = "") -> None:
-    """Puts its example at the end of the help page of every command.
-
-    Raises:
-        KeyError: a command has none.
-    """
+    """Puts its example at the end of the help page of every command."""
     for command in app.registered_commands:
         name = command.name or typer.main.get_command_name(command.callback.__name__ if command.callback else "")
         command.epilog = _epilog(prefix + name)
@@ -101,5 +92,5 @@ def add_examples(app: typer.Typer, prefix: str = "") -> None:
             add_examples(group.typer_instance, f"{prefix}{group.name} ")
 
 
-def _epilog(command: str) -> str:
-    return f"Example: {EXAMPLES[command]}"
+def _epilog(command: str) -> str | None:
+    return f"Example: {EXAMPLES[command]}" if command in EXAMPLES else None

@@ -247,7 +247,7 @@ class TriRedundant(Strategy):
                 self._ballots.reject(name)
                 self.delivery.dropped(name, str(error))
                 continue
-            good[name] = checked.reply
+            good[name] = checked.reply.in_short()
             self.delivery.remember_model(name, checked.reply.base_digest)
             bytes_up += checked.num_bytes
             drill = planned_drill(self.recipe, name, server_round)

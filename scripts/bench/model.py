@@ -20,6 +20,7 @@ from scripts.bench.cuda import bench_cuda
 from scripts.bench.held import bench_held
 from scripts.bench.machine import TYPES, floor_ms, machine, name_of, say
 from scripts.bench.measure import growth_mb
+from scripts.bench.optimizers import bench_optimizers
 from scripts.bench.steps import KINDS, best_ms, cpu_step, make_model
 from trfmoe_core.config import ModelConfig, TrainingConfig
 from trfmoe_core.malloc import keep_freed_memory
@@ -141,7 +142,8 @@ def main(quick: bool = False, cuda_only: bool = False, as_json: bool = False) ->
         told = ("vs_", "bfloat16_over")
         result |= {key: value for key, value in result["cpu"].items() if key.startswith(told)}
         say(f"peak growth in MB: {json.dumps(result['cpu']['peak_mb'])}")
-        for row in result["cpu"]["held"]:
+        result["cpu"]["optimizers"] = bench_optimizers(5 if quick else 12)
+        for row in [*result["cpu"]["held"], *result["cpu"]["optimizers"]]:
             say(json.dumps(row))
     if torch.cuda.is_available():
         result["cuda"] = bench_cuda(quick)

@@ -29,7 +29,10 @@ RateOption = Annotated[
     float | None, typer.Option("--tokens-per-second", min=1e-3, metavar="RATE", help="A node's token rate, if known.")
 ]
 DeviceOption = Annotated[
-    str | None, typer.Option(metavar="cpu|cuda", help="What nodes train on; by default what this machine would.")
+    str | None,
+    typer.Option(
+        metavar="cpu|cuda", help="What nodes train on: a CPU in float32, a GPU in bfloat16; else as this machine."
+    ),
 ]
 
 

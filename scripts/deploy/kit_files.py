@@ -136,6 +136,7 @@ data: [data]                  # files and folders, relative to this file: PDF, p
 state_dir: state              # optimizer moments and the place in the data, a run
 cache_dir: cache              # tokens, keyed by content
 # device: cuda                # default: what the recipe says
+# stay_minutes: 10            # how long the trainer process waits for the next round; 0: a new one every time
 limits: {{}}                    # what is beyond them is refused, and said so in both logs:
 #  experts: 40                  at most so many experts in this node's hands
 #  memory_mb: 16000             no more memory than that

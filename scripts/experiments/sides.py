@@ -25,6 +25,7 @@ from trfmoe_core.config.load import apply_overrides, validate
 from trfmoe_core.data.batches.corpus import Corpus
 from trfmoe_core.data.batches.held_out import EvaluationSet, evaluation_windows
 from trfmoe_core.data.prepare.corpus_cache import prepare_corpus
+from trfmoe_core.data.sources.files import FilesSource
 from trfmoe_core.data.tokenizers import load_tokenizer
 from trfmoe_core.model.transformer import MoETransformer
 from trfmoe_core.training.evaluate import evaluate
@@ -103,7 +104,9 @@ class DealtText:
 
     def corpus(self, recipe: Recipe, count: int) -> Corpus:
         """Returns the text of all `count` nodes, a source each."""
-        return prepare_corpus([str(file) for file in self.files(count)], recipe.data, TOKENIZER, self.folder / "cache")
+        # Entries that are plain paths would be one source together.
+        entries = [FilesSource(source="files", path=str(file)) for file in self.files(count)]
+        return prepare_corpus(entries, recipe.data, TOKENIZER, self.folder / "cache")
 
     def held_out(self, recipe: Recipe, count: int) -> dict[str, EvaluationSet]:
         """Returns all held-out pieces of `count` nodes, by the text that they are from."""

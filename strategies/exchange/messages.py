@@ -6,7 +6,7 @@ and cost one request for each tensor.
 """
 
 import json
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from pydantic import FailFast, Field, ValidationError, model_validator
@@ -49,6 +49,8 @@ Header = TypeVar("Header", bound=Section)
 
 class Heading(Section):
     """Base of everything in a header. Checking stops at the first unknown key."""
+
+    from_yaml: ClassVar[bool] = False
 
     @model_validator(mode="before")
     @classmethod
@@ -171,6 +173,11 @@ class TrainReply(Heading):
     )
     lacks_base: bool = Field(False, description="the node does not have what the difference is against")
     drill: DrillLabel | None = Field(None, description="the fault that this node was told to play")
+
+    def in_short(self) -> "TrainReply":
+        """Returns the reply without its longest parts, the parcel's index and the shares of the experts."""
+        training = self.training and self.training.model_copy(update={"expert_share": []})
+        return self.model_copy(update={"index": None, "training": training})
 
 
 def pack_buffers(parcel: Parcel) -> ArrayRecord:

@@ -2,6 +2,11 @@
 
 A node that loses a vote together with others is not counted: honest nodes with different data lose such votes too.
 A late answer is no silence: a late round adds no strike and removes none.
+
+Strikes in a row miss a node that lies now and then. So the evidence of all rounds is added up in an e-process (Shin,
+Ramdas and Rinaldo, arXiv 2203.03532). If an honest node stands alone or is convicted with probability `HONEST` or less
+in each round, whatever happened before, its evidence ever reaches 1 / `FALSE_ALARM` with probability `FALSE_ALARM` or
+less, however long the run is.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,17 +15,45 @@ from typing import Any, Literal
 
 from trfmoe_core.config import ReputationConfig
 
+FALSE_ALARM = 0.01
+"""Probability with which an honest node is ever named by the evidence of many rounds."""
+
+HONEST, LIAR = 0.05, 0.5
+"""Share of the rounds in which an honest node, at most, and a liar stand alone or are convicted."""
+
 Standing = Literal["good", "late", "alone", "convicted", "silent"]
 
 
 @dataclass(kw_only=True)
 class StrikeRecord:
-    """One node's recent past: rounds in a row in which it was not good, and until when it sits out."""
+    """One node's past.
+
+    Attributes:
+        strikes: Rounds in a row in which it was not good.
+        out_until: Round in which it may come back.
+        judged: Rounds in which a vote or the witness judged it.
+        evidence: That it lies more often than an honest node may seem to; 1 / `FALSE_ALARM` names it.
+    """
 
     strikes: int = 0
     last: Standing = "good"
     out_until: int | None = None
     suspect: bool = False
+    judged: int = 0
+    evidence: float = 0.0
+
+    def judge(self, bad: bool) -> None:
+        """Adds the evidence of one round.
+
+        A lie may begin in any round; one that begins in the n-th has the weight 1 / (n (n + 1)), which sum up to 1.
+        """
+        self.judged += 1
+        ratio = LIAR / HONEST if bad else (1 - LIAR) / (1 - HONEST)
+        self.evidence = min(1e9, (self.evidence + 1 / (self.judged * (self.judged + 1))) * ratio)
+
+    def is_over(self, strikes: int) -> bool:
+        """Returns True if the node has enough strikes in a row or enough evidence against it."""
+        return self.strikes >= strikes or self.evidence >= 1 / FALSE_ALARM
 
 
 class Reputation:
@@ -42,21 +75,30 @@ class Reputation:
                 continue
             record.strikes = 0 if standing == "good" else record.strikes + 1
             record.last = standing
-            if standing == "good":
+            if standing != "silent":
+                record.judge(standing in ("alone", "convicted"))
+            if not record.is_over(self.config.strikes):
                 record.suspect = False
 
     def to_leave(self, seated: Iterable[str], smallest: int) -> list[str]:
         """Returns the seated nodes that must go now, worst first, so that `smallest` stay; the others are suspects."""
         seated = list(seated)
-        over = [name for name in seated if self._record(name).strikes >= self.config.strikes]
-        over.sort(key=lambda name: (-self._record(name).strikes, name))
+        over = [name for name in seated if self._record(name).is_over(self.config.strikes)]
+        over.sort(key=lambda name: (-self._record(name).strikes, -self._record(name).evidence, name))
         return over[: max(0, len(seated) - smallest)]
+
+    def reason(self, name: str) -> str:
+        """Returns what speaks against a node that has enough strikes or evidence against it."""
+        record = self._record(name)
+        if record.strikes >= self.config.strikes:
+            return f"{name} was {record.last} for {record.strikes} rounds in a row"
+        return f"{name} stood alone or was convicted more often in {record.judged} rounds than an honest node would"
 
     def quarantine(self, name: str, round_number: int) -> int:
         """Sends a node out, and returns the round in which it may come back."""
         record = self._record(name)
         record.out_until = round_number + self.config.cool_off_rounds + 1
-        record.strikes = 0
+        record.strikes, record.evidence = 0, 0.0
         return record.out_until
 
     def may_sit(self, name: str, round_number: int) -> bool:
@@ -65,11 +107,11 @@ class Reputation:
         return until is None or round_number >= until
 
     def newly_suspect(self, seated: Iterable[str]) -> list[str]:
-        """Returns the seated nodes with enough strikes that were not marked before, and marks them."""
+        """Returns the seated nodes with enough against them that were not marked before, and marks them."""
         fresh = [
             name
             for name in seated
-            if self._record(name).strikes >= self.config.strikes and not self._record(name).suspect
+            if self._record(name).is_over(self.config.strikes) and not self._record(name).suspect
         ]
         for name in fresh:
             self._record(name).suspect = True

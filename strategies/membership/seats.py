@@ -93,14 +93,12 @@ class Seats:
         self._correct_zones(online)
         placement = self.placement
         for name in self.reputation.to_leave(placement.nodes, self.replication):
-            record = self.reputation.records[name]
-            reason = f"{name} was {record.last} for {record.strikes} rounds in a row"
+            reason = self.reputation.reason(name)
             back = self.reputation.quarantine(name, round_number)
             self.record("node_quarantined", round=round_number, node=name, reason=reason, until_round=back)
             self._change(leave(self.placement, name), reason)
         for name in self.reputation.newly_suspect(self.placement.nodes):
-            record = self.reputation.records[name]
-            reason = f"{name} was {record.last} for {record.strikes} rounds in a row and keeps its seat: nobody else"
+            reason = f"{self.reputation.reason(name)} and keeps its seat: nobody else"
             self.record("node_suspect", round=round_number, node=name, reason=f"{reason} can take its experts")
         for name, member in online.items():
             if name not in self.placement.nodes and self.reputation.may_sit(name, round_number):

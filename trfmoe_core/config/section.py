@@ -1,7 +1,7 @@
 """The base class of all sections of recipes and node settings."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -17,12 +17,15 @@ class Section(BaseModel):
     or false, `false` where `off` is one of the words to choose from, and `1e3` where a whole number is asked for.
     """
 
+    from_yaml: ClassVar[bool] = True
+    """Whether people write it; False for what programs send each other, of which nothing is read as something else."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
     def _read_words(cls, raw: Any) -> Any:
-        if not isinstance(raw, Mapping):
+        if not cls.from_yaml or not isinstance(raw, Mapping):
             return raw
         meant = {
             key: _meant(cls.model_fields[key].annotation, value)

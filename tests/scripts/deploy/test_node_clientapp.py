@@ -1,6 +1,7 @@
 """The owner's own program: code that is not allowed is neither unpacked nor imported, whatever the run is called."""
 
 import hashlib
+import importlib
 import io
 import os
 import signal
@@ -199,3 +200,46 @@ def test_a_client_ends_with_its_supernode_though_nobody_reaps_that() -> None:
     finally:
         executor.kill()
         started.wait()
+
+
+def test_a_message_ends_as_flower_ends_it_but_the_process_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("register_signal_handlers", "start_parent_process_monitor", "flwr_exit"):
+        monkeypatch.setattr(runner, name, getattr(runner, name))
+    monkeypatch.setattr(sys, "argv", ["flwr-clientapp"])
+    ended: list[str] = []
+
+    def flower() -> None:
+        runner.start_parent_process_monitor(1)  # type: ignore[attr-defined]
+        token = sys.argv[-1]
+        runner.register_signal_handlers(  # type: ignore[attr-defined]
+            event_type="leave", exit_message="", exit_handlers=[lambda: ended.append(token)]
+        )
+        if token == "third":
+            with pytest.raises(node_clientapp.TerminatedError):
+                os.kill(os.getpid(), signal.SIGTERM)
+        runner.flwr_exit(code=0, event_type="leave")  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(node_clientapp, "flwr_clientapp", flower)
+    message = node_clientapp.OneMessage()
+    assert [message.answer(["--token", token]) for token in ("first", "second", "third")] == [True, True, False]
+    assert ended == ["first", "second", "third"], "every token's task is told its end, once"
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_another_run_gets_its_own_code_and_is_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    folders = [tmp_path / "one", tmp_path / "other"]
+    app = node_clientapp.OneApp()
+    told = []
+    for number, folder in enumerate(folders):
+        folder.mkdir()
+        (folder / "an_app_of_this_test.py").write_text(f"number = {number}\n")
+        for _ in range(2):
+            app.take(number, "f" * 64)
+            app.installed(folder)
+            sys.path[:0] = [str(folder)] if str(folder) not in sys.path else []
+            told.append((importlib.import_module("an_app_of_this_test").number, app.changed))
+    sys.modules.pop("an_app_of_this_test")
+    assert told == [(0, False), (0, False), (1, True), (1, True)]

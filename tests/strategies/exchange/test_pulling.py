@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from scripts.experiments.wire_grid import Sent, WireGrid, clients
 from server.app import run
 from server.run_folder.folder import RunFolder
 from server.run_folder.journal import read_events
-from strategies.exchange.in_flight import Clock
-from strategies.exchange.pulling import MOST_FAULTS, Puller
+from strategies.exchange.in_flight import Clock, pause_s
+from strategies.exchange.pulling import BATCH, FEWEST_BATCHED, MOST_FAULTS, Puller
 from strategies.exchange.size_limits import SizeLimits
 from tests.federation import of_kind
 from trfmoe_core.config import Recipe
@@ -239,3 +240,57 @@ def _told(sent: Sent) -> Any:
     from flwr.proto.runtime_pb2 import PullAppMessagesResponse
 
     return PullAppMessagesResponse(messages_list=[sent.message], message_object_trees=[sent.tree])
+
+
+def _asked(count: int, spoil: Callable[[int, Sent], Sent | None] = lambda _, sent: sent) -> Any:
+    """Returns a grid with so many requests under way, a puller, their limits, and the sizes of its requests."""
+    names = {number: f"n{number}" for number in range(1, count + 1)}
+    grid = WireGrid(names, lambda node, request: Message(RecordDict(), reply_to=request), spoil)
+    messages = [Message(RecordDict(), dst_node_id=number, message_type="query") for number in names]
+    rooms = {next(iter(grid.push_messages([message]))): SizeLimits() for message in messages}
+    sizes: list[int] = []
+    superlink: Any = grid.superlink
+    real = superlink.PullMessages
+
+    def counted(request: Any) -> Any:
+        sizes.append(len(request.message_ids))
+        return real(request)
+
+    superlink.PullMessages = counted
+    return Puller(grid), rooms, sizes
+
+
+def test_many_messages_are_asked_for_in_few_requests_and_every_answer_is_fetched_once() -> None:
+    puller, rooms, sizes = _asked(3 * BATCH + 1)
+    answered = puller.answered(rooms)
+    assert answered == list(rooms) and sizes == [BATCH, BATCH, BATCH, 1]
+    assert all(len(puller.pull(message_id, rooms[message_id])) == 1 for message_id in answered)
+    assert len(sizes) == 4, "what was announced is not asked for again"
+    assert puller.pull(answered[0], SizeLimits()) == []
+
+
+def test_few_messages_are_asked_for_one_by_one() -> None:
+    puller, rooms, sizes = _asked(FEWEST_BATCHED - 1)
+    assert puller.answered(rooms) == list(rooms) and sizes == []
+    assert all(len(puller.pull(message_id, rooms[message_id])) == 1 for message_id in rooms)
+    assert sizes == [1] * len(rooms)
+
+
+def test_an_answer_that_spoils_a_request_for_many_ends_such_requests() -> None:
+    def spoil(node: int, sent: Sent) -> Sent:
+        if node == LIAR:
+            raising(ValueError("Invalid protobuf response payload"))(sent)
+        return sent
+
+    puller, rooms, sizes = _asked(2 * BATCH, spoil)
+    assert puller.answered(rooms) == list(rooms) and sizes == [BATCH]
+    got = []
+    for number, message_id in enumerate(rooms, 1):
+        with pytest.raises(ValueError, match="Invalid protobuf") if number == LIAR else nullcontext():
+            got += puller.pull(message_id, rooms[message_id])
+    assert len(got) >= BATCH, "those that were not in that request are there"
+    assert set(sizes[1:]) == {1} and puller.answered(rooms) == list(rooms)
+
+
+def test_the_pause_grows_with_the_silence_and_stays_a_hundredth_of_it() -> None:
+    assert [pause_s(quiet) for quiet in (0, 5, 20, 50, 100, 1000)] == [0.05, 0.05, 0.2, 0.5, 1.0, 1.0]

@@ -1,10 +1,11 @@
 """Reputation and seats: persistent troublemakers lose their experts, for a while, and never below three nodes."""
 
+from random import Random
 from typing import Any
 
 from strategies.exchange.messages import Description
 from strategies.membership.members import Member
-from strategies.membership.reputation import Reputation, Standing
+from strategies.membership.reputation import FALSE_ALARM, HONEST, Reputation, Standing
 from strategies.membership.seats import Seats
 from strategies.round.standings import standings_of
 from strategies.voting.vote import Verdict
@@ -107,9 +108,9 @@ def test_split_votes_convict_nobody() -> None:
     assert table.seats.placement.nodes == ("a", "b", "c", "d")
 
 
-def test_one_good_round_clears_the_record() -> None:
+def test_one_good_round_clears_the_strikes() -> None:
     table = Table("a", "b", "c", "d")
-    for alone in ("b", "", "b", "", "b", ""):
+    for alone in ("b", "", "b", ""):
         table.play(alone=alone)
     assert not table.kinds("node_quarantined")
 
@@ -133,3 +134,39 @@ def test_the_worst_goes_first_and_three_stay() -> None:
         reputation.observe(alone)
     reputation.observe({"b": "silent"})
     assert reputation.to_leave(["a", "b", "c", "d"], 3) == ["b"]
+
+
+def rounds_until_named(standings: list[Standing]) -> int | None:
+    """Returns the round in which a node has enough against it; None if it never has."""
+    reputation = Reputation(ReputationConfig(strikes=3))
+    for number, standing in enumerate(standings, 1):
+        reputation.observe({"x": standing})
+        if reputation.newly_suspect(["x"]):
+            return number
+    return None
+
+
+def test_a_node_that_lies_now_and_then_is_named_within_twenty_rounds() -> None:
+    assert rounds_until_named(["alone", "good"] * 10) == 5
+    assert rounds_until_named(["good"] * 10 + ["alone", "good"] * 10) in range(10, 24)
+    assert rounds_until_named(["convicted", "good", "good"] * 7) in range(5, 21)
+    assert rounds_until_named(["silent", "good"] * 100) is None, "silence is no lie"
+
+
+def test_an_honest_node_is_hardly_ever_named_however_long_the_run_is() -> None:
+    draw = Random(0)
+    runs = 2000
+    reputation = Reputation(ReputationConfig(strikes=10**6))
+    named = set()
+    for _ in range(200):
+        reputation.observe({str(run): "alone" if draw.random() < HONEST else "good" for run in range(runs)})
+        named |= set(reputation.newly_suspect(map(str, range(runs))))
+    assert len(named) <= FALSE_ALARM * runs
+
+
+def test_evidence_survives_a_resume_also_from_an_earlier_release() -> None:
+    reputation = Reputation(ReputationConfig(strikes=3), {"x": {"strikes": 1, "last": "alone"}})
+    reputation.observe({"x": "alone"})
+    again = Reputation(ReputationConfig(strikes=3), reputation.state())
+    assert again.records == reputation.records
+    assert again.records["x"].evidence > 0

@@ -29,8 +29,8 @@ def test_nodes_without_a_zone_and_a_bound_that_is_missed_are_said() -> None:
 
 
 def test_limits_say_what_no_placement_gives() -> None:
-    text = " ".join(limits(3))
+    text = " ".join(limits(3, 3))
     assert "any 2 own everything" in text
     assert "mean loss under random faults is the same" in text
-    assert "below 7 nodes" in text
-    assert "with 5 nodes any 3 own everything" in " ".join(limits(5))
+    assert "below 7 nodes" in " ".join(limits(3, 5))
+    assert "with 5 nodes any 3 own everything" in " ".join(limits(5, 5))

@@ -87,7 +87,8 @@ class Attention(nn.Module):
         in_place = grouped and x_BTD.is_cuda and x_BTD.dtype == torch.bfloat16
         if grouped and not in_place:
             k, v = (t.repeat_interleave(self.heads // self.kv_heads, dim=1) for t in (k, v))
-        if mask is None and x_BTD.device.type == "cpu" and x_BTD.dtype == torch.bfloat16:
+        by_products = x_BTD.device.type == "cpu" and x_BTD.dtype == torch.bfloat16 and not torch.compiler.is_compiling()
+        if mask is None and by_products:
             mixed_BHTC = causal_attention(q, k, v)
         else:
             mixed_BHTC = nnf.scaled_dot_product_attention(

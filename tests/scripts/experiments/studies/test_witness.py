@@ -86,7 +86,7 @@ def test_a_promise_is_kept_or_not() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--attacks", "sing"], "--attacks: 'sing' is unknown; choose one of ascent,"),
+        (["--attacks", "sing"], "--attacks: 'sing' is unknown; choose one of alternate, ascent,"),
         (["--rules", "most"], "--rules: 'most' is none of witness, graph, mean"),
         (["--nodes", "2"], "--nodes 2: give numbers from 3"),
         (["--nodes", "3,x"], "--nodes 3,x: give numbers from 3"),

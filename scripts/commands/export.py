@@ -108,8 +108,11 @@ def _difference(model: "MoETransformer", weights_type: "torch.dtype", out: Path)
     """Returns the largest difference of transformers' logits to those of `model` with its weights rounded."""
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
     from trfmoe_core.errors import RunError
+
+    disable_progress_bar()
 
     # Also experts whose widths transformers' fast kernel refuses are computed by `eager`.
     theirs = AutoModelForCausalLM.from_pretrained(

@@ -52,6 +52,8 @@ def work(ranks: Ranks, device: torch.device, arguments: list[str]) -> None:
     (folder / f"pid-{ranks.rank}").write_text(str(os.getpid()))
     if kind == "train":
         both_models(ranks, device, folder)
+    elif kind == "muon":
+        with_muon(ranks, device, folder)
     elif kind == "resume":
         resumed(ranks, device, folder)
     elif ranks.rank == 1 and kind == "killed":
@@ -76,6 +78,25 @@ def both_models(ranks: Ranks, device: torch.device, folder: Path, batch_size: in
             curve.append([metrics.loss, metrics.balance_loss, metrics.grad_norm, metrics.tokens])
         if ranks.is_first:
             (folder / f"{name}.json").write_text(json.dumps([curve, metrics.expert_share]))
+        save_file({**trainer.model.state_dict(), **trainer.state()}, folder / f"{name}-{ranks.rank}")
+
+
+def with_muon(ranks: Ranks, device: torch.device, folder: Path, batch_size: int = 2) -> None:
+    """Trains the model with idle experts by Muon, without and with a cut in the middle."""
+    config = make_config(batch_size=batch_size, optimizer="muon")
+    rows = batch_size * ranks.size
+
+    def fresh(seed: int) -> Trainer:
+        return Trainer(build_model(SPARSE, VOCAB, seed), config, STEPS, device, ranks=ranks)
+
+    whole, second = fresh(0), fresh(1)
+    stream: Any = Trickle(rows)
+    whole.train(stream, 2)
+    second.model.load_state_dict(whole.model.state_dict())
+    second.load_state(whole.state())
+    whole.train(stream, STEPS - 2)
+    second.train(Trickle(rows, position=2), STEPS - 2)  # type: ignore[arg-type]
+    for name, trainer in (("whole", whole), ("cut", second)):
         save_file({**trainer.model.state_dict(), **trainer.state()}, folder / f"{name}-{ranks.rank}")
 
 

@@ -14,8 +14,10 @@ import torch
 from safetensors.torch import load_file
 
 from tests.places import ROOT
-from tests.trfmoe_core.training.rank_work import both_models
+from tests.trfmoe_core.training.rank_work import SPARSE, both_models, with_muon
+from tests.trfmoe_core.training.test_trainer import VOCAB
 from trfmoe_core.errors import RunError
+from trfmoe_core.model.transformer import build_model
 from trfmoe_core.training.launch import launch
 from trfmoe_core.training.ranks import ALONE
 
@@ -61,6 +63,29 @@ def test_two_ranks_train_like_one_with_the_doubled_batch(tmp_path: Path, monkeyp
         for key, value in single.items():
             torch.testing.assert_close(first[key], value, rtol=1e-3, atol=2e-5, msg=key)
     assert gone(together)
+
+
+def test_muon_makes_the_same_update_on_both_ranks_and_resumes_bit_for_bit(tmp_path: Path) -> None:
+    together, alone = tmp_path / "two", tmp_path / "one"
+    together.mkdir()
+    alone.mkdir()
+    run("muon", together)
+    with_muon(ALONE, CPU, alone, batch_size=4)
+    whole = load_file(together / "whole-0")
+    assert any(key.startswith("momentum.") for key in whole)
+    for name in ("whole-1", "cut-0", "cut-1"):
+        other = load_file(together / name)
+        assert whole.keys() == other.keys()
+        assert all(torch.equal(whole[key], other[key]) for key in whole), name
+    single = load_file(alone / "whole-0")
+    for key, value in whole.items():
+        if key.startswith("updates."):
+            assert torch.equal(value, single[key]), key
+    # The order of sums differs, and products in bfloat16 round: what a weight has moved agrees, not its last digits.
+    start = build_model(SPARSE, VOCAB, 0).state_dict()
+    for key in ("embedding.weight", "layers.1.experts.w_down_EDF", "layers.0.attention.qkv.weight"):
+        ours, theirs = whole[key] - start[key], single[key] - start[key]
+        assert (ours - theirs).norm() < 0.1 * theirs.norm(), key
 
 
 def test_a_rank_that_dies_ends_all_with_a_clear_error(tmp_path: Path) -> None:

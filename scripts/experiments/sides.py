@@ -25,6 +25,7 @@ from trfmoe_core.config.load import apply_overrides, validate
 from trfmoe_core.data.batches.corpus import Corpus
 from trfmoe_core.data.batches.held_out import EvaluationSet, evaluation_windows
 from trfmoe_core.data.prepare.corpus_cache import prepare_corpus
+from trfmoe_core.data.sources.files import FilesSource
 from trfmoe_core.data.tokenizers import load_tokenizer
 from trfmoe_core.model.transformer import MoETransformer
 from trfmoe_core.training.evaluate import evaluate
@@ -103,7 +104,7 @@ class DealtText:
 
     def corpus(self, recipe: Recipe, count: int) -> Corpus:
         """Returns the text of all `count` nodes, a source each."""
-        return prepare_corpus([str(file) for file in self.files(count)], recipe.data, TOKENIZER, self.folder / "cache")
+        return prepare_corpus(_sources(self.files(count)), recipe.data, TOKENIZER, self.folder / "cache")
 
     def held_out(self, recipe: Recipe, count: int) -> dict[str, EvaluationSet]:
         """Returns all held-out pieces of `count` nodes, by the text that they are from."""
@@ -181,10 +182,15 @@ def alone(recipe: Recipe, cell: Cell, files: Sequence[Path], run_root: Path) -> 
         "name": "alone",
         "run_root": str(run_root),
         "seed": cell.seed,
-        "data": recipe.data.model_copy(update={"sources": [str(file) for file in files]}),
+        "data": recipe.data.model_copy(update={"sources": _sources(files)}),
         "training": recipe.training.model_copy(update={"steps": steps}),
         # Nothing is evaluated or saved on the way.
         "local": recipe.local.model_copy(update={"evaluate_every": steps, "save_every": steps, "log_every": steps}),
         "log": recipe.log.model_copy(update={"wandb": "off"}),
     }
     return recipe.model_copy(update=changes)
+
+
+def _sources(files: Iterable[Path]) -> list[FilesSource]:
+    """Returns a source for each file; plain paths would be one source together."""
+    return [FilesSource(source="files", path=str(file)) for file in files]

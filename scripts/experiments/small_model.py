@@ -9,7 +9,7 @@ BATCH = 12
 RECIPE: Mapping[str, object] = {
     "model": {"layers": 4, "width": 128, "heads": 4, "experts": 8, "top_k": 2, "expert_width": 176, "context": 64},
     # Nodes evaluate every round; the study itself measures the last model on all held-out text.
-    "data": {"evaluation_tokens": 64},
+    "data": {"evaluation_tokens": 4096},
     "training": {"batch_size": BATCH, "warmup_steps": 25, "device": "cpu", "threads": 1, "precision": "float32"},
 }
 STEPS = 500

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
 from scripts.main import app
 from tests.conftest import words
@@ -20,9 +19,8 @@ SMALL = [
 
 def study(capfd: pytest.CaptureFixture[str], name: str, *options: str) -> dict[str, Any]:
     sets = [part for setting in SMALL for part in ("--set", setting)]
-    with pytest.raises(typer.Exit) as ending:
-        app(["study", name, *sets, "--steps", "50", "--jobs", "1", "--json", *options], standalone_mode=False)
-    assert ending.value.exit_code == 0
+    arguments = ["study", name, *sets, "--steps", "50", "--jobs", "1", "--json", *options]
+    assert app(arguments, standalone_mode=False) == 0
     return json.loads(capfd.readouterr().out.splitlines()[-1])
 
 

@@ -13,6 +13,7 @@ from flwr.clientapp import ClientApp
 
 from clients.attacks.flower_mod import drill_mod, recipe_path
 from clients.attacks.outages import DrillCrashError
+from clients.kept.told import is_news
 from clients.limit_checks import check_hours
 from clients.refusals import RefusedError, refusal_of
 from clients.settings import node_settings
@@ -39,6 +40,9 @@ from trfmoe_core.private import private_files
 from trfmoe_core.terminal import visible
 
 log = logging.getLogger("trfmoe.node")
+MAX_DESCRIBE = 1 << 20
+"""Characters of the header that asks who this node is; `clients.recipe_extent` bounds its recipe."""
+
 ClientCall = Callable[[Message, Context], Message]
 
 
@@ -59,7 +63,7 @@ app = ClientApp(mods=[answering_mod, drill_mod])
 @app.query()
 def describe(message: Message, context: Context) -> Message:
     """Answers who this node is, after preparing its data, and whether it agrees to the run."""
-    request = read_header(message, DescribeRequest)
+    request = read_header(message, DescribeRequest, MAX_DESCRIBE)
     settings = node_settings(context.node_config, recipe_path(context), home())
     try:
         description = _described(settings, request)
@@ -106,14 +110,16 @@ def _work(message: Message, context: Context) -> Message:
 
 
 def _logged(error: Exception) -> Refusal:
-    """Writes what went wrong to this node's log in full, and returns what the coordinator is told."""
+    """Writes what went wrong to this node's log in full, once in a while, and returns what the coordinator is told."""
     refusal = refusal_of(error)
     # Some of it is the coordinator's, such as a key in its recipe: it must not steer a terminal, nor fake a line.
     if isinstance(error, TRFMoEError):
-        log.error("refused (the coordinator is told: %s): %s", sentence(refusal), visible(str(error), layout=""))
+        text = f"refused (the coordinator is told: {sentence(refusal)}): {visible(str(error), layout='')}"
     else:
-        text = "".join(traceback.format_exception(error))
-        log.error("the request failed (the coordinator is told: %s):\n%s", sentence(refusal), visible(text))
+        trace = visible("".join(traceback.format_exception(error)))
+        text = f"the request failed (the coordinator is told: {sentence(refusal)}):\n{trace}"
+    if is_news(text):
+        log.error("%s", text)
     return refusal
 
 

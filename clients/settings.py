@@ -74,7 +74,7 @@ def state_base(settings: NodeSettings) -> Path:
     """Returns the folder below which this node keeps a folder for every run.
 
     Raises:
-        ConfigError: no folder is given, and the account has no home.
+        MachineError: no folder is given, and the account has no home.
     """
     try:
         return Path(settings.state_dir or platformdirs.user_state_dir("trfmoe"))

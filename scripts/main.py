@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from scripts.commands.bench import bench
+from scripts.commands.configs import configs
 from scripts.commands.data import data
 from scripts.commands.demo import demo
 from scripts.commands.deploy import deploy
@@ -27,13 +28,17 @@ from scripts.commands.runs import runs
 from scripts.commands.serve import serve
 from scripts.commands.sign import sign
 from scripts.commands.simulate import simulate
+from scripts.commands.status import status
+from scripts.commands.study import study
 from scripts.commands.train import train
 from scripts.commands.verify import verify
+from scripts.commands.watch import watch
+from scripts.examples import NEXT, add_examples
 from scripts.processes.proxies import REMEDY, mend_environment
-from scripts.terminal.argument_help import keep_argument_help
 from scripts.terminal.output import Output
 from scripts.terminal.streams import READER_GONE, end_streams, open_streams, reader_gone, write_error
-from trfmoe_core.errors import ConfigError, TRFMoEError
+from scripts.terminal.typer_mends import keep_argument_help, suggest_once
+from trfmoe_core.errors import MachineError, TRFMoEError
 from trfmoe_core.places import APP_FOLDER, expand
 
 INTERRUPTED = 130
@@ -52,8 +57,9 @@ keep_argument_help()
 app = typer.Typer(
     name="trfmoe",
     help="Tri-redundant federated mixture of experts: train one language model together, on text that stays at home.",
-    no_args_is_help=True,
-    add_completion=False,
+    epilog="Exit codes: 0 done, 1 the run failed, 2 wrong input, 3 this machine lacks something, 130 interrupted, with "
+    "what was reached saved.",
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -68,12 +74,14 @@ def _print_version(asked: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show the versions and exit."),
     ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand is None:
+        Output().line(NEXT.rstrip())
 
 
 app.command()(demo)
@@ -83,23 +91,30 @@ app.command()(generate)
 app.command()(export)
 app.command("import")(import_model)
 app.command()(serve)
+app.command()(status)
+app.command()(watch)
 app.command()(report)
 app.command()(plan)
 app.command()(drill)
+app.command()(study)
 app.command()(verify)
 app.command()(sign)
 app.command()(doctor)
+app.add_typer(configs, name="configs")
 app.add_typer(data, name="data")
 app.add_typer(bench, name="bench")
 app.add_typer(deploy, name="deploy")
 app.add_typer(node, name="node")
 app.add_typer(runs, name="runs")
+suggest_once(app)
+add_examples(app)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command and exits.
 
-    Exit codes: 0 done, 1 the run failed, 2 wrong input, 130 interrupted, 141 nobody reads standard output any more.
+    Exit codes: 0 done, 1 the run failed, 2 wrong input, 3 this machine lacks something, 130 interrupted, 141 nobody
+    reads standard output any more.
     """
     given = sys.argv[1:] if arguments is None else arguments
     open_streams()
@@ -111,7 +126,7 @@ def main(arguments: list[str] | None = None) -> None:
     except OSError:
         if not reader_gone() and write_error() is None:
             raise
-        code = READER_GONE if reader_gone() else 1
+        code = READER_GONE if reader_gone() else MachineError.exit_code
     sys.exit(end_streams(code))
 
 
@@ -138,14 +153,14 @@ def _run(given: list[str]) -> int:
             raise  # it is standard output's, and is told where that ends
         remedy = REMEDIES.get(error.errno or 0, "")
         place = error.filename or ("a file or standard output" if remedy else "system")
-        return _fail(output, f"{place}: {error.strerror or error}{remedy}", 1)
+        return _fail(output, f"{place}: {error.strerror or error}{remedy}", MachineError.exit_code)
     except UnicodeEncodeError as error:
         return _fail(output, _unwritable(error), 2)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if not package or (APP_FOLDER / package).exists():
             raise  # a module of this project: a defect
-        return _fail(output, f"the package {package} is not installed; {_STALE}", 1)
+        return _fail(output, f"the package {package} is not installed; {_STALE}", MachineError.exit_code)
     except Exception as error:
         # click's own usage errors, which only it can show; everything else is a defect and keeps its traceback
         show = getattr(error, "show", None)
@@ -160,12 +175,12 @@ def _look_around() -> None:
     """Makes the process's surroundings fit to work in.
 
     Raises:
-        ConfigError: the working folder does not exist.
+        MachineError: the working folder does not exist.
     """
     try:
         Path.cwd()
     except OSError as error:
-        raise ConfigError(f"the working folder is gone ({error.strerror}); cd to a folder that exists") from error
+        raise MachineError(f"the working folder is gone ({error.strerror}); cd to a folder that exists") from error
     if expand("~") == Path("~"):  # no HOME, and no entry for this user: Flower does not get past its import
         os.environ.setdefault("FLWR_HOME", NO_HOME)
     for line in mend_environment():

@@ -103,6 +103,7 @@ def _run(
         mode="federated",
         vote=recipe.vote,
         vote_trunk=recipe.rule_of_trunk,
+        min_share=recipe.fairness.min_share,
         num_rounds=recipe.rounds.num_rounds,
         resumed_from=checkpoint.round if checkpoint else None,
         parameters=sum(spec.numel for spec in layout.specs.values()),

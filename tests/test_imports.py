@@ -28,6 +28,7 @@ ROOMS = {
         "terminal",
         "processes",
         "run",
+        "planning",
         "deploy",
         "process_drill",
         "experiments",

@@ -1,15 +1,16 @@
 """An operator's day with a kit on real processes: a run in the background, status, logs, attach, stop, and going on."""
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
@@ -97,7 +98,10 @@ def test_an_operators_day(place: Path) -> None:
 
     status = trfmoe("deploy", "status", KIT, cwd=place)
     assert {node["name"]: node["online"] for node in status["nodes"]} == dict.fromkeys(NAMES, True)
-    assert all(node["loss"] > 0 and node["release"].startswith("code ") for node in status["nodes"])
+    assert all(node["loss"] > 0 for node in status["nodes"])
+    allowed = trfmoe("deploy", "allow", "--list", place / "hosts" / "ada", cwd=place)["apps"][0]["app"]
+    assert status["runs"][0]["app"] == allowed, "what an operator sees is the hash that owners allow"
+    assert all(node["release"].startswith(f"app {allowed[:12]}, torch ") for node in status["nodes"])
     assert [entry["status"] for entry in status["runs"]] == ["running"]
     assert "of 400" in status["runs"][0]["line"]
     folder = Path(status["runs"][0]["run_dir"])
@@ -121,11 +125,31 @@ def test_an_operators_day(place: Path) -> None:
     again.read_to(f"resumed after round {stopped['round']}")
     again.read_to("/400")
     again.interrupt()
-    trfmoe("deploy", "stop", KIT, "--now", cwd=place)
-    deadline = time.monotonic() + 60
-    while runs(place)[-1] == "running":
-        assert time.monotonic() < deadline
+    kill_superlink(place)
+    attached = Background("deploy", "attach", str(KIT), cwd=place)
+    before = max(event["round"] for event in of_kind(read_events(folder / "events.jsonl"), "round_committed"))
+    attached.read_to(f"round {before + 2:3}/400")
+    starts = len(of_kind(read_events(folder / "events.jsonl"), "run_started"))
+    assert starts == 2, "the SuperLink came back with its database, so the server app did not even end"
+
+    told = trfmoe("deploy", "stop", KIT, "--now", cwd=place)
+    attached.read_to("the run was stopped: the operator stopped it at once")
+    attached.interrupt()
     assert runs(place)[-1].startswith("finished")
+    verified = trfmoe("verify", folder, "--key", KIT / "coordinator" / "sign.pub", cwd=place)
+    assert (verified["outcome"], verified["signed"]) == ("ok", len(read_events(folder / "events.jsonl")))
+    assert verified["finished"] is False
+    shown = trfmoe("deploy", "status", KIT, cwd=place)
+    assert f"round {told['round']} of 400; go on after round {told['round']}" in shown["runs"][-1]["line"]
+    assert {node["doing"].endswith("was its last") for node in shown["nodes"]} == {True}
+
+
+def kill_superlink(place: Path) -> None:
+    database = str(place / KIT / "coordinator" / "state.db")
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if database in (line := process.cmdline()) and any("flower-superlink" in word for word in line[:3]):
+                process.kill()
 
 
 def runs(place: Path) -> list[Any]:

@@ -45,3 +45,9 @@ class PlacementError(TRFMoEError):
 
 class RunError(TRFMoEError):
     """A run was started and could not be finished."""
+
+
+class MachineError(RunError):
+    """This machine lacks something: a program, a package, a folder, a right, or room on the disk."""
+
+    exit_code = 3

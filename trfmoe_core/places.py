@@ -7,7 +7,7 @@ from pathlib import Path
 
 import platformdirs
 
-from trfmoe_core.errors import ConfigError, PathError
+from trfmoe_core.errors import MachineError, PathError
 
 APP_FOLDER = Path(__file__).resolve().parents[1]
 """The folder that holds the packages of this project: the checkout, or where Flower unpacked the app."""
@@ -34,9 +34,9 @@ def cache_home() -> Path:
         raise no_home("TRFMOE_CACHE") from None
 
 
-def no_home(instead: str) -> ConfigError:
+def no_home(instead: str) -> MachineError:
     """Returns the error of an account without a home folder; `instead` is what else could name the folder."""
-    return ConfigError(f"HOME is not set and user {os.getuid()} has no home folder; set HOME or {instead} to a folder")
+    return MachineError(f"HOME is not set and user {os.getuid()} has no home folder; set HOME or {instead} to a folder")
 
 
 def config_home() -> Path:

@@ -89,22 +89,27 @@ def encode(
         if parts and filled + len(data) > max_buffer_bytes:
             buffers.append(b"".join(parts))
             parts, filled = [], 0
-        entries.append(
-            {
-                "block": name,
-                "dtype": dtype,
-                "tensors": _tensors(layout.specs[name]),
-                "buffer": len(buffers),
-                "offset": filled,
-                "size": len(data),
-                "sha256": hashlib.sha256(data).hexdigest(),
-            }
-        )
+        digest = hashlib.sha256(data).hexdigest()
+        entries.append(_entry(layout.specs[name], dtype, len(buffers), filled, len(data), digest))
         parts.append(data)
         filled += len(data)
     if parts:
         buffers.append(b"".join(parts))
     return Parcel(_index(entries), tuple(buffers))
+
+
+def parcel_size(layout: BlockLayout, names: Collection[str], dtype: str, max_buffer_bytes: int) -> int:
+    """Returns `encode(...).num_bytes` for blocks of these names, from their shapes alone."""
+    entries: list[dict[str, Any]] = []
+    number = filled = total = 0
+    for name in sorted(names):
+        size = encoded_size(layout.specs[name], dtype)
+        if filled and filled + size > max_buffer_bytes:
+            number, filled = number + 1, 0
+        entries.append(_entry(layout.specs[name], dtype, number, filled, size, "0" * 64))
+        filled += size
+        total += size
+    return len(_index(entries)) + total
 
 
 def longest_index(layout: BlockLayout, blocks: Collection[str]) -> str:
@@ -114,16 +119,7 @@ def longest_index(layout: BlockLayout, blocks: Collection[str]) -> str:
         {
             "version": WIRE_VERSION,
             "entries": [
-                {
-                    "block": name,
-                    "dtype": max(DTYPES, key=len),
-                    "tensors": _tensors(layout.specs[name]),
-                    "buffer": size,
-                    "offset": size,
-                    "size": size,
-                    "sha256": "0" * 64,
-                }
-                for name in blocks
+                _entry(layout.specs[name], max(DTYPES, key=len), size, size, size, "0" * 64) for name in blocks
             ],
         }
     )
@@ -235,6 +231,18 @@ def map_values(parcel: Parcel, change: Callable[[Tensor], Tensor]) -> Parcel:
         buffers[entry["buffer"]][place] = data
         entry["sha256"] = hashlib.sha256(data).hexdigest()
     return Parcel(json.dumps(tree, separators=(",", ":")), tuple(bytes(buffer) for buffer in buffers))
+
+
+def _entry(spec: BlockSpec, dtype: str, buffer: int, offset: int, size: int, digest: str) -> dict[str, Any]:
+    return {
+        "block": spec.name,
+        "dtype": dtype,
+        "tensors": _tensors(spec),
+        "buffer": buffer,
+        "offset": offset,
+        "size": size,
+        "sha256": digest,
+    }
 
 
 def _index(entries: list[dict[str, Any]]) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scripts.commands.deploy_kit import add_node, revoke, rotate, upgrade
+from scripts.commands.deploy_kit import add_node, refresh, revoke, rotate, tell_written, upgrade
 from scripts.commands.deploy_runs import attach, logs, run, status, stop
 from scripts.terminal.options import (
     AllOption,
@@ -17,6 +17,7 @@ from scripts.terminal.options import (
     RunDirOption,
     SetOption,
 )
+from trfmoe_core.counts import counted
 
 if TYPE_CHECKING:
     from scripts.deploy.flower_commands import Isolation
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from server.run_folder.folder import RunFolder
 
 deploy = typer.Typer(help="Run on real processes with TLS and keys: here, or on many hosts.", no_args_is_help=True)
-for command in (run, status, attach, stop, logs, add_node, revoke, rotate, upgrade):
+for command in (run, status, attach, stop, logs, add_node, revoke, rotate, upgrade, refresh):
     deploy.command()(command)
 PAIRS: "dict[str, Isolation]" = {"production": "process", "default": "subprocess"}
 PairOption = Annotated[
@@ -56,7 +57,7 @@ def local(
     if pair not in PAIRS:
         raise ConfigError(f"--pair {pair}: is neither production nor default")
     recipe = resolve(config, overrides, pdfs)
-    check_federated(recipe, str(config))
+    check_federated(recipe, str(config), overrides)
     if dry_run:
         show_dry_run(recipe, output, everything)
         return
@@ -77,7 +78,9 @@ def run_deployed(folder: "RunFolder", output: "Output", isolation: "Isolation") 
 
     with Deployment(folder, isolation, output.line) as deployment:
         deployment.start()
-        output.line(f"SuperLink, executor and {len(folder.recipe.nodes)} nodes are up; logs {folder.path / 'logs'}")
+        output.line(
+            f"SuperLink, executor and {counted(len(folder.recipe.nodes), 'node')} are up; logs {folder.path / 'logs'}"
+        )
         return follow(folder, output, deployment, deployment.submit)
 
 
@@ -112,7 +115,8 @@ def init(
         output.line(f"{directory}/nodes/{node.name}  for its owner alone, by a safe way, and then delete it here")
     if len(coordinator.nodes) < (needed := ExpertsConfig().replication):
         output.line(
-            f"{len(coordinator.nodes)} nodes, and a recipe needs {needed} unless it sets experts.replication; "
+            f"{counted(len(coordinator.nodes), 'node')}, and a recipe needs {needed} unless it sets "
+            "experts.replication; "
             f"add more with: trfmoe deploy add-node {directory} NAME"
         )
     output.result({"outcome": "written", "folder": str(directory), "exit_code": 0})
@@ -141,7 +145,7 @@ def allow(
     show: Annotated[bool, typer.Option("--list", help="Change nothing; say what may run, since when.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Let the code of this machine's release run on a node."""
+    """Let the code of this machine's release run on a node, and bring its start script and unit up to date."""
     import re
 
     from scripts.deploy.allowed_code import ALLOWED_FILE, allow_app, allowed_apps, release
@@ -162,16 +166,18 @@ def allow(
         note = f"{release()}, {app_folder()}" if digest == installed else "given by its hash"
         dropped = [known.digest for known in allowed_apps(directory / ALLOWED_FILE) if only and known.digest != digest]
         new = allow_app(directory, digest, note, only=only)
-        output.line(f"{digest} {'may run from now on' if new else 'was allowed already'}")
+        output.line(f"app {digest} {'may run from now on' if new else 'was allowed already'}")
         for other in dropped:
-            output.line(f"{other} may no longer run")
-        output.result({"outcome": "allowed", "app": digest, "new": new, "dropped": dropped, "exit_code": 0})
+            output.line(f"app {other} may no longer run")
+        written = _start_script(directory, output) if digest == installed else []
+        result = {"outcome": "allowed", "app": digest, "new": new, "dropped": dropped}
+        output.result({**result, "written": [str(path) for path in written], "exit_code": 0})
         return
     found = []
     for known in allowed_apps(directory / ALLOWED_FILE):
         here = known.digest == installed
         found.append({"app": known.digest, "note": known.note, "installed": here})
-        output.line(one_line(f"{known.digest}  {known.note or 'no note'}{'  (installed here)' if here else ''}"))
+        output.line(one_line(f"app {known.digest}  {known.note or 'no note'}{'  (installed here)' if here else ''}"))
     if not found:
         output.line("nothing may run")
     output.result({"outcome": "listed", "installed": installed, "apps": found, "exit_code": 0})
@@ -205,11 +211,28 @@ def disallow(
     for start in hashes or [app_hash(app_folder())]:
         gone = revoke_apps(directory, start)
         for app in gone:
-            output.line(f"{app.digest} may no longer run")
+            output.line(f"app {app.digest} may no longer run")
         if not gone:
-            output.line(f"{start} was not allowed")
+            output.line(f"app {start} was not allowed")
         disallowed += [app.digest for app in gone]
     output.result({"outcome": "disallowed", "apps": disallowed, "exit_code": 0})
+
+
+def _start_script(directory: Path, output: "Output") -> list[Path]:
+    """Brings a node's start script and unit up to date, and returns what was written."""
+    from scripts.deploy.kit import CONNECTION_FILE
+    from scripts.deploy.lifecycle.refresh import refresh as write_anew
+    from trfmoe_core.errors import ConfigError
+
+    if not (directory / CONNECTION_FILE).is_file():
+        return []
+    try:
+        written = write_anew(directory)
+    except ConfigError as error:
+        output.warning(f"start.sh was not brought up to date: {error}")
+        return []
+    tell_written(written, output.line)
+    return written
 
 
 def _check_node_folder(directory: Path) -> None:
@@ -231,7 +254,7 @@ def register(
 
     from scripts.deploy.connection_check import port_open
     from scripts.deploy.kit import coordinator_folder, read_coordinator
-    from scripts.processes.control import Control
+    from scripts.deploy.lifecycle.members import open_control
     from scripts.terminal.output import Output
 
     output = Output(as_json)
@@ -240,7 +263,7 @@ def register(
     end = time.monotonic() + wait_s
     while not port_open("127.0.0.1", coordinator.superlink_port) and time.monotonic() < end:
         time.sleep(0.5)
-    control = Control(f"127.0.0.1:{coordinator.superlink_port}", folder / "ca.crt")
+    control = open_control(folder)
     known = {}
     for node in coordinator.nodes:
         new = control.register((folder / "keys" / f"{node.name}.pub").read_bytes(), node.registered)

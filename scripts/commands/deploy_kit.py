@@ -1,4 +1,4 @@
-"""`trfmoe deploy add-node | revoke | rotate | upgrade`: how a kit changes, for its operator."""
+"""`trfmoe deploy add-node | revoke | rotate | upgrade | refresh`: how a kit changes, for its operator."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -76,13 +76,15 @@ def rotate(
 
 
 def upgrade(directory: KitArgument, as_json: JsonOption = False) -> None:
-    """Ask every node whether the installed release may run there, and say what which owner has to do.
+    """Bring the kit's scripts up to date, ask every node whether this release may run there, say who has to act.
 
     Exit codes: 0 every owner allows it, 1 somebody does not yet or could not be asked.
     """
     from dataclasses import asdict
 
     from scripts.deploy.allowed_code import release
+    from scripts.deploy.kit import coordinator_folder
+    from scripts.deploy.lifecycle.refresh import refresh as write_anew
     from scripts.deploy.lifecycle.upgrade import ask_allowances
     from scripts.processes.control import app_hash
     from scripts.run.simulation import app_folder
@@ -91,6 +93,8 @@ def upgrade(directory: KitArgument, as_json: JsonOption = False) -> None:
     output = Output(as_json)
     digest = app_hash(app_folder())
     output.line(f"{release()}, app {digest}")
+    changed = write_anew(coordinator_folder(directory), moved=False)
+    tell_written(changed, output.line)
     found = ask_allowances(directory)
     remedies = {
         "allows": "allows it",
@@ -106,12 +110,46 @@ def upgrade(directory: KitArgument, as_json: JsonOption = False) -> None:
         {
             "outcome": "asked",
             "app": digest,
+            "written": [str(path) for path in changed],
             "nodes": [asdict(known) for known in found],
             "missing": missing,
             "exit_code": code,
         }
     )
     raise typer.Exit(code)
+
+
+def refresh(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A kit, or a coordinator's or node's folder of one.")
+    ],
+    prefix: Annotated[str, typer.Option(help="Folder on the hosts below which `coordinator` and `node` go.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Write start scripts, units and nginx.conf anew for this release and for where the folder lies now."""
+    from scripts.deploy.lifecycle.refresh import refresh as write_anew
+    from scripts.terminal.output import Output
+
+    output = Output(as_json)
+    changed = write_anew(directory, prefix or None)
+    tell_written(changed, output.line)
+    if not changed:
+        output.line("all is as this release writes it, for the folder in which it lies")
+    output.result({"outcome": "refreshed", "written": [str(path) for path in changed], "exit_code": 0})
+
+
+def tell_written(changed: list[Path], tell: Callable[[str], None]) -> None:
+    """Says which files of a kit were written anew, and what makes them take effect."""
+    from scripts.deploy.lifecycle.refresh import install_hints
+    from scripts.deploy.written_files import OLD_SUFFIX
+
+    for path in changed:
+        old = path.with_name(f"{path.name}{OLD_SUFFIX}")
+        tell(f"written anew: {path}" + (f"; what was changed in it by hand is in {old.name}" if old.exists() else ""))
+    if any(path.name == "start.sh" for path in changed):
+        tell("a start.sh that is running goes on as it was; start it again when no run is going on")
+    for hint in install_hints(changed):
+        tell(f"if you have installed it: {hint}")
 
 
 def _replace_key(directory: Path, node: str, key: Path, tell: Callable[[str], None]) -> None:

@@ -11,6 +11,7 @@ from scripts.terminal.options import JsonOption, ResumeOption, RunDirOption, Set
 if TYPE_CHECKING:
     from scripts.deploy.operation import Operation
     from scripts.deploy.submission import Submission
+    from scripts.processes.control import RunState
     from scripts.run.outcome import RunOutcome
     from scripts.terminal.output import Output
     from server.run_folder.folder import RunFolder
@@ -37,18 +38,23 @@ def run(
     from scripts.deploy.submission import Submission
     from scripts.run.federated_run import resolve
     from scripts.run.preflight import check_run_root
-    from scripts.run.run_folders import new_run, resumed_run
+    from scripts.run.run_folders import find_run, new_run, resumed_run
     from scripts.terminal.output import Output
     from trfmoe_core.config import check_federated
 
     output = Output(as_json)
     operation = Operation.of(directory)
     recipe = resolve(config, overrides, [])
-    recipe = recipe.model_copy(update={"nodes": [], "num_nodes": len(operation.coordinator.nodes)})
-    check_run_root(Path(recipe.run_root))
+    earlier = find_run(recipe, run_dir, "federated") if resume or run_dir else None
+    if earlier is None:
+        check_run_root(Path(recipe.run_root))
+    # Nodes have come and gone since a run began; the number that it began with is its own.
+    num_nodes = earlier.recipe.num_nodes if earlier else len(operation.coordinator.nodes)
+    recipe = recipe.model_copy(update={"nodes": [], "num_nodes": num_nodes})
     _await_turn(operation, directory, wait, output)
     check_federated(recipe, str(config))
-    folder = (resumed_run(recipe, run_dir) if resume or run_dir else None) or new_run(recipe)
+    command = f"deploy run {directory}"
+    folder = resumed_run(recipe, earlier.path, command) if earlier else new_run(recipe)
     output.line(f"run folder {folder.path}")
     submission = Submission(folder, operation.control, output.line)
     _follow(folder, operation, submission, output, directory)
@@ -81,6 +87,12 @@ def stop(
 
     output = Output(as_json)
     operation = Operation.of(directory)
+    if now and (lost := operation.active_without_folder()):
+        for run_id in lost:
+            operation.control.stop(run_id)
+        output.line("stopped a run whose folder is gone")
+        output.result({"outcome": "stopped", "run_dir": None, "round": None, "exit_code": 0})
+        return
     run_id, folder = operation.active_run()
     if now:
         operation.control.stop(run_id)
@@ -116,28 +128,38 @@ def status(directory: KitArgument, as_json: JsonOption = False) -> None:
     for run_id, state in runs.items():
         if state.run_dir is not None and (state.run_dir / "recipe.yaml").is_file():
             folders[run_id] = RunFolder.open(state.run_dir)
-    newest = list(folders.values())[-1] if folders else None
-    rows = node_rows(operation, states, newest)
+    newest_id = list(folders)[-1] if folders else None
+    newest, app = (folders[newest_id], runs[newest_id].app) if newest_id is not None else (None, "")
+    active = newest is not None and newest.is_locked()
+    rows = node_rows(operation, states, newest, app, active=active)
     for row in rows:
         where = "online " if row.online else "OFFLINE"
         told = [f"{row.name:<16}{where}{_since(row.since)}", row.doing, row.release]
         if row.loss is not None:
             told.append(f"loss {row.loss:.4f}")
-        if row.strikes:
-            told.append(f"{row.strikes} strikes")
+        if row.strikes_text:
+            told.append(row.strikes_text)
         if row.refused:
             told.append(f"refused: {row.refused}")
         output.line(one_line("  ".join(filter(None, told))))
     shown = []
     newest_of = {folder.path: run_id for run_id, folder in folders.items()}
     for run_id, state in runs.items():
-        line = "its folder is gone" if state.run_dir else "no training, such as the roll call of an upgrade"
-        if folder := folders.get(run_id):
-            # A folder has one journal, which tells of the last run that went on in it.
-            resumed = newest_of[folder.path] != run_id
-            line = "resumed since" if resumed else run_line(RunHistory(read_events(folder.events_path)))
-        output.line(one_line(f"run {state.run_dir or run_id}: {state.status}; {line}"))
-        shown.append({"run_dir": str(state.run_dir), "status": state.status, "line": line})
+        line = "no training, such as the roll call of an upgrade"
+        if state.run_dir:
+            line = "its folder is gone; if it has moved, go on with: " + moved_hint(directory)
+        # A folder has one journal, which tells of the last run that went on in it.
+        resumed = run_id in folders and newest_of[folders[run_id].path] != run_id
+        if resumed:
+            line = "resumed since"
+        elif folder := folders.get(run_id):
+            history, active = RunHistory(read_events(folder.events_path)), folder.is_locked()
+            line = run_line(history, active)
+            if not active and history.finished is None:
+                line += f"; {_how_to_go_on(state, folder, directory)}"
+        if not resumed and (state.run_dir or not state.finished):
+            output.line(one_line(f"run {state.run_dir or run_id}: {state.status}; {line}"))
+        shown.append({"run_dir": str(state.run_dir), "status": state.status, "line": line, "app": state.app})
     if not runs:
         output.line("no run yet")
     output.result({"outcome": "listed", "nodes": [asdict(row) for row in rows], "runs": shown, "exit_code": 0})
@@ -223,6 +245,20 @@ def _await_turn(operation: "Operation", directory: Path, wait: bool, output: "Ou
             output.line(f"waiting for {other} to end")
             told = True
         time.sleep(LOOK_EVERY_S)
+
+
+def moved_hint(directory: Path) -> str:
+    """Returns how to go on with a run whose folder lies elsewhere than where it began."""
+    return f"trfmoe deploy run {directory} RUN/recipe.yaml --run-dir RUN"
+
+
+def _how_to_go_on(state: "RunState", folder: "RunFolder", directory: Path) -> str:
+    """Returns what becomes of a run that nobody works on and that has no end in its journal."""
+    from scripts.run.federated_run import resume_hint
+
+    if not state.finished:
+        return f"its server app starts or was lost: trfmoe deploy attach {directory} follows it, and goes on with it"
+    return resume_hint(folder.path, f"deploy run {directory}")
 
 
 def _since(moment: str) -> str:

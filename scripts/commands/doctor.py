@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scripts.terminal.options import JsonOption, SetOption
+from trfmoe_core.counts import counted
 
 if TYPE_CHECKING:
     import psutil
@@ -209,7 +210,9 @@ def _recipe(path: Path, overrides: list[str]) -> "Iterator[Finding]":
     from trfmoe_core.errors import DataError
 
     recipe = resolve(path, overrides, [])
-    yield well("settings", f"{find_recipe(path)}: {recipe.federation_size} nodes, {recipe.rounds.num_rounds} rounds")
+    alone = bool(recipe.data.sources)
+    together = f"{counted(recipe.federation_size, 'node')}, {counted(recipe.rounds.num_rounds, 'round')}"
+    yield well("settings", f"{find_recipe(path)}: {'a run on one machine' if alone else together}")
     states = [Path(node.state_dir) for node in recipe.nodes if node.state_dir]
     yield from disk([Path(recipe.run_root), *states, *(cache_folder(node) for node in recipe.nodes)])
     yield from gpu(recipe)
@@ -219,8 +222,10 @@ def _recipe(path: Path, overrides: list[str]) -> "Iterator[Finding]":
                 load_tokenizer(tokenizer)
             except DataError as error:
                 yield trouble("settings", f"tokenizer {tokenizer}: {error}", "name a tokenizer that can be used")
+    yield from check_data(recipe.data.sources, f"{path}: data.sources")
+    yield from check_data(recipe.witness.data if recipe.witness else [], f"{path}: witness.data")
     for node in recipe.nodes:
-        yield from check_data(node, f"{path}: node {node.name}")
+        yield from check_data(node.data, f"{path}: node {node.name}: data")
 
 
 def _holder(port: int) -> str | None:

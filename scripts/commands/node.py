@@ -38,7 +38,7 @@ def trust(
     fingerprints = trust_authorities(directory, source, anew=anew)
     for fingerprint in fingerprints:
         output.line(f"trusted: SHA-256 {fingerprint}")
-    output.line("a SuperNode that is running uses them from its next start on")
+    output.line("a SuperNode that is running takes them into use by itself when it needs them")
     output.result({"outcome": "trusted", "fingerprints": fingerprints, "exit_code": 0})
 
 
@@ -55,6 +55,8 @@ def status(directory: NodeArgument, as_json: JsonOption = False) -> None:
     for run in view.runs:
         size = view.sizes.get(run.run_id, 0)
         output.line(one_line(run_text(run, size)))
+        if heads := view.heads.get(run.run_id):
+            output.line(one_line(f"  the coordinator's journal as noted here: {heads}"))
         shown.append(
             {
                 "run_id": run.run_id,
@@ -66,6 +68,7 @@ def status(directory: NodeArgument, as_json: JsonOption = False) -> None:
                 "outvoted": {str(number): blocks for number, blocks in sorted(run.outvoted.items())},
                 "bytes_sent": run.bytes,
                 "bytes_kept": size,
+                "heads": str(heads) if heads else None,
             }
         )
     if not shown:

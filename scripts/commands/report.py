@@ -1,16 +1,44 @@
-"""`trfmoe report`: writes a run's HTML report again from its journal."""
+"""`trfmoe report`: writes a run's HTML report again from its journal, or one page that compares several runs."""
 
-from scripts.commands.generate import RunArgument
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
 from scripts.terminal.options import JsonOption
 
+RunsArgument = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="[RUN...]", help="Run folders, or their names; without one, the latest run."),
+]
+DEFAULT_OUT = Path("comparison.html")
 
-def report(run: RunArgument = None, as_json: JsonOption = False) -> None:
-    """Write a run's report.html again, finished or not."""
+
+def report(
+    runs: RunsArgument = None,
+    out: Annotated[Path, typer.Option(help="File of a comparison of several runs.")] = DEFAULT_OUT,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a run's report.html again, finished or not; of several runs, one page that compares them.
+
+    """
     from scripts.run.run_folders import run_folder
+    from scripts.run.summaries import recipe_differences
     from scripts.terminal.output import Output
+    from server.report.comparison import render_comparison
     from server.report.page import write_report
+    from server.run_folder.history import RunHistory
+    from server.run_folder.journal import read_events
+    from trfmoe_core.atomic import write_text
 
     output = Output(as_json)
-    path = write_report(run_folder(run).path)
+    chosen: list[Path | None] = list(runs) if runs else [None]
+    folders = [run_folder(run) for run in chosen]
+    if len(folders) == 1:
+        path = write_report(folders[0].path)
+    else:
+        path = out.absolute()
+        histories = {folder.path.name: RunHistory(read_events(folder.events_path)) for folder in folders}
+        write_text(path, render_comparison(histories, recipe_differences(folders)))
     output.line(str(path))
     output.result({"outcome": "completed", "report": str(path), "exit_code": 0})

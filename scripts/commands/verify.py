@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scripts.terminal.options import JsonOption
+from trfmoe_core.counts import counted
 
 if TYPE_CHECKING:
     from scripts.terminal.output import Output
     from server.run_folder.verify import Verification
 
-UNSIGNED = (
+UNSIGNED_CODE = 3
+UNPROTECTED = (
     "without --key, --head or --heads: whoever can write the folder could have edited the last entry, cut entries off "
     "the end or written all of it anew, and nothing here would show it"
 )
@@ -21,7 +23,7 @@ UNSIGNED = (
 def verify(
     run: Annotated[Path, typer.Argument(help="Run folder, such as runs/demo-001.")],
     key: Annotated[
-        Path | None, typer.Option(metavar="PUBLIC", help="Public key whose signature must be there and fit.")
+        Path | None, typer.Option(metavar="PUBLIC", help="Public key that must have signed the journal.")
     ] = None,
     head: Annotated[
         str | None, typer.Option(metavar="HASH", help="A head that this command or a node printed earlier.")
@@ -31,7 +33,10 @@ def verify(
     ] = [],  # noqa: B006
     as_json: JsonOption = False,
 ) -> None:
-    """Check a run's journal and checkpoints offline; names the first entry that is broken."""
+    """Check a run's journal and checkpoints offline; names the first entry that is broken.
+
+    Exit codes: 0 well, 1 broken, 3 unbroken but not signed by the given key, as a whole or in its newest entries.
+    """
     from scripts.run.run_folders import run_folder
     from scripts.terminal.output import Output
     from server.run_folder.noted_heads import read_noted_heads
@@ -48,15 +53,17 @@ def verify(
     found = verify_run(folder, head=head, noted=noted, key=public)
     _tell(found, output)
     if not found.problems and not (key or head or heads):
-        output.line(UNSIGNED)
-    code = 1 if found.problems else 0
+        output.line(UNPROTECTED)
+    outcome, code = ("broken", 1) if found.problems else ("unsigned", UNSIGNED_CODE) if found.unsigned else ("ok", 0)
     output.result(
         {
-            "outcome": "broken" if found.problems else "ok",
+            "outcome": outcome,
             "events": found.events,
             "head": found.head,
             "finished": found.finished,
             "checkpoints": found.checkpoints,
+            "signed": found.signed,
+            "unsigned": found.unsigned,
             "problems": found.problems,
             "notes": found.notes,
             "exit_code": code,
@@ -70,7 +77,12 @@ def _tell(found: "Verification", output: "Output") -> None:
         output.line(f"BROKEN {problem}", style="bold red")
     if not found.problems:
         rounds = ", ".join(map(str, found.checkpoints)) or "none"
-        output.line(f"ok: {found.events} entries in an unbroken chain, checkpoints of rounds {rounds} as committed")
+        output.line(
+            f"ok: {counted(found.events, 'entry', 'entries')} in an unbroken chain, checkpoints of rounds "
+            f"{rounds} as committed"
+        )
+    if found.unsigned:
+        output.line(f"NOT SIGNED: {found.unsigned}", style="bold red")
     output.line(f"head {found.head} ({found.events} entries)")
     if not found.finished and found.events:
         output.line("unfinished: no run_finished follows the last run_started; it goes on, was stopped, or was cut")

@@ -17,6 +17,8 @@ from trfmoe_core.errors import ConfigError
 from trfmoe_core.terminal import visible
 
 ALLOWED_FILE = "allowed_apps.txt"
+SHOWN_DIGITS = 12
+"""Of an app's hash, where it is shown in short."""
 _LINE = re.compile(r"([0-9a-f]{64})\b[ \t]*#?[ \t]*(.*)")
 
 

@@ -9,6 +9,7 @@ from scripts.run.outcome import RunOutcome, judge
 from scripts.run.signing import sign_run
 from scripts.terminal.console import RunDisplay, RunLines
 from scripts.terminal.output import Output
+from scripts.terminal.run_view import nodes_view
 from server.run_folder.folder import RunFolder
 from server.run_folder.history import RunHistory
 from server.run_folder.journal import JournalReader
@@ -40,7 +41,7 @@ def follow(folder: RunFolder, output: Output, engine: Engine, begin: Callable[[]
     reader = JournalReader(folder.events_path)
     lines = RunLines(RunHistory(reader.read()))
     begin()
-    with RunDisplay(output, lines) as display:
+    with RunDisplay(output, lines, lambda: nodes_view(lines.history)) as display:
         for event in reader.follow(engine.finished):
             display.show(event)
     status, details = engine.status()

@@ -15,17 +15,18 @@ from scripts.deploy import kit_files
 from scripts.deploy.allowed_code import ALLOWED_FILE
 from scripts.deploy.certificates import Pair, new_authority, node_key_pair, server_certificate, signing_key_pair
 from scripts.deploy.hosts import check_host, in_url
-from scripts.deploy.kit_units import unit
+from scripts.deploy.written_files import coordinator_files, node_files, write_anew
 from trfmoe_core.config.load import validate
 from trfmoe_core.config.section import Name, Section
 from trfmoe_core.config.yaml_text import dump_yaml, load_yaml
+from trfmoe_core.counts import counted
 from trfmoe_core.errors import ConfigError
 
 COORDINATOR_FILE = "coordinator.yaml"
 NODE_FILE = "node.yaml"
 CONNECTION_FILE = "connection.yaml"
 SIGNING_KEY, SIGNING_PUBLIC = "sign.key", "sign.pub"
-PRIVATE, PUBLIC, PROGRAM = 0o600, 0o644, 0o755
+PRIVATE, PUBLIC = 0o600, 0o644
 
 
 class KitNode(Section):
@@ -117,17 +118,7 @@ def write_coordinator(folder: Path, coordinator: Coordinator, authority: Pair, p
     write_file(folder / "server.key", server.private, PRIVATE)
     write_file(folder / "superexec.secret", secrets.token_hex(32).encode(), PRIVATE)
     write_file(folder / COORDINATOR_FILE, dump_yaml(coordinator.model_dump()), PUBLIC)
-    write_file(folder / "start.sh", kit_files.coordinator_start(coordinator.superlink_port), PROGRAM)
-    write_file(
-        folder / "nginx.conf",
-        kit_files.proxy(coordinator.host, coordinator.port, coordinator.superlink_port, place),
-        PUBLIC,
-    )
-    superlink = unit("superlink", "TR-FMoE coordinator: superlink", place)
-    write_file(folder / "trfmoe-superlink.service", superlink, PUBLIC)
-    superexec = unit("superexec", "TR-FMoE coordinator: superexec", place)
-    write_file(folder / "trfmoe-superexec.service", superexec, PUBLIC)
-    write_file(folder / "README.md", kit_files.coordinator_readme(coordinator.host, coordinator.port), PUBLIC)
+    write_anew(folder, coordinator_files(coordinator.host, coordinator.port, coordinator.superlink_port, place))
 
 
 def write_node(folder: Path, node: KitNode, connection: Connection, authority_certificate: bytes, place: str) -> Pair:
@@ -140,17 +131,8 @@ def write_node(folder: Path, node: KitNode, connection: Connection, authority_ce
     write_file(folder / CONNECTION_FILE, dump_yaml(where.model_dump()), PUBLIC)
     write_file(folder / NODE_FILE, kit_files.node_settings(node.name, node.zone), PRIVATE)
     write_file(folder / ALLOWED_FILE, kit_files.NO_APPS, PUBLIC)
-    write_file(folder / "start.sh", kit_files.node_start(where.address), PROGRAM)
-    write_file(folder / "trfmoe-node.service", unit("node", f"TR-FMoE node {node.name}", place), PUBLIC)
-    write_file(folder / "README.md", kit_files.node_readme(node.name, where.address), PUBLIC)
-    write_programs(folder / "bin")
+    write_anew(folder, node_files(node.name, where.address, place))
     return pair
-
-
-def write_programs(folder: Path) -> None:
-    """Writes the programs that come first on a SuperNode's PATH."""
-    for name, text in kit_files.node_programs().items():
-        write_file(folder / name, text, PROGRAM)
 
 
 def write_file(path: Path, content: bytes | str, mode: int) -> None:
@@ -207,7 +189,10 @@ def parse_nodes(names: str, zones: str) -> list[KitNode]:
     if len(listed) < 1 or len(set(listed)) != len(listed):
         raise ConfigError(f"--nodes {names}: give names of their own, such as alice,bob,carol")
     if places and len(places) != len(listed):
-        raise ConfigError(f"--zones {zones}: {len(places)} zones for {len(listed)} nodes; give one a node, or none")
+        raise ConfigError(
+            f"--zones {zones}: {counted(len(places), 'zone')} for {counted(len(listed), 'node')}; give one a "
+            "node, or none"
+        )
     pairs = [{"name": name, "zone": places[number] if places else None} for number, name in enumerate(listed)]
     return [validate(KitNode, pair, "--nodes") for pair in pairs]
 

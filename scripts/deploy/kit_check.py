@@ -1,7 +1,7 @@
 """Checks a deployment kit, or one folder of it, on the machine where it lies: keys, certificates, settings, reach."""
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cryptography import x509
@@ -9,7 +9,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 
 from scripts.deploy import connection_check as reach
-from scripts.deploy.allowed_code import ALLOWED_FILE, allowed_apps
+from scripts.deploy.allowed_code import ALLOWED_FILE, SHOWN_DIGITS, allowed_apps
 from scripts.deploy.certificates import certificate_names, days_left, public_half
 from scripts.deploy.kit import (
     CONNECTION_FILE,
@@ -21,9 +21,11 @@ from scripts.deploy.kit import (
     read_connection,
     read_coordinator,
 )
+from scripts.deploy.lifecycle.refresh import check_written
 from scripts.terminal.findings import Finding, trouble, warning, well
 from server.run_folder.signatures import load_private_key
-from trfmoe_core.config import NodeSettings, load_node_file
+from trfmoe_core.config import load_node_file
+from trfmoe_core.config.sources import DataEntry
 from trfmoe_core.errors import ConfigError, TRFMoEError
 
 SOON_DAYS = 30
@@ -70,6 +72,7 @@ def _check_coordinator(folder: Path) -> Iterator[Finding]:
     yield from _server_certificate(folder, coordinator)
     yield from _no_node_keys(folder)
     yield from _public_keys(folder, coordinator)
+    yield from check_written(folder)
     yield from reach.check_coordinator(folder, coordinator)
 
 
@@ -84,17 +87,24 @@ def _check_node(folder: Path) -> Iterator[Finding]:
         yield trouble("settings", str(error), "mend the file")
         return
     yield well("settings", f"{folder / NODE_FILE}: node {settings.name}")
-    yield from check_data(settings, str(folder / NODE_FILE))
+    yield from check_data(settings.data, f"{folder / NODE_FILE}: data")
+    yield from check_written(folder)
     yield from _apps(folder)
     yield from _reach_from(folder, connection)
 
 
-def check_data(settings: NodeSettings, source: str) -> Iterator[Finding]:
-    """Yields findings about the files and folders that a node names as its data."""
-    for entry in settings.data:
-        if not isinstance(entry, str):
+def check_data(entries: Sequence[DataEntry], key: str) -> Iterator[Finding]:
+    """Yields findings about the files and folders among entries of data.
+
+    Args:
+        entries: With absolute paths. Sources without a path, such as a hub's, are passed over.
+        key: Where the entries stand, such as `node.yaml: data`.
+    """
+    for entry in entries:
+        named = entry if isinstance(entry, str) else getattr(entry, "path", None)
+        if named is None:
             continue
-        path = Path(entry)
+        path = Path(named)
         try:
             empty = path.is_dir() and not any(file.is_file() for file in path.rglob("*"))
             there = path.exists()
@@ -102,7 +112,7 @@ def check_data(settings: NodeSettings, source: str) -> Iterator[Finding]:
             yield trouble("data", f"{path}: cannot be read ({error.strerror})", "let this account read it")
             continue
         if not there:
-            yield trouble("data", f"{path}: does not exist", f"name a file or folder in {source}: data")
+            yield trouble("data", f"{path}: does not exist", f"name a file or folder in {key}")
         elif empty:
             yield trouble("data", f"{path}: is empty", "put text there: PDF, parquet, JSONL or text files")
         else:
@@ -232,10 +242,12 @@ def _apps(folder: Path) -> Iterator[Finding]:
 
     allowed, mine = [app.digest for app in allowed_apps(folder / ALLOWED_FILE)], app_hash(app_folder())
     if mine in allowed:
-        yield well("apps", f"{folder}: the release on this machine ({mine[:12]}) may run")
+        yield well("apps", f"{folder}: the release on this machine (app {mine[:SHOWN_DIGITS]}) may run")
     else:
-        text = f"{folder}: the release on this machine ({mine[:12]}) is none of the {len(allowed)} that may run"
-        yield trouble("apps", text, f"trfmoe deploy allow {folder}")
+        text = (
+            f"{folder}: the release on this machine (app {mine[:SHOWN_DIGITS]}) is not among the {len(allowed)} allowed"
+        )
+        yield trouble("apps", text, f"trfmoe deploy allow {folder} --only")
 
 
 def _reach_from(folder: Path, connection: Connection) -> Iterator[Finding]:

@@ -105,7 +105,7 @@ def checking_clientapp() -> str:
     """Returns the program that stands before Flower's own of the same name on a SuperNode's PATH."""
     return """#!/bin/sh
 # Runs an app's code only when the owner has allowed its hash (allowed_apps.txt), within the owner's limits.
-exec "$TRFMOE_PYTHON" -P -m scripts.deploy.node_clientapp "$@"
+exec "$TRFMOE_PYTHON" -P -m scripts.deploy.hand_over "$@"
 """
 
 
@@ -151,16 +151,21 @@ def coordinator_readme(host: str, port: int) -> str:
     """Returns the coordinator's instructions."""
     return f"""# The coordinator ({host})
 
-    sudo cp nginx.conf /etc/nginx/conf.d/trfmoe.conf && sudo nginx -s reload    # after editing its paths
+    sudo cp nginx.conf /etc/nginx/conf.d/trfmoe.conf && sudo nginx -s reload
     ./start.sh                        # SuperLink and executor; registers the nodes of coordinator.yaml
     trfmoe deploy run . RECIPE.yaml   # one run, on whatever nodes are there
 
+`nginx.conf` and the units (`*.service`, for systemd) name the folder in which they lie. If this folder lies elsewhere,
+or moves, `trfmoe deploy refresh .` writes them anew, and `trfmoe deploy check .` says when that is needed. In the
+units, fill in the account and the virtual environment.
+
 Start runs in this folder and as the account of the units: run folders are made where `trfmoe deploy run` is started,
 and the units write nowhere else. Open port {port} to the nodes, and nothing else: the SuperLink listens on loopback.
-`*.service` are for systemd. `trfmoe deploy status|attach|stop|logs .` show, follow and end a run.
+`trfmoe deploy status|attach|stop|logs .` show, follow and end a run.
 
-`deploy run` and `attach` sign the journal with `sign.key` when a run ends; `trfmoe verify RUN --key sign.pub` checks
-the signature, here or at a node's owner. Back up `server.key`, `sign.key`, `superexec.secret` and `state.db`.
+`deploy run`, `attach` and `stop` sign the journal with `sign.key` when a run ends; `trfmoe verify RUN --key sign.pub`
+checks the signature, here or at a node's owner. Back up this whole folder with its runs, and the folder `authority`;
+docs/operating.md says how to restore them, here or on another machine.
 `trfmoe deploy check .` and `trfmoe doctor .` find faults.
 """
 
@@ -169,14 +174,15 @@ def node_readme(name: str, address: str) -> str:
     """Returns a node owner's instructions."""
     return f"""# The node {name}, for the coordinator {address}
 
-    trfmoe deploy allow .     # this machine's release of trfmoe is the code that may run here
-    trfmoe deploy check .     # after naming your data in node.yaml
-    ./start.sh                # or trfmoe-node.service for systemd, which starts it again
+    trfmoe deploy allow . --only   # this machine's release of trfmoe is the code that may run here, and no other
+    trfmoe deploy check .          # after naming your data in node.yaml
+    ./start.sh                     # or trfmoe-node.service for systemd, which starts it again
 
 `node.key` is this node's identity: keep it at mode 600 and never send it on. Your data and limits stand in `node.yaml`,
-the hashes of the code that you allow in `allowed_apps.txt`; nobody else can change them. `sign.pub` is the key by which
-the coordinator signs its journals, and `heads.jsonl` in `state` notes what it showed this node in each round:
-`trfmoe verify RUN --key sign.pub --heads FILE` compares a journal with both. `trfmoe node status .` shows what this
-node did and what left it. Nothing needs to reach this
-machine: it calls the coordinator.
+the hashes of the code that you allow in `allowed_apps.txt`; nobody else can change them. Nothing needs to reach this
+machine: it calls the coordinator. If this folder moves, `trfmoe deploy refresh .` mends the paths in the unit.
+
+`trfmoe node status .` shows what this node did in each run, what left it, and where it noted what the coordinator's
+journal said in each round: `state/RUN/{name}/heads.jsonl`, where RUN is the run's id. `sign.pub` is the key by which
+the coordinator signs its journals. `trfmoe verify RUN_FOLDER --key sign.pub --heads FILE` compares a journal with both.
 """

@@ -8,6 +8,7 @@ from pathlib import Path
 from scripts.deploy.kit import KitNode
 from scripts.processes.control import Control
 from scripts.processes.log_copy import LogCopy
+from scripts.run.outcome import STOPPED
 from scripts.run.simulation import app_folder
 from server.run_folder.folder import RunFolder
 from trfmoe_core.errors import RunError
@@ -16,7 +17,6 @@ STATUS_DEADLINE_S = 60.0
 LOG_DEADLINE_S = 5.0
 APP_DEADLINE_S = 600.0
 LOST_AFTER_S = 1.5
-STOPPED = "finished:stopped"
 ASK_EVERY_S = 5.0
 MAX_LOSSES = 3
 
@@ -46,6 +46,7 @@ class Submission:
         self._submitted_at = 0.0
         self._asked_at = 0.0
         self._told_away = False
+        self._attached = False
         self._events_before = 0
         self._committed_before = 0
         self._copy: LogCopy | None = None
@@ -84,6 +85,7 @@ class Submission:
         self._events_before, self._committed_before = facts.entries, len(facts.committed)
         self.run_id = self.control.start(app_folder(), settings)
         self._seen, self._free_since, self._submitted_at = False, None, time.monotonic()
+        self._attached = False
         self._asked_at = self._submitted_at
         self._copy_log(0.0)
 
@@ -93,7 +95,7 @@ class Submission:
         Raises:
             RunError: The SuperLink does not answer.
         """
-        self.run_id = run_id
+        self.run_id, self._attached = run_id, True
         facts = self.folder.facts()
         started = facts.started.get("seq", 0)
         # A run that waits for its start has no entries yet, and an earlier end is not its own.
@@ -146,7 +148,8 @@ class Submission:
             self._asked_at = now
             status = self._ask()
             if status[0].startswith("finished"):
-                self._lost(f"the server app did not start ({status[1]})")
+                what = "was lost" if self._attached else "did not start"
+                self._lost(f"the server app {what} ({status[1] or status[0]})")
         return self._status is not None
 
     def status(self) -> tuple[str, str]:

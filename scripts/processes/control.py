@@ -41,11 +41,19 @@ FAULT_PATIENCE_S = 60.0
 
 
 class RunState(NamedTuple):
-    """A run as the SuperLink knows it. `status` is, for instance, `running` or `finished:completed`."""
+    """A run as the SuperLink knows it.
+
+    Attributes:
+        status: For instance `running` or `finished:completed`.
+        details: What Flower says besides.
+        run_dir: Its folder; None if it trains nothing.
+        app: SHA-256 of the app's bundle, in hexadecimal: what node owners allow.
+    """
 
     status: str
     details: str
     run_dir: Path | None = None
+    app: str = ""
 
     @property
     def finished(self) -> bool:
@@ -70,11 +78,13 @@ class Control:
     Args:
         address: `host:port`.
         authority: The certificate that signed the SuperLink's; None: a SuperLink of this command without TLS.
+        remedy: What to do if it does not answer.
     """
 
-    def __init__(self, address: str, authority: Path | None) -> None:
+    def __init__(self, address: str, authority: Path | None, remedy: str = "") -> None:
         self._address = address
         self._authority = authority
+        self._remedy = remedy
         mend_environment()  # Flower's client asks the environment for a proxy
 
     def register(self, public_key: bytes, name: str) -> bool:
@@ -159,7 +169,8 @@ class Control:
             status = run.status
             text = f"{status.status}:{status.sub_status}" if status.sub_status else str(status.status)
             place = run.override_config.get("run-dir")
-            found[int(run.run_id)] = RunState(text, str(status.details or ""), Path(str(place)) if place else None)
+            run_dir = Path(str(place)) if place else None
+            found[int(run.run_id)] = RunState(text, str(status.details or ""), run_dir, str(run.fab_hash))
         return found
 
     def stop(self, run_id: int) -> None:
@@ -198,7 +209,9 @@ class Control:
                 raise kind(f"{self._address}: the SuperLink refuses to {what}: {text}") from error
             met.append(told.code)
         except (httpx.HTTPError, OSError) as error:
-            raise RunError(f"{self._address}: the SuperLink does not answer ({error}); {what} failed") from error
+            remedy = f"; {self._remedy}" if self._remedy else ""
+            where = f"the SuperLink at {self._address} does not answer ({error}){remedy}"
+            raise RunError(f"cannot {what}: {where}") from error
         finally:
             if client is not None:
                 client.close()

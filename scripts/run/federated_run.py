@@ -13,15 +13,18 @@ if TYPE_CHECKING:
 
 
 def resolve(config: Path, overrides: list[str], pdfs: list[Path]) -> "Recipe":
-    """Returns the recipe with overrides and other sources applied and every path absolute against this folder."""
-    from clients.attacks.base import check_drill
+    """Returns the recipe with overrides and other sources applied and every path absolute against this folder.
+
+    Raises:
+        ConfigError: it has a wrong value, or names a part that does not exist.
+    """
     from scripts.run.data_options import with_sources
+    from scripts.run.part_names import check_part_names
     from scripts.run.preflight import find_recipe
     from trfmoe_core.config import load_recipe
 
     recipe = load_recipe(find_recipe(config), overrides)
-    for number, node in enumerate(recipe.nodes):
-        check_drill(node, f"{config}: nodes.{number}.drill")
+    check_part_names(recipe, str(config), overrides)
     warn_of_widths(recipe)
     return with_sources(recipe, pdfs).resolved(Path.cwd())
 
@@ -66,7 +69,7 @@ def run_federation(
 
     check_federated(recipe)
     check_run_root(Path(recipe.run_root))
-    folder = resumed_run(recipe, run_dir) if resume or run_dir else None
+    folder = resumed_run(recipe, run_dir, command) if resume or run_dir else None
     if folder is not None:
         history = RunHistory(read_events(folder.events_path))
         if history.finished and history.finished["outcome"] == "completed":
@@ -129,6 +132,7 @@ def simulate_rounds(folder: "RunFolder", output: "Output") -> "RunOutcome":
     from scripts.run.resources import simulation_resources
     from scripts.run.simulation import FlowerSimulation, app_folder
     from scripts.terminal.console import RunDisplay, RunLines
+    from scripts.terminal.run_view import nodes_view
     from server.run_folder.history import RunHistory
     from server.run_folder.journal import JournalReader
 
@@ -142,7 +146,7 @@ def simulate_rounds(folder: "RunFolder", output: "Output") -> "RunOutcome":
             {"recipe": str(folder.path / "recipe.yaml"), "run-dir": str(folder.path)},
             simulation_resources(folder.recipe),
         )
-        with RunDisplay(output, lines) as display:
+        with RunDisplay(output, lines, lambda: nodes_view(lines.history)) as display:
             for event in reader.follow(flower.finished):
                 display.show(event)
         status, details = flower.status()

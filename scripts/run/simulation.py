@@ -20,7 +20,7 @@ from scripts.processes.control import Control
 from scripts.processes.group import ProcessGroup
 from scripts.processes.log_copy import LogCopy
 from scripts.processes.proxies import mend_environment
-from trfmoe_core.errors import RunError
+from trfmoe_core.errors import MachineError, RunError
 from trfmoe_core.places import APP_FOLDER
 
 PROGRAMS = ("flwr", "flower-superlink", "flower-superexec", "flower-supernode", "flwr-simulation")
@@ -97,13 +97,13 @@ def check_shared_memory(folder: Path = SHARED_MEMORY) -> None:
     """Makes sure that Ray, which asks for no other folder, can keep messages in shared memory.
 
     Raises:
-        RunError: it cannot.
+        MachineError: it cannot.
     """
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise RunError(
+        raise MachineError(
             f"{folder}: cannot be written ({error.strerror}), and Ray keeps the nodes' messages there; "
             "mount it, or run the recipe on real processes, which need none: trfmoe deploy local"
         ) from error
@@ -115,12 +115,12 @@ def install_programs(home: Path) -> None:
     Ray starts its workers by the path of this Python in an unquoted shell command, so that path may hold no space.
 
     Raises:
-        RunError: Flower is not installed beside this Python, or the folder cannot be written.
+        MachineError: Flower is not installed beside this Python, or the folder cannot be written.
     """
     try:
         _install_programs(home)
     except OSError as error:
-        raise RunError(f"{home}: cannot be written ({error.strerror}); free space there, or set TMPDIR") from error
+        raise MachineError(f"{home}: cannot be written ({error.strerror}); free space there, or set TMPDIR") from error
 
 
 def _install_programs(home: Path) -> None:
@@ -130,7 +130,7 @@ def _install_programs(home: Path) -> None:
     (home / "bin").mkdir()
     for name in PROGRAMS:
         if not (here / name).is_file():
-            raise RunError(f"{name}: not found beside {python}; run `make install`")
+            raise MachineError(f"{name}: not found beside {python}; run `make install`")
         wrapper = home / "bin" / name
         program = here / name
         if name in DATABASE_PROGRAMS:

@@ -1,11 +1,13 @@
 """Shows a run's events as they come: one line a round, and on a terminal a bar below them."""
 
 import errno
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from rich.console import Group, RenderableType
+from rich.live import Live
 from rich.progress import Progress, TaskID
 
 from scripts.terminal.output import Output, one_line
@@ -13,16 +15,23 @@ from server.run_folder.history import RunHistory
 from server.run_folder.journal import Event
 from server.run_folder.journal_entries import complete_entries
 from trfmoe_core.blocks import TRUNK
+from trfmoe_core.counts import counted
 
 
 class RunLines:
-    """Turns events into lines for people. A round's line comes when its model has been evaluated."""
+    """Turns events into lines for people. A round's line comes once, when its model has been evaluated.
+
+    Args:
+        history: What has been shown before. Of it, only the last round may still get its line.
+    """
 
     def __init__(self, history: RunHistory | None = None) -> None:
         self.history = history or RunHistory()
-        self._told = set(self.history.committed)
+        last = max(self.history.committed, default=0)
+        self._told = {number for number in {*self.history.committed, 0} if number < last}
+        self._told |= {last} & self.history.evaluated.keys()
         self._held: dict[int, list[str]] = {}
-        """Lines about replies to rounds whose predecessor has no line yet."""
+        """Round -> lines about what came after it, which wait for its own line."""
 
     def feed(self, event: Event) -> list[str]:
         """Takes in the next event and returns the lines that it gives, often none.
@@ -45,15 +54,19 @@ class RunLines:
         if kind == "placement":
             return [_placed(event)]
         if kind == "node_reply" and event["status"] != "accepted":
-            number = event["round"]
-            line = f"round {number}: {event['node']} {event['status']}: {event['reason']}"
-            if number - 1 in self.history.committed and number - 1 not in self._told:
-                self._held.setdefault(number, []).append(line)
+            evaluates = event.get("phase") == "evaluate"
+            before = event["round"] - (0 if evaluates else 1)
+            of = "evaluation after round" if evaluates else "round"
+            line = f"{of} {event['round']}: {event['node']} {event['status']}: {event['reason']}"
+            if before in self.history.committed and before not in self._told:
+                self._held.setdefault(before, []).append(line)
                 return []
             return [line]
         if kind == "evaluated":
+            if event["round"] in self._told:
+                return []
             self._told.add(event["round"])
-            return [self.round_line(event["round"]), *self._held.pop(event["round"] + 1, [])]
+            return [self.round_line(event["round"]), *self._held.pop(event["round"], [])]
         if kind == "round_committed":
             return self._unmeasured(event["round"])
         if kind == "warning":
@@ -67,7 +80,7 @@ class RunLines:
         """Returns the lines of committed rounds that no node has measured or will measure."""
         late = [n for n in sorted(self.history.committed) if n not in self._told and (before is None or n < before)]
         self._told |= set(late)
-        return [line for number in late for line in (self.round_line(number), *self._held.pop(number + 1, []))]
+        return [line for number in late for line in (self.round_line(number), *self._held.pop(number, []))]
 
     def round_line(self, number: int) -> str:
         """Returns the line of one round, from its evaluation and its commit as far as they are known."""
@@ -104,7 +117,11 @@ class RunLines:
             return "starting the nodes"
         number = max(self.history.replies, default=0)
         replies = self.history.replies.get(number, {})
-        return f"round {number}: {len(replies)} of {len(self.history.nodes)} replies" if number else "placed"
+        return (
+            f"round {number}: {len(replies)} of {counted(len(self.history.nodes), 'reply', 'replies')}"
+            if number
+            else "placed"
+        )
 
     @property
     def done(self) -> int:
@@ -141,23 +158,32 @@ class Lines(Protocol):
 
 
 class RunDisplay:
-    """Context manager that writes a run's lines, with a live bar where the output is a terminal.
+    """Context manager that writes a run's lines; on a terminal a live view and a bar stand below them.
 
     When the terminal is closed the display ends, and the run does what SIGHUP tells it.
+
+    Args:
+        output: Where to.
+        lines: What is said of the events.
+        view: Makes what stands above the bar; None: nothing.
     """
 
-    def __init__(self, output: Output, lines: Lines) -> None:
+    def __init__(self, output: Output, lines: Lines, view: Callable[[], RenderableType] | None = None) -> None:
         self._output = output
         self._lines = lines
+        self._view = view
         self._bar: Progress | None = None
+        self._live: Live | None = None
         self._task = TaskID(0)
         self._closed = False
         if output.console.is_terminal:
             self._bar = output.bar()
+            if view is not None:
+                self._live = Live(console=output.console, transient=True, refresh_per_second=4)
 
     def __enter__(self) -> Self:
         if self._bar is not None:
-            self._bar.start()
+            (self._live or self._bar).start()
             self._task = self._bar.add_task(one_line(self._lines.doing), total=None)
         return self
 
@@ -166,7 +192,7 @@ class RunDisplay:
     ) -> None:
         if self._bar is not None:
             with self._while_open():
-                self._bar.stop()
+                (self._live or self._bar).stop()
 
     def show(self, event: Event) -> None:
         """Shows one event."""
@@ -183,6 +209,8 @@ class RunDisplay:
             self._bar.update(
                 self._task, description=one_line(lines.doing), completed=lines.done, total=lines.total or None
             )
+            if self._live is not None and self._view is not None:
+                self._live.update(Group(self._view(), self._bar))
 
     @contextmanager
     def _while_open(self) -> Iterator[None]:
@@ -211,8 +239,8 @@ def verdict_summary(verdicts: Sequence[Mapping[str, Any]]) -> str:
 def counted_blocks(blocks: Sequence[str]) -> str:
     """Returns, for instance, `32 experts + trunk`."""
     experts = sum(block != TRUNK for block in blocks)
-    counted = f"{experts} expert{'' if experts == 1 else 's'}" if experts else ""
-    return " + ".join(part for part in (counted, TRUNK if len(blocks) > experts else "") if part)
+    shown = counted(experts, "expert") if experts else ""
+    return " + ".join(part for part in (shown, TRUNK if len(blocks) > experts else "") if part)
 
 
 def quantity(value: float) -> str:
@@ -234,7 +262,7 @@ def size(num_bytes: float) -> str:
 
 
 def _started(event: Event) -> str:
-    parts = [f"{event['num_rounds']} rounds"]
+    parts = [counted(event["num_rounds"], "round")]
     if event.get("vote"):
         parts.append(f"vote {event['vote']}")
     if event.get("parameters"):

@@ -13,6 +13,7 @@ from rich.console import Console
 from trfmoe_core.terminal import visible
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.progress import Progress
 
 
@@ -54,6 +55,10 @@ class Output:
     def note(text: str) -> None:
         """Writes a remark to standard error, so that standard output holds the result alone."""
         sys.stderr.write(f"{visible(text)}\n")
+
+    def view(self, content: "RenderableType") -> None:
+        """Writes what rich lays out, such as a table, for people."""
+        self.console.print(content)
 
     def bar(self) -> "Progress":
         """Returns a bar that is not shown yet; describe its tasks in `one_line`."""

@@ -3,7 +3,7 @@
 from html import escape
 from typing import Any
 
-from server.report.charts import line_chart, table
+from server.report.charts import colours_of, line_chart, table
 from server.report.sections import (
     Row,
     Section,
@@ -11,22 +11,28 @@ from server.report.sections import (
     origin_rows,
     outcome,
     perplexity,
+    quality,
     samples,
     spans,
     time_rows,
     warnings,
 )
 from server.run_folder.history import RunHistory
+from server.run_folder.ledger import below, complaint, ledger
 
 DECIDED = ("unanimous", "majority")
 """Outcomes for which replicas agreed."""
+SHOWN = ("outvoted", "invalid", "missing", "kept", "median")
+"""What became of a node's blocks besides an agreement, in the order of weight."""
 
 
 def federation_sections(history: RunHistory) -> list[Section]:
     """Returns the sections of a federation's report."""
     return [
-        ("The run", _facts(history)),
+        ("In short", _summary(history)),
         ("Held-out bits per byte", _bits_per_byte(history)),
+        ("What every node gave, and what of it counted", _ledger(history)),
+        ("The run", _facts(history)),
         ("Training loss", _losses(history)),
         ("Verdicts by node and round", _verdicts(history)),
         ("Rounds", _rounds(history)),
@@ -37,6 +43,40 @@ def federation_sections(history: RunHistory) -> list[Section]:
         ("Samples", samples(history)),
         ("Warnings", warnings(history)),
     ]
+
+
+def _summary(history: RunHistory) -> str:
+    """How it ended, how good the model is, who was outvoted, and whose part fell short, in sentences."""
+    done, planned = len(history.committed), history.num_rounds or "?"
+    said = [f"The run: <strong>{escape(outcome(history))}</strong>, {done} of {planned} rounds.", *quality(history)]
+    told = history.drill_rounds()
+    for name, numbers in history.outvoted_rounds().items():
+        drill = ", as it was told to for a drill" if set(numbers) <= set(told.get(name, ())) else ""
+        said.append(f"<strong>{escape(name)}</strong> was outvoted in rounds {spans(numbers)}{drill}.")
+    if history.committed and not history.outvoted_rounds():
+        said.append("Nobody was outvoted.")
+    short = below(ledger(history), history.min_share)
+    warned = "".join(f"<li class=short>{escape(complaint(name, account))}</li>" for name, account in short.items())
+    return f"<p class=say>{' '.join(said)}</p>" + (f"<ul>{warned}</ul>" if warned else "")
+
+
+def _ledger(history: RunHistory) -> str:
+    accounts = ledger(history)
+    if not accounts:
+        return ""
+    rows = [
+        (
+            *(name, account.tokens, account.planned, account.counted, f"{100 * account.share:.0f} %"),
+            *(account.outvoted, account.missing, account.invalid, account.kept),
+        )
+        for name, account in accounts.items()
+    ]
+    note = (
+        "<p>A vote is one block in one round. Planned are the votes that the placement gave a node. Of a vote that had "
+        "no result the block stayed as it was.</p>"
+    )
+    head = ("node", "tokens trained", "votes planned", "counted", "share", "outvoted", "not in time", "refused")
+    return note + table((*head, "without result"), rows)
 
 
 def _facts(history: RunHistory) -> str:
@@ -80,7 +120,8 @@ def _bits_per_byte(history: RunHistory) -> str:
         )
         for name in sorted(history.nodes)
     ]
-    chart = line_chart(series, "round", "bits per byte; dashed: the node's byte bigram", bigrams)
+    label = "bits per byte of text that was not trained on; dashed: a bigram model of the node's own bytes"
+    chart = line_chart(series, "round", label, bigrams, colours_of(history.nodes))
     head = ("node", "bits per byte, last round", "perplexity, a token", "byte bigram, bits per byte")
     return chart + table(head, rows)
 
@@ -91,7 +132,7 @@ def _losses(history: RunHistory) -> str:
         for name, reply in sorted(replies.items()):
             if reply.get("loss") is not None:
                 series.setdefault(name, []).append((number, reply["loss"]))
-    return line_chart(series, "round", "training loss (nats a token)")
+    return line_chart(series, "round", "training loss (nats a token)", colours=colours_of(history.nodes))
 
 
 def _verdicts(history: RunHistory) -> str:
@@ -104,36 +145,38 @@ def _verdicts(history: RunHistory) -> str:
         cells = "".join(_verdict_cell(history, number, name) for number in rounds)
         body.append(f"<tr><th>{escape(name)}</th>{cells}</tr>")
     note = (
-        "<p>In how many blocks a node was outvoted (o), missing (m) or invalid (i), and how many were decided while no "
-        "majority agreed (s for split); ok where it agreed with a majority on all. A star: the node was told to "
-        "misbehave, as a drill.</p>"
+        "<p>In how many blocks a node was outvoted, or sent nothing (missing) or something that was refused (invalid). "
+        "Kept: too few agreed, and the block stayed as it was. Median: all stood alone, and the median of all counted. "
+        "ok: it agreed with a majority on all. A star: the node was told to misbehave, as a drill.</p>"
     )
     return f"{note}<div class=scroll><table><tr><th>round</th>{head}</tr>{''.join(body)}</table></div>"
 
 
 def _verdict_cell(history: RunHistory, number: int, name: str) -> str:
     verdicts = history.verdicts[number]
-    counts = {
-        kind: sum(name in verdict.get(kind, []) for verdict in verdicts) for kind in ("outvoted", "invalid", "missing")
-    }
-    counts["split"] = sum(_is_split(verdict, name) for verdict in verdicts)
+    counts = dict.fromkeys(SHOWN, 0)
+    holders = history.holders(number)
+    for verdict in verdicts:
+        if (kind := _fate(verdict, name, holders.get(verdict["block"]))) in counts:
+            counts[kind] += 1
     drill = "*" if history.replies.get(number, {}).get(name, {}).get("drill") else ""
-    kind = next((kind for kind, count in counts.items() if count), None)
-    if kind is None:
+    weightiest = next((kind for kind, count in counts.items() if count), None)
+    if weightiest is None:
         agreed = any(name in verdict.get("accepted", []) for verdict in verdicts)
         return f'<td class="agreed">ok{drill}</td>' if agreed else f"<td>{drill}</td>"
-    text = " ".join(f"{count}{kind[0]}" for kind, count in counts.items() if count)
-    return f'<td class="{kind}">{text}{drill}</td>'
+    text = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+    return f'<td class="{weightiest}">{text}{drill}</td>'
 
 
-def _is_split(verdict: dict[str, Any], name: str) -> bool:
-    """Returns whether no majority decided a block that a node sent, or may have sent."""
-    if verdict["outcome"] in DECIDED or any(
-        name in verdict.get(kind, []) for kind in ("outvoted", "invalid", "missing")
-    ):
-        return False
-    accepted = verdict.get("accepted", [])
-    return name in accepted or not accepted
+def _fate(verdict: dict[str, Any], name: str, holders: list[str] | None) -> str:
+    """Returns what became of a node's update of a block: one of `SHOWN`, or empty if it agreed or had none."""
+    for kind in ("outvoted", "invalid", "missing"):
+        if name in verdict.get(kind, []):
+            return kind
+    result = verdict["outcome"]
+    if result in DECIDED or (holders is not None and name not in holders):
+        return ""
+    return str(result) if name in verdict.get("accepted", []) or not verdict.get("accepted") else ""
 
 
 def _voters(history: RunHistory) -> set[str]:
@@ -150,7 +193,7 @@ def _voters(history: RunHistory) -> set[str]:
 def _rounds(history: RunHistory) -> str:
     rows = []
     for number, event in sorted(history.committed.items()):
-        verdicts = ", ".join(f"{count} {outcome}" for outcome, count in event.get("outcomes", {}).items())
+        verdicts = ", ".join(f"{count:,} {outcome}" for outcome, count in event.get("outcomes", {}).items())
         measured = history.evaluated.get(number, {})
         bits, perplexed = measured.get("bits_per_byte", "not measured"), perplexity(measured)
         share = event.get("train_share")
@@ -158,11 +201,12 @@ def _rounds(history: RunHistory) -> str:
             (
                 *(number, event.get("train_loss", ""), bits, perplexed, verdicts, event.get("tokens_per_s", "")),
                 "" if share is None else f"{100 * share:.0f} %",
-                *(event.get(key, "") for key in ("bytes_down", "bytes_up", "seconds")),
+                *(f"{event[key] / 1e6:,.1f}" if key in event else "" for key in ("bytes_down", "bytes_up")),
+                event.get("seconds", ""),
             )
         )
-    head = ("round", "train loss", "bits per byte", "perplexity", "verdicts", "tokens/s", "time spent training")
-    return table((*head, "bytes down", "bytes up", "seconds"), rows) if rows else ""
+    head = ("round", "train loss", "bits per byte", "perplexity", "blocks by verdict", "tokens/s", "time training")
+    return table((*head, "MB down", "MB up", "seconds"), rows) if rows else ""
 
 
 def _training(history: RunHistory) -> str:

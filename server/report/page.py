@@ -1,9 +1,11 @@
 """Writes a run's report: one HTML file made from the journal alone, readable in light and dark, without scripts."""
 
+from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 
 from server.report.federation import federation_sections
+from server.report.sections import Section, next_steps
 from server.report.single_machine import training_sections
 from server.run_folder.history import RunHistory
 from server.run_folder.journal import read_events
@@ -17,13 +19,20 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; border-bottom: 1px solid var(--line); }
 table { border-collapse: collapse; font-size: .85rem; } .scroll { overflow-x: auto; }
 th, td { border: 1px solid var(--line); padding: .2rem .5rem; text-align: left; white-space: nowrap; }
-td.num { text-align: right; font-variant-numeric: tabular-nums; }
-svg { width: 100%; height: auto; } svg text { font-size: 11px; fill: CanvasText; } .grid { stroke: var(--line); }
+th { white-space: normal; } td.num { text-align: right; font-variant-numeric: tabular-nums; }
+svg { width: 100%; height: auto; color: CanvasText; } svg text { font-size: 12px; fill: CanvasText; }
+.grid { stroke: var(--line); } svg.narrow { display: none; }
+@media (max-width: 600px) { svg.wide { display: none; } svg.narrow { display: block; }
+  body { margin: .5rem auto; } table { font-size: .78rem; } th, td { padding: .15rem .35rem; } }
+@media print { svg.wide { display: block; } svg.narrow { display: none; } details { display: block; }
+  section { break-inside: avoid-page; } }
+.say { font-size: 1.1rem; } .say strong { white-space: nowrap; } code { overflow-wrap: anywhere; }
 figure { margin: 1rem 0; } figcaption span { margin-left: 1rem; white-space: nowrap; }
 figcaption i { display: inline-block; width: .8em; height: .8em; margin-right: .3em; }
 .agreed { background: rgba(89,161,79,.28); } .outvoted { background: rgba(225,87,89,.45); }
 .missing { background: rgba(140,140,140,.35); } .invalid { background: rgba(242,142,43,.45); }
-.split { background: rgba(237,201,72,.45); }
+.kept { background: rgba(237,201,72,.45); } .median { background: rgba(86,180,233,.35); }
+.short { color: #c0392b; font-weight: bold; }
 pre { white-space: pre-wrap; border: 1px solid var(--line); padding: .7rem; }
 """
 
@@ -44,6 +53,13 @@ def write_report(run_dir: Path) -> Path:
 def render(history: RunHistory, title: str) -> str:
     """Returns the report as one HTML document. All text from nodes is escaped."""
     sections = training_sections(history) if history.unit == "step" else federation_sections(history)
+    (first, summary), *others = sections
+    sections = [(first, summary + (next_steps(title) if history.committed else "")), *others]
+    return page_of(title, sections)
+
+
+def page_of(title: str, sections: Iterable[Section]) -> str:
+    """Returns sections as one HTML document."""
     body = "".join(f"<section><h2>{name}</h2>{content}</section>" for name, content in sections if content)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'

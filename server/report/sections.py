@@ -23,6 +23,35 @@ def outcome(history: RunHistory) -> str:
     return f"{finished['outcome']}: {finished['reason']}" if finished.get("reason") else str(finished["outcome"])
 
 
+def quality(history: RunHistory) -> Iterable[str]:
+    """Yields sentences that say how good the model is, against its start and against a bigram model of bytes."""
+    measured = {number: event["bits_per_byte"] for number, event in history.evaluated.items()}
+    if not measured or measured[max(measured)] is None:
+        return
+    number = max(measured)
+    last, first = measured[number], measured[min(measured)]
+    start = f" ({first:.2f} before training)" if min(measured) == 0 and number and first is not None else ""
+    yield f"Text that was not trained on takes <strong>{last:.3f} bits per byte</strong>{start}."
+    bigrams = [node["bigram_bits_per_byte"] for node in history.nodes.values() if node.get("bigram_bits_per_byte")]
+    if bigrams:
+        mean = sum(bigrams) / len(bigrams)
+        how = "better" if last < mean else "no better yet"
+        yield f"That is {how} than a model that knows pairs of bytes alone ({mean:.2f})."
+    best = history.best_round
+    if best is not None and best != number and measured.get(best) is not None:
+        yield f"The best was {history.unit} {best} with {measured[best]:.3f}."
+
+
+def next_steps(name: str) -> str:
+    """Returns the commands that most people want next."""
+    run = escape(name)
+    return (
+        f"<p>Next: <code>trfmoe generate {run} --prompt &quot;...&quot;</code> writes a text, "
+        f"<code>trfmoe export {run} FOLDER</code> makes a folder for transformers, "
+        f"<code>trfmoe verify {run}</code> proves that nothing was changed.</p>"
+    )
+
+
 def origin_rows(history: RunHistory) -> list[Row]:
     """Returns the rows about recipe, code and versions of the last start."""
     started = history.started

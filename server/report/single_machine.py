@@ -1,5 +1,7 @@
 """The report of a run on one machine."""
 
+from html import escape
+
 from server.report.charts import line_chart, table
 from server.report.sections import (
     Row,
@@ -8,6 +10,7 @@ from server.report.sections import (
     origin_rows,
     outcome,
     perplexity,
+    quality,
     samples,
     time_rows,
     warnings,
@@ -25,10 +28,11 @@ def training_sections(history: RunHistory) -> list[Section]:
         if reply.get("loss") is not None
     }
     return [
-        ("The run", _facts(history)),
+        ("In short", _summary(history)),
         ("Held-out bits per byte", _bits_per_byte(history)),
         ("Training loss", _curve(points, "loss", "training loss (nats a token)")),
         ("Learning rate", _curve(points, "learning_rate", "learning rate")),
+        ("The run", _facts(history)),
         ("Checkpoints", _checkpoints(history)),
         ("Training", _training(points)),
         ("Expert load", expert_load(history)),
@@ -36,6 +40,14 @@ def training_sections(history: RunHistory) -> list[Section]:
         ("Samples", samples(history)),
         ("Warnings and changed settings", warnings(history)),
     ]
+
+
+def _summary(history: RunHistory) -> str:
+    """How it ended and how good the model is, in sentences."""
+    done = f"{max(history.committed, default=0):,} of {history.num_rounds or 0:,} steps saved"
+    return (
+        f"<p class=say>The run: <strong>{escape(outcome(history))}</strong>, {done}. {' '.join(quality(history))}</p>"
+    )
 
 
 def _facts(history: RunHistory) -> str:

@@ -23,6 +23,12 @@ class RunHistory:
         self.verdicts: dict[int, list[dict[str, Any]]] = {}
         self.committed: dict[int, Event] = {}
         self.evaluated: dict[int, Event] = {}
+        self.epochs: dict[int, int] = {}
+        """Round -> epoch of the placement by which it was planned."""
+        self.planned_at: dict[int, float] = {}
+        """Round -> when it was planned last, in seconds since 1970."""
+        self.last_time: float | None = None
+        """When the newest event happened, in seconds since 1970."""
         self.samples: list[Event] = []
         self.warnings: list[str] = []
         self._readers: dict[str, Callable[[Event], object]] = {
@@ -31,7 +37,7 @@ class RunHistory:
             "node_joined": lambda event: self.nodes.update({event["node"]: event}),
             "node_refused": lambda event: self.refused.update({event["node"]: event["reason"]}),
             "placement": self.placements.append,
-            "round_planned": lambda event: self.replies.update({event["round"]: {}}),
+            "round_planned": self._round_planned,
             "node_reply": self._node_reply,
             "verdicts": lambda event: self.verdicts.update({event["round"]: event["verdicts"]}),
             "round_committed": lambda event: self.committed.update({event["round"]: event}),
@@ -50,6 +56,7 @@ class RunHistory:
             RunFolderError: the event lacks what its kind has.
         """
         with complete_entries(f"entry {event.get('seq')} of the journal"):
+            self.last_time = event.get("time", self.last_time)
             if reader := self._readers.get(event["event"]):
                 reader(event)
 
@@ -57,6 +64,11 @@ class RunHistory:
     def num_rounds(self) -> int:
         """Rounds that the run is to have."""
         return int(self.started.get("num_rounds") or 0)
+
+    @property
+    def min_share(self) -> float:
+        """Share of a node's planned votes that must have counted (`fairness.min_share` of the recipe)."""
+        return float(self.started.get("min_share", 0.5))
 
     @property
     def unit(self) -> str:
@@ -144,6 +156,19 @@ class RunHistory:
                 if reply.get("claims_drill"):
                     rounds.setdefault(name, []).append(number)
         return dict(sorted(rounds.items()))
+
+    def _round_planned(self, event: Event) -> None:
+        number = event["round"]
+        self.replies[number] = {}
+        self.epochs[number] = event["epoch"]
+        if "time" in event:
+            self.planned_at[number] = event["time"]
+
+    def holders(self, round_number: int) -> dict[str, list[str]]:
+        """Returns block -> nodes by the placement of a round; empty if it is not known."""
+        epoch = self.epochs.get(round_number)
+        found = next((plan for plan in reversed(self.placements) if plan["epoch"] == epoch), None)
+        return found.get("holders", {}) if found else {}
 
     def _node_reply(self, event: Event) -> None:
         replies = self.replies.setdefault(event["round"], {})

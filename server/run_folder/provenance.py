@@ -15,6 +15,9 @@ from trfmoe_core.data.tokenizers import Tokenizer
 from trfmoe_core.errors import RunFolderError
 from trfmoe_core.fingerprint import code_fingerprint
 
+JOURNAL_SCHEMA = 1
+"""Version of docs/journal.md, which names every event and field of a journal."""
+
 _FIXED = {
     "witness_salt": (
         "witness.salt: not the secret that this run began with, so a witness would now judge by other text; "
@@ -47,6 +50,7 @@ def provenance(folder: RunFolder, tokenizer: Tokenizer, salt: str = "", **versio
     if run_tokenizer(folder).fingerprint != tokenizer.fingerprint:
         raise RunFolderError(f"{folder.tokenizer_path}: not the same as the recipe's data.tokenizer; put it back")
     return {
+        "journal_schema": JOURNAL_SCHEMA,
         "recipe_hash": folder.recipe_digest(),
         "code_fingerprint": code_fingerprint(),
         "tokenizer_fingerprint": tokenizer.fingerprint,

@@ -36,6 +36,8 @@ class Verification:
         checkpoints: Rounds whose checkpoints are as committed.
         problems: What does not fit; the first is the first broken entry. Empty when everything fits.
         notes: What could not be checked, and what was found besides.
+        signed: Number of entries that the owner of the given key has signed; None without a key.
+        unsigned: Which entries the owner of the given key has not signed, with the remedy; empty if there are none.
     """
 
     events: int = 0
@@ -44,6 +46,8 @@ class Verification:
     checkpoints: list[int] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    signed: int | None = None
+    unsigned: str = ""
 
 
 def verify_run(
@@ -59,7 +63,7 @@ def verify_run(
         folder: The run.
         head: A head of this journal that was noted earlier.
         noted: Heads that nodes noted.
-        key: Public key whose signature must exist and fit.
+        key: Public key whose signatures must fit.
     """
     for _ in range(_LOOKS):
         found, events, hashes = _look(folder)
@@ -68,9 +72,11 @@ def verify_run(
     if events:
         first = next(iter(_of_kind(events, "run_started")), {})
         chain = JournalChain(hashes=hashes, run_id=first.get("run_id"), recipe_hash=first.get("recipe_hash"))
-        for problems, notes in (check_heads(chain, head, noted), check_signatures(folder.path, chain, key)):
-            found.problems += problems
-            found.notes += notes
+        problems, notes = check_heads(chain, head, noted)
+        signatures = check_signatures(folder.path, chain, key)
+        found.problems += problems + signatures.problems
+        found.notes += notes + signatures.notes
+        found.signed, found.unsigned = signatures.signed, signatures.unsigned
     return found
 
 

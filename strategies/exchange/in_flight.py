@@ -10,13 +10,25 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from flwr.app import Message
+from flwr.app import Error, Message
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from strategies.exchange.boundary import boundary, plain
 from strategies.exchange.pulling import Puller
 from strategies.exchange.size_limits import SizeLimits
 from trfmoe_core.errors import WireError
+
+SHORTEST_PAUSE_S, LONGEST_PAUSE_S, PAUSE_SHARE = 0.05, 1.0, 0.01
+"""Bounds of the pause between two looks for answers, and its share of the time since the last answer came."""
+
+_LOST = {
+    ErrorCode.NODE_UNAVAILABLE: "went offline before it answered; it takes part again when its SuperNode runs",
+    ErrorCode.MESSAGE_UNAVAILABLE: "the SuperLink no longer has the request, as after a restart without its state.db",
+    ErrorCode.REPLY_MESSAGE_UNAVAILABLE: "its answer was too late or was lost on the way; it is asked again",
+    ErrorCode.CLIENT_APP_CRASHED: "its client ended without an answer; its log says more",
+}
+"""What Flower reports of its own accord -> our words for it. Other errors carry words of the node's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,20 +76,22 @@ class InFlight:
 
     grid: Grid
     clock: Clock = field(default_factory=Clock)
-    poll_s: float = 0.2
     under_way: dict[str, Pending] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._puller = Puller(self.grid)
+        self._of: dict[str, list[str]] = {}
 
     def busy(self, node: str) -> Pending | None:
         """Returns the message that a node still works on."""
-        return next((pending for pending in self.under_way.values() if pending.node == node), None)
+        return next((self.under_way[message_id] for message_id in self._of.get(node, ())), None)
 
     def forget(self, node: str) -> None:
-        """Drops a node's pending message, because the node came back as another process."""
-        self.under_way = {key: pending for key, pending in self.under_way.items() if pending.node != node}
-        self._puller.forget(set(self.under_way))
+        """Drops a node's pending messages, because the node came back as another process."""
+        dropped = self._of.pop(node, [])
+        for message_id in dropped:
+            del self.under_way[message_id]
+        self._puller.forget(dropped)
 
     def send(self, node: str, message: Message, round_number: int, room: SizeLimits | None = None) -> str:
         """Sends a message to a node; returns why it was refused, or an empty text.
@@ -92,6 +106,7 @@ class InFlight:
         if not ids:
             return "Flower refused the message: the node is not registered or not online"
         told = message.metadata
+        self._of.setdefault(node, []).append(ids[0])
         self.under_way[ids[0]] = Pending(
             node=node, node_id=told.dst_node_id, round=round_number, kind=told.message_type, room=room or SizeLimits()
         )
@@ -110,15 +125,15 @@ class InFlight:
             setting: The deadline's name, for the reason.
             enough: Asked with the seconds since the start whether the rest need not be waited for.
         """
-        start = self.clock.now()
+        start = heard = self.clock.now()
         while self._waiting(round_number):
-            progress = False
-            for message_id in list(self.under_way):
+            for message_id in self._puller.answered({key: pending.room for key, pending in self.under_way.items()}):
                 arrivals = self._arrivals(message_id, round_number) if message_id in self.under_way else []
-                progress = progress or bool(arrivals)
+                heard = self.clock.now() if arrivals else heard
                 while arrivals:
                     yield arrivals.pop(0)
-            elapsed = self.clock.now() - start
+            now = self.clock.now()
+            elapsed = now - start
             if elapsed >= deadline_s:
                 yield from self._silent(round_number, f"no reply within {deadline_s:g} s ({setting})")
                 return
@@ -126,8 +141,8 @@ class InFlight:
                 reason = f"no reply within {elapsed:.3g} s, when the others were enough (rounds.patience)"
                 yield from self._silent(round_number, reason)
                 return
-            if not progress and self._waiting(round_number):
-                self.clock.sleep(self.poll_s)
+            if self._waiting(round_number):
+                self.clock.sleep(min(pause_s(now - heard), deadline_s - elapsed))
 
     def _arrivals(self, message_id: str, round_number: int) -> list[Arrival]:
         """Returns the answers to a message. An answer that cannot be read is given up and never pulled again."""
@@ -143,6 +158,7 @@ class InFlight:
             arrivals, answers = [_without_reply(pending, "broken", str(error), round_number)], []
         if arrivals:
             del self.under_way[message_id]
+            self._of[pending.node].remove(message_id)
         second = f"a second answer to the request of round {pending.round}"
         return arrivals + [Arrival(kind="late", node=pending.node, round=pending.round, reason=second)] * (
             len(answers) - 1
@@ -157,11 +173,18 @@ class InFlight:
                 yield Arrival(kind="silent", node=pending.node, round=round_number, reason=reason)
 
 
+def pause_s(quiet_s: float) -> float:
+    """Returns how long to wait before the next look, when nothing has arrived for `quiet_s` seconds.
+
+    Waiting costs ever fewer requests and at most a hundredth more time. The next answer makes the pause short again.
+    """
+    return min(LONGEST_PAUSE_S, max(SHORTEST_PAUSE_S, PAUSE_SHARE * quiet_s))
+
+
 def _arrival(pending: Pending, reply: Message, round_number: int) -> Arrival:
     told = reply.metadata
     if reply.has_error():
-        reason = plain(f"Flower error {reply.error.code}: {reply.error.reason}")
-        return _without_reply(pending, "failed", reason, round_number)
+        return _without_reply(pending, "failed", _reason(reply.error), round_number)
     if told.src_node_id != pending.node_id:
         reason = f"the answer comes from Flower's node {plain(str(told.src_node_id), 40)}, which was not asked"
         return _without_reply(pending, "failed", reason, round_number)
@@ -180,3 +203,11 @@ def _without_reply(
         late = f"an answer to round {pending.round} in round {round_number}" + (f": {reason}" if reason else "")
         return Arrival(kind="late", node=pending.node, round=pending.round, reason=late)
     return Arrival(kind=kind, node=pending.node, round=pending.round, reason=reason)
+
+
+def _reason(error: Error) -> str:
+    """Returns an error that came in the place of an answer in words for the operator."""
+    if known := _LOST.get(error.code):
+        return known
+    told = str(error.reason or "").removeprefix("refused: ")
+    return plain(f"the node answers: {told or f'error {error.code}, and nothing more'}")

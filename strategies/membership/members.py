@@ -18,11 +18,13 @@ from strategies.exchange.in_flight import Clock, InFlight
 from strategies.exchange.messages import DescribeRequest, Description, has_parcel, pack, read_header
 from strategies.exchange.refusals import sentence
 from strategies.exchange.size_limits import DESCRIPTION
+from strategies.membership.awaited import TELL_S, awaited, until
 from strategies.membership.compatibility import disagreement
 from strategies.membership.presence import Presence
 from strategies.membership.refused_nodes import RefusedNodes
 from strategies.membership.registration import Registry
 from strategies.membership.remarks import remarks
+from trfmoe_core.counts import counted
 from trfmoe_core.errors import RunError, WireError
 
 RecordEvent = Callable[..., None]
@@ -78,7 +80,10 @@ class Federation:
         """Whether a member works on a round; it answers no ping then."""
         self._refusals = RefusedNodes(record, clock)
         self._registry = Registry(registered)
-        self._names = set(names)
+        self._folded: dict[str, set[str]] = {}
+        for known in names:
+            self._folded.setdefault(known.casefold(), set()).add(known)
+        self._name_of: dict[int, str] = {}
         self._online: set[int] = set()
         self._asked: dict[int, float] = {}
         self._described: dict[int, Description] = {}
@@ -86,6 +91,7 @@ class Federation:
         self._presence = Presence(clock)
         self._exchange: InFlight | None = None
         self._warned: set[str] = set()
+        self._awaited = ""
 
     @property
     def registered(self) -> list[str]:
@@ -98,21 +104,22 @@ class Federation:
         expected: int,
         replication: int,
         nodes_deadline_s: float,
-        reply_deadline_s: float,
+        preparing_deadline_s: float,
         patience: float = math.inf,
     ) -> None:
         """Waits until `expected` nodes have described themselves, or the deadline has passed.
 
-        A node that was asked and still prepares its data is waited for until `reply_deadline_s`. Once `replication`
-        nodes have described themselves, it is waited for `patience` times as long as the slowest of them took, and at
-        least `nodes_deadline_s`. It can join later.
+        A node that was asked and still prepares its data is waited for until `preparing_deadline_s`. Once
+        `replication` nodes have described themselves, it is waited for `patience` times as long as the slowest of them
+        took, and at least `nodes_deadline_s`. It can join later. A wait of more than a moment is recorded: for whom,
+        and until when.
 
         Args:
             grid: Flower's way to the nodes.
             expected: How many nodes to wait for.
             replication: How many nodes train each expert; fewer cannot start.
             nodes_deadline_s: Seconds to wait for nodes that are not connected yet.
-            reply_deadline_s: Seconds to wait for the description of a connected node.
+            preparing_deadline_s: Seconds to wait for the description of a connected node.
             patience: See above.
 
         Raises:
@@ -131,9 +138,12 @@ class Federation:
             if len(self._refusals) >= expected and not self.members and not self._asked:
                 break  # every expected node was refused; one refused node alone does not end the wait
             prepares = any(node_id not in self._refusals for node_id in self._asked)
-            longest_s = min(reply_deadline_s, max(nodes_deadline_s, patience * slowest_s))
-            if elapsed >= (longest_s if prepares else nodes_deadline_s):
+            longest_s = min(preparing_deadline_s, max(nodes_deadline_s, patience * slowest_s))
+            end_s = longest_s if prepares else nodes_deadline_s
+            if elapsed >= end_s:
                 break
+            if elapsed >= TELL_S:
+                self._tell_wait(grid, expected, end_s - elapsed)
             self.clock.sleep(0.5)
         if len(self.online) >= expected:
             return
@@ -143,6 +153,8 @@ class Federation:
         if len(self.online) < replication:
             refused = "; ".join(self._refusals.texts)
             remedy = f"refused: {refused}" if refused else "start the missing nodes (rounds.nodes_deadline_s)"
+            if owing := ", ".join(self._owing(grid)):
+                remedy += f"; {owing} did not say who they are (rounds.preparing_deadline_s)"
             raise RunError(f"{found}, and every expert needs {replication}; {remedy}")
         late = ", ".join(self._owing(grid))
         more = f"; {late} did not say who they are yet and can join later" if late else ""
@@ -162,7 +174,8 @@ class Federation:
             present = [name for name in self.online if name in names]
             if len(present) >= FEWEST:
                 return
-            text = f"{len(present)} of {len(names)} nodes are online ({', '.join(present) or 'none'})"
+            online = counted(len(names), "node is", "nodes are")
+            text = f"{len(present)} of {online} online ({', '.join(present) or 'none'})"
             if self.clock.now() - start >= deadline_s:
                 raise RunError(
                     f"{text} after {deadline_s:g} s (rounds.nodes_deadline_s), and a vote needs {FEWEST}; "
@@ -229,6 +242,10 @@ class Federation:
                 self._refuse(grid, node_id, arrival.reason)
         return exchange
 
+    def name_of(self, node_id: int) -> str:
+        """Returns the name of the member that Flower knows, or knew, by an id."""
+        return self._name_of[node_id]
+
     @property
     def online(self) -> dict[str, Member]:
         """Members that Flower sees now, by name in order."""
@@ -257,8 +274,21 @@ class Federation:
         self._registry.take(node_id)
         self._refusals.admit(node_id, name)
         self.members[name] = Member(name=name, node_id=node_id, description=description, registered=registered)
+        self._name_of[node_id] = name
+        self._folded.setdefault(name.casefold(), set()).add(name)
         fields: dict[str, Any] = description.model_dump(mode="json", exclude={"protocol", "name", "refusal", "bases"})
         self.record("node_joined", node=name, back=back, notes=remarks(description), **fields)
+
+    def _tell_wait(self, grid: Grid, expected: int, left_s: float) -> None:
+        """Records for whom the start waits and until when; once, while these nodes are the same."""
+        owing = self._owing(grid)
+        who = awaited(owing, expected - len(self.online) - len(owing) - len(self._refusals))
+        if who == self._awaited:
+            return
+        self._awaited = who
+        present = f"{len(self.online)} of {expected} nodes can take part ({', '.join(self.online) or 'none'})"
+        key = "preparing_deadline_s" if owing else "nodes_deadline_s"
+        self.record("warning", text=f"{present}; the run waits for {who}, at most {until(left_s)} (rounds.{key})")
 
     def _owing(self, grid: Grid) -> list[str]:
         """Returns the nodes that were asked who they are and have not answered, by the names of their keys."""
@@ -284,7 +314,7 @@ class Federation:
     def _taken(self, grid: Grid, node_id: int, name: str) -> str:
         """Returns why a name belongs to another node. What a newcomer says of itself is never the reason."""
         has_key = bool(self._registry.of(node_id).text)
-        alike = [other for other in {*self._names, *self.members} if other != name and _same(other, name)]
+        alike = sorted(self._folded.get(name.casefold(), set()) - {name})
         if alike and not has_key:
             return f"its name {name!r} differs from {alike[0]!r} in letter case only; give every node a name of its own"
         holder = self.members.get(name)
@@ -317,7 +347,3 @@ def _description(answer: Message) -> Description:
     if has_parcel(answer):
         raise WireError("the description comes with a parcel")
     return read_header(answer, Description, DESCRIPTION.header, DESCRIPTION.values)
-
-
-def _same(one: str, other: str) -> bool:
-    return one.casefold() == other.casefold()

@@ -1,14 +1,21 @@
 """The limits of a placement in sentences, for `trfmoe plan`."""
 
 from strategies.placement.placement import Placement
+from trfmoe_core.counts import counted
 
 
-def limits(replication: int) -> list[str]:
-    """Returns what no placement gives."""
+def limits(replication: int, nodes: int) -> list[str]:
+    """Returns what no placement gives to so many nodes."""
     majority = replication // 2 + 1
+    found = [f"{majority} nodes that collude decide every expert that they share; more nodes make these fewer"]
+    if nodes == replication:
+        found = [f"with {replication} nodes any {majority} own everything: {majority} that collude decide every expert"]
+    elif nodes <= 2 * replication:
+        found.append(
+            f"below {2 * replication + 1} nodes isolation between experts is weak: {majority} colluders hold many"
+        )
     return [
-        f"with {replication} nodes any {majority} own everything: {majority} that collude decide every expert",
-        f"below {2 * replication + 1} nodes isolation between experts is weak: {majority} colluders hold many of them",
+        *found,
         "the mean loss under random faults is the same for every placement; this one lowers the worst case",
     ]
 
@@ -19,12 +26,17 @@ def notes(placement: Placement) -> list[str]:
     total, replication = len(placement.nodes), placement.replication
     found = []
     if violations := len(placement.zone_violations()):
-        why = "" if zones.separable else f", because there are only {len(zones.names)} zones for {replication} replicas"
+        why = (
+            ""
+            if zones.separable
+            else f", because there are only {counted(len(zones.names), 'zone')} for {replication} replicas"
+        )
         found.append(f"{violations} experts have two replicas in one zone{why}; add nodes in another zone")
     if not zones.even:
         size, name = max((size, name) for size, name in zip(zones.sizes, zones.names, strict=True))
         found.append(
-            f"zone {name} has {size} of {total} nodes, more than one in {replication}: with zones kept apart, loads go "
+            f"zone {name} has {size} of {counted(total, 'node')}, more than one in {replication}: with zones "
+            "kept apart, loads go "
             f"from {min(loads)} to {max(loads)}; add nodes in other zones"
         )
     elif max(loads) - min(loads) > 1:

@@ -1,23 +1,27 @@
 """Every recipe of the project can be read, and the demo has its liar."""
 
+import json
+import re
 from pathlib import Path
 
 import pytest
 
 from scripts.main import main
+from scripts.run.recipes import read_facts
+from scripts.terminal.console import quantity
 from tests.conftest import words
 from tests.places import ROOT
 from trfmoe_core.config import load_recipe
 
 FOLDER = ROOT / "configs"
+NODES = {"single": 0, "shakespeare": 0, "strangers": 6, "nine_nodes": 9}
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.name)
 def test_recipe(path: Path) -> None:
     recipe = load_recipe(path)
     assert recipe.name.replace("-", "_") == path.stem
-    if path.stem != "single":
-        assert recipe.federation_size == len(recipe.nodes) == 3
+    assert len(recipe.nodes) == NODES.get(path.stem, 3)
 
 
 def test_the_recipe_for_one_machine(
@@ -43,6 +47,55 @@ def test_the_recipe_for_one_machine(
         written = capfd.readouterr()
         assert exit_info.value.code in (0, None), written
     assert "step 3/3  loss" in written.out
+
+
+GPT2 = {"single", "fineweb_125m"}
+"""Recipes whose tokenizer and text have to be downloaded."""
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_recipe_says_its_size_and_memory_as_they_are_planned(path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    facts = read_facts(path.read_text(encoding="utf-8"))
+    rows = ["--set", "model.vocab_size=50304"] if path.stem in GPT2 else []
+    device = ["--device", "cuda" if path.stem == "fineweb_125m" else "cpu"]
+    assert call("plan", path.stem, *rows, *device, "--json") == 0
+    planned = json.loads(capfd.readouterr().out.splitlines()[-1])
+    assert facts.size.startswith(f"{quantity(planned['parameters'])} parameters, {planned_layers(path)}"), planned
+    memory = planned.get("memory_gpu") or planned["memory_node"]
+    told = re.match(r"([\d.]+) GB", facts.memory)
+    assert told, facts.memory
+    assert float(told[1]) == pytest.approx(sum(memory.values()) / 1e9, rel=0.1)
+
+
+def planned_layers(path: Path) -> str:
+    model = load_recipe(path).model
+    return f"{model.layers} layer{'s' * (model.layers > 1)} of {model.experts} experts"
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_dry_run_of_every_recipe(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Stand-ins take the place of what has to be downloaded; all else is as it stands."""
+    monkeypatch.chdir(tmp_path)
+    recipe = load_recipe(path)
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "text.txt").write_text(words(1, 3000))
+    given = ["--set", "data.tokenizer=byte"] if path.stem in GPT2 else []
+    if recipe.data.sources:
+        command, given = "train", [*given, "--set", "data.sources=[text]"]
+    else:
+        command, given = "simulate", [*given, *(["--pdfs", "text"] * len(recipe.nodes))]
+    if recipe.witness:
+        given += ["--set", "witness.data=[text]"]
+    assert call(command, path.stem, *given, "--dry-run") == 0, capfd.readouterr()
+    assert "warning" not in capfd.readouterr().err
+
+
+def call(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as ending:
+        main(list(arguments))
+    return int(ending.value.code or 0)
 
 
 def test_the_demo_is_told_to_lie() -> None:

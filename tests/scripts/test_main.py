@@ -154,7 +154,7 @@ def test_a_package_that_an_older_installation_lacks_is_one_line(
         return command
 
     monkeypatch.setattr("scripts.main.app", lacks("backports.zstd"))
-    assert call("data", "inspect", "x") == 1
+    assert call("data", "inspect", "x") == 3
     shown = capfd.readouterr().err
     assert "the package backports is not installed" in shown
     assert "make install" in shown

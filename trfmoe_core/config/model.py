@@ -13,10 +13,16 @@ class RopeScaling(Section):
     kind: Literal["linear", "llama3"] = Field(
         description="linear: every angle is divided by factor; llama3: only those of long waves are (arXiv 2407.21783)"
     )
-    factor: float = Field(ge=1, description="by how much the angles are divided")
-    low_freq_factor: float = Field(1.0, gt=0, description="llama3: waves longer than context / this are stretched")
-    high_freq_factor: float = Field(4.0, gt=0, description="llama3: waves shorter than context / this stay as they are")
-    original_context: int = Field(8192, ge=1, description="llama3: tokens a sequence of the first training")
+    factor: float = Field(ge=1, description="by how much the angles are divided", examples=[8])
+    low_freq_factor: float = Field(
+        1.0, gt=0, description="llama3: waves longer than context / this are stretched", examples=[2]
+    )
+    high_freq_factor: float = Field(
+        4.0, gt=0, description="llama3: waves shorter than context / this stay as they are", examples=[8]
+    )
+    original_context: int = Field(
+        8192, ge=1, description="llama3: tokens a sequence of the first training", examples=[4096]
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -30,34 +36,67 @@ class RopeScaling(Section):
 class ModelConfig(Section):
     """Shape of the decoder-only mixture-of-experts transformer (Mixtral's layout, arXiv 2401.04088)."""
 
-    layers: int = Field(4, ge=1, le=256)
-    width: int = Field(128, ge=8, le=65536)
-    heads: int = Field(4, ge=1, le=1024)
+    layers: int = Field(
+        4, ge=1, le=256, description="transformer layers, each with attention and experts", examples=[12]
+    )
+    width: int = Field(128, ge=8, le=65536, description="numbers that stand for a token between layers", examples=[768])
+    heads: int = Field(4, ge=1, le=1024, description="attention heads; divides width", examples=[12])
     kv_heads: int | None = Field(
-        None, ge=1, le=1024, description="null: as many as heads; fewer: grouped-query attention"
+        None, ge=1, le=1024, description="null: as many as heads; fewer: grouped-query attention", examples=[4]
     )
-    experts: int = Field(8, ge=1, le=4096, description="experts per layer")
-    top_k: int = Field(2, ge=1, le=64, description="experts per token")
-    expert_width: int = Field(176, ge=1, le=262144)
+    experts: int = Field(8, ge=1, le=4096, description="experts per layer", examples=[16])
+    top_k: int = Field(2, ge=1, le=64, description="experts per token", examples=[1])
+    expert_width: int = Field(
+        176,
+        ge=1,
+        le=262144,
+        description="inner width of one expert; top_k of them make about 8/3 of width",
+        examples=[1024],
+    )
     shared_width: int = Field(
-        0, ge=0, le=262144, description="hidden width of a network that every token takes besides its experts; 0: none"
+        0,
+        ge=0,
+        le=262144,
+        description="hidden width of a network that every token takes besides its experts; 0: none",
+        examples=[1024],
     )
-    context: int = Field(128, ge=8, le=1048576, description="tokens per sequence")
-    vocab_size: int | None = Field(
-        None, ge=1, le=1 << 24, description="rows of the embedding; null: the tokenizer's, padded to a multiple of 64"
+    context: int = Field(128, ge=8, le=1048576, description="tokens per sequence", examples=[1024])
+    head_dim: int | None = Field(
+        None, ge=2, le=65536, description="width of a head; null: width / heads", examples=[128]
     )
-    head_dim: int | None = Field(None, ge=2, le=65536, description="width of a head; null: width / heads")
     qkv_bias: bool = Field(False, description="true: queries, keys and values have a bias, as in Qwen2")
-    rope_theta: float = Field(10000.0, gt=0)
-    rope_scaling: RopeScaling | None = Field(None, description="stretches rotary positions; null: no stretching")
-    norm_eps: float = Field(1e-5, gt=0, lt=1)
-    tie_embeddings: bool = False
-    init_std: float = Field(0.02, gt=0, le=1)
-    balance: Literal["per_layer", "pooled"] = "per_layer"
-    balance_weight: float = Field(0.01, ge=0, le=10)
-    z_loss_weight: float = Field(0.0, ge=0, le=10, description="weight of the router's z-loss (arXiv 2202.08906)")
-    expert: Name = Field("swiglu", description="kind of expert: swiglu, gelu, or one of your own")
-    attention: Name = Field("rotary", description="kind of attention: rotary, normed, normed_whole, or your own")
+    vocab_size: int | None = Field(
+        None,
+        ge=1,
+        le=1 << 24,
+        description="rows of the embedding; null: the tokenizer's, padded to a multiple of 64",
+        examples=[50304],
+    )
+    rope_theta: float = Field(
+        10000.0, gt=0, description="base of the rotary position embedding; larger for long contexts", examples=[1e6]
+    )
+    rope_scaling: RopeScaling | None = Field(
+        None,
+        description="stretches rotary positions; null: no stretching",
+        examples=[{"kind": "linear", "factor": 4.0}],
+    )
+    norm_eps: float = Field(1e-5, gt=0, lt=1, description="what RMSNorm adds to the mean square", examples=[1e-6])
+    tie_embeddings: bool = Field(False, description="the output layer uses the embedding's weights")
+    init_std: float = Field(0.02, gt=0, le=1, description="standard deviation of the initial weights", examples=[0.01])
+    balance: Literal["per_layer", "pooled"] = Field(
+        "per_layer",
+        description="over what experts are kept evenly busy: each layer, or all pooled as in Hugging Face's Mixtral",
+    )
+    balance_weight: float = Field(
+        0.01, ge=0, le=10, description="weight of the loss that keeps experts evenly busy; 0: none", examples=[0.02]
+    )
+    z_loss_weight: float = Field(
+        0.0, ge=0, le=10, description="weight of the router's z-loss (arXiv 2202.08906)", examples=[0.001]
+    )
+    expert: Name = Field("swiglu", description="kind of expert: swiglu, gelu, or one of your own", examples=["gelu"])
+    attention: Name = Field(
+        "rotary", description="kind of attention: rotary, normed, normed_whole, or your own", examples=["normed"]
+    )
     norm_position: Literal["before", "after"] = Field(
         "before", description="before: attention and experts read normalised rows; after: what they add is normalised"
     )
@@ -94,7 +133,9 @@ class ModelConfig(Section):
 class ExpertsConfig(Section):
     """Which nodes hold experts, and what a node does with the experts that it does not hold."""
 
-    replication: int = Field(3, ge=1, description="nodes that train every expert: 3, or a larger odd number")
+    replication: int = Field(
+        3, ge=1, description="nodes that train every expert: 3, or a larger odd number", examples=[5]
+    )
     unheld: Literal["train", "freeze", "absent"] = Field(
         "train",
         description="train: trained but not sent; freeze: used but not trained; absent: not on the node",

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from trfmoe_core.config.data import DataConfig
 from trfmoe_core.config.federation import (
     AgreementConfig,
+    FairnessConfig,
     LogConfig,
     OuterConfig,
     ReputationConfig,
@@ -19,7 +20,7 @@ from trfmoe_core.config.federation import (
 from trfmoe_core.config.model import ExpertsConfig, ModelConfig
 from trfmoe_core.config.node import NodeSettings
 from trfmoe_core.config.section import Name, Section
-from trfmoe_core.config.sources import deal_parts, resolved_entry
+from trfmoe_core.config.sources import DataEntry, deal_parts, resolved_entry
 from trfmoe_core.config.training import LocalConfig, TrainingConfig
 from trfmoe_core.places import is_hub_name, tokenizer_place
 
@@ -27,14 +28,18 @@ from trfmoe_core.places import is_hub_name, tokenizer_place
 class Recipe(Section):
     """Everything that determines a run."""
 
-    name: Name = "run"
-    seed: int = Field(0, ge=0, lt=2**31)
-    run_root: str = Field("runs", description="run folders are created in it")
+    name: Name = Field("run", description="run folders are called so, with a number", examples=["clinics"])
+    seed: int = Field(0, ge=0, lt=2**31, description="of initial weights and of the order of the text", examples=[7])
+    run_root: str = Field("runs", description="run folders are created in it", examples=["/srv/trfmoe/runs"])
     vote: Name = Field(
-        "majority", description="rule of the vote on experts: majority, median, mean, or one of your own"
+        "majority",
+        description="rule of the vote on experts: majority, median, mean, or one of your own",
+        examples=["median"],
     )
     vote_trunk: Name | None = Field(
-        None, description="rule of the vote on the trunk; null: as vote, but majority if vote is median"
+        None,
+        description="rule of the vote on the trunk; null: as vote, but majority if vote is median",
+        examples=["mean"],
     )
     model: ModelConfig = ModelConfig()
     experts: ExpertsConfig = ExpertsConfig()
@@ -44,12 +49,23 @@ class Recipe(Section):
     rounds: RoundsConfig = RoundsConfig()
     agreement: AgreementConfig = AgreementConfig()
     reputation: ReputationConfig = ReputationConfig()
-    witness: WitnessConfig | None = Field(None, description="null: replicas are judged by their agreement alone")
+    fairness: FairnessConfig = FairnessConfig()
+    witness: WitnessConfig | None = Field(
+        None,
+        description="null: replicas are judged by their agreement alone",
+        examples=[{"data": ["public/law.txt", "public/medicine.txt"]}],
+    )
     outer: OuterConfig = OuterConfig()
     transport: TransportConfig = TransportConfig()
     log: LogConfig = LogConfig()
-    num_nodes: int = Field(3, ge=1, le=100_000, description="nodes that must be present before round 1")
-    nodes: list[NodeSettings] = Field(default_factory=list, description="one entry per node; a federation needs three")
+    num_nodes: int = Field(
+        3, ge=1, le=100_000, description="nodes that must be present before round 1, where nodes is empty", examples=[9]
+    )
+    nodes: list[NodeSettings] = Field(
+        default_factory=list,
+        description="one entry per node; a federation needs three",
+        examples=[[{"name": "clinic", "data": ["letters"]}]],
+    )
 
     @property
     def rule_of_trunk(self) -> str:
@@ -66,7 +82,7 @@ class Recipe(Section):
         steps = self.training.budget(self.model.context)
         return None if steps is None else -(-steps // self.rounds.local_steps)
 
-    @field_validator("data", mode="before")
+    @field_validator("data", mode="before", json_schema_input_type=DataConfig | list[DataEntry])
     @classmethod
     def _bare_sources(cls, data: Any) -> Any:
         return {"sources": data} if isinstance(data, list) else data

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self, TypeGuard
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
 
-from trfmoe_core.config.problems import describe_problem
+from trfmoe_core.config.problems import describe_problems
 from trfmoe_core.config.section import Section
 from trfmoe_core.errors import DataError
 from trfmoe_core.registry import Registry
@@ -20,8 +20,8 @@ DEFAULT = "files"
 class Partition(Section):
     """`{index: 0, of: 3}`: this node's part of a source that several nodes share."""
 
-    index: int = Field(ge=0, description="this node's number among those that share it")
-    of: int = Field(ge=1, le=100_000, description="how many nodes share it")
+    index: int = Field(ge=0, description="this node's number among those that share it, from 0", examples=[0])
+    of: int = Field(ge=1, le=100_000, description="how many nodes share it", examples=[3])
 
     @model_validator(mode="after")
     def _check(self) -> "Partition":
@@ -33,13 +33,17 @@ class Partition(Section):
 class SourceSettings(Section):
     """The settings that every entry of `data` may hold. Each source adds its own (`data.sources.base.DataSource`)."""
 
-    source: str
-    weight: float = Field(1.0, gt=0, le=1e6, description="share of the training tokens, relative to the other sources")
+    source: str = Field(description="kind of source", examples=["files"])
+    weight: float = Field(
+        1.0, gt=0, le=1e6, description="share of the training tokens, relative to the other sources", examples=[2]
+    )
     on_end: Literal["repeat", "stop"] = Field(
         "repeat", description="repeat: it begins again; stop: it pauses until the other sources have ended too"
     )
     partition: Partition | Literal["auto"] | None = Field(
-        None, description="this node's part of a source that several nodes share; auto: the recipe's nodes share it"
+        None,
+        description="this node's part of a source that several nodes share; auto: the recipe's nodes share it",
+        examples=["auto"],
     )
 
     def part(self) -> Partition:
@@ -74,7 +78,7 @@ def _parse(raw: Any) -> Any:
     try:
         return kind.model_validate({**raw, "source": name})
     except ValidationError as error:
-        raise ValueError("; ".join(describe_problem(kind, problem) for problem in error.errors())) from None
+        raise ValueError("; ".join(text for _, text in describe_problems(kind, error.errors()))) from None
 
 
 DataEntry = Annotated[

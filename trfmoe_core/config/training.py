@@ -14,34 +14,60 @@ class TrainingConfig(Section):
     One of `steps`, `tokens` and `epochs`, or `rounds`, determines how long a node trains.
     """
 
-    steps: int | None = Field(None, ge=1, le=10**12, description="optimizer steps of a node over the whole run")
-    tokens: int | None = Field(None, ge=1, le=10**15, description="tokens of a node over the whole run")
-    epochs: float | None = Field(None, gt=0, le=10**6, description="passes over the text; for trfmoe train only")
-    batch_size: int = Field(12, ge=1, le=1 << 20, description="sequences per step and device")
-    accumulation: int = Field(1, ge=1, le=4096, description="micro-batches per step")
-    optimizer: Name = Field("adamw", description="adamw, muon, or one of your own in trfmoe_core/training/optimizers")
-    learning_rate: float = Field(1e-3, gt=0, le=1)
-    min_learning_rate: float | None = Field(
-        None, ge=0, le=1, description="rate of the last step; null: a tenth of learning_rate"
+    steps: int | None = Field(
+        None, ge=1, le=10**12, description="optimizer steps of a node over the whole run", examples=[2000]
     )
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup_steps: int = Field(20, ge=0)
-    weight_decay: float = Field(0.1, ge=0, le=1)
-    beta1: float = Field(0.9, ge=0, lt=1)
-    beta2: float = Field(0.99, ge=0, lt=1)
-    muon_momentum: float = Field(0.95, ge=0, lt=1, description="of hidden matrices, with optimizer muon")
-    clip_norm: float = Field(1.0, gt=0)
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda|cuda:\d+)$")
+    tokens: int | None = Field(
+        None, ge=1, le=10**15, description="tokens of a node over the whole run", examples=[100_000_000]
+    )
+    epochs: float | None = Field(
+        None, gt=0, le=10**6, description="passes over the text; for trfmoe train only", examples=[3]
+    )
+    batch_size: int = Field(12, ge=1, le=1 << 20, description="sequences per step and device", examples=[8])
+    accumulation: int = Field(1, ge=1, le=4096, description="micro-batches per step", examples=[4])
+    optimizer: Name = Field(
+        "adamw", description="adamw, muon, or one of your own in trfmoe_core/training/optimizers", examples=["muon"]
+    )
+    learning_rate: float = Field(
+        1e-3, gt=0, le=1, description="highest rate, reached after the warm-up; less for larger models", examples=[3e-4]
+    )
+    min_learning_rate: float | None = Field(
+        None, ge=0, le=1, description="rate of the last step; null: a tenth of learning_rate", examples=[3e-5]
+    )
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        "cosine", description="how the rate falls from the end of the warm-up to the last step"
+    )
+    warmup_steps: int = Field(
+        20, ge=0, description="steps at the start over which the rate rises to learning_rate", examples=[100]
+    )
+    weight_decay: float = Field(
+        0.1, ge=0, le=1, description="decay of matrices, times the rate, per step; norms do not decay", examples=[0.01]
+    )
+    beta1: float = Field(0.9, ge=0, lt=1, description="decay of the mean of gradients, per step", examples=[0.95])
+    beta2: float = Field(0.99, ge=0, lt=1, description="decay of the mean of their squares, per step", examples=[0.95])
+    muon_momentum: float = Field(
+        0.95, ge=0, lt=1, description="of hidden matrices, with optimizer muon", examples=[0.9]
+    )
+    clip_norm: float = Field(1.0, gt=0, description="longer gradients are shortened to this norm", examples=[0.5])
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda|cuda:\d+)$",
+        description="auto: a GPU where there is one; cpu, cuda, or one GPU by number",
+        examples=["cuda:0"],
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="of products and activations; auto: bfloat16 where it trains faster"
+        "auto", description="number type of products and activations; auto: bfloat16 where it trains faster"
     )
     threads: int | Literal["auto"] = Field(
         "auto",
         description="CPU threads of a process that trains; auto: all cores, shared by what trains at once. Another "
         "number gives other last bits",
+        examples=[1],
     )
     devices: int | Literal["all"] = Field(
-        1, description="devices of a node, each with batch_size sequences per step; all: every CUDA device"
+        1,
+        description="devices of a node, each with batch_size sequences per step; all: every CUDA device",
+        examples=["all"],
     )
     gradient_checkpointing: bool = Field(
         False, description="less memory for activations, about a third more computation"
@@ -94,9 +120,14 @@ class TrainingConfig(Section):
 class LocalConfig(Section):
     """How often `trfmoe train` writes down, evaluates and saves."""
 
-    log_every: int = Field(10, ge=1, description="steps from one point of the curves to the next")
-    evaluate_every: int | None = Field(None, ge=1, description="steps; null: rounds.local_steps")
-    save_every: int | None = Field(
-        None, ge=1, description="steps; null: evaluate_every. The best model is saved in any case"
+    log_every: int = Field(10, ge=1, description="steps from one point of the curves to the next", examples=[1])
+    evaluate_every: int | None = Field(
+        None, ge=1, description="steps from one evaluation to the next; null: rounds.local_steps", examples=[500]
     )
-    keep_last: int = Field(2, ge=1, description="number of latest checkpoints to keep besides the best")
+    save_every: int | None = Field(
+        None,
+        ge=1,
+        description="steps from one checkpoint to the next; null: evaluate_every. The best model is saved in any case",
+        examples=[1000],
+    )
+    keep_last: int = Field(2, ge=1, description="number of latest checkpoints to keep besides the best", examples=[5])

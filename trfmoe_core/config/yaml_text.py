@@ -82,6 +82,12 @@ def dump_yaml(value: Any) -> str:
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False)
 
 
+def flow_yaml(value: Any) -> str:
+    """Returns a value as YAML in one line, such as `{name: clinic, data: [letters]}`."""
+    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, default_flow_style=True, width=float("inf"))
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
 def quoted(text: str | None) -> str:
     """Returns a string as one YAML scalar in double quotes, or `null`."""
     if text is None:

@@ -36,6 +36,12 @@ def linear_cross_entropy(x_ND: Tensor, w_VD: Tensor, targets_N: Tensor, mask_N: 
     return loss
 
 
+def chunk_rows(vocab_size: int, device: torch.device) -> int:
+    """Returns the rows R of one chunk."""
+    budget = CPU_CHUNK_BYTES if device.type == "cpu" else CUDA_CHUNK_BYTES
+    return max(64, budget // (4 * vocab_size))
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
     """Never holds all logits.
 
@@ -98,9 +104,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 def _sizes(x_ND: Tensor, vocab_size: int) -> tuple[int, int]:
     """Returns the rows of a chunk and of a block, which is one chunk or several."""
-    on_cpu = x_ND.device.type == "cpu"
-    rows = max(64, (CPU_CHUNK_BYTES if on_cpu else CUDA_CHUNK_BYTES) // (4 * vocab_size))
-    if not on_cpu or x_ND.dtype != torch.bfloat16:
+    rows = chunk_rows(vocab_size, x_ND.device)
+    if x_ND.device.type != "cpu" or x_ND.dtype != torch.bfloat16:
         return rows, rows
     return rows, rows * max(1, CPU_BLOCK_BYTES // (2 * vocab_size * rows))
 

@@ -309,8 +309,15 @@ def parameter_shapes(
         vocab_size: Number of token ids.
         local: The experts on one node, by layer; None: the whole model.
     """
+    config = config.model_copy(update={"context": 8})  # no parameter depends on it, and the rotary tables are real
     with torch.device("meta"):
         return dict(MoETransformer(config, vocab_size, local).named_parameters())
+
+
+def hidden_matrices(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Returns `MoETransformer.hidden_matrices` of a whole model, without a model in memory."""
+    with torch.device("meta"):
+        return MoETransformer(config, 2).hidden_matrices()
 
 
 def build_model(config: ModelConfig, vocab_size: int, seed: int, bos_id: int | None = None) -> MoETransformer:

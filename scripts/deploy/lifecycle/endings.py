@@ -17,6 +17,10 @@ AGAIN_S = 10.0
 SESSION_S = 60
 """For so long the SuperLink takes a node that ended without a word for one that is there, and refuses its key."""
 
+HANDSHAKE = "SSL/TLS handshake error detected"
+"""In a SuperNode's log: after this line it works on nothing more, and does not end either."""
+
+_UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
 _NOT_ACTIVATED = re.compile(r"\[code: 2004\]")
 _EXIT = re.compile(r"Exit Code: (\d+)\s*\n(?:Failed to initialize[^\n]*\n)?([^\n]*)")
 _PORT_TAKEN = re.compile(r"address \('[^']*', (\d+)\): (?:\[errno \d+\] )?address already in use", re.IGNORECASE)
@@ -45,6 +49,8 @@ def ending(folder: Path, code: int | None, tail: str) -> Ending:
         tail: The last lines of its log.
     """
     text = COLOURS.sub("", tail)
+    if HANDSHAKE in text:
+        return _of_handshake(folder)
     if code is not None and code < 0:
         more = ", as the system does when memory runs out" if code == -signal.SIGKILL else ""
         return Ending(f"killed by {signal_name(-code)}{more}")
@@ -69,10 +75,37 @@ def signal_name(number: int) -> str:
         return f"signal {number}"
 
 
+def is_untrusted(folder: Path) -> bool:
+    """Returns True if the coordinator is there and shows a certificate of an authority that the node does not trust."""
+    key = _key(folder)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        return False
+    found, details = registration(folder, read_connection(folder), key)
+    return found == "away" and _UNTRUSTED in details
+
+
+def _of_handshake(folder: Path) -> Ending:
+    try:
+        untrusted = is_untrusted(folder)
+    except (ConfigError, OSError, ValueError) as error:
+        return Ending(f"the node's folder cannot be read ({error})")
+    if not untrusted:
+        return Ending("the encrypted connection to the coordinator broke", again_s=AGAIN_S)
+    return Ending(
+        "the coordinator shows a certificate of an authority that this node does not trust; ask the operator for the "
+        f"new ca.crt, compare its fingerprint by telephone, and run: trfmoe node trust {folder} ca.crt --anew",
+        again_s=AGAIN_S,
+    )
+
+
+def _key(folder: Path) -> object:
+    return serialization.load_ssh_private_key((folder / "node.key").read_bytes(), None)
+
+
 def _of_registration(folder: Path, *, activated: bool) -> Ending:
     try:
         connection = read_connection(folder)
-        key = serialization.load_ssh_private_key((folder / "node.key").read_bytes(), None)
+        key = _key(folder)
     except (ConfigError, OSError, ValueError) as error:
         return Ending(f"the node's folder cannot be read ({error})")
     if not isinstance(key, ec.EllipticCurvePrivateKey):

@@ -22,7 +22,8 @@ from trfmoe_core.errors import ConfigError
 
 def open_control(folder: Path) -> Control:
     """Returns the control interface of the SuperLink of a coordinator's folder."""
-    return Control(f"127.0.0.1:{read_coordinator(folder).superlink_port}", folder / "ca.crt")
+    remedy = f"start it: {folder}/start.sh, or its units: sudo systemctl start trfmoe-superlink trfmoe-superexec"
+    return Control(f"127.0.0.1:{read_coordinator(folder).superlink_port}", folder / "ca.crt", remedy)
 
 
 def known_node(coordinator: Coordinator, name: str, folder: Path) -> KitNode:

@@ -8,13 +8,15 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from clients.kept.journal_heads import HEADS_FILE
 from clients.kept.own_rounds import OwnRun, own_runs
 from clients.kept.states import give_up, state_folders
-from clients.settings import state_base
+from clients.settings import state_base, state_folder
 from scripts.deploy.connection_check import Registration, registration
 from scripts.deploy.kit import NODE_FILE, read_connection
 from server.report.sections import spans
 from trfmoe_core.config import NodeSettings, load_node_file
+from trfmoe_core.counts import counted
 from trfmoe_core.errors import ConfigError
 
 KNOWN: dict[Registration, str] = {
@@ -35,12 +37,14 @@ class NodeView:
         registration: What the coordinator answers about its key.
         runs: The runs in which it took part, the last one last.
         sizes: Run -> bytes that the node's state of it takes.
+        heads: Run -> the file in which the node noted the coordinator's journal, for `trfmoe verify --heads`.
     """
 
     name: str
     registration: Registration
     runs: list[OwnRun]
     sizes: dict[str, int]
+    heads: dict[str, Path]
 
 
 def view_node(folder: Path) -> NodeView:
@@ -58,11 +62,13 @@ def view_node(folder: Path) -> NodeView:
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise ConfigError(f"{folder / 'node.key'}: is no EC key; make one with `trfmoe node rotate`")
     sizes = {run_id: size_of(path) for run_id, path in state_folders(state_base(settings), settings.name).items()}
+    places = {run.run_id: state_folder(settings, run.run_id) / HEADS_FILE for run in runs}
     return NodeView(
         name=settings.name,
         registration=registration(folder, read_connection(folder), key)[0],
         runs=runs,
         sizes=sizes,
+        heads={run_id: path for run_id, path in places.items() if path.is_file()},
     )
 
 
@@ -136,7 +142,10 @@ def _verdicts(run: OwnRun) -> str:
     if not run.outvoted:
         return f"accepted in all {judged} rounds with a verdict"
     blocks = sum(run.outvoted.values())
-    return f"outvoted on {blocks} blocks in {_ranges(run.outvoted)}, accepted in {len(run.accepted)} rounds"
+    return (
+        f"outvoted on {counted(blocks, 'block')} in {_ranges(run.outvoted)}, accepted in "
+        f"{counted(len(run.accepted), 'round')}"
+    )
 
 
 def _ranges(numbers: Iterable[int]) -> str:

@@ -17,9 +17,10 @@ from typing import IO
 
 import psutil
 
-from scripts.deploy.lifecycle.endings import Ending, ending
+from scripts.deploy.lifecycle.endings import AGAIN_S, HANDSHAKE, Ending, ending, is_untrusted
 from scripts.deploy.lifecycle.node_key import take_new_key
 from scripts.processes.guard import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG
+from trfmoe_core.errors import ConfigError
 
 GRACE_S = 5.0
 TAIL_LINES = 60
@@ -54,11 +55,16 @@ class SuperNode:
                 return 0
             why = self._why(code, tail)
             again = "" if why.again_s is None else f"; it starts again in {why.again_s:g} s"
+            if self._untrusted():
+                again = "; it starts again by itself then"
             say(f"the SuperNode ended: {why.reason}{again}")
             if why.again_s is None:
                 return code or 1
             if self._stopped.wait(why.again_s):
                 return 0
+            while self._untrusted():  # Flower would fill the log with tries that cannot succeed.
+                if self._stopped.wait(why.again_s or AGAIN_S):
+                    return 0
 
     def _run(self) -> tuple[int, list[str]]:
         guard = os.getpid()
@@ -74,12 +80,17 @@ class SuperNode:
             self._command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=end_with_this_process
         ) as process:
             self._process = process
-            reader = threading.Thread(target=copy, args=(process.stdout, tail), daemon=True)
+            cut_off = threading.Event()
+            reader = threading.Thread(target=copy, args=(process.stdout, tail, cut_off), daemon=True)
             reader.start()
             if self._stopped.is_set():
                 process.terminate()
             while (code := process.poll()) is None:
                 if self._stopped.wait(0.2):
+                    code = self._end(process)
+                    break
+                if cut_off.is_set():
+                    process.terminate()
                     code = self._end(process)
                     break
             kill_children()
@@ -99,18 +110,32 @@ class SuperNode:
             with contextlib.suppress(OSError):
                 self._process.terminate()
 
+    def _untrusted(self) -> bool:
+        try:
+            return is_untrusted(self._folder)
+        except (ConfigError, OSError, ValueError):
+            return False  # The next start says what is wrong with the folder.
+
     def _why(self, code: int, tail: list[str]) -> Ending:
         if take_new_key(self._folder):
             return Ending("the coordinator has revoked this node's old key and knows its new one", again_s=0.0)
         return ending(self._folder, code, "\n".join(tail))
 
 
-def copy(source: IO[bytes] | None, tail: deque[str]) -> None:
-    """Copies lines to standard error, where the SuperNode would have written them, and keeps the last ones."""
+def copy(source: IO[bytes] | None, tail: deque[str], cut_off: threading.Event) -> None:
+    """Copies lines to standard error, where the SuperNode would have written them, and keeps the last ones.
+
+    Args:
+        source: What the SuperNode writes.
+        tail: Takes the lines.
+        cut_off: Set at the line after which the SuperNode hangs.
+    """
     for line in source or ():
         sys.stderr.buffer.write(line)
         sys.stderr.buffer.flush()
         tail.append(line.decode("utf-8", "replace").rstrip())
+        if HANDSHAKE in tail[-1]:
+            cut_off.set()
 
 
 def kill_children() -> None:

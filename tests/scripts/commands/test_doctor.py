@@ -172,6 +172,28 @@ def test_the_command_on_a_recipe(capsys: pytest.CaptureFixture[str], tmp_path: P
     assert wrong[0]["remedy"]
 
 
+def test_every_place_where_a_recipe_names_text_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here.txt").write_text("x")
+    single = {"data": {"sources": ["here.txt", {"path": "gone", "weight": 2.0}, {"source": "fineweb"}]}}
+    Path("single.yaml").write_text(yaml.safe_dump(single))
+    found = [finding for finding in examine(Path("single.yaml"), []) if finding.kind in ("data", "settings")]
+    assert "a run on one machine" in found[0].text
+    assert [(finding.level, finding.text) for finding in found[1:]] == [
+        ("ok", f"{tmp_path / 'here.txt'}: is there"),
+        ("trouble", f"{tmp_path / 'gone'}: does not exist"),
+    ]
+    assert found[2].remedy == "name a file or folder in single.yaml: data.sources"
+    nodes = [{"name": name, "data": [{"path": "gone"}]} for name in "abc"]
+    Path("many.yaml").write_text(yaml.safe_dump({"nodes": nodes, "witness": {"data": ["lost"]}}))
+    assert [
+        finding.remedy.partition(": ")[2] for finding in examine(Path("many.yaml"), []) if finding.kind == "data"
+    ] == [
+        "witness.data",
+        *(f"node {name}: data" for name in "abc"),
+    ]
+
+
 def test_a_folder_that_is_no_kit(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="trfmoe deploy init"):
         list(examine(tmp_path, []))

@@ -61,9 +61,59 @@ def test_people_read_what_a_placement_does_not_give(capsys: pytest.CaptureFixtur
         main(["plan", "--nodes", "101", "--experts", "101"])
     text = capsys.readouterr().out
     assert "captured   at most 1 of 101 experts by the worst 2 colluders, at most 3 by the worst 3" in text
-    assert "any 2 own everything" in text
     assert "mean loss under random faults is the same" in text
-    assert "below 7 nodes" in text
+    assert "with 3 nodes" not in text
+    assert "below 7 nodes" not in text
+
+
+@pytest.mark.parametrize(
+    ("recipe", "told", "untold"),
+    [
+        ("three_nodes", "any 2 own everything", "below 7"),
+        ("strangers", "below 7 nodes", "any 2 own"),
+        ("nine_nodes", "2 nodes that collude decide every expert that they share", "3 nodes any"),
+    ],
+)
+def test_warnings_are_about_the_nodes_that_there_are(
+    capsys: pytest.CaptureFixture[str], recipe: str, told: str, untold: str
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["plan", recipe])
+    text = capsys.readouterr().out
+    assert told in text
+    assert untold not in text
+
+
+def test_what_a_run_costs_for_people_and_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["plan", "nine_nodes", "--bandwidth", "100", "--tokens-per-second", "2000"])
+    text = capsys.readouterr().out
+    for part in (
+        "parameters 3.6M, 851k of them used by a token, 1.43M on a node",
+        "length     300 steps of a node in 12 rounds, 307k tokens",
+        "for the coordinator: program",
+        "a round for the network",
+        "on the coordinator; prepared text comes on top",
+        "placement  48 experts in 4 layers on 9 nodes",
+    ):
+        assert part in text, text
+    assert "warning" not in text
+    result = planned(capsys, "nine_nodes", "--set", "rounds.num_rounds=2")
+    assert (result["rounds"], result["load_max"], result["seconds"]) == (2, 16, None)
+    assert result["memory_node_bytes"] == sum(result["memory_node"].values())
+
+
+def test_a_run_on_one_machine_has_no_placement(capsys: pytest.CaptureFixture[str]) -> None:
+    result = planned(capsys, "shakespeare", "--tokens-per-second", "1000")
+    assert (result["steps"], result["tokens_node"]) == (2000, 2000 * 12 * 64)
+    assert "captured_2" not in result
+    assert planned(capsys, "shakespeare", "--nodes", "9")["nodes"] == 9
+
+
+def test_a_few_steps_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    result = planned(capsys, "tiny", "--measure")
+    assert result["tokens_per_s"] == result["measured"]["tokens_per_s"] > 0
+    assert result["seconds_training"] > 0
 
 
 def test_more_replicas_bear_more_colluders(capsys: pytest.CaptureFixture[str]) -> None:
@@ -71,7 +121,7 @@ def test_more_replicas_bear_more_colluders(capsys: pytest.CaptureFixture[str]) -
     assert (result["load_min"], result["load_max"]) == (10, 10)
     assert (result["captured_2"], result["lambda"] >= result["lambda_bound"]) == (0, True)
     assert 0 < result["captured_3"] <= 4
-    assert "with 5 nodes any 3 own everything" in result["limits"][0]
+    assert "3 nodes that collude decide every expert" in result["limits"][0]
     recipe = planned(capsys, "configs/three_nodes.yaml", "--nodes", "9", "--replication", "5")
     assert (recipe["replication"], recipe["load_min"] + recipe["load_max"]) == (5, 17 + 18)
 
@@ -82,6 +132,10 @@ def test_more_replicas_bear_more_colluders(capsys: pytest.CaptureFixture[str]) -
         ([], "nothing to plan"),
         (["--nodes", "9"], "nothing to plan"),
         (["--nodes", "2", "--experts", "4"], "range"),
+        (["--nodes", "9", "--experts", "4", "--measure"], "without a recipe only experts are placed"),
+        (["tiny", "--device", "tpu"], "choose cpu or cuda"),
+        (["tiny", "--set", "vote=loudest"], "'loudest' is unknown"),
+        (["tiny", "--nodes", "3", "--replication", "5"], "every expert is trained by 5 nodes"),
         (["--nodes", "9", "--experts", "4", "--replication", "4"], "replication 4: an even number of replicas"),
         (["--nodes", "9", "--experts", "4", "--replication", "1"], "replication 1: a vote needs at least 3"),
         (["--nodes", "4", "--experts", "4", "--replication", "5"], "but every expert needs 5 distinct ones"),

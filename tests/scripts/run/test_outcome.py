@@ -26,6 +26,13 @@ def test_a_run_is_complete_only_when_both_say_so(tmp_path: Path) -> None:
     assert "finished:completed" in judge(cut, tmp_path, "finished:completed", "N/A").reason
 
 
+def test_a_run_that_was_stopped_at_once_has_not_failed(tmp_path: Path) -> None:
+    outcome = judge(RunHistory(events(finished=False)), tmp_path, "finished:stopped", "N/A")
+    assert (outcome.stopped, outcome.payload()["outcome"], outcome.exit_code) == (True, "stopped", 1)
+    assert outcome.reason == "the operator stopped it at once; what came after round 3 is lost"
+    assert judge(RunHistory(events()), tmp_path, "finished:stopped", "").payload()["outcome"] == "failed"
+
+
 def test_a_resumed_round_counts_once(tmp_path: Path) -> None:
     made = events(rounds=2, finished=False)
     again = RunHistory([*made, {"event": "run_finished", "outcome": "failed", "reason": "x"}, *events(rounds=2)])

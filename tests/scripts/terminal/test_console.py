@@ -7,6 +7,7 @@ from rich.console import Console
 
 from scripts.terminal.console import RunDisplay, RunLines, quantity, size, verdict_summary
 from scripts.terminal.output import Output
+from server.run_folder.history import RunHistory
 from tests.scripts.journal import events
 from trfmoe_core.errors import RunFolderError
 
@@ -108,3 +109,43 @@ def test_rounds_come_in_order() -> None:
         written += lines.feed(event | {"status": "missing", "reason": "no answer"} if lost else event)
     order = [line.split()[1] for line in written if line.startswith("round")]
     assert order == ["0/3", "1/3", "2/3", "3:", "3/3"]
+
+
+def test_the_line_of_the_last_round_comes_before_what_is_said_of_its_evaluation() -> None:
+    *rounds, last, ended = events()
+    late = {
+        "event": "node_reply",
+        "phase": "evaluate",
+        "round": 3,
+        "node": "bob",
+        "status": "missing",
+        "reason": "gone",
+    }
+    lines = RunLines()
+    written = [line for event in (*rounds, late, last, ended) for line in lines.feed(event)]
+    assert [line.partition("  ")[0] for line in written[-3:]] == [
+        "round 3/3",
+        "evaluation after round 3: bob missing: gone",
+        "run completed",
+    ]
+    unmeasured = RunLines()
+    written = [line for event in (*rounds, late, ended) for line in unmeasured.feed(event)]
+    assert [line.partition("  ")[0] for line in written[-3:-1]] == [
+        "round 3/3",
+        "evaluation after round 3: bob missing: gone",
+    ]
+
+
+def test_no_round_has_two_lines_when_a_run_goes_on() -> None:
+    whole = events()
+    for cut in range(len(whole)):
+        again = [dict(event) for event in whole if event["event"] == "run_started"]
+        lines = RunLines(RunHistory(whole[:cut]))
+        first = RunLines()
+        before = [line for event in whole[:cut] for line in first.feed(event)]
+        # A server app that goes on has the model of the last committed round measured again.
+        done = max(lines.history.committed, default=0)
+        measured = [event for event in whole if event["event"] == "evaluated" and event["round"] == done]
+        after = [line for event in (*again, *measured, *whole[cut:]) for line in lines.feed(event)]
+        heads = [line.partition("  ")[0] for line in (*before, *after) if line.startswith("round")]
+        assert heads == [f"round {number}/3" for number in range(4)], cut

@@ -46,9 +46,14 @@ def checked(folder: Path) -> str:
 def test_a_finished_run(tmp_path: Path) -> None:
     write_journal(tmp_path, events())
     text = checked(tmp_path)
-    assert text.count("<svg") == 2
-    assert text.count("stroke-dasharray") == 3
-    assert '<td class="outvoted">3o*</td>' in text
+    assert text.count("<svg") == 2 * 2  # each chart for wide and for narrow screens
+    assert text.count("stroke-dasharray") == 3 * 2
+    assert '<td class="outvoted">3 outvoted*</td>' in text
+    assert "<strong>carol</strong> was outvoted in rounds 2-3, as it was told to for a drill." in text
+    assert "<strong>2.010 bits per byte</strong> (8.01 before training)" in text
+    assert "pairs of bytes alone (3.60)" in text
+    assert "carol: 33 % of its planned votes counted (2 of 6); 4 were outvoted" in text
+    assert "trfmoe export" in text and "3,000,000" not in text
     assert '<td class="agreed">ok</td>' in text
     assert "75.0 %" in text
     assert "0.0 % dead" in text

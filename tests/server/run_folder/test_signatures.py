@@ -67,9 +67,11 @@ def test_what_follows_a_signature_is_counted_and_what_came_before_cannot_change(
     journal.close()
     found = verify_run(folder, key=load_public_key(key.with_name("sign.key.pub")))
     assert found.problems == []
-    assert any(note.startswith("signed at entry 2 on 20") and "2 entries follow" in note for note in found.notes)
+    assert any(note.startswith("entries 0 to 1 were signed by this key on 20") for note in found.notes)
+    assert (found.signed, found.unsigned.partition(" signed")[0]) == (2, "entries 2 to 3, the newest, are not")
     sign_run(folder, key)
-    assert verify(folder, key) == []
+    found = verify_run(folder, key=load_public_key(key.with_name("sign.key.pub")))
+    assert (found.problems, found.signed, found.unsigned) == ([], 4, "")
     rewritten(folder, lambda event: {**event, "time": event["time"] + 1})
     assert verify_run(folder).problems == []
     assert "rewritten, or cut since" in verify(folder, key)[0]
@@ -110,7 +112,7 @@ def test_a_signature_of_another_run_by_the_same_key_does_not_count(
 
 
 def test_broken_signature_files_are_one_line(folder: RunFolder, key: Path) -> None:
-    assert verify(folder, key) == ["the journal is not signed"]
+    assert verify(folder, key) == []
     sign_run(folder, key)
     path = folder.path / SIGNATURES_FILE
     whole = path.read_bytes()
@@ -128,7 +130,7 @@ def test_broken_signature_files_are_one_line(folder: RunFolder, key: Path) -> No
         with pytest.raises(RunFolderError, match="is no signature"):
             sign_run(folder, key)
     path.write_bytes(b"")
-    assert verify(folder, key) == ["the journal is not signed"]
+    assert verify_run(folder, key=load_public_key(key.with_name("sign.key.pub"))).signed == 0
     path.unlink()
     os.mkfifo(path)
     assert "cannot be read" in verify(folder, key)[0]
@@ -140,7 +142,9 @@ def test_broken_signature_files_are_one_line(folder: RunFolder, key: Path) -> No
 def test_a_key_that_did_not_sign_is_not_fooled(folder: RunFolder, key: Path, tmp_path: Path) -> None:
     sign_run(folder, key)
     make_key(tmp_path / "other.key")
-    assert verify(folder, tmp_path / "other.key") == ["none of the 1 signatures is by this key"]
+    found = verify_run(folder, key=load_public_key(tmp_path / "other.key.pub"))
+    assert (found.problems, found.signed) == ([], 0)
+    assert "1 signatures are by other keys and were not checked" in found.notes
     path = folder.path / SIGNATURES_FILE
     raw = json.loads(path.read_text())
     sign_run(folder, tmp_path / "other.key")
@@ -177,7 +181,29 @@ def test_keys_of_other_kinds_and_ssh_keys(
     ):
         assert command("verify", folder.path, "--key", path) == 2
         assert named in capsys.readouterr().err
-    assert command("verify", folder.path, "--key", public) == 1
+    assert command("verify", folder.path, "--key", public) == 3
+
+
+def test_an_unsigned_journal_is_not_called_broken_and_the_remedy_signs_it(
+    folder: RunFolder, key: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    public = key.with_name("sign.key.pub")
+    assert command("verify", folder.path, "--key", public) == 3
+    told = capsys.readouterr().out
+    assert "BROKEN" not in told
+    assert "NOT SIGNED: none of its 2 entries is signed by this key" in told
+    remedy = told.partition("signs: ")[2].splitlines()[0]
+    assert remedy == f"trfmoe sign {folder.path} --key sign.key"
+    assert command(*remedy.replace(" sign.key", f" {key}").split()[1:]) == 0
+    assert command("verify", folder.path, "--key", public) == 0
+    journal = Journal(folder.events_path)
+    journal.append("warning", text="b")
+    journal.close()
+    capsys.readouterr()
+    assert command("verify", folder.path, "--key", public, "--json") == 3
+    said = json.loads(capsys.readouterr().out)
+    assert (said["outcome"], said["signed"], said["problems"]) == ("unsigned", 2, [])
+    assert said["unsigned"].startswith("entry 2, the newest, is not signed by this key")
 
 
 def test_the_commands_make_a_key_say_where_and_never_overwrite_one(

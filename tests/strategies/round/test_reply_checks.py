@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from flwr.app import ConfigRecord, Error, Message, MessageType, MetricRecord
+from flwr.server.superlink.linkstate import utils as superlink
 
 from clients.attacks.reply_editing import parcel_blocks, with_blocks
 from scripts.experiments.in_process import InProcessGrid
@@ -82,6 +83,10 @@ def beside(message: Message) -> None:
     message.content["more"] = MetricRecord({"x": 1.0})
 
 
+def flower(code: int, text: str) -> Callable[[Message], None]:
+    return inside(_content=None, _error=Error(code, text))
+
+
 VIOLATIONS: dict[str, tuple[Callable[[Message], None], str, str]] = {
     "unknown key": (unknown_key, "dropped", "no TrainReply: weight: Extra inputs"),
     "unknown key of a block": (entry(lambda e: e.update(rank=1)), "dropped", "index"),
@@ -98,7 +103,13 @@ VIOLATIONS: dict[str, tuple[Callable[[Message], None], str, str]] = {
     "another record": (beside, "dropped", "'more' besides"),
     "no content": (inside(_content=None), "dropped", "is empty"),
     "content of another kind": (inside(_content=7), "dropped", "cannot be handled"),
-    "an error": (inside(_content=None, _error=Error(2, "\x1b" + "no" * 10**6)), "missing", "Flower error 2: nono"),
+    "an error": (inside(_content=None, _error=Error(2, "\x1b" + "no" * 10**6)), "missing", "the node answers: nono"),
+    "gone": (flower(5, superlink.NODE_UNAVAILABLE_ERROR_REASON), "missing", "went offline before it answered"),
+    "no request": (flower(3, superlink.MESSAGE_UNAVAILABLE_ERROR_REASON), "missing", "no longer has the request"),
+    "no answer": (flower(4, superlink.REPLY_MESSAGE_UNAVAILABLE_ERROR_REASON), "missing", "was lost on the way"),
+    "a crash": (flower(8, "ClientApp stopped responding."), "missing", "its client ended without an answer"),
+    "no owner's leave": (flower(2, "refused: the owner has not"), "missing", "the node answers: the owner has not"),
+    "no reason": (flower(2, ""), "missing", "the node answers: error 2, and nothing more"),
     "another type": (told("_message_type", "query"), "dropped", "is of type 'query', and 'train' was asked"),
     "another message": (told("_reply_to_message_id", "0" * 64), "dropped", "names another message"),
     "a sender that is no number": (told("_src_node_id", "x" * 10**6), "missing", "which was not asked"),
@@ -122,6 +133,7 @@ def test_one_violation_a_round_is_dropped_and_named_and_the_run_goes_on(tiny_rec
         assert event["status"] == status, (name, event)
         assert reason in event["reason"], (name, event["reason"])
         assert len(event["reason"]) <= 300
+        assert "Unavailable" not in event["reason"]
     for verdict in (verdict for event in of_kind(events, "verdicts") for verdict in event["verdicts"]):
         assert set(verdict["accepted"]) <= {"ada", "bob"}
         assert verdict["invalid"] + verdict["missing"] == ["cyd"]

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from trfmoe_core.config.sources import SOURCES, Partition
+from trfmoe_core.counts import counted
 from trfmoe_core.data.documents.records import ReadOptions, SourceFile, Unit
 from trfmoe_core.data.documents.reports import FileReport, printable, shortened
 from trfmoe_core.data.extraction.extract import Content, Extraction, content_of, extract_all, text_path
@@ -17,7 +18,7 @@ from trfmoe_core.data.formats.base import ReadLog, format_of
 from trfmoe_core.data.formats.boundary import boundary
 from trfmoe_core.data.sources.base import DataSource, OpenContext, OpenedSource
 from trfmoe_core.data.sources.digests import DigestCache
-from trfmoe_core.data.sources.find import check_path, find_files
+from trfmoe_core.data.sources.find import check_path, describe_path, find_files
 from trfmoe_core.data.sources.partition import deal_units, row_ranges, shared_identity
 from trfmoe_core.errors import DataError
 from trfmoe_core.places import expand
@@ -33,21 +34,29 @@ def _codec(name: str) -> str:
 
 
 Encoding = Annotated[str, AfterValidator(_codec)]
-Languages = Annotated[list[str], BeforeValidator(lambda raw: [raw] if isinstance(raw, str) else raw)]
+Languages = Annotated[
+    list[str],
+    BeforeValidator(lambda raw: [raw] if isinstance(raw, str) else raw, json_schema_input_type=str | list[str]),
+]
 
 
 @SOURCES.register("files")
 class FilesSource(DataSource):
     """`{path: FILE_OR_FOLDER}`. An entry that is a plain string is this source too."""
 
-    source: Literal["files"]
-    path: str = Field(min_length=1)
+    source: Literal["files"] = Field(description="files; may be left out", examples=["files"])
+    path: str = Field(min_length=1, description="a file, or a folder with everything in it", examples=["papers"])
     languages: Languages = Field(
         default_factory=list,
         description="only rows and objects whose field `language` is one of these are read, and no files without it",
+        examples=[["en", "de"]],
     )
-    encoding: Encoding = Field("", description="the encoding of text, JSON and HTML files; empty: it is found out")
-    passwords: str | None = Field(None, min_length=1, description="a file with one password per line, for PDFs")
+    encoding: Encoding = Field(
+        "", description="the encoding of text, JSON and HTML files; empty: it is found out", examples=["cp1252"]
+    )
+    passwords: str | None = Field(
+        None, min_length=1, description="a file with one password per line, for PDFs", examples=["passwords.txt"]
+    )
 
     def resolved(self, absolute: Callable[[str], str]) -> Self:
         """Returns the entry with absolute paths."""
@@ -63,6 +72,10 @@ class FilesSource(DataSource):
         """
         check_path(self.path)
         _read_passwords(self.passwords)
+
+    def found(self, context: OpenContext) -> str:
+        """Returns the path and how many files of which kind are below it."""
+        return f"{self.path}: {describe_path(self.path)}"
 
     def open(self, context: OpenContext) -> OpenedSource:
         """Returns the files below the path.
@@ -121,7 +134,7 @@ def open_paths(
         settings=settings,
         files=[replace(file, report=refused[file.path]) if file.path in refused else file for file in files],
         units=ready,
-        notes=[f"part {part.index} of {part.of}: {len(files)} files are this node's"] if part.of > 1 else [],
+        notes=[f"part {part.index} of {part.of}: this node has {counted(len(files), 'file')}"] if part.of > 1 else [],
         partitioned=part.of > 1,
     )
 

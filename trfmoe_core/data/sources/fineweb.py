@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from trfmoe_core.config.sources import SOURCES
+from trfmoe_core.counts import counted
 from trfmoe_core.data.documents.opening import stamp_of
 from trfmoe_core.data.documents.records import ReadOptions, SourceFile, Unit
 from trfmoe_core.data.formats.base import format_of
@@ -26,20 +27,43 @@ REPO, CONFIG = "HuggingFaceFW/fineweb", "sample-10BT"
 class FineWebSource(DataSource):
     """`{source: fineweb, config: sample-10BT, max_documents: 1000}`; `repo` may name any other data set."""
 
-    source: Literal["fineweb"]
-    repo: str = Field(REPO, min_length=1, description="OWNER/NAME on the hub, or a folder with a copy of a repository")
+    source: Literal["fineweb"] = Field(description="fineweb", examples=["fineweb"])
+    repo: str = Field(
+        REPO,
+        min_length=1,
+        description="OWNER/NAME on the hub, or a folder with a copy of a repository",
+        examples=["HuggingFaceFW/fineweb-edu"],
+    )
     config: str | None = Field(
-        None, min_length=1, description=f"null: {CONFIG} for FineWeb, otherwise the data set's only one"
+        None,
+        min_length=1,
+        description=f"part of the data set; null: {CONFIG} for FineWeb, otherwise the data set's only one",
+        examples=["sample-10BT"],
     )
-    split: str = Field("train", min_length=1)
+    split: str = Field("train", min_length=1, description="split of the data set that is read", examples=["test"])
     revision: str | None = Field(
-        None, min_length=1, description="branch, tag or commit; null: the newest when the download begins"
+        None,
+        min_length=1,
+        description="branch, tag or commit; null: the newest when the download begins",
+        examples=["v1.4.0"],
     )
-    max_documents: int | None = Field(None, ge=1, description="null: all, which for sample-10BT are 15 million, 27 GB")
+    max_documents: int | None = Field(
+        None,
+        ge=1,
+        description="most documents; null: all, which for sample-10BT are 15 million, 27 GB",
+        examples=[5000],
+    )
     languages: Languages = Field(
-        default_factory=list, description="only rows whose column `language` names one of these are read"
+        default_factory=list,
+        description="only rows whose column `language` names one of these are read",
+        examples=[["en"]],
     )
-    folder: str | None = Field(None, min_length=1, description="folder of the downloaded files; null: one in the cache")
+    folder: str | None = Field(
+        None,
+        min_length=1,
+        description="folder of the downloaded files; null: one in the cache",
+        examples=["/srv/fineweb"],
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -86,6 +110,13 @@ class FineWebSource(DataSource):
                 "data.offline is true; download them once without it, or give repo: FOLDER with a copy of the data set"
             )
 
+    def found(self, context: OpenContext) -> str:
+        """Returns how many documents are wanted, and how many of them were downloaded before."""
+        folder = self.place(context.cache_dir)
+        done = read_progress(folder) if folder.is_dir() else None
+        wanted = "all documents" if self.max_documents is None else counted(self.max_documents, "document")
+        return f"{self.hub_set}: {wanted}, of which {done.rows if done else 0:,} are here; the rest is downloaded"
+
     def open(self, context: OpenContext) -> OpenedSource:
         """Returns the documents after downloading those that are missing.
 
@@ -124,6 +155,8 @@ class FineWebSource(DataSource):
             units += [unit.identified() for unit in format_of("parquet").split(whole)]
         notes = [f"{download.skipped} rows of {self.hub_set} without text were left out"] if download.skipped else []
         if self.max_documents and sum(counts) < self.max_documents:
-            notes.append(f"{self.hub_set} has only {sum(counts)} documents, {self.max_documents} were asked for")
-        name = f"{self.hub_set}, {sum(counts):,} documents"
+            notes.append(
+                f"{self.hub_set} has only {counted(sum(counts), 'document')}, {self.max_documents} were asked for"
+            )
+        name = f"{self.hub_set}, {counted(sum(counts), 'document')}"
         return OpenedSource(name, self, files, units, notes, partitioned=True)

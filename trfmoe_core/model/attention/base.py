@@ -39,6 +39,14 @@ class Attention(nn.Module):
             "output.weight": (self.output.weight.shape[0],),
         }
 
+    @staticmethod
+    def activation_width(config: ModelConfig) -> int:
+        """Returns how many numbers a token leaves behind for the backward pass, without the input of the attention."""
+        heads, kv_heads = config.heads, config.num_kv_heads
+        copied = 2 * heads if heads != kv_heads else 0  # keys and values, one for every query head
+        fused, rotated, mixed = heads + 2 * kv_heads, heads + kv_heads, heads
+        return (fused + rotated + copied + mixed) * config.head_width
+
     def prepare(self, q_BTHC: Tensor, k_BTJC: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the queries and keys that are rotated next; here they stay as they are."""
         return q_BTHC, k_BTJC

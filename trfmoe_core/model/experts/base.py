@@ -47,6 +47,11 @@ class Experts(nn.Module):
         """Returns for each stack the rows of the separate matrices of one expert in it, from top to bottom."""
         return {name: (rows,) for name, (rows, _) in cls.shapes(config).items()}
 
+    @classmethod
+    def activation_width(cls, config: ModelConfig) -> int:
+        """Returns how many numbers a slot keeps for the backward pass: by default every matrix's in- and output."""
+        return sum(rows + columns for rows, columns in cls.shapes(config).values())
+
     def compute(self, x_SD: Tensor, multiply: Multiply) -> Tensor:
         """Returns (S, D): every row after its expert."""
         raise NotImplementedError

@@ -26,6 +26,11 @@ class SwiGLUExperts(Experts):
         hidden = config.expert_width
         return {"w_gate_up_EGD": (hidden, hidden), "w_down_EDF": (config.width,)}
 
+    @classmethod
+    def activation_width(cls, config: ModelConfig) -> int:
+        """Returns what a slot leaves behind: also `silu(gate)`, beside in- and outputs of the matrices."""
+        return super().activation_width(config) + config.expert_width
+
     def compute(self, x_SD: Tensor, multiply: Multiply) -> Tensor:
         """Returns (S, D)."""
         return multiply(swiglu(multiply(x_SD, "w_gate_up_EGD")), "w_down_EDF")

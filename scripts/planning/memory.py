@@ -1,0 +1,82 @@
+"""The memory that a node and the coordinator take, by part, in bytes."""
+
+from scripts.planning.federation import PlannedRun
+from scripts.planning.traffic import Traffic
+from trfmoe_core.quantize import LEVELS
+from trfmoe_core.training.memory import TrainingMemory, training_memory
+from trfmoe_core.wire import parcel_size
+
+FLOAT = 4
+FLOWER = 150_000_000
+"""Bytes of Flower's libraries in a node's process, beside what training loads. Measured."""
+COORDINATOR = 380_000_000
+"""Bytes of the coordinator's process without a model: Python, torch, Flower; mapped libraries aside. Measured."""
+
+Parts = dict[str, int]
+
+
+def machine_memory(run: PlannedRun) -> Parts:
+    """Returns what training on one machine takes, of a GPU's memory if it trains there."""
+    return _training_parts(_training(run))
+
+
+def node_memory(run: PlannedRun, traffic: Traffic) -> Parts:
+    """Returns what a round takes on the node that holds the most experts.
+
+    On a GPU this is the memory of the machine beside it; what training takes there is `machine_memory`.
+    """
+    on_gpu = run.device.type == "cuda"
+    training = {} if on_gpu else _training_parts(_training(run))
+    return {
+        **training,
+        "program": FLOWER + (training["program"] if training else COORDINATOR),
+        "model that arrived": FLOAT * run.node_parameters,
+        "messages": _messages(traffic),
+        "state of the round before": _state(run),
+    }
+
+
+def coordinator_memory(run: PlannedRun, traffic: Traffic) -> Parts:
+    """Returns what the coordinator takes at most in a round; libraries and files of replies are mapped on top."""
+    transport, model = run.recipe.transport, FLOAT * run.parameters
+    parts = {"program": COORDINATOR, "model": model, "a reply and its vote": traffic.node_up + _largest_block(run)}
+    if run.recipe.outer.optimizer == "nesterov":
+        parts["momentum"] = model
+    if transport.difference:
+        parts["model sent last"] = model // 2 if transport.broadcast == "bfloat16" else model
+    # Every block is packed once, in round 1 as in a whole model.
+    parts["broadcast"] = parcel_size(run.layout, run.layout.names, transport.broadcast, transport.parcel_mb << 20)
+    parts["checkpoint"] = model
+    if run.recipe.witness is not None:
+        parts["witness"] = 2 * model
+    return parts
+
+
+def _training(run: PlannedRun) -> TrainingMemory:
+    return training_memory(run.recipe.model, run.recipe.training, run.vocab_size, run.device, run.local())
+
+
+def _training_parts(memory: TrainingMemory) -> Parts:
+    return {
+        "program": memory.program,
+        "weights": memory.weights,
+        "moments": memory.moments,
+        "gradients": memory.gradients,
+        "activations": memory.activations + memory.temporary,
+    }
+
+
+def _messages(traffic: Traffic) -> int:
+    """Returns the size of request and reply, both as Flower keeps them and as they are packed."""
+    return 2 * (traffic.node_down + traffic.node_up)
+
+
+def _state(run: PlannedRun) -> int:
+    """Returns the size of the file of moments and rounding errors, which is mapped while it is read."""
+    held = run.numel(run.held_by(run.fullest))
+    moments = 1 if run.recipe.training.optimizer == "muon" else 2
+    return moments * FLOAT * run.node_parameters + (2 * held if run.recipe.transport.updates in LEVELS else 0)
+
+
+def _largest_block(run: PlannedRun) -> int:
+    return FLOAT * max(spec.numel for spec in run.layout.specs.values())

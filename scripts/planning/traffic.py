@@ -1,0 +1,46 @@
+"""The bytes that a federation sends, counted as its journal counts them: blocks and their index, without headers."""
+
+from dataclasses import dataclass
+
+from scripts.planning.federation import PlannedRun
+from trfmoe_core.wire import parcel_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traffic:
+    """Bytes of parcels."""
+
+    first_down: int
+    """To all nodes in round 1, when each gets its whole model."""
+    down: int
+    """To all nodes in a later round."""
+    up: int
+    """From all nodes in a round."""
+    node_down: int
+    """To one node in a later round, the most."""
+    node_up: int
+    """From one node in a round, the most."""
+    total: int
+    """Of the whole run, the last evaluation included, for which every node gets the final model."""
+
+
+def planned_traffic(run: PlannedRun) -> Traffic:
+    """Returns what travels if every node takes part in every round and none loses the model that it has."""
+    transport, rounds = run.recipe.transport, run.recipe.rounds.num_rounds
+    limit = transport.parcel_mb << 20
+    nodes = run.placement.nodes
+    first = {node: parcel_size(run.layout, run.received_by(node), transport.broadcast, limit) for node in nodes}
+    later = first
+    if transport.difference:
+        later = {node: parcel_size(run.layout, run.received_by(node), transport.difference, limit) for node in nodes}
+    up = {node: parcel_size(run.layout, run.held_by(node), transport.updates, limit) for node in nodes}
+    first_down, down, sent = sum(first.values()), sum(later.values()), sum(up.values())
+    return Traffic(
+        first_down=first_down,
+        down=down,
+        up=sent,
+        node_down=max(later.values()),
+        node_up=max(up.values()),
+        # Round 1, the others, and the evaluation of the last model.
+        total=first_down + rounds * down + rounds * sent,
+    )

@@ -112,7 +112,7 @@ def _difference(model: "MoETransformer", weights_type: "torch.dtype", out: Path)
 
     from trfmoe_core.errors import RunError
 
-    disable_progress_bar()
+    disable_progress_bar()  # type: ignore[no-untyped-call]
 
     # Also experts whose widths transformers' fast kernel refuses are computed by `eager`.
     theirs = AutoModelForCausalLM.from_pretrained(

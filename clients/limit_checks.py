@@ -13,6 +13,7 @@ from clients.refusals import RefusedError
 from strategies.exchange.refusals import LARGEST, Code, Refusal
 from trfmoe_core.blocks import TRUNK
 from trfmoe_core.config import NodeSettings, Recipe
+from trfmoe_core.counts import counted
 from trfmoe_core.model.local_experts import local_experts
 from trfmoe_core.model.transformer import parameter_shapes
 from trfmoe_core.processors import usable_processors
@@ -65,7 +66,7 @@ def within_limits(settings: NodeSettings, recipe: Recipe) -> NodeSettings:
     limits = settings.limits
     held = -(-recipe.experts.replication * recipe.model.layers * recipe.model.experts // recipe.federation_size)
     if limits.experts is not None and held > limits.experts:
-        text = f"with {recipe.federation_size} nodes this run puts {held} experts on each"
+        text = f"with {counted(recipe.federation_size, 'node')} this run puts {counted(held, 'expert')} on each"
         raise _beyond("limits-experts", text, held, "experts", limits.experts)
     if limits.data_sets is None:
         return settings
@@ -242,7 +243,7 @@ def check_round(settings: NodeSettings, held: list[str]) -> None:
     limits = settings.limits
     experts = sum(name != TRUNK for name in held)
     if limits.experts is not None and experts > limits.experts:
-        text = f"abstains: {experts} experts were put on this node"
+        text = f"abstains: {counted(experts, 'expert was', 'experts were')} put on this node"
         raise _beyond("limits-experts", text, experts, "experts", limits.experts)
 
 

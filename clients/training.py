@@ -16,7 +16,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from clients.kept.states import earlier_state
+from clients.kept.states import LOST, earlier_state
 from clients.limit_checks import hours_error, outside_hours
 from clients.refusals import RefusedError
 from strategies.exchange.messages import Evaluation, Training, TrainRequest
@@ -39,11 +39,19 @@ _WEIGHT = "weight."
 
 @dataclass(frozen=True)
 class Trained:
-    """The result of a round's training besides the model's weights."""
+    """The result of a round's training besides the model's weights.
+
+    Attributes:
+        training: What was measured.
+        state: What the next round's training starts from.
+        place: The place in the data.
+        lost: What rounding made earlier updates lose, by block (error feedback).
+    """
 
     training: Training
     state: dict[str, Tensor]
     place: dict[str, Any]
+    lost: dict[str, Tensor]
 
 
 def train_round(
@@ -76,7 +84,12 @@ def train_round(
         metrics = trainer.train(stream, request.steps, partial(outside_hours, settings))
     if trainer.step < last:
         raise hours_error(settings)
-    return Trained(told_or_refused(Training, **asdict(metrics)), trainer.state(), place_of(corpus, stream))
+    told = told_or_refused(Training, **asdict(metrics))
+    return Trained(told, trainer.state(), place_of(corpus, stream), _lost(earlier))
+
+
+def _lost(earlier: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(LOST): tensor for name, tensor in earlier.items() if name.startswith(LOST)}
 
 
 def told_or_refused(kind: type[Told], **measured: Any) -> Told:
@@ -144,7 +157,8 @@ def train_round_in_ranks(
     weights = {name.removeprefix(_WEIGHT): value for name, value in tensors.items() if name.startswith(_WEIGHT)}
     model.load_state_dict(weights)
     state = {name: value for name, value in tensors.items() if not name.startswith(_WEIGHT)}
-    return Trained(Training.model_validate(meta["training"]), state, meta["place"])
+    lost = _lost(earlier_state(folder, request.round, request.held)[0])
+    return Trained(Training.model_validate(meta["training"]), state, meta["place"], lost)
 
 
 def leave_trained(place: Path, model: MoETransformer, trained: Trained) -> None:

@@ -13,7 +13,7 @@ from clients.kept.disk_limit import DiskLimit, state_bytes
 from clients.kept.journal_heads import note_head
 from clients.kept.models import KEEP, KeptModels, receive
 from clients.kept.own_rounds import note_answer, note_verdict
-from clients.kept.states import LOST, earlier_state, keep_reply, keep_state, kept_reply, tighten_states
+from clients.kept.states import LOST, keep_reply, keep_state, kept_reply, tighten_states
 from clients.limit_checks import (
     check_devices,
     check_evaluation,
@@ -35,6 +35,7 @@ from strategies.exchange.refusals import Refusal
 from trfmoe_core.blocks import BlockLayout, Blocks
 from trfmoe_core.config import NodeSettings, Recipe
 from trfmoe_core.config.load import validate
+from trfmoe_core.counts import counted
 from trfmoe_core.data.batches.corpus import Corpus
 from trfmoe_core.data.hub.offline import keep_offline
 from trfmoe_core.data.prepare.corpus_cache import prepare_corpus
@@ -224,7 +225,9 @@ class Worker:
         if base is None:
             return reply.model_copy(update={"lacks_base": True}), None
         if missing := [block for block in BlockLayout.of(here).names if block not in base]:
-            raise WireError(f"{len(missing)} blocks of this node's model did not arrive, such as {missing[0]}")
+            raise WireError(
+                f"{counted(len(missing), 'block')} of this node's model did not arrive, such as {missing[0]}"
+            )
         layout.scatter(base, here)
         model.to(self.device)
         self.stopwatch.lap("decode")
@@ -237,7 +240,7 @@ class Worker:
         trained = self._train(model, corpus, request, folder)
         self.stopwatch.lap("train")
         updates = self._updates(model, layout, base, request.held)
-        answer, lost = self._encode(updates, layout, earlier_state(folder, request.round, request.held)[0])
+        answer, lost = self._encode(updates, layout, trained.lost)
         self.stopwatch.lap("encode")
         keep_state(folder, request, trained.state | lost, trained.place)
         reply = reply.model_copy(update={"training": trained.training, "index": answer.index})
@@ -276,16 +279,16 @@ class Worker:
     ) -> tuple[Parcel, dict[str, Tensor]]:
         """Returns the parcel of the updates, and what rounding made them lose: it goes with the next round's updates.
 
-        What an earlier round lost lies in that round's state, so a round that is asked for again gives the same bytes.
-        Updates are overwritten.
+        What an earlier round lost (`earlier`, by block) lies in that round's state, so a round that is asked for again
+        gives the same bytes. Updates are overwritten.
         """
         transport = self.recipe.transport
         lost: dict[str, Tensor] = {}
         if transport.updates not in LEVELS:
             return encode(updates, layout, transport.updates, transport.parcel_mb << 20), lost
         for name, update in updates.items():
-            if LOST + name in earlier:
-                update.add_(earlier[LOST + name])
+            if name in earlier:
+                update.add_(earlier[name])
 
         def sent(name: str, values: Tensor) -> None:
             lost[LOST + name] = updates[name].sub_(values).to(torch.bfloat16)

@@ -29,14 +29,15 @@ from scripts.commands.serve import serve
 from scripts.commands.sign import sign
 from scripts.commands.simulate import simulate
 from scripts.commands.status import status
+from scripts.commands.study import study
 from scripts.commands.train import train
 from scripts.commands.verify import verify
 from scripts.commands.watch import watch
 from scripts.examples import NEXT, add_examples
 from scripts.processes.proxies import REMEDY, mend_environment
-from scripts.terminal.argument_help import keep_argument_help
 from scripts.terminal.output import Output
 from scripts.terminal.streams import READER_GONE, end_streams, open_streams, reader_gone, write_error
+from scripts.terminal.typer_mends import keep_argument_help, suggest_once
 from trfmoe_core.errors import MachineError, TRFMoEError
 from trfmoe_core.places import APP_FOLDER, expand
 
@@ -95,6 +96,7 @@ app.command()(watch)
 app.command()(report)
 app.command()(plan)
 app.command()(drill)
+app.command()(study)
 app.command()(verify)
 app.command()(sign)
 app.command()(doctor)
@@ -104,6 +106,7 @@ app.add_typer(bench, name="bench")
 app.add_typer(deploy, name="deploy")
 app.add_typer(node, name="node")
 app.add_typer(runs, name="runs")
+suggest_once(app)
 add_examples(app)
 
 

@@ -6,6 +6,7 @@ mean replaced by a vote. Unlike Flower's own loop it resumes, has a deadline for
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from logging import INFO
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from strategies.membership.seats import Seats
 from strategies.outer.optimizer import outer_optimizer
 from strategies.parts import check_parts
 from strategies.round.ballots import Ballots, measured
+from strategies.round.certified_size import CertifiedSize
 from strategies.round.delivery import Delivery
 from strategies.round.evaluations import Evaluations
 from strategies.round.pace import Pace, patience
@@ -48,6 +50,14 @@ _SENT = "sent."
 
 BARREN_ROUNDS = 3
 """After this many rounds in a row without any usable reply, the run ends."""
+
+
+def agreement_of(recipe: Recipe) -> Agreement:
+    """Returns when replicas agree. Honest updates of Muon never oppose each other; those of AdamW may."""
+    agreement = Agreement(**recipe.agreement.model_dump())
+    if agreement.pooled_cosine is None and recipe.training.optimizer == "muon":
+        return replace(agreement, pooled_cosine=0.0)
+    return agreement
 
 
 class TriRedundant(Strategy):
@@ -93,7 +103,7 @@ class TriRedundant(Strategy):
         self.outer = outer_optimizer(recipe.outer, {k: v for k, v in tensors.items() if not k.startswith(_SENT)})
         sent = {name.removeprefix(_SENT): values for name, values in tensors.items() if name.startswith(_SENT)}
         self.last_sent = LastSent(recipe.transport.broadcast, sent) if recipe.transport.difference else None
-        self.agreement = Agreement(**recipe.agreement.model_dump())
+        self.agreement = agreement_of(recipe)
         request = DescribeRequest(
             run_id=run_id,
             recipe=recipe.for_nodes().model_dump(mode="json"),
@@ -114,6 +124,8 @@ class TriRedundant(Strategy):
         self.federation.owes = self.delivery.owes
         self.replica_files = ReplicaFiles(spill_folder)
         self.replays = ReplayGuard(state.get("replays"))
+        # The plain mean is there to show what a lie does.
+        self.certified_size = CertifiedSize(recipe, layout) if recipe.vote != "mean" or recipe.witness else None
         self.witness = witness
         self.jury = Jury(recipe.witness) if recipe.witness and witness else None
         self.round: int = state.get("round", 0)
@@ -284,21 +296,31 @@ class TriRedundant(Strategy):
             name = self.delivery.sender(message)
             try:
                 with boundary():
-                    good[name] = check_reply(message, self.delivery.request(name), name, self.layout, self.recipe)
+                    good[name] = self._checked(message, name)
             except WireError as error:
                 self.delivery.dropped(name, str(error))
         return self.evaluations.take(server_round, {name: checked.reply for name, checked in good.items()})
 
     def _take(self, message: Message, name: str) -> CheckedReply:
         """Checks a reply completely, then writes it to disk, then counts it. A dropped reply leaves no trace."""
-        checked = check_reply(message, self.delivery.request(name), name, self.layout, self.recipe)
+        request = self.delivery.request(name)
+        checked = self._checked(message, name)
         norms = measured(checked.updates)
         trace = self.replays.check(name, checked.reply, checked.updates)
         self._ballots.admits(name)
+        base = self.last_sent.blocks if self.last_sent else self.blocks
+        if self.certified_size and (excess := self.certified_size.excess(checked.updates, base, request)):
+            self._ballots.refuse(name)
+            self.recorder.record("warning", text=f"round {request.round}: {name} is outvoted: {excess}")
+            return checked
         checked = relocated(checked, self.replica_files.keep(name, checked.parcel), self.layout, self.recipe)
         self._ballots.add(name, checked.updates, norms)
         self.replays.remember(name, checked.reply, checked.updates, trace)
         return checked
+
+    def _checked(self, message: Message, name: str) -> CheckedReply:
+        request, room = self.delivery.request(name), self.delivery.room(name)
+        return check_reply(message, request, name, self.layout, self.recipe, room)
 
     def _why_barren(self) -> str:
         first = self.round - self._barren + 1

@@ -19,7 +19,7 @@ from trfmoe_core.config import Recipe, recipe_hash
 from trfmoe_core.errors import RunFolderError
 from trfmoe_core.fingerprint import code_fingerprint
 from trfmoe_core.private import tighten
-from trfmoe_core.training.local_state import load_state, save_state
+from trfmoe_core.training.local_state import load_meta, load_state, save_state
 from trfmoe_core.wire import Parcel
 
 log = logging.getLogger("trfmoe.node")
@@ -148,10 +148,10 @@ def kept_reply(folder: Path, request: TrainRequest, recipe: Recipe) -> tuple[Tra
     If the file is missing or damaged, the node trains again.
     """
     try:
+        if load_meta(_reply_path(folder)).get("request") != _mark(request, recipe):
+            return None
         buffers, meta = load_state(_reply_path(folder))
     except RunFolderError:
-        return None
-    if meta.get("request") != _mark(request, recipe):
         return None
     reply = TrainReply.model_validate_json(json.dumps(meta["reply"]))
     return reply, Parcel(str(reply.index), tuple(buffers[str(number)].numpy().data for number in range(len(buffers))))

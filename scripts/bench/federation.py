@@ -159,7 +159,8 @@ def measure(megabytes: float, transport: str, rounds: int, steps: int, output: O
         raise RunError(
             f"the run did not come to its end ({status[0]} {status[1]}), so there is nothing to tell; run again"
         )
-    owners = {owner: fmean(row.get(owner, 0.0) for row in rounds_s) for owner in rounds_s[0]}
+    names = dict.fromkeys(name for row in rounds_s for name in row)
+    owners = {owner: fmean(row.get(owner, 0.0) for row in rounds_s) for owner in names}
     besides = sum(seconds for owner, seconds in owners.items() if owner != "node: train")
     replies = [event for event in events if event["event"] == "node_reply" and event.get("bytes_down")]
     layout = BlockLayout.of(parameter_shapes(recipe.model, load_tokenizer("byte").padded_vocab_size))

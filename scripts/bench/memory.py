@@ -5,68 +5,39 @@ updates are drawn when its reply is pulled, so that at most one reply exists out
 """
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import psutil
 import torch
-from flwr.app import Message, MessageType
+from flwr.app import Message
 from flwr.clientapp import ClientApp
-from torch import Tensor
 
+from scripts.bench.made_up_nodes import MadeUpNodes
 from scripts.bench.measure import Highest, anonymous_bytes
 from scripts.experiments.in_process import InProcessGrid
 from scripts.experiments.transports import TRANSPORTS
 from server.run_folder.folder import RunFolder
 from server.run_folder.recorder import RunRecorder
 from strategies.exchange.arrays import to_arrays
-from strategies.exchange.messages import (
-    Description,
-    Evaluation,
-    Training,
-    TrainReply,
-    TrainRequest,
-    pack,
-    pack_buffers,
-    read_header,
-)
 from strategies.tri_redundant import TriRedundant
 from trfmoe_core.blocks import BlockLayout
 from trfmoe_core.config import Recipe
-from trfmoe_core.fingerprint import code_fingerprint
 from trfmoe_core.model.transformer import build_model
-from trfmoe_core.wire import encode
 
 SLACK_BYTES = 300e6
 VOCAB = 1024
 
 
-class Drawn(Mapping[str, Tensor]):
-    """Updates that are drawn when they are asked for, one block at a time."""
+class LateGrid(InProcessGrid):
+    """Asks the nodes at the moment when their reply is pulled."""
 
-    def __init__(self, layout: BlockLayout, held: list[str], draw: torch.Generator) -> None:
-        self._layout, self._held, self._draw = layout, held, draw
-
-    def __getitem__(self, block: str) -> Tensor:
-        return torch.randn(self._layout.specs[block].numel, generator=self._draw).add_(1.0)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._held)
-
-    def __len__(self) -> int:
-        return len(self._held)
-
-
-class MadeUpNodes(InProcessGrid):
-    """Nodes that answer with updates drawn at the moment when their reply is pulled."""
-
-    def __init__(self, count: int, recipe: Recipe, layout: BlockLayout) -> None:
+    def __init__(self, nodes: MadeUpNodes, count: int) -> None:
         super().__init__(ClientApp(), [{} for _ in range(count)], {})
-        self._recipe, self._layout = recipe, layout
+        self._nodes = nodes
         self._waiting: dict[str, Message] = {}
-        self.reply_bytes = 0
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Keeps the messages' headers: a network grid has sent the rest when this returns."""
@@ -81,51 +52,12 @@ class MadeUpNodes(InProcessGrid):
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Makes up the replies."""
-        return [self._answer(self._waiting.pop(one)) for one in message_ids if one in self._waiting]
-
-    def _answer(self, message: Message) -> Message:
-        node = message.metadata.dst_node_id
-        name = f"node-{node:03d}"
-        if message.metadata.message_type == MessageType.QUERY:
-            description = Description(
-                name=name, code_fingerprint=code_fingerprint(), tokenizer_fingerprint="0" * 64, versions={}
-            )
-            return _reply(Message(pack(description), reply_to=message), node)
-        request = read_header(message, TrainRequest)
-        reply = TrainReply(
-            run_id=request.run_id,
-            round=request.round,
-            epoch=request.epoch,
-            base_digest=request.base_digest,
-            name=name,
-            evaluation=Evaluation(loss=1.0, bits_per_byte=1.0, tokens=1),
-        )
-        if not request.steps:
-            return _reply(Message(pack(reply), reply_to=message), node)
-        model = self._recipe.model
-        share = [[1 / model.experts] * model.experts] * model.layers
-        training = Training(
-            loss=1.0,
-            balance_loss=1.0,
-            grad_norm=1.0,
-            learning_rate=0.1,
-            tokens=10,
-            seconds=1.0,
-            data_wait_share=0.0,
-            peak_memory_bytes=0,
-            expert_share=share,
-        )
-        draw = torch.Generator().manual_seed(1000 * request.round + node)
-        updates = Drawn(self._layout, request.held, draw)
-        parcel = encode(updates, self._layout, self._recipe.transport.updates, 64 << 20)
-        self.reply_bytes = max(self.reply_bytes, parcel.num_bytes)
-        told = reply.model_copy(update={"training": training, "index": parcel.index})
-        return _reply(Message(pack(told, pack_buffers(parcel)), reply_to=message), node)
-
-
-def _reply(message: Message, node: int) -> Message:
-    message.metadata.__dict__["_src_node_id"] = node
-    return message
+        found = []
+        for message in [self._waiting.pop(one) for one in message_ids if one in self._waiting]:
+            reply = self._nodes.answer(message.metadata.dst_node_id, message)
+            reply.metadata.__dict__["_src_node_id"] = message.metadata.dst_node_id
+            found.append(reply)
+        return found
 
 
 def measure(num_nodes: int, width: int, transport: str = "float32") -> dict[str, Any]:
@@ -148,7 +80,7 @@ def measure(num_nodes: int, width: int, transport: str = "float32") -> dict[str,
     del layout_model, parameters, blocks
     with tempfile.TemporaryDirectory() as root:
         folder = RunFolder.create(Path(root), recipe)
-        grid = MadeUpNodes(num_nodes, recipe, layout)
+        nodes = MadeUpNodes(recipe, layout)
         strategy = TriRedundant(
             recipe=recipe,
             layout=layout,
@@ -158,14 +90,14 @@ def measure(num_nodes: int, width: int, transport: str = "float32") -> dict[str,
             spill_folder=folder.path / "spill",
         )
         with Highest(_held_now, every_s=0.02) as highest:
-            strategy.start(grid, arrays.pop(), num_rounds=2)
+            strategy.start(LateGrid(nodes, num_nodes), arrays.pop(), num_rounds=2)
     peak_bytes = highest.values["anonymous"]
-    limit = 3 * model_bytes + grid.reply_bytes + SLACK_BYTES
+    limit = 3 * model_bytes + nodes.reply_bytes + SLACK_BYTES
     return {
         "nodes": num_nodes,
         "transport": transport,
         "model_mb": round(model_bytes / 1e6, 1),
-        "reply_mb": round(grid.reply_bytes / 1e6, 1),
+        "reply_mb": round(nodes.reply_bytes / 1e6, 1),
         "peak_anonymous_mb": round(peak_bytes / 1e6, 1),
         "limit_mb": round(limit / 1e6, 1),
         "most_open_files": highest.values["open_files"],

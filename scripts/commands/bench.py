@@ -81,6 +81,18 @@ def federation(
 
 
 @bench.command()
+def scale(
+    quick: Annotated[bool, typer.Option("--quick", help="Only 10 and 100 nodes: under a minute.")] = False,
+    unheld: Annotated[str, typer.Option(help="What nodes do with experts that they do not hold.")] = "absent",
+    as_json: JsonOption = False,
+) -> None:
+    """Measure what a round of 10, 100, 300 and 1,000 nodes costs the coordinator, and how each quantity grows."""
+    if unheld not in ("train", "freeze", "absent"):
+        raise ConfigError(f"--unheld {unheld}: choose from train, freeze and absent")
+    _run("scale", quick=quick, unheld=unheld, as_json=as_json)
+
+
+@bench.command()
 def data(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer pages.")] = False,
     engine: Annotated[str, typer.Option(help="PDF engine: auto, pdfium, or pypdf.")] = "auto",

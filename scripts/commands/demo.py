@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from scripts.terminal.options import JsonOption, SetOption
+from trfmoe_core.counts import counted
 
 if TYPE_CHECKING:
     from server.run_folder.folder import RunFolder
@@ -95,7 +96,7 @@ def _below_bigram(history: "RunHistory") -> list[Check]:
 
 
 def _check_of_text(text: str) -> Check:
-    return ("the trained model generated a text", bool(text.strip()), f"{len(text)} characters")
+    return ("the trained model generated a text", bool(text.strip()), f"{counted(len(text), 'character')}")
 
 
 def _sample(folder: "RunFolder") -> str:

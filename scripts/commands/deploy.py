@@ -17,6 +17,7 @@ from scripts.terminal.options import (
     RunDirOption,
     SetOption,
 )
+from trfmoe_core.counts import counted
 
 if TYPE_CHECKING:
     from scripts.deploy.flower_commands import Isolation
@@ -56,7 +57,7 @@ def local(
     if pair not in PAIRS:
         raise ConfigError(f"--pair {pair}: is neither production nor default")
     recipe = resolve(config, overrides, pdfs)
-    check_federated(recipe, str(config))
+    check_federated(recipe, str(config), overrides)
     if dry_run:
         show_dry_run(recipe, output, everything)
         return
@@ -77,7 +78,9 @@ def run_deployed(folder: "RunFolder", output: "Output", isolation: "Isolation") 
 
     with Deployment(folder, isolation, output.line) as deployment:
         deployment.start()
-        output.line(f"SuperLink, executor and {len(folder.recipe.nodes)} nodes are up; logs {folder.path / 'logs'}")
+        output.line(
+            f"SuperLink, executor and {counted(len(folder.recipe.nodes), 'node')} are up; logs {folder.path / 'logs'}"
+        )
         return follow(folder, output, deployment, deployment.submit)
 
 
@@ -112,7 +115,8 @@ def init(
         output.line(f"{directory}/nodes/{node.name}  for its owner alone, by a safe way, and then delete it here")
     if len(coordinator.nodes) < (needed := ExpertsConfig().replication):
         output.line(
-            f"{len(coordinator.nodes)} nodes, and a recipe needs {needed} unless it sets experts.replication; "
+            f"{counted(len(coordinator.nodes), 'node')}, and a recipe needs {needed} unless it sets "
+            "experts.replication; "
             f"add more with: trfmoe deploy add-node {directory} NAME"
         )
     output.result({"outcome": "written", "folder": str(directory), "exit_code": 0})

@@ -45,8 +45,9 @@ def run(
     output = Output(as_json)
     operation = Operation.of(directory)
     recipe = resolve(config, overrides, [])
-    check_run_root(Path(recipe.run_root))
     earlier = find_run(recipe, run_dir, "federated") if resume or run_dir else None
+    if earlier is None:
+        check_run_root(Path(recipe.run_root))
     # Nodes have come and gone since a run began; the number that it began with is its own.
     num_nodes = earlier.recipe.num_nodes if earlier else len(operation.coordinator.nodes)
     recipe = recipe.model_copy(update={"nodes": [], "num_nodes": num_nodes})
@@ -86,6 +87,12 @@ def stop(
 
     output = Output(as_json)
     operation = Operation.of(directory)
+    if now and (lost := operation.active_without_folder()):
+        for run_id in lost:
+            operation.control.stop(run_id)
+        output.line("stopped a run whose folder is gone")
+        output.result({"outcome": "stopped", "run_dir": None, "round": None, "exit_code": 0})
+        return
     run_id, folder = operation.active_run()
     if now:
         operation.control.stop(run_id)
@@ -138,7 +145,9 @@ def status(directory: KitArgument, as_json: JsonOption = False) -> None:
     shown = []
     newest_of = {folder.path: run_id for run_id, folder in folders.items()}
     for run_id, state in runs.items():
-        line = "its folder is gone" if state.run_dir else "no training, such as the roll call of an upgrade"
+        line = "no training, such as the roll call of an upgrade"
+        if state.run_dir:
+            line = "its folder is gone; if it has moved, go on with: " + moved_hint(directory)
         # A folder has one journal, which tells of the last run that went on in it.
         resumed = run_id in folders and newest_of[folders[run_id].path] != run_id
         if resumed:
@@ -236,6 +245,11 @@ def _await_turn(operation: "Operation", directory: Path, wait: bool, output: "Ou
             output.line(f"waiting for {other} to end")
             told = True
         time.sleep(LOOK_EVERY_S)
+
+
+def moved_hint(directory: Path) -> str:
+    """Returns how to go on with a run whose folder lies elsewhere than where it began."""
+    return f"trfmoe deploy run {directory} RUN/recipe.yaml --run-dir RUN"
 
 
 def _how_to_go_on(state: "RunState", folder: "RunFolder", directory: Path) -> str:

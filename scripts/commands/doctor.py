@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scripts.terminal.options import JsonOption, SetOption
+from trfmoe_core.counts import counted
 
 if TYPE_CHECKING:
     import psutil
@@ -210,8 +211,8 @@ def _recipe(path: Path, overrides: list[str]) -> "Iterator[Finding]":
 
     recipe = resolve(path, overrides, [])
     alone = bool(recipe.data.sources)
-    what = "a run on one machine" if alone else f"{recipe.federation_size} nodes, {recipe.rounds.num_rounds} rounds"
-    yield well("settings", f"{find_recipe(path)}: {what}")
+    together = f"{counted(recipe.federation_size, 'node')}, {counted(recipe.rounds.num_rounds, 'round')}"
+    yield well("settings", f"{find_recipe(path)}: {'a run on one machine' if alone else together}")
     states = [Path(node.state_dir) for node in recipe.nodes if node.state_dir]
     yield from disk([Path(recipe.run_root), *states, *(cache_folder(node) for node in recipe.nodes)])
     yield from gpu(recipe)

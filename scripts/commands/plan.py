@@ -1,5 +1,6 @@
 """`trfmoe plan`: what a run will cost, who would hold which expert, and what colluding nodes could decide."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -53,6 +54,7 @@ def plan(
     from scripts.planning.experts import dealt_zones, node_names, place_experts, placement_lines
     from scripts.planning.forecast import forecast
     from scripts.planning.lines import forecast_lines
+    from scripts.run.computing import computing, computing_line
     from scripts.terminal.output import Output
     from strategies.placement.placement import REPLICATION
     from trfmoe_core.errors import ConfigError
@@ -82,6 +84,9 @@ def plan(
         result = forecast(run, speed, tokens_per_s, bandwidth)
         for line in forecast_lines(result):
             output.line(line)
+        with suppress(ConfigError):  # the operator's machine need not have the nodes' device
+            result["training"] = computing(recipe)
+            output.line(computing_line(result["training"]))
         zone_of = dict(run.zones)
         sizes = (recipe.model.layers, recipe.model.experts, recipe.experts.replication)
     if zones is not None:

@@ -19,10 +19,7 @@ def report(
     out: Annotated[Path, typer.Option(help="File of a comparison of several runs.")] = DEFAULT_OUT,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a run's report.html again, finished or not; of several runs, one page that compares them.
-
-    Example: trfmoe report demo-001 demo-002 --out both.html
-    """
+    """Write a run's report.html again, finished or not; of several runs, one page that compares them."""
     from scripts.run.run_folders import run_folder
     from scripts.run.summaries import recipe_differences
     from scripts.terminal.output import Output

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scripts.terminal.options import JsonOption
+from trfmoe_core.counts import counted
 
 if TYPE_CHECKING:
     from scripts.run.summaries import RunSummary
@@ -51,7 +52,7 @@ def show(run: RunArgument, as_json: JsonOption = False) -> None:
     if found.best is not None:
         output.line(f"best: {found.unit} {found.best_round}, bits/byte {found.best:.4f}")
     for name, rounds in found.outvoted.items():
-        output.line(f"outvoted: {name} in {rounds} rounds")
+        output.line(f"outvoted: {name} in {counted(rounds, 'round')}")
     output.line(f"{found.state_size / 1e6:.1f} MB of it are only needed to go on with the run")
     output.result({**_payload(found), "exit_code": 0})
 

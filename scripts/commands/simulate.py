@@ -30,13 +30,11 @@ def simulate(
     from scripts.run.dry_run import show_dry_run
     from scripts.run.federated_run import resolve, run_federation
     from scripts.terminal.output import Output
-    from strategies.parts import check_parts
     from trfmoe_core.config import check_federated
 
     output = Output(as_json)
     recipe = resolve(config, overrides, pdfs)
-    check_federated(recipe, str(config))
-    check_parts(recipe)
+    check_federated(recipe, str(config), overrides)
     if dry_run:
         show_dry_run(recipe, output, everything)
         return

@@ -16,10 +16,7 @@ def status(
     follow: Annotated[bool, typer.Option("--follow", help="Show it until the run ends; Ctrl-C ends the view.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show how far a run is and what every node does. A copy of the run folder is enough.
-
-    Example: trfmoe status runs/demo-001 --follow
-    """
+    """Show how far a run is and what every node does. A copy of the run folder is enough."""
     from dataclasses import asdict
 
     from rich.live import Live

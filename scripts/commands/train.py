@@ -38,6 +38,7 @@ def train(
     from scripts.run.federated_run import warn_of_widths
     from scripts.run.local_command import run_local
     from scripts.run.local_recipe import check_text, local_name, local_recipe
+    from scripts.run.part_names import check_part_names
     from scripts.run.preflight import find_recipe
     from scripts.run.run_folders import run_folder
     from scripts.run.warm_start import check_warm_start, warm_start
@@ -59,8 +60,11 @@ def train(
             "no recipe; give one, such as configs/single.yaml, or --run-dir RUN to go on with a run, or --from RUN to "
             "begin with its weights"
         )
-    chosen = [f"training.devices={devices}"] if devices else []
-    given = load_recipe(find_recipe(path), [*overrides, *chosen]).resolved(Path.cwd())
+    if devices is not None and devices != "all" and not devices.isdecimal():
+        raise ConfigError(f"--devices {devices}: give a number of devices, or all")
+    settings = [*overrides, *([f"training.devices={devices}"] if devices else [])]
+    given = load_recipe(find_recipe(path), settings).resolved(Path.cwd())
+    check_part_names(given, str(path), settings)
     recipe = local_recipe(given, pdfs)
     if not (begun and begun.recipe.name == recipe.name):  # an imported run may be begun by either command
         recipe = recipe.model_copy(update={"name": local_name(recipe.name)})
@@ -70,7 +74,7 @@ def train(
     if start:
         recipe = check_warm_start(start, recipe)
     if dry_run:
-        show_dry_run(recipe, output, everything)
+        show_dry_run(recipe, output, everything, [start.told] if start else [])
         return
     named = recipe.data.sources if pdfs else []
     outcome = run_local(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scripts.terminal.options import JsonOption
+from trfmoe_core.counts import counted
 
 if TYPE_CHECKING:
     from scripts.terminal.output import Output
@@ -76,7 +77,10 @@ def _tell(found: "Verification", output: "Output") -> None:
         output.line(f"BROKEN {problem}", style="bold red")
     if not found.problems:
         rounds = ", ".join(map(str, found.checkpoints)) or "none"
-        output.line(f"ok: {found.events} entries in an unbroken chain, checkpoints of rounds {rounds} as committed")
+        output.line(
+            f"ok: {counted(found.events, 'entry', 'entries')} in an unbroken chain, checkpoints of rounds "
+            f"{rounds} as committed"
+        )
     if found.unsigned:
         output.line(f"NOT SIGNED: {found.unsigned}", style="bold red")
     output.line(f"head {found.head} ({found.events} entries)")

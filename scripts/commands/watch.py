@@ -12,10 +12,7 @@ def watch(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on this machine; 0: a free one.")] = 0,
     browser: Annotated[bool, typer.Option("--browser", help="Also open it in the browser.")] = False,
 ) -> None:
-    """Show a run's report as a page that follows the run. Nobody outside this machine can open it.
-
-    Example: trfmoe watch runs/demo-001 --browser
-    """
+    """Show a run's report as a page that follows the run. Nobody outside this machine can open it."""
     import webbrowser
 
     from scripts.run.run_folders import run_folder

@@ -23,6 +23,7 @@ from scripts.deploy.kit import Connection, Coordinator
 from scripts.processes.control import Control
 from scripts.processes.proxies import proxies_in_use, transport_errors
 from scripts.terminal.findings import Finding, trouble, warning, well
+from trfmoe_core.counts import counted
 from trfmoe_core.errors import RunError
 
 TIMEOUT_S = 5.0
@@ -57,7 +58,7 @@ def check_coordinator(folder: Path, coordinator: Coordinator) -> Iterator[Findin
                 remedy = f"`trfmoe deploy revoke {folder} NAME` unregisters a node"
                 yield warning("leftovers", text, remedy)
             online = sum(node.status == "online" for node in nodes.values())
-            yield well("registration", f"{len(nodes)} nodes registered, {online} online")
+            yield well("registration", f"{counted(len(nodes), 'node')} registered, {online} online")
     yield from _check_proxy(folder / "ca.crt", coordinator)
 
 

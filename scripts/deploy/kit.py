@@ -19,6 +19,7 @@ from scripts.deploy.written_files import coordinator_files, node_files, write_an
 from trfmoe_core.config.load import validate
 from trfmoe_core.config.section import Name, Section
 from trfmoe_core.config.yaml_text import dump_yaml, load_yaml
+from trfmoe_core.counts import counted
 from trfmoe_core.errors import ConfigError
 
 COORDINATOR_FILE = "coordinator.yaml"
@@ -188,7 +189,10 @@ def parse_nodes(names: str, zones: str) -> list[KitNode]:
     if len(listed) < 1 or len(set(listed)) != len(listed):
         raise ConfigError(f"--nodes {names}: give names of their own, such as alice,bob,carol")
     if places and len(places) != len(listed):
-        raise ConfigError(f"--zones {zones}: {len(places)} zones for {len(listed)} nodes; give one a node, or none")
+        raise ConfigError(
+            f"--zones {zones}: {counted(len(places), 'zone')} for {counted(len(listed), 'node')}; give one a "
+            "node, or none"
+        )
     pairs = [{"name": name, "zone": places[number] if places else None} for number, name in enumerate(listed)]
     return [validate(KitNode, pair, "--nodes") for pair in pairs]
 

@@ -105,7 +105,7 @@ def checking_clientapp() -> str:
     """Returns the program that stands before Flower's own of the same name on a SuperNode's PATH."""
     return """#!/bin/sh
 # Runs an app's code only when the owner has allowed its hash (allowed_apps.txt), within the owner's limits.
-exec "$TRFMOE_PYTHON" -P -m scripts.deploy.node_clientapp "$@"
+exec "$TRFMOE_PYTHON" -P -m scripts.deploy.hand_over "$@"
 """
 
 

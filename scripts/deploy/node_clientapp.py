@@ -1,4 +1,4 @@
-"""Stands before Flower's `flwr-clientapp` on a node's PATH: runs an app only when the node's owner allowed its code.
+"""Stands in for Flower's `flwr-clientapp` on a node: runs an app only when the node's owner allowed its code.
 
 Flower ships an app's code to the nodes and imports it, so no check inside that code means anything. This program is the
 owner's own. It imports nothing of this project, for the app's modules have the same names and must be the app's.
@@ -22,12 +22,20 @@ import yaml
 from flwr.supernode.cli import flwr_clientapp
 from flwr.supernode.runtime import run_clientapp as runner
 
+from scripts.deploy.hand_over import STAY
+from scripts.deploy.staying import answer_messages
+
 ALLOWED_FILE = "allowed_apps.txt"
 TOLD_FILE = "told.txt"
 TOLD_AGAIN_S = 3600.0
 """A refusal that the owner was told of is not told again for so long: the coordinator asks again and again."""
 LOOK_EVERY_S = 0.5
-HOOKED = ("pull_task_input", "install_from_fab", "get_project_dir", "Error", "log")
+STAY_MINUTES = 10.0
+"""How long the process waits for the next message, if the owner's settings do not say (`stay_minutes`)."""
+HOOKED = (
+    *("pull_task_input", "install_from_fab", "get_project_dir", "Error", "log"),
+    *("register_signal_handlers", "start_parent_process_monitor", "flwr_exit"),
+)
 
 
 class OwnError(Exception):
@@ -52,7 +60,7 @@ class TerminatedError(OwnError):
 
 
 def main() -> None:
-    """Checks and runs one message. Files are readable by this account alone, and core dumps are off."""
+    """Checks and runs messages of one run. Files are readable by this account alone, and core dumps are off."""
     end_with_the_supernode()
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -60,11 +68,77 @@ def main() -> None:
     missing = [name for name in HOOKED if not hasattr(runner, name)]
     if missing:
         sys.exit(f"refused: this release of Flower has no {missing[0]}, so apps cannot be checked; install flwr 1.41.0")
-    check(node_file.with_name(ALLOWED_FILE))
+    app = OneApp()
+    check(node_file.with_name(ALLOWED_FILE), app)
     keep_errors_home()
     say_once(node_file.with_name(TOLD_FILE))
     limit_memory(node_file)
-    flwr_clientapp()
+    idle_s = 60 * stay_minutes(node_file)
+    if STAY not in os.environ or not idle_s:
+        flwr_clientapp()
+        return
+    flower = OneMessage()
+
+    def answer(arguments: list[str]) -> bool:
+        return flower.answer(arguments) and not app.changed
+
+    answer_messages(answer, sys.argv[1:], node_file, idle_s)
+
+
+class OneApp:
+    """The app of the one run whose messages this process answers. Another run's message is its last."""
+
+    def __init__(self) -> None:
+        self.changed = False
+        self._run: tuple[Any, str] | None = None
+        self._folder = ""
+
+    def take(self, run_id: object, fab_hash: str) -> None:
+        """Takes in whose message has come, and unloads the code of another run's app."""
+        if self._run not in (None, (run_id, fab_hash)):
+            self.changed = True
+            self._unload()
+        self._run = (run_id, fab_hash)
+
+    def installed(self, folder: Path) -> None:
+        """Takes in where the app lies."""
+        self._folder = str(folder)
+
+    def _unload(self) -> None:
+        if not self._folder:
+            return
+        for name, module in list(sys.modules.items()):
+            if str(getattr(module, "__file__", None) or "").startswith(self._folder + os.sep):
+                del sys.modules[name]
+        sys.path[:] = [entry for entry in sys.path if entry != self._folder]
+
+
+class OneMessage:
+    """Flower's client as a function: Flower ends the process after a message, and this lets it go on."""
+
+    def __init__(self) -> None:
+        self._at_the_end: list[Callable[[], None]] = []
+        runner.register_signal_handlers = self._remember  # type: ignore[attr-defined]
+        runner.start_parent_process_monitor = lambda pid: None  # type: ignore[attr-defined, assignment]
+        runner.flwr_exit = self._finish  # type: ignore[attr-defined, assignment]
+
+    def answer(self, arguments: list[str]) -> bool:
+        """Answers a message. Returns False if the process was asked to end meanwhile."""
+        sys.argv[1:] = arguments
+        answer_termination()
+        flwr_clientapp()
+        terminated = signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        return not terminated
+
+    def _remember(self, *_: object, exit_handlers: list[Callable[[], None]] | None = None, **__: object) -> None:
+        self._at_the_end = list(exit_handlers or [])
+
+    def _finish(self, *_: object, **__: object) -> None:
+        for handler in self._at_the_end:
+            handler()
+        self._at_the_end = []
 
 
 def end_with_the_supernode() -> None:
@@ -93,14 +167,21 @@ def end_with_the_supernode() -> None:
     threading.Thread(target=watch, daemon=True, name="end with the SuperNode").start()
 
 
-def check(allowed_file: Path) -> None:
-    """Makes Flower's client refuse every bundle whose content is not allowed, before any of it is unpacked."""
-    pull, install, project_dir, _ = (getattr(runner, name) for name in HOOKED[:4])
+def check(allowed_file: Path, app: OneApp | None = None) -> None:
+    """Makes Flower's client refuse every bundle whose content is not allowed, before any of it is unpacked.
+
+    Args:
+        allowed_file: The owner's list.
+        app: Is told of every message's run and bundle.
+    """
+    app = app or OneApp()
+    pull, install, project_dir = (getattr(runner, name) for name in HOOKED[:3])
     task: dict[str, Any] = {}
 
     def pull_and_remember(client: Any) -> Any:
         message, context, run, fab = pull(client)
         task.update(run=run, fab=fab)
+        app.take(getattr(run, "run_id", None), fab.hash_str)
         return message, context, run, fab
 
     def install_if_allowed(content: bytes, *arguments: Any, **options: Any) -> Any:
@@ -110,6 +191,7 @@ def check(allowed_file: Path) -> None:
         named = project_dir(run.fab_id, run.fab_version, fab.hash_str)
         if Path(named).resolve() != Path(folder).resolve():
             raise RefusedError("refused: the app that the run names is not the bundle that came with it", f": {named}")
+        app.installed(Path(named))
         answer_termination()
         return folder
 
@@ -167,23 +249,38 @@ def say_once(told_file: Path) -> None:
 
 def limit_memory(node_file: Path) -> None:
     """Applies the owner's `limits.memory_mb` to this process and what it starts, before any of the app's code runs."""
-    settings = yaml.safe_load(node_file.read_text(encoding="utf-8"))
-    limits = settings.get("limits") if isinstance(settings, dict) else None
+    limits = _settings(node_file).get("limits")
     megabytes = limits.get("memory_mb") if isinstance(limits, dict) else None
     if isinstance(megabytes, int) and not isinstance(megabytes, bool):
         # Private writable memory. Not the address space, of which CUDA and memory-mapped tokens take what they like.
         resource.setrlimit(resource.RLIMIT_DATA, (megabytes << 20, megabytes << 20))
 
 
+def stay_minutes(node_file: Path) -> float:
+    """Returns how long this process may wait for the next message, as the owner says."""
+    minutes = _settings(node_file).get("stay_minutes", STAY_MINUTES)
+    return float(minutes) if isinstance(minutes, int | float) and minutes >= 0 else STAY_MINUTES
+
+
+def _settings(node_file: Path) -> dict[str, Any]:
+    settings = yaml.safe_load(node_file.read_text(encoding="utf-8"))
+    return settings if isinstance(settings, dict) else {}
+
+
 def answer_termination() -> None:
-    """Turns SIGTERM into an error of the app, which Flower answers; later ones are ignored, so that it gets out."""
+    """Turns SIGTERM and SIGINT into an error of the app, which Flower answers; later ones are ignored, so it gets out.
+
+    Flower's own way out wedges the SuperNode.
+    """
 
     def terminated(number: int, frame: object) -> None:
-        signal.signal(number, signal.SIG_IGN)
-        raise TerminatedError("the client of this node was terminated (SIGTERM)")
+        for each in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(each, signal.SIG_IGN)
+        raise TerminatedError(f"the client of this node was terminated ({signal.Signals(number).name})")
 
     handler: Callable[[int, Any], None] = terminated
-    signal.signal(signal.SIGTERM, handler)
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, handler)
 
 
 if __name__ == "__main__":

@@ -67,7 +67,21 @@ class Operation:
                 f"{self.kit}: what is going on has no run folder, such as the roll call of an upgrade; wait for its end"
             )
         run_id, run_dir = with_folder[-1]
+        if run_id in self.active_without_folder():
+            raise ConfigError(
+                f"{run_dir}: a run is going on there, and the folder is gone; `trfmoe deploy stop {self.kit} --now` "
+                "ends it"
+            )
         return run_id, RunFolder.open(run_dir)
+
+    def active_without_folder(self) -> list[int]:
+        """Returns Flower's ids of the runs that are going on in a folder that is gone, as after it was moved.
+
+        Raises:
+            RunError: The SuperLink does not answer.
+        """
+        active = self.active_runs().items()
+        return [number for number, run in active if run.run_dir and not (run.run_dir / "recipe.yaml").is_file()]
 
 
 @dataclass(frozen=True, kw_only=True)

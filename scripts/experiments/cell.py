@@ -51,6 +51,7 @@ class Result:
         ended: Whether the run came to its end.
         reason: Why it did not.
         seconds: Processor time.
+        facts: Further measurements by name, such as the bytes of a round.
     """
 
     cell: Cell
@@ -59,3 +60,4 @@ class Result:
     ended: bool = True
     reason: str = ""
     seconds: float = 0.0
+    facts: dict[str, float] = field(default_factory=dict)

@@ -3,12 +3,15 @@
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from flwr.app import Message, MessageType
 
+from clients import app as production
 from clients.attacks.base import find_attack
 from scripts.experiments.answers import remembering_app
 from scripts.experiments.cell import Cell, Result, Round
@@ -26,6 +29,9 @@ from trfmoe_core.data.tokenizers import load_tokenizer
 
 MAX_CHARACTERS = 4_000_000
 REPLY_DEADLINE_S = 60.0
+Measure = Callable[[RunFolder], dict[str, float]]
+"""Returns the losses of the last model of a run, nats a token, by the name of the text."""
+
 LOST_COLUMNS = ("outvoted", "missing", "invalid")
 """Of a verdict: the nodes whose replica of the block did not count."""
 
@@ -78,14 +84,15 @@ def deal_text(pieces: Sequence[str], counts: Sequence[int], folder: Path) -> Non
             write_text(folder / str(count) / f"{name}.txt", "\n\n".join(pieces[number::count]))
 
 
-def train_cell(recipe: Recipe, cell: Cell, texts: Path, answers: Path) -> Result:
+def train_cell(recipe: Recipe, cell: Cell, texts: Path, answers: Path | None, measure: Measure | None = None) -> Result:
     """Trains a federation in a temporary folder. Whatever the run raises is part of the result.
 
     Args:
         recipe: The recipe of this cell but for rule, seed and nodes.
         cell: The federation to train.
         texts: Folder that `deal_text` wrote.
-        answers: Folder that keeps honest answers for other cells of the same recipe and texts.
+        answers: Folder that keeps honest answers for other cells of the same recipe and texts; None: they are not kept.
+        measure: Measures the last model; by default the honest nodes' own measurements are the losses.
     """
     started = time.process_time()
     with tempfile.TemporaryDirectory(prefix="trfmoe-experiment-") as temporary:
@@ -97,7 +104,10 @@ def train_cell(recipe: Recipe, cell: Cell, texts: Path, answers: Path) -> Result
         except Exception as error:  # noqa: BLE001  An exception that ends a run is what experiments look for.
             reason = f"{type(error).__name__}: {error}"
         events = read_events(folder.events_path) if folder.events_path.exists() else []
-    return _result(cell, events, reason, time.process_time() - started)
+        result = _result(cell, events, reason, time.process_time() - started)
+        if measure is not None:
+            result = replace(result, losses=measure(folder) if result.ended else {})
+    return result
 
 
 def cell_recipe(recipe: Recipe, cell: Cell, run_root: Path) -> Recipe:
@@ -123,7 +133,7 @@ def _with_common_salt(witness: WitnessConfig) -> WitnessConfig:
     return witness.model_copy(update={"salt": witness.salt or "the drill's own salt"})
 
 
-def _grid(folder: RunFolder, cell: Cell, texts: Path, answers: Path, clock: VirtualClock) -> InProcessGrid:
+def _grid(folder: RunFolder, cell: Cell, texts: Path, answers: Path | None, clock: VirtualClock) -> InProcessGrid:
     fault = find_fault(cell.fault)
     drill = fault.drill_in(folder.recipe.rounds.num_rounds)
     names = node_names(cell.nodes)
@@ -135,7 +145,7 @@ def _grid(folder: RunFolder, cell: Cell, texts: Path, answers: Path, clock: Virt
         return fault.latency_s if is_late else 0.0
 
     return InProcessGrid(
-        remembering_app(answers),
+        production.app if answers is None else remembering_app(answers),
         _node_configs(cell, None if omniscient else drill, texts, folder.path),
         {},
         exchange=OmniscientAttackers(drill=drill, attackers=attackers) if drill and omniscient else None,
@@ -177,4 +187,11 @@ def _result(cell: Cell, events: list[Event], reason: str, seconds: float) -> Res
         ended=ended,
         reason=reason or ("" if ended else "the run was not completed"),
         seconds=seconds,
+        facts=_bytes(events),
     )
+
+
+def _bytes(events: list[Event]) -> dict[str, float]:
+    """Returns the mean bytes of a round to a node and from it."""
+    replies = [event for event in events if event["event"] == "node_reply" and event["status"] == "accepted"]
+    return {key: fmean(event[key] for event in replies) for key in ("bytes_down", "bytes_up")} if replies else {}

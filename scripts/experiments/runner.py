@@ -8,7 +8,7 @@ import logging
 import os
 import platform
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -23,35 +23,44 @@ from scripts.experiments.cell import Cell, Result
 from scripts.experiments.rows import Promise, Row
 from scripts.experiments.store import Store
 from scripts.terminal.output import Output
+from trfmoe_core.counts import counted
 from trfmoe_core.errors import ConfigError
 from trfmoe_core.fingerprint import code_fingerprint
 
 
-class Study(ABC):
-    """An experiment. It travels to worker processes, so everything in it can be pickled."""
+class Experiment(ABC):
+    """Cells to train. It travels to worker processes, so everything in it can be pickled."""
 
     @abstractmethod
     def cells(self) -> list[Cell]:
         """Returns the cells to train, those that others are compared with first."""
 
     @abstractmethod
-    def reference(self, cell: Cell) -> Cell:
-        """Returns the cell that a cell is compared with; for one that others are compared with, the cell itself."""
-
-    @abstractmethod
     def train(self, cell: Cell) -> Result:
         """Trains one cell."""
 
-    @abstractmethod
-    def promises(self, rows: Sequence[Row]) -> list[Promise]:
-        """Judges what is promised."""
+    def further_cells(self, results: Mapping[Cell, Result]) -> list[Cell]:
+        """Returns the cells that the results so far call for; those among them that are trained are left alone."""
+        return []
 
     def shares_with(self, cell: Cell) -> Hashable:
         """Returns a key: cells of one key are trained one after the other in one process and may share work."""
         return cell
 
 
-def train_cells(study: Study, cells: Sequence[Cell], jobs: int) -> Iterator[Result]:
+class Study(Experiment):
+    """An experiment whose cells are each compared with another one."""
+
+    @abstractmethod
+    def reference(self, cell: Cell) -> Cell:
+        """Returns the cell that a cell is compared with; for one that others are compared with, the cell itself."""
+
+    @abstractmethod
+    def promises(self, rows: Sequence[Row]) -> list[Promise]:
+        """Judges what is promised."""
+
+
+def train_cells(study: Experiment, cells: Sequence[Cell], jobs: int) -> Iterator[Result]:
     """Yields the results of cells as they come.
 
     Args:
@@ -77,7 +86,7 @@ def train_cells(study: Study, cells: Sequence[Cell], jobs: int) -> Iterator[Resu
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def conduct(study: Study, store: Store, jobs: int, output: Output) -> dict[Cell, Result]:
+def conduct(study: Experiment, store: Store, jobs: int, output: Output) -> dict[Cell, Result]:
     """Returns the results of all cells of a study; those that are new are trained and kept.
 
     Args:
@@ -86,15 +95,22 @@ def conduct(study: Study, store: Store, jobs: int, output: Output) -> dict[Cell,
         jobs: Processes at most, with one thread each.
         output: Gets one line a cell.
     """
-    cells = study.cells()
-    results = store.load(cells)
-    output.line(f"{len(cells)} cells, {len(results)} of them trained before with this code; {jobs} at a time")
-    for result in train_cells(study, [cell for cell in cells if cell not in results], jobs):
-        results[result.cell] = result
-        store.save(result)
-        loss = fmean(result.losses.values()) if result.losses else float("nan")
-        end = "" if result.ended else f", did not end: {result.reason}"
-        output.line(f"[{len(results)}/{len(cells)}] {result.cell}: loss {loss:.4f}, {result.seconds:.1f} s{end}")
+    wanted, results = list[Cell](), dict[Cell, Result]()
+    more = study.cells()
+    while more:
+        wanted += more
+        known = store.load(more)
+        results |= known
+        output.line(
+            f"{counted(len(more), 'cell')}, {len(known)} of them trained before with this code; {jobs} at a time"
+        )
+        for result in train_cells(study, [cell for cell in more if cell not in known], jobs):
+            results[result.cell] = result
+            store.save(result)
+            loss = fmean(result.losses.values()) if result.losses else float("nan")
+            end = "" if result.ended else f", did not end: {result.reason}"
+            output.line(f"[{len(results)}/{len(wanted)}] {result.cell}: loss {loss:.4f}, {result.seconds:.1f} s{end}")
+        more = [cell for cell in study.further_cells(results) if cell not in results]
     return results
 
 
@@ -139,7 +155,7 @@ def parse_node_counts(text: str) -> list[int]:
     return sorted({int(name) for name in names})
 
 
-def _train_group(study: Study, cells: Sequence[Cell]) -> list[Result]:
+def _train_group(study: Experiment, cells: Sequence[Cell]) -> list[Result]:
     with _quiet():
         return [study.train(cell) for cell in cells]
 

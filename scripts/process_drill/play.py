@@ -10,6 +10,7 @@ from scripts.process_drill.scene import Played, Scenario, play
 from scripts.run.preflight import prepare_nodes
 from scripts.terminal.output import Output
 from trfmoe_core.config import Recipe, load_recipe
+from trfmoe_core.counts import counted
 from trfmoe_core.errors import ConfigError, TRFMoEError
 
 SETTINGS = ("rounds.num_rounds=4", "rounds.wait=quorum", "rounds.local_steps=60", "rounds.reply_deadline_s=300")
@@ -41,7 +42,8 @@ def run_process_drill(config: Path, overrides: list[str], names: Sequence[str], 
     well = all(result["ok"] for result in results)
     ran = [result for result in results if not result.get("skipped")]
     output.line(
-        f"{sum(result['ok'] for result in ran)} of {len(ran)} scenarios well, {len(results) - len(ran)} skipped"
+        f"{sum(result['ok'] for result in ran)} of {counted(len(ran), 'scenario')} well, "
+        f"{len(results) - len(ran)} skipped"
     )
     code = 0 if well else 1
     output.result({"outcome": "completed" if well else "failed", "scenarios": results, "exit_code": code})

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from scripts.process_drill.scene import Check, Scenario, Scene, Script, Stage
 from trfmoe_core.config import Recipe
+from trfmoe_core.counts import counted
 from trfmoe_core.errors import ConfigError
 
 SUBNET = "10.231.77"
@@ -153,7 +154,7 @@ def came_back(scene: Scene) -> list[Check]:
 def started_again(scene: Scene) -> list[Check]:
     """Checks that the victim came back, and that its SuperNode was started again for that."""
     count = scene.deployment.services[scene.victim].restarts
-    return [*came_back(scene), (f"its SuperNode was started again ({count} times)", count > 0)]
+    return [*came_back(scene), (f"its SuperNode was started again ({counted(count, 'time')})", count > 0)]
 
 
 def resumed(scene: Scene) -> list[Check]:

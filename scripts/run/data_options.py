@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from trfmoe_core.config import NodeSettings, Recipe
+from trfmoe_core.counts import counted
 from trfmoe_core.data.formats import kind_of, known_suffixes
 from trfmoe_core.data.sources.archives import is_archive
 from trfmoe_core.errors import ConfigError, DataError
@@ -29,7 +30,7 @@ def with_sources(recipe: Recipe, sources: list[Path]) -> Recipe:
         shares = [[str(expand(source).absolute())] for source in sources]
     else:
         raise ConfigError(
-            f"--pdfs: given {len(sources)} times, and the recipe has {num_nodes} nodes; "
+            f"--pdfs: given {counted(len(sources), 'time')}, and the recipe has {counted(num_nodes, 'node')}; "
             f"give it {num_nodes} times or more, one a node, or once for a folder whose files are dealt out"
         )
     taken = {node.name for node in nodes}
@@ -60,7 +61,8 @@ def deal_out(folder: Path, num_nodes: int) -> list[list[str]]:
     )
     if len(files) < num_nodes:
         raise DataError(
-            f"--pdfs {folder}: {len(files)} files of the kinds {known_suffixes()}, too few for {num_nodes} nodes; "
+            f"--pdfs {folder}: {counted(len(files), 'file')} of the kinds {known_suffixes()}, too few for "
+            f"{num_nodes} nodes; "
             "add files, or give --pdfs once a node"
         )
     sizes = {path: Path(path).stat().st_size for path in files}

@@ -3,6 +3,7 @@
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+from trfmoe_core.counts import counted
 from trfmoe_core.terminal import visible
 
 if TYPE_CHECKING:
@@ -118,9 +119,9 @@ def show_batch(number: int, found: list[dict[str, Any]], rows: list[dict[str, An
             f"{source['rows_per_epoch']:,} rows an epoch, {100 * source['filled']:.4g}% filled; "
             f"now at epoch {source['cursor']['epoch']}, row {source['cursor']['row']}"
         )
-    output.line(f"batch {number}, the first {len(rows)} rows (| where a document begins):")
+    output.line(f"batch {number}, the first {counted(len(rows), 'row')} (| where a document begins):")
     for row in rows:
-        output.line(f"  row {row['row']} of epoch {row['epoch']} of {row['source']}: {row['tokens']} tokens")
+        output.line(f"  row {row['row']} of epoch {row['epoch']} of {row['source']}: {counted(row['tokens'], 'token')}")
         for part in row["parts"]:
             begin, end = part["positions"]
             text = part["text"] if len(part["text"]) <= SAMPLE else part["text"][: SAMPLE - 3] + "..."

@@ -13,15 +13,18 @@ if TYPE_CHECKING:
 
 
 def resolve(config: Path, overrides: list[str], pdfs: list[Path]) -> "Recipe":
-    """Returns the recipe with overrides and other sources applied and every path absolute against this folder."""
-    from clients.attacks.base import check_drill
+    """Returns the recipe with overrides and other sources applied and every path absolute against this folder.
+
+    Raises:
+        ConfigError: it has a wrong value, or names a part that does not exist.
+    """
     from scripts.run.data_options import with_sources
+    from scripts.run.part_names import check_part_names
     from scripts.run.preflight import find_recipe
     from trfmoe_core.config import load_recipe
 
     recipe = load_recipe(find_recipe(config), overrides)
-    for number, node in enumerate(recipe.nodes):
-        check_drill(node, f"{config}: nodes.{number}.drill")
+    check_part_names(recipe, str(config), overrides)
     warn_of_widths(recipe)
     return with_sources(recipe, pdfs).resolved(Path.cwd())
 

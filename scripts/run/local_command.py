@@ -9,6 +9,7 @@ import torch
 
 from scripts.run.local_resume import change_settings, changes_length, resumed_local_run
 from scripts.run.local_run import NODE, LocalRun, planned_steps, prepare_data
+from scripts.run.memory_check import needed_memory
 from scripts.run.outcome import RunOutcome, judge, show_results
 from scripts.run.preflight import check_run_root, show_files, warn_of_little_text
 from scripts.run.run_folders import Difference, new_run
@@ -21,6 +22,8 @@ from server.run_folder.history import RunHistory
 from server.run_folder.journal import JournalReader, read_events
 from trfmoe_core.config import Recipe
 from trfmoe_core.config.sources import DataEntry
+from trfmoe_core.data.hub.offline import keep_offline
+from trfmoe_core.data.tokenizers import load_tokenizer
 from trfmoe_core.errors import RunError
 from trfmoe_core.training.device import count_devices, resolve_device
 from trfmoe_core.training.launch import launch
@@ -51,13 +54,14 @@ def run_local(
     Raises:
         TRFMoEError: what is wrong before training starts, or what ended it.
     """
-    check_run_root(Path(recipe.run_root))
     device = resolve_device(recipe.training.device)
     size = count_devices(device, recipe.training.devices)
     recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update={"devices": size})})
     folder, changed = None, list[Difference]()
     if resume or run_dir:
         folder, recipe, changed = resumed_local_run(recipe, run_dir, new_text=bool(pdfs))
+    else:
+        check_run_root(Path(recipe.run_root))
     history = RunHistory(read_events(folder.events_path) if folder else [])
     if folder and history.finished and history.finished["outcome"] == "completed" and not changes_length(changed):
         output.line(f"{folder.path}: this run is complete after {max(history.committed)} steps; nothing to do")
@@ -92,6 +96,9 @@ def _train(
     output: Output,
 ) -> RunFolder:
     """Prepares the text, makes the folder of a new run, trains in it, and returns it."""
+    keep_offline(recipe.data)
+    rows = load_tokenizer(recipe.data.tokenizer).padded_vocab_size
+    output.line(needed_memory(recipe, rows, device, int(recipe.training.devices)))
     with DataProgress(output) as progress:
         tokenizer, corpus = prepare_data(recipe, progress)
     show_files(NODE, corpus, output)

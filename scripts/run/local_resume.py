@@ -8,6 +8,7 @@ from scripts.run.run_folders import Difference, as_started, differences, find_ru
 from server.run_folder.folder import RunFolder
 from server.run_folder.journal import Journal
 from trfmoe_core.config import Recipe, recipe_hash
+from trfmoe_core.counts import counted
 from trfmoe_core.errors import ConfigError
 from trfmoe_core.training.schedule import learning_rate
 
@@ -28,7 +29,8 @@ def resumed_local_run(
 
     Raises:
         RunFolderError: there is no such run, or another process is writing it.
-        ConfigError: it was started with another recipe, and not only with another length, schedule or log.
+        ConfigError: it was started with another recipe, and not only with another length, schedule or log; or it is to
+            have fewer steps than it has made.
     """
     folder = find_run(recipe, run_dir, "local")
     before = local_recipe(folder.recipe, []).model_copy(update={"name": recipe.name, "run_root": recipe.run_root})
@@ -40,6 +42,8 @@ def resumed_local_run(
     recipe = as_started(_same_batch(recipe, before), before)
     found = differences(before.model_dump(mode="json"), recipe.model_dump(mode="json"))
     refuse_differences(folder, [one for one in found if not _may_change(one[0])], "train")
+    if recipe.training.epochs is None:  # the steps of an epoch are known when the text has been read
+        refuse_shorter(folder, found, length(recipe))
     with folder.lock():
         return folder, recipe, found
 
@@ -57,19 +61,15 @@ def change_settings(folder: RunFolder, recipe: Recipe, changed: Sequence[Differe
         ConfigError: the run has made as many steps as that already.
     """
     facts = folder.facts()
+    refuse_shorter(folder, changed, total_steps)
     done, before = max(facts.committed, default=0), int(facts.started.get("num_rounds") or 0)
-    if done >= total_steps:
-        key = next((key for key, _, _ in changed if key in _LENGTHS), "training.steps")
-        raise ConfigError(
-            f"{key}: makes a run of {total_steps} steps, and {folder.path} has made {done} already; give more"
-        )
     rate = learning_rate(done, total_steps, recipe.training)
     old = learning_rate(max(0, done - 1), before, folder.recipe.training) if before else rate
     text = (
         f"settings changed after step {done}: "
         + ", ".join(f"{key} from {_shown(was)} to {_shown(now)}" for key, was, now in changed)
         + f"; the learning rate was {old:.3g} and goes on at {rate:.3g} by the {recipe.training.schedule} schedule "
-        f"over {total_steps} steps"
+        f"over {counted(total_steps, 'step')}"
     )
     with folder.lock():
         journal = Journal(folder.events_path)
@@ -84,6 +84,34 @@ def change_settings(folder: RunFolder, recipe: Recipe, changed: Sequence[Differe
         journal.close()
         folder.write_recipe(recipe)
     return text
+
+
+def length(recipe: Recipe) -> int:
+    """Returns the steps of a run whose length is not given in epochs."""
+    return recipe.training.budget(recipe.model.context, int(recipe.training.devices)) or recipe.total_steps
+
+
+def refuse_shorter(folder: RunFolder, changed: Sequence[Difference], total_steps: int) -> None:
+    """Refuses to make a run shorter than it is.
+
+    Args:
+        folder: The run.
+        changed: Settings that differ from those of its last start.
+        total_steps: The length that they give it.
+
+    Raises:
+        ConfigError: it has made as many steps as that already.
+    """
+    done = max(folder.facts().committed, default=0)
+    lengths = [one for one in changed if one[0] in _LENGTHS]
+    if not lengths or done < total_steps:
+        return
+    key, before, _ = next((one for one in lengths if one[2] is not None), lengths[0])
+    hint = "" if before is None else f", or what it was started with: --set {key}={before}"
+    raise ConfigError(
+        f"{key}: makes a run of {counted(total_steps, 'step')}, and {folder.path} has made {done:,} already; give "
+        f"more{hint}"
+    )
 
 
 def changes_length(changed: Sequence[Difference]) -> bool:

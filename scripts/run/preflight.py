@@ -9,6 +9,7 @@ from scripts.run.simulation import app_folder
 from scripts.terminal.output import Output
 from scripts.terminal.progress import DataProgress
 from trfmoe_core.config import NodeSettings, Recipe
+from trfmoe_core.counts import counted
 from trfmoe_core.data.batches.corpus import Corpus
 from trfmoe_core.data.documents.reports import FileReport, shortened
 from trfmoe_core.data.formats.base import format_of
@@ -45,6 +46,21 @@ def check_run_root(root: Path) -> None:
         ) from error
 
 
+def check_run_root_is_writable(root: Path) -> None:
+    """Makes sure that run folders could be made below `root`, and makes nothing.
+
+    Raises:
+        RunFolderError: they could not.
+    """
+    there = next(folder for folder in (root, *root.absolute().parents) if folder.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        what = "is no folder" if not there.is_dir() else f"cannot be written ({error.strerror or error})"
+        raise RunFolderError(f"run_root {root}: {there} {what}; choose another with --set run_root=DIR") from error
+
+
 def prepare_nodes(recipe: Recipe, output: Output) -> dict[str, Corpus]:
     """Returns every node's corpus, prepared into the cache that the simulated nodes read, and shows their files.
 
@@ -68,25 +84,30 @@ def prepare_nodes(recipe: Recipe, output: Output) -> dict[str, Corpus]:
 
 
 def show_files(name: str, corpus: Corpus, output: Output) -> None:
-    """Writes what became of a node's files: one line each when they are few, else counts and what went wrong."""
+    """Writes what became of a node's files.
+
+    After they were read just now, one line each when they are few, else what went wrong. If nothing has changed since
+    they were read, only the counts.
+    """
     output.line(
         f"data of {name}: {corpus.train_tokens:,} train tokens, {corpus.held_out_tokens:,} held out "
         f"({corpus.leaked} pieces of them also in train), byte bigram {corpus.bigram_bits_per_byte:.4f} bits/byte; "
         f"{counts(corpus.files)}"
     )
-    listed = corpus.files
+    listed = corpus.files if corpus.fresh else []
     if len(listed) > LISTED_FILES:
         listed = [report for report in corpus.files if report.status != "ok"][:LISTED_FILES]
     for report in listed:
         output.line("  " + file_line(report))
     for note in corpus.notes:
         output.line(f"  note: {note}")
-    output.line(f"  every file: {corpus.extract}")
+    same = "" if corpus.fresh else "unchanged since they were read; "
+    output.line(f"  {same}every file: {corpus.extract}")
 
 
 def file_line(report: FileReport) -> str:
     """Returns one line about one file."""
-    pages = f", {report.pages} {format_of(report.kind).part}{'s' * (report.pages > 1)}" if report.pages else ""
+    pages = f", {counted(report.pages, format_of(report.kind).part)}" if report.pages else ""
     characters = f", {report.characters:,} characters" if report.characters else ""
     detail = f" ({report.detail})" if report.detail else ""
     return f"{report.status:<14} {shortened(report.path, LONGEST_PATH)}{pages}{characters}{detail}"
@@ -96,7 +117,7 @@ def counts(files: list[FileReport]) -> str:
     """Returns, for instance, `12 files: 10 ok, 2 broken`."""
     statuses = sorted(Counter(report.status for report in files).items())
     kinds = ", ".join(f"{number} {status}" for status, number in statuses)
-    return f"{len(files)} {'file' if len(files) == 1 else 'files'}: {kinds}"
+    return f"{counted(len(files), 'file')}: {kinds}"
 
 
 def _prepare(node: NodeSettings, recipe: Recipe, output: Output) -> Corpus:

@@ -37,6 +37,8 @@ def resumed_run(recipe: Recipe, run_dir: Path | None, command: str = "simulate")
         ConfigError: it was started with another recipe, or as a run on one machine.
     """
     folder = find_run(recipe, run_dir, "federated")
+    # Where new runs are made says nothing about this one, which may have moved, as with a backup.
+    recipe = recipe.model_copy(update={"run_root": folder.recipe.run_root})
     recipe = as_started(_housed(recipe, folder.path), folder.recipe)
     found = differences(folder.recipe.model_dump(mode="json"), recipe.model_dump(mode="json"))
     refuse_differences(folder, found, command)
@@ -101,8 +103,22 @@ def refuse_differences(folder: RunFolder, found: Sequence[Difference], command: 
     raise ConfigError(
         f"{folder.path}: was started with another recipe; differing:\n  "
         + "\n  ".join(f"{key}: {old!r} there, {new!r} here" for key, old, new in found[:20])
-        + f"\nto go on with it as it was started: {again}; or start a new run, without --resume and --run-dir"
+        + f"\nto go on with it as it was started: {again}{_repeated(found)}; or start a new run, without --resume and "
+        "--run-dir"
     )
+
+
+def _repeated(found: Sequence[Difference]) -> str:
+    """Returns the hint to give the options of the first start again; empty if some of them are no options."""
+    if len(found) > LISTED_RUNS or any(isinstance(old, list | dict) for _, old, _ in found):
+        return ""
+    settings = [shlex.quote(f"{key}={_plain(old)}") for key, old, _ in found]
+    return f", or repeat the options of its start: {' '.join(f'--set {one}' for one in settings)}"
+
+
+def _plain(value: Any) -> str:
+    """Returns a value as it is written after `--set KEY=`."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def differences(there: Any, here: Any, key: str = "") -> list[Difference]:

@@ -30,6 +30,11 @@ class WarmStart:
     own_recipe: bool
     """True if the new run's recipe is the source's own, and its tokenizer the source's copy."""
 
+    @property
+    def told(self) -> str:
+        """Where the weights come from, in words."""
+        return f"the run begins with the weights of {self.source.path} after {self.unit} {self.round}"
+
     def write(self, folder: RunFolder) -> None:
         """Writes the weights into the folder of a new run.
 
@@ -76,7 +81,11 @@ def check_warm_start(start: WarmStart, recipe: Recipe) -> Recipe:
         raise ConfigError(
             f"--from {start.source.path}: its model is another one:\n  "
             + "\n  ".join(f"model.{key}: {old!r} there, {new!r} here" for key, old, new in found)
-            + "\nleave the recipe out to train the model as it is there, or change these settings"
+            + (
+                "\nleave these settings out: the weights fit the model that they were trained in"
+                if start.own_recipe
+                else "\nchange these settings, or leave the recipe out to train the model as it is there"
+            )
         )
     if start.own_recipe:
         name = str(start.source.tokenizer_path)

@@ -15,6 +15,7 @@ from server.run_folder.history import RunHistory
 from server.run_folder.journal import Event
 from server.run_folder.journal_entries import complete_entries
 from trfmoe_core.blocks import TRUNK
+from trfmoe_core.counts import counted
 
 
 class RunLines:
@@ -116,7 +117,11 @@ class RunLines:
             return "starting the nodes"
         number = max(self.history.replies, default=0)
         replies = self.history.replies.get(number, {})
-        return f"round {number}: {len(replies)} of {len(self.history.nodes)} replies" if number else "placed"
+        return (
+            f"round {number}: {len(replies)} of {counted(len(self.history.nodes), 'reply', 'replies')}"
+            if number
+            else "placed"
+        )
 
     @property
     def done(self) -> int:
@@ -234,8 +239,8 @@ def verdict_summary(verdicts: Sequence[Mapping[str, Any]]) -> str:
 def counted_blocks(blocks: Sequence[str]) -> str:
     """Returns, for instance, `32 experts + trunk`."""
     experts = sum(block != TRUNK for block in blocks)
-    counted = f"{experts} expert{'' if experts == 1 else 's'}" if experts else ""
-    return " + ".join(part for part in (counted, TRUNK if len(blocks) > experts else "") if part)
+    shown = counted(experts, "expert") if experts else ""
+    return " + ".join(part for part in (shown, TRUNK if len(blocks) > experts else "") if part)
 
 
 def quantity(value: float) -> str:
@@ -257,7 +262,7 @@ def size(num_bytes: float) -> str:
 
 
 def _started(event: Event) -> str:
-    parts = [f"{event['num_rounds']} rounds"]
+    parts = [counted(event["num_rounds"], "round")]
     if event.get("vote"):
         parts.append(f"vote {event['vote']}")
     if event.get("parameters"):

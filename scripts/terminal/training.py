@@ -9,6 +9,7 @@ from scripts.terminal.console import RunDisplay, files_and_tokens, quantity
 from scripts.terminal.output import Output
 from server.run_folder.history import RunHistory
 from server.run_folder.journal import Event
+from trfmoe_core.counts import counted
 from trfmoe_core.training.trainer import StepMetrics
 
 SMOOTHING = 0.95
@@ -185,7 +186,7 @@ def duration(seconds: float) -> str:
 
 
 def _started(event: Event) -> str:
-    parts = [f"{event['num_rounds']} steps"]
+    parts = [counted(event["num_rounds"], "step")]
     if event.get("parameters"):
         parts.append(f"{quantity(event['parameters'])} parameters")
     if event.get("resumed_from") is not None:

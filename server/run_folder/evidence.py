@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from server.run_folder.journal_entries import GENESIS
 from server.run_folder.noted_heads import NotedHead
 from server.run_folder.signatures import key_text, read_signatures
+from trfmoe_core.counts import counted
 from trfmoe_core.errors import RunFolderError
 
 
@@ -38,7 +39,7 @@ class JournalChain:
     def after(self, entries: int) -> str:
         """Returns in words how many entries follow after the first `entries`."""
         count = len(self.hashes) - entries
-        return f"{count} {'entry follows' if count == 1 else 'entries follow'}" if count else "nothing follows"
+        return counted(count, "entry follows", "entries follow") if count else "nothing follows"
 
 
 def check_heads(chain: JournalChain, head: str | None, noted: Sequence[NotedHead]) -> tuple[list[str], list[str]]:
@@ -101,7 +102,9 @@ def check_signatures(folder: Path, chain: JournalChain, key: Ed25519PublicKey | 
         return found
     if key is None:
         if signatures:
-            found.notes.append(f"{len(signatures)} signatures are there and were not checked; give --key PUBLIC")
+            found.notes.append(
+                f"{counted(len(signatures), 'signature is', 'signatures are')} there and not checked; give --key PUBLIC"
+            )
         return found
     mine = [signature for signature in signatures if signature.public_key == key_text(key)]
     for signature in mine:

@@ -19,6 +19,9 @@ from strategies.exchange.pulling import Puller
 from strategies.exchange.size_limits import SizeLimits
 from trfmoe_core.errors import WireError
 
+SHORTEST_PAUSE_S, LONGEST_PAUSE_S, PAUSE_SHARE = 0.05, 1.0, 0.01
+"""Bounds of the pause between two looks for answers, and its share of the time since the last answer came."""
+
 _LOST = {
     ErrorCode.NODE_UNAVAILABLE: "went offline before it answered; it takes part again when its SuperNode runs",
     ErrorCode.MESSAGE_UNAVAILABLE: "the SuperLink no longer has the request, as after a restart without its state.db",
@@ -73,20 +76,22 @@ class InFlight:
 
     grid: Grid
     clock: Clock = field(default_factory=Clock)
-    poll_s: float = 0.2
     under_way: dict[str, Pending] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._puller = Puller(self.grid)
+        self._of: dict[str, list[str]] = {}
 
     def busy(self, node: str) -> Pending | None:
         """Returns the message that a node still works on."""
-        return next((pending for pending in self.under_way.values() if pending.node == node), None)
+        return next((self.under_way[message_id] for message_id in self._of.get(node, ())), None)
 
     def forget(self, node: str) -> None:
-        """Drops a node's pending message, because the node came back as another process."""
-        self.under_way = {key: pending for key, pending in self.under_way.items() if pending.node != node}
-        self._puller.forget(set(self.under_way))
+        """Drops a node's pending messages, because the node came back as another process."""
+        dropped = self._of.pop(node, [])
+        for message_id in dropped:
+            del self.under_way[message_id]
+        self._puller.forget(dropped)
 
     def send(self, node: str, message: Message, round_number: int, room: SizeLimits | None = None) -> str:
         """Sends a message to a node; returns why it was refused, or an empty text.
@@ -101,6 +106,7 @@ class InFlight:
         if not ids:
             return "Flower refused the message: the node is not registered or not online"
         told = message.metadata
+        self._of.setdefault(node, []).append(ids[0])
         self.under_way[ids[0]] = Pending(
             node=node, node_id=told.dst_node_id, round=round_number, kind=told.message_type, room=room or SizeLimits()
         )
@@ -119,15 +125,15 @@ class InFlight:
             setting: The deadline's name, for the reason.
             enough: Asked with the seconds since the start whether the rest need not be waited for.
         """
-        start = self.clock.now()
+        start = heard = self.clock.now()
         while self._waiting(round_number):
-            progress = False
-            for message_id in list(self.under_way):
+            for message_id in self._puller.answered({key: pending.room for key, pending in self.under_way.items()}):
                 arrivals = self._arrivals(message_id, round_number) if message_id in self.under_way else []
-                progress = progress or bool(arrivals)
+                heard = self.clock.now() if arrivals else heard
                 while arrivals:
                     yield arrivals.pop(0)
-            elapsed = self.clock.now() - start
+            now = self.clock.now()
+            elapsed = now - start
             if elapsed >= deadline_s:
                 yield from self._silent(round_number, f"no reply within {deadline_s:g} s ({setting})")
                 return
@@ -135,8 +141,8 @@ class InFlight:
                 reason = f"no reply within {elapsed:.3g} s, when the others were enough (rounds.patience)"
                 yield from self._silent(round_number, reason)
                 return
-            if not progress and self._waiting(round_number):
-                self.clock.sleep(self.poll_s)
+            if self._waiting(round_number):
+                self.clock.sleep(min(pause_s(now - heard), deadline_s - elapsed))
 
     def _arrivals(self, message_id: str, round_number: int) -> list[Arrival]:
         """Returns the answers to a message. An answer that cannot be read is given up and never pulled again."""
@@ -152,6 +158,7 @@ class InFlight:
             arrivals, answers = [_without_reply(pending, "broken", str(error), round_number)], []
         if arrivals:
             del self.under_way[message_id]
+            self._of[pending.node].remove(message_id)
         second = f"a second answer to the request of round {pending.round}"
         return arrivals + [Arrival(kind="late", node=pending.node, round=pending.round, reason=second)] * (
             len(answers) - 1
@@ -164,6 +171,14 @@ class InFlight:
         for pending in list(self.under_way.values()):
             if pending.round == round_number:
                 yield Arrival(kind="silent", node=pending.node, round=round_number, reason=reason)
+
+
+def pause_s(quiet_s: float) -> float:
+    """Returns how long to wait before the next look, when nothing has arrived for `quiet_s` seconds.
+
+    Waiting costs ever fewer requests and at most a hundredth more time. The next answer makes the pause short again.
+    """
+    return min(LONGEST_PAUSE_S, max(SHORTEST_PAUSE_S, PAUSE_SHARE * quiet_s))
 
 
 def _arrival(pending: Pending, reply: Message, round_number: int) -> Arrival:

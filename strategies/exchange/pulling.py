@@ -1,14 +1,16 @@
-"""Pulls the answer to one message, and checks its size and structure before Flower makes objects of it.
+"""Pulls answers to messages, and checks their size and structure before Flower makes objects of them.
 
 `HttpGrid.pull_messages` fetches into memory whatever a node sent and inflates it, although one piece of an array may be
 named a million times. It believes the metadata that the node wrote, and it waits up to two hours for objects that
-were never uploaded. This module makes the same calls one at a time. It fetches no more than `size_limits` allows, takes
-the sender from the SuperLink, and asks for missing objects again at its next look, so that no node holds up the others.
+were never uploaded. This module makes the same calls, and asks in one request which of many messages are answered.
+Then it fetches one answer at a time and no more of it than `size_limits` allows, takes the sender from the SuperLink,
+and asks for missing objects again at its next look, so that no node holds up the others.
 """
 
 import json
 import threading
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +30,7 @@ from flwr.supercore.inflatable.inflatable_utils import (
 from flwr.superlink.grid.http_grid import HttpGrid
 from httpx import HTTPStatusError
 
+from strategies.exchange.boundary import boundary
 from strategies.exchange.size_limits import SizeLimits
 from trfmoe_core.errors import WireError
 
@@ -42,6 +45,14 @@ _INSIDE = {
 
 MOST_FAULTS = 25
 """Number of failures of the SuperLink for the same answer after which the answer is to blame."""
+
+BATCH, FEWEST_BATCHED = 64, 17
+"""Most messages that one request asks for, and from how many on requests ask for more than one.
+
+The SuperLink gives an answer out once. If it cannot tell all answers of a request, because one node has nested its
+objects too deep, the others of that request are lost. So few messages are asked for one by one, batches are small, and
+after a request has failed no more batches are asked for.
+"""
 
 _SERVER_ERROR = 500
 
@@ -61,6 +72,8 @@ class _Incoming:
     metadata: Any
     objects: list[str]
     lacking: str
+    refusal: Exception | None = None
+    """Why it is not even fetched."""
 
 
 class Puller:
@@ -70,6 +83,25 @@ class Puller:
         self._grid = grid
         self._incoming: dict[str, _Incoming] = {}
         self._faults: Counter[str] = Counter()
+        self._alone = False
+
+    def answered(self, rooms: Mapping[str, SizeLimits]) -> list[str]:
+        """Returns the messages that are worth a `pull`: if there are many, those whose answers were announced.
+
+        Args:
+            rooms: Message id -> how large its answer may be.
+        """
+        unknown = [message_id for message_id in rooms if message_id not in self._incoming]
+        if self._alone or len(unknown) < FEWEST_BATCHED or not isinstance(self._grid, HttpGrid):
+            return list(rooms)
+        try:
+            with boundary():
+                for begin in range(0, len(unknown), BATCH):
+                    self._ask(self._grid, unknown[begin : begin + BATCH], rooms)
+        except WireError:
+            self._alone = True
+            return list(rooms)
+        return [message_id for message_id in rooms if message_id in self._incoming]
 
     def pull(self, message_id: str, room: SizeLimits) -> list[Message]:
         """Returns what has arrived for a message: nothing yet, or an answer, which the SuperLink then frees.
@@ -90,23 +122,27 @@ class Puller:
                 if incoming := self._incoming.get(message_id):
                     with suppress(HTTPStatusError):  # what the SuperLink cannot free now goes with the run
                         _confirm(self._grid, incoming.root)
-                self.forget({*self._incoming, *self._faults} - {message_id})
+                self.forget([message_id])
                 raise
             return []
         self._faults.pop(message_id, None)
         return found
 
-    def forget(self, message_ids: set[str]) -> None:
-        """Forgets what has begun to arrive for any but these messages."""
-        self._incoming = {key: incoming for key, incoming in self._incoming.items() if key in message_ids}
-        self._faults = Counter({key: count for key, count in self._faults.items() if key in message_ids})
+    def forget(self, message_ids: Iterable[str]) -> None:
+        """Forgets what has begun to arrive for some messages."""
+        for message_id in message_ids:
+            self._incoming.pop(message_id, None)
+            self._faults.pop(message_id, None)
 
     def _pull(self, grid: HttpGrid, message_id: str, room: SizeLimits) -> list[Message]:
-        incoming = self._incoming.get(message_id) or self._ask(grid, message_id, room)
+        if message_id not in self._incoming:
+            self._ask(grid, [message_id], {message_id: room})
+        incoming = self._incoming.get(message_id)
         if incoming is None:
             return []
-        self._incoming[message_id] = incoming
         try:
+            if incoming.refusal is not None:
+                raise incoming.refusal
             contents = _fetch(grid, incoming, room)
         except NotYetError as error:
             incoming.lacking = str(error)
@@ -124,20 +160,19 @@ class Puller:
         del self._incoming[message_id]
         return [_inflated(incoming, contents, room)]
 
-    @staticmethod
-    def _ask(grid: HttpGrid, message_id: str, room: SizeLimits) -> _Incoming | None:
-        answer = grid._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=[message_id]))
+    def _ask(self, grid: HttpGrid, message_ids: Sequence[str], rooms: Mapping[str, SizeLimits]) -> None:
+        """Takes down which messages are answered. The SuperLink announces an answer once."""
+        answer = grid._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=message_ids))
         for message, tree in zip(answer.messages_list, answer.message_object_trees, strict=True):
-            if message.metadata.reply_to_message_id != message_id:
+            message_id, root = message.metadata.reply_to_message_id, message.metadata.message_id
+            if message_id not in rooms or message_id in self._incoming:
                 continue
-            root = message.metadata.message_id
+            incoming = _Incoming(root=root, metadata=message.metadata, objects=[], lacking=root)
             try:
-                objects = _objects(tree, room.objects)
-            except Exception:
-                _confirm(grid, root)
-                raise
-            return _Incoming(root=root, metadata=message.metadata, objects=objects, lacking=root)
-        return None
+                incoming.objects = _objects(tree, rooms[message_id].objects)
+            except WireError as error:
+                incoming.refusal = error
+            self._incoming[message_id] = incoming
 
 
 def _objects(tree: ObjectTree, most: int) -> list[str]:

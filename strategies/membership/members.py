@@ -24,6 +24,7 @@ from strategies.membership.presence import Presence
 from strategies.membership.refused_nodes import RefusedNodes
 from strategies.membership.registration import Registry
 from strategies.membership.remarks import remarks
+from trfmoe_core.counts import counted
 from trfmoe_core.errors import RunError, WireError
 
 RecordEvent = Callable[..., None]
@@ -79,7 +80,10 @@ class Federation:
         """Whether a member works on a round; it answers no ping then."""
         self._refusals = RefusedNodes(record, clock)
         self._registry = Registry(registered)
-        self._names = set(names)
+        self._folded: dict[str, set[str]] = {}
+        for known in names:
+            self._folded.setdefault(known.casefold(), set()).add(known)
+        self._name_of: dict[int, str] = {}
         self._online: set[int] = set()
         self._asked: dict[int, float] = {}
         self._described: dict[int, Description] = {}
@@ -170,7 +174,8 @@ class Federation:
             present = [name for name in self.online if name in names]
             if len(present) >= FEWEST:
                 return
-            text = f"{len(present)} of {len(names)} nodes are online ({', '.join(present) or 'none'})"
+            online = counted(len(names), "node is", "nodes are")
+            text = f"{len(present)} of {online} online ({', '.join(present) or 'none'})"
             if self.clock.now() - start >= deadline_s:
                 raise RunError(
                     f"{text} after {deadline_s:g} s (rounds.nodes_deadline_s), and a vote needs {FEWEST}; "
@@ -237,6 +242,10 @@ class Federation:
                 self._refuse(grid, node_id, arrival.reason)
         return exchange
 
+    def name_of(self, node_id: int) -> str:
+        """Returns the name of the member that Flower knows, or knew, by an id."""
+        return self._name_of[node_id]
+
     @property
     def online(self) -> dict[str, Member]:
         """Members that Flower sees now, by name in order."""
@@ -265,6 +274,8 @@ class Federation:
         self._registry.take(node_id)
         self._refusals.admit(node_id, name)
         self.members[name] = Member(name=name, node_id=node_id, description=description, registered=registered)
+        self._name_of[node_id] = name
+        self._folded.setdefault(name.casefold(), set()).add(name)
         fields: dict[str, Any] = description.model_dump(mode="json", exclude={"protocol", "name", "refusal", "bases"})
         self.record("node_joined", node=name, back=back, notes=remarks(description), **fields)
 
@@ -303,7 +314,7 @@ class Federation:
     def _taken(self, grid: Grid, node_id: int, name: str) -> str:
         """Returns why a name belongs to another node. What a newcomer says of itself is never the reason."""
         has_key = bool(self._registry.of(node_id).text)
-        alike = [other for other in {*self._names, *self.members} if other != name and _same(other, name)]
+        alike = sorted(self._folded.get(name.casefold(), set()) - {name})
         if alike and not has_key:
             return f"its name {name!r} differs from {alike[0]!r} in letter case only; give every node a name of its own"
         holder = self.members.get(name)
@@ -336,7 +347,3 @@ def _description(answer: Message) -> Description:
     if has_parcel(answer):
         raise WireError("the description comes with a parcel")
     return read_header(answer, Description, DESCRIPTION.header, DESCRIPTION.values)
-
-
-def _same(one: str, other: str) -> bool:
-    return one.casefold() == other.casefold()

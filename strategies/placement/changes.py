@@ -12,6 +12,7 @@ from dataclasses import replace
 from strategies.placement.placement import Placement, check_replication, layer_of
 from strategies.placement.redistribution import Dealing
 from trfmoe_core.blocks import TRUNK
+from trfmoe_core.counts import counted
 from trfmoe_core.errors import PlacementError
 
 
@@ -49,7 +50,9 @@ def rehome(placement: Placement, node: str, experts: Iterable[str] | None = None
     if strange := [expert for expert in wanted if expert not in held]:
         raise PlacementError(f"{node} does not hold {', '.join(strange)} in epoch {placement.epoch}")
     if wanted and len(placement.nodes) == placement.replication:
-        raise PlacementError(f"{node} keeps its experts: with {len(placement.nodes)} nodes nobody else can take them")
+        raise PlacementError(
+            f"{node} keeps its experts: with {counted(len(placement.nodes), 'node')} nobody else can take them"
+        )
     moved = Dealing(placement, node).deal(wanted)
     holders = {block: moved.get(block, names) for block, names in placement.holders.items()}
     return replace(placement, epoch=placement.epoch + 1, holders=holders)

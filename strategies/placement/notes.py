@@ -1,6 +1,7 @@
 """The limits of a placement in sentences, for `trfmoe plan`."""
 
 from strategies.placement.placement import Placement
+from trfmoe_core.counts import counted
 
 
 def limits(replication: int, nodes: int) -> list[str]:
@@ -25,12 +26,17 @@ def notes(placement: Placement) -> list[str]:
     total, replication = len(placement.nodes), placement.replication
     found = []
     if violations := len(placement.zone_violations()):
-        why = "" if zones.separable else f", because there are only {len(zones.names)} zones for {replication} replicas"
+        why = (
+            ""
+            if zones.separable
+            else f", because there are only {counted(len(zones.names), 'zone')} for {replication} replicas"
+        )
         found.append(f"{violations} experts have two replicas in one zone{why}; add nodes in another zone")
     if not zones.even:
         size, name = max((size, name) for size, name in zip(zones.sizes, zones.names, strict=True))
         found.append(
-            f"zone {name} has {size} of {total} nodes, more than one in {replication}: with zones kept apart, loads go "
+            f"zone {name} has {size} of {counted(total, 'node')}, more than one in {replication}: with zones "
+            "kept apart, loads go "
             f"from {min(loads)} to {max(loads)}; add nodes in other zones"
         )
     elif max(loads) - min(loads) > 1:

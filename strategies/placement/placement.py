@@ -19,6 +19,7 @@ from strategies.placement.swap_search import Goal, SwapSearch
 from strategies.placement.zones import Zones, quotas
 from trfmoe_core.blocks import TRUNK
 from trfmoe_core.config.model import replication_objection
+from trfmoe_core.counts import counted
 from trfmoe_core.errors import PlacementError
 
 REPLICATION = 3
@@ -47,7 +48,7 @@ class Placement:
 
     def held_by(self, node: str) -> list[str]:
         """Returns the blocks that a node holds, the trunk included, in the model's order."""
-        return [block for block, names in self.holders.items() if node in names]
+        return list(self._held.get(node, ()))
 
     def loads(self) -> dict[str, int]:
         """Returns the number of experts of every node."""
@@ -104,6 +105,14 @@ class Placement:
         return Zones.read(self.nodes, self.zones, self.replication)
 
     @cached_property
+    def _held(self) -> dict[str, list[str]]:
+        held: dict[str, list[str]] = {}
+        for block, names in self.holders.items():
+            for name in names:
+                held.setdefault(name, []).append(block)
+        return held
+
+    @cached_property
     def _groups(self) -> list[list[int]]:
         number = {name: index for index, name in enumerate(self.nodes)}
         return [[number[name] for name in names] for names in self.experts.values()]
@@ -155,7 +164,8 @@ def check_replication(replication: int, nodes: Sequence[str]) -> None:
         raise PlacementError(f"replication {objection}")
     if len(nodes) < replication:
         raise PlacementError(
-            f"{len(nodes)} nodes ({', '.join(nodes)}), but every expert needs {replication} distinct ones; start more"
+            f"{counted(len(nodes), 'node')} ({', '.join(nodes)}), but every expert needs {replication} distinct "
+            "ones; start more"
         )
 
 

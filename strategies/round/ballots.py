@@ -7,6 +7,7 @@ from torch import Tensor
 
 from strategies.placement.placement import Placement
 from strategies.voting.kernels import empty, norm
+from strategies.voting.pooled_direction import opposed, pooled_cosines
 from strategies.voting.vote import Agreement, Verdict, alike, vote
 from strategies.witness.candidates import witnessed_mean
 from strategies.witness.jury import Judgement, Jury
@@ -38,6 +39,7 @@ class Ballots:
         self._replicas: dict[str, dict[str, Replica]] = {}
         self._norms: dict[str, dict[str, float]] = {}
         self._invalid: set[str] = set()
+        self._refused: set[str] = set()
         self._settled: tuple[tuple[str, ...], bool] | None = None
         self._judgement: Judgement | None = None
 
@@ -47,7 +49,7 @@ class Ballots:
         Raises:
             WireError: It has voted, or its reply was dropped.
         """
-        if node in self._replicas or node in self._invalid:
+        if node in self._replicas or node in self._invalid | self._refused:
             raise WireError("a second reply in one round")
 
     def add(self, node: str, updates: dict[str, Replica], norms: dict[str, float] | None = None) -> None:
@@ -62,6 +64,14 @@ class Ballots:
         norms = measured(updates) if norms is None else norms
         self._replicas[node] = updates
         self._norms[node] = norms
+
+    def refuse(self, node: str) -> None:
+        """Outvotes a node on every block that it holds: no training by the recipe makes what it sent."""
+        self._refused.add(node)
+
+    def is_refused(self, node: str) -> bool:
+        """Returns True if `refuse` was called for a node."""
+        return node in self._refused
 
     def reject(self, node: str) -> None:
         """Records that a node's reply was dropped."""
@@ -114,13 +124,14 @@ class Ballots:
             norm_cap: Block -> largest norm that a lone replica may have; None: none is known yet, so it does not count.
             was_unverified: Blocks whose last vote had a lone replica.
         """
+        away = self._opposed()
         memory = empty(
             max((update.numel() for updates in self._replicas.values() for update in updates.values()), default=0)
         )
         for block, holders in self.placement.holders.items():
             replicas = {name: self._replicas[name][block] for name in holders if block in self._replicas.get(name, {})}
             result = memory[: next((replica.numel() for replica in replicas.values()), 0)]
-            believed = self._believed(block, replicas)
+            believed = self._believed(block, {name: r for name, r in replicas.items() if name not in away})
             if self._judgement is not None and believed and believed[0][0] in self._judgement.scores:
                 heads = {members[0]: replicas[members[0]] for members in believed}
                 update: Tensor | None = witnessed_mean(heads, self._judgement.scales.get(block), result)
@@ -139,7 +150,8 @@ class Ballots:
                 if disbelieved := set(replicas) - set(rest):
                     outvoted = tuple(sorted({*verdict.outvoted, *disbelieved}))
                     verdict = replace(verdict, outvoted=outvoted, alone=None)
-            absent = [name for name in holders if name not in replicas]
+            verdict = verdict.refusing([name for name in holders if name in self._refused or name in away])
+            absent = [name for name in holders if name not in replicas and name not in self._refused]
             invalid = [name for name in absent if name in self._invalid]
             yield block, update, verdict.absent(missing=[n for n in absent if n not in invalid], invalid=invalid)
 
@@ -149,6 +161,13 @@ class Ballots:
         if found is None:
             return [[name] for name in replicas]
         return [members for members in alike(replicas) if all(found.counts(name, block) for name in members)]
+
+    def _opposed(self) -> list[str]:
+        """Returns the nodes whose direction, over all blocks, is against the others'; a witness decides instead."""
+        threshold = self.agreement.pooled_cosine
+        if threshold is None or self._judgement is not None or "mean" in (self.rule, self.trunk_rule):
+            return []
+        return opposed(pooled_cosines(self._replicas, self.placement.holders), threshold)
 
     def _rule(self, block: str) -> str:
         return self.trunk_rule if block == TRUNK else self.rule

@@ -65,6 +65,8 @@ class Delivery:
         self._head: tuple[int, str] | None = None
         self._broadcast: Broadcast | None = None
         self._exchange: InFlight | None = None
+        self._requests: dict[str, TrainRequest] = {}
+        self._rooms: dict[str, SizeLimits] = {}
 
     def encode(self, blocks: Blocks) -> ArrayRecord:
         """Packs the model for every seated node, and returns the buffers that all share."""
@@ -102,6 +104,11 @@ class Delivery:
 
     def request(self, name: str) -> TrainRequest:
         """Returns the request to a node in the current phase."""
+        if name not in self._requests:
+            self._requests[name] = self._request(name)
+        return self._requests[name]
+
+    def _request(self, name: str) -> TrainRequest:
         placement, sent = self._seats.placement, self.sent.of(name)
         return TrainRequest(
             run_id=self._described.run_id,
@@ -130,6 +137,8 @@ class Delivery:
             arrays: The broadcast's buffers, which all messages share.
         """
         self._phase, self._round, self._head = phase, round_number, self._recorder.head()
+        self._requests.clear()
+        self._rooms.clear()
         exchange = self._exchange_of(grid)
         seated = self._seats.placement.nodes
         online = self._federation.online
@@ -167,11 +176,13 @@ class Delivery:
             reject: Told of every node whose reply was dropped because it cannot be read.
         """
         exchange = self._exchange_of(grid)
-        names = self._names()
-        self._pace.begin((names[m.metadata.dst_node_id] for m in messages), training=self._phase == "train")
+        names = {
+            message.metadata.dst_node_id: self._federation.name_of(message.metadata.dst_node_id) for message in messages
+        }
+        self._pace.begin(names.values(), training=self._phase == "train")
         for message in messages:
             name = names[message.metadata.dst_node_id]
-            if refusal := exchange.send(name, message, label, self._room(name)):
+            if refusal := exchange.send(name, message, label, self.room(name)):
                 self._missing(name, refusal)
                 self._pace.lost(name)
         messages.clear()
@@ -203,7 +214,7 @@ class Delivery:
 
     def sender(self, message: Message) -> str:
         """Returns the name of the node that sent a reply."""
-        return self._names()[message.metadata.src_node_id]
+        return self._federation.name_of(message.metadata.src_node_id)
 
     def dropped(self, name: str, reason: str) -> None:
         """Records that a node's reply does not count."""
@@ -216,18 +227,23 @@ class Delivery:
             return False
         try:
             with boundary():
-                return lacks_base(reply, self._room(name))
+                return lacks_base(reply, self.room(name))
         except WireError:
             return False  # The reply is checked again later, and dropped there with its reason like any other.
 
-    def _room(self, name: str) -> SizeLimits:
-        return answer_limits(self.request(name), self._layout, self._recipe)
+    def room(self, name: str) -> SizeLimits:
+        """Returns how large a node's answer may be in the current phase."""
+        if name not in self._rooms:
+            self._rooms[name] = answer_limits(self.request(name), self._layout, self._recipe)
+        return self._rooms[name]
 
     def _send_whole(self, exchange: InFlight, name: str, label: int) -> None:
-        message = self._message(name, self._federation.members[name].node_id, self.sent.whole(name))
+        arrays = self.sent.whole(name)
+        self._requests.pop(name, None)
+        message = self._message(name, self._federation.members[name].node_id, arrays)
         text = f"{name} lost the model of the last round; it gets the whole in {self._round}"
         self._recorder.record("warning", text=text)
-        if refusal := exchange.send(name, message, label, self._room(name)):
+        if refusal := exchange.send(name, message, label, self.room(name)):
             self._missing(name, refusal)
             self._pace.lost(name)
 
@@ -243,6 +259,3 @@ class Delivery:
         self._recorder.record(
             "node_reply", round=self._round, node=name, phase=self._phase, status="missing", reason=reason
         )
-
-    def _names(self) -> dict[int, str]:
-        return {member.node_id: name for name, member in self._federation.members.items()}

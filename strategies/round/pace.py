@@ -12,6 +12,7 @@ from statistics import median_high
 
 from strategies.exchange.in_flight import Clock
 from strategies.round.ballots import Ballots
+from strategies.round.ranked import Ranked
 from trfmoe_core.config.federation import RoundsConfig
 
 LONGEST_S = 3600.0
@@ -52,12 +53,13 @@ class Pace:
         self._then: dict[str, _Others] = {}
         self._late: set[str] = set()
         self._recent: dict[str, deque[float]] = {}
+        self._here, self._before = Ranked(), Ranked()
         self._answers: dict[str, deque[_Answer]] = {}
 
     def begin(self, names: Iterable[str], training: bool) -> None:
         """Begins a phase in which these nodes are asked; only training tells the pace of later phases."""
         self._began, self._training = self._clock.now(), training
-        self._asked, self._took, self._late = set(names), {}, set()
+        self._asked, self._took, self._late, self._here = set(names), {}, set(), Ranked()
         for name in self._asked:
             if name in self._asked_at:  # Its last answer was lost or is no longer waited for.
                 self._note(name, _Answer(in_time=False, ratio=self.factor))
@@ -72,11 +74,12 @@ class Pace:
         now = self._clock.now()
         if name in self._asked:
             self._took[name] = now - asked_at
+            self._here.put(name, now - asked_at)
             if self._training:
-                self._recent.setdefault(name, deque(maxlen=MEMORY)).append(now - asked_at)
+                self._remember(name, now - asked_at)
             return
         took = (self._ended if now - self._began < GLANCE_S else now) - asked_at
-        self._recent.setdefault(name, deque(maxlen=MEMORY)).append(took)
+        self._remember(name, took)
         answer = self._answer(took, self._then.pop(name, _Others()))
         self._note(name, answer)
         if answer.in_time:
@@ -86,6 +89,7 @@ class Pace:
         """Records that no answer of a node will come. It does not count as a measurement of pace."""
         self._asked_at.pop(name, None)
         self._asked.discard(name)
+        self._here.drop(name)
 
     def end(self) -> None:
         """Ends the phase. The coordinator waits for no node any more."""
@@ -123,13 +127,18 @@ class Pace:
 
     def _others(self, name: str) -> "_Others":
         """Returns the pace of the other nodes; it is unknown until most of them have answered."""
-        others = self._asked - {name}
-        here = [self._took[other] for other in others if other in self._took]
-        if not others or len(here) <= len(others) / 2:
+        others = len(self._asked) - (name in self._asked)
+        if not others or self._here.count_without(name) <= others / 2:
             return _Others()
-        before = [median_high(times) for other, times in self._recent.items() if other != name]
-        now = median_high(here)
-        return _Others(now=now, usual=max(now, median_high(before)) if before and self._training else now)
+        now = self._here.median_high_without(name)
+        if not self._training or not self._before.count_without(name):
+            return _Others(now=now, usual=now)
+        return _Others(now=now, usual=max(now, self._before.median_high_without(name)))
+
+    def _remember(self, name: str, took: float) -> None:
+        recent = self._recent.setdefault(name, deque(maxlen=MEMORY))
+        recent.append(took)
+        self._before.put(name, median_high(recent))
 
     def _answer(self, took: float, others: "_Others") -> "_Answer":
         ratio = took / others.now if others.now else self.factor

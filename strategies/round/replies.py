@@ -40,7 +40,12 @@ class CheckedReply:
 
 
 def check_reply(
-    message: Message, request: TrainRequest, name: str, layout: BlockLayout, recipe: Recipe
+    message: Message,
+    request: TrainRequest,
+    name: str,
+    layout: BlockLayout,
+    recipe: Recipe,
+    room: SizeLimits | None = None,
 ) -> CheckedReply:
     """Returns a node's reply, checked and decoded.
 
@@ -50,11 +55,12 @@ def check_reply(
         name: The node's name.
         layout: The model's blocks.
         recipe: The run.
+        room: How large the reply may be, for whoever knows it already: `answer_limits` of the request.
 
     Raises:
         WireError: saying what is wrong; the reply must be dropped then.
     """
-    room = answer_limits(request, layout, recipe)
+    room = room or answer_limits(request, layout, recipe)
     reply = read_header(message, TrainReply, room.header, room.values)
     if reply.error is not None:
         raise WireError(f"the node reports: {sentence(reply.error)}")

@@ -1,5 +1,6 @@
 """What a round showed of each node: whether it answered, was late, stood alone, or was convicted."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 
 from strategies.membership.reputation import Standing
@@ -25,6 +26,11 @@ def standings_of(
         convicted: By the witness.
         late: Who sent none, and still is, or was, within the time that the others' pace gives it.
     """
+    took_part, alone = Counter[str](), Counter[str]()
+    for verdict in verdicts.values():
+        took_part.update({*verdict.accepted, *verdict.outvoted})
+        if verdict.alone is not None:
+            alone[verdict.alone] += 1
     standings: dict[str, Standing] = {}
     for name in names:
         if name not in replied:
@@ -33,8 +39,6 @@ def standings_of(
         if name in convicted:
             standings[name] = "convicted"
             continue
-        took_part = [v for v in verdicts.values() if name in v.accepted or name in v.outvoted]
-        alone = [v for v in took_part if v.alone == name]
-        lost = bool(alone) and len(alone) >= ALONE_SHARE * len(took_part)
+        lost = alone[name] > 0 and alone[name] >= ALONE_SHARE * took_part[name]
         standings[name] = "alone" if lost else "good"
     return standings

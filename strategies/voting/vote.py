@@ -11,7 +11,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from strategies.voting.kernels import empty, identical, mean, norm
+from strategies.voting.kernels import begin_of, empty, identical, mean, norm
 from trfmoe_core.registry import Registry
 from trfmoe_core.wire import Replica
 
@@ -20,6 +20,9 @@ Outcome = Literal["unanimous", "majority", "median", "mean", "unverified", "kept
 UNVERIFIED_STEP = 1 / 3
 """Share of its update that a lone replica may apply."""
 
+LONGEST = 1.5
+"""Where nobody is outvoted, a replica counts with at most so many median norms. Few honest ones are longer."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
@@ -27,11 +30,14 @@ class Agreement:
 
     The closeness of a replica is the smallest cosine to the peers that it needs for a majority. A replica is an
     outlier if its closeness is more than `margin` below the largest one. A margin of 2 or more switches this off.
+
+    `pooled_cosine` is the threshold of `pooled_direction.opposed`; None: nodes are not judged over all blocks together.
     """
 
     cosine: float = -0.1
     norm_ratio: float = 3.0
     margin: float = 2.0
+    pooled_cosine: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +69,14 @@ class Verdict:
     def is_unverified(self) -> bool:
         """True if one replica alone moved the block."""
         return self.outcome == "unverified"
+
+    def refusing(self, names: Sequence[str]) -> "Verdict":
+        """Returns the verdict with further nodes outvoted, whose replicas the vote was not given."""
+        if not names:
+            return self
+        outvoted = tuple(sorted({*self.outvoted, *names}))
+        outcome = "majority" if self.outcome == "unanimous" else self.outcome
+        return replace(self, outcome=outcome, outvoted=outvoted, alone=outvoted[0] if len(outvoted) == 1 else None)
 
     def absent(self, *, missing: Sequence[str], invalid: Sequence[str]) -> "Verdict":
         """Returns the verdict with the nodes that sent no usable replica."""
@@ -183,13 +197,16 @@ def alike(replicas: Mapping[str, Replica]) -> list[list[str]]:
     Classes and nodes are in the order of the nodes' names; the first node of a class stands for it.
     """
     classes: list[list[str]] = []
+    beginning: dict[bytes, list[list[str]]] = {}  # only those that begin alike are compared
     for name in sorted(replicas):
-        for members in classes:
+        similar = beginning.setdefault(begin_of(replicas[name]), [])
+        for members in similar:
             if identical(replicas[members[0]], replicas[name]):
                 members.append(name)
                 break
         else:
             classes.append([name])
+            similar.append(classes[-1])
     return classes
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from math import isfinite, sqrt
 
 from strategies.voting.kernels import norm, survey
+from strategies.voting.vote import LONGEST
 from strategies.witness.candidates import CandidateModels, Replicas
 from strategies.witness.loss_increase import Harm, Loss, Losses, harm, mean, measure
 from trfmoe_core.blocks import TRUNK, Blocks
@@ -222,7 +223,7 @@ def _insane(sizes: Mapping[str, float]) -> dict[str, str]:
 def _clip(norms: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
     scales = {}
     for block, sizes in norms.items():
-        bound = NORM_RATIO * _middle(list(sizes.values())) if sizes else 0.0
+        bound = LONGEST * _middle(list(sizes.values())) if sizes else 0.0
         long = {name: bound / size for name, size in sizes.items() if size > bound}
         if long:
             scales[block] = long

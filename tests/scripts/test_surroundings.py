@@ -95,6 +95,7 @@ def arguments(stage: Path, out: Path) -> dict[str, list[str]]:
         "report": [run],
         "plan": [recipe],
         "drill": [str(stage / "nowhere.yaml")],
+        "study": ["as-one", "--text", texts],
         "verify": [run],
         "sign": [run, "--new-key", str(out / "sign.key")],
         "doctor": [recipe],
@@ -108,7 +109,10 @@ def arguments(stage: Path, out: Path) -> dict[str, list[str]]:
         "data inspect": [texts, "--rows", "1"],
         "data tokenizer": [texts, "--out", str(out / "tokenizer"), "--vocab-size", "300"],
         "bench pdf": ["texts"],
-        **{f"bench {name}": [] for name in ("vote", "model", "memory", "wire", "federation", "data", "witness")},
+        **{
+            f"bench {name}": []
+            for name in ("vote", "model", "memory", "wire", "federation", "scale", "data", "witness")
+        },
         "deploy local": [recipe],
         "deploy run": [str(kit / "coordinator"), recipe],
         **{f"deploy {name}": [str(kit / "coordinator")] for name in ("status", "attach", "stop", "logs")},

@@ -72,7 +72,7 @@ def test_a_lone_liar_in_the_first_rounds_moves_nothing(
 
 def test_a_lone_liar_after_a_resume_is_held_by_the_norm_of_before(tiny_recipe: Callable[..., Recipe]) -> None:
     rounds = {"num_rounds": 3, "local_steps": 2, "nodes_deadline_s": 1.0, "reply_deadline_s": 60.0}
-    recipe = with_drill(tiny_recipe(rounds=rounds), {"factor": -300.0, "from_round": 2, "to_round": 2})
+    recipe = with_drill(tiny_recipe(rounds=rounds), {"factor": -1.0, "from_round": 2, "to_round": 2})
     crash = DrillConfig(attack="crash", from_round=2, to_round=2)
     nodes = [node.model_copy(update={"drill": crash}) if node.name != "cyd" else node for node in recipe.nodes]
     folder = RunFolder.create(Path(recipe.run_root), recipe.model_copy(update={"nodes": nodes}))

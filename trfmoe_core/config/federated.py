@@ -1,24 +1,30 @@
 """The rules that a recipe has to keep where nodes train together. A run on one machine needs none of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from trfmoe_core.config.load import origin
 from trfmoe_core.config.model import replication_objection
 from trfmoe_core.config.recipe import Recipe
 from trfmoe_core.errors import ConfigError
 
 
-def check_federated(recipe: Recipe, source: str = "") -> None:
+def check_federated(recipe: Recipe, source: str = "", overrides: Sequence[str] = ()) -> None:
     """Makes sure that a federation can run a recipe.
 
     Args:
         recipe: The recipe.
         source: Its origin, for the message.
+        overrides: `a.b=c` of the command line, which it holds already.
 
     Raises:
         ConfigError: lists all rules that it breaks, one a line.
     """
-    if problems := [*_of_nodes(recipe), *_of_votes(recipe), *_of_length(recipe)]:
-        raise ConfigError("\n".join(f"{source}: {problem}" if source else problem for problem in problems))
+    problems = [*_of_nodes(recipe), *_of_votes(recipe), *_of_length(recipe)]
+    if problems:
+        keys = [problem.partition(":")[0].split(".") for problem in problems]
+        places = [origin(source, key, text, overrides) for key, text in zip(keys, problems, strict=True)]
+        lines = zip(places, problems, strict=True)
+        raise ConfigError("\n".join(f"{place}: {problem}" if place else problem for place, problem in lines))
 
 
 def _of_nodes(recipe: Recipe) -> Iterator[str]:

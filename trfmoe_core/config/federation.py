@@ -40,7 +40,7 @@ class RoundsConfig(Section):
         gt=0,
         description="seconds to wait at the start for a connected node that prepares its data; null: reply_deadline_s, "
         "else an hour for nodes without which the run cannot start, and for others ten times as long as the slowest",
-        examples=[7200],
+        examples=[1800],
     )
     patience: float = Field(
         3.0,
@@ -97,6 +97,14 @@ class AgreementConfig(Section):
         description="a replica whose distance to a majority exceeds that of the closest replica by this disagrees "
         "with all; about 0.3 if the nodes have similar data; 2: never",
         examples=[0.3],
+    )
+    pooled_cosine: float | None = Field(
+        None,
+        ge=-1,
+        le=1,
+        description="a node whose cosines with the others, in the mean over its blocks, are below this is outvoted on "
+        "all blocks; -1: never; null: 0 with optimizer muon, else never",
+        examples=[0.0],
     )
 
 

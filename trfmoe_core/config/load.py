@@ -1,10 +1,10 @@
 """Reads recipes and node files. Reports the problems at once, each with file, key, value and remedy."""
 
-import difflib
 import hashlib
 import json
 import os
 import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from trfmoe_core.config.node import NodeSettings
-from trfmoe_core.config.problems import describe_problem
+from trfmoe_core.config.problems import describe_problems, nearest_file
 from trfmoe_core.config.recipe import Recipe
 from trfmoe_core.config.yaml_text import load_yaml
 from trfmoe_core.errors import ConfigError
@@ -41,7 +41,7 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
     overrides = overrides or []
     raw = apply_overrides(_read_yaml(path), overrides)
     _drop_other_lengths(raw.get("training"), overrides)
-    return validate(Recipe, raw, str(path))
+    return validate(Recipe, raw, str(path), overrides)
 
 
 def load_node_file(path: Path) -> NodeSettings:
@@ -83,23 +83,49 @@ def apply_overrides(raw: dict[str, Any], overrides: list[str]) -> dict[str, Any]
     return typing.cast(dict[str, Any], tree)
 
 
-def validate(kind: type[Model], raw: Any, source: str) -> Model:
-    """Returns `raw` as a checked `kind`. `source` names its origin in messages.
+def validate(kind: type[Model], raw: Any, source: str, overrides: Sequence[str] = ()) -> Model:
+    """Returns `raw` as a checked `kind`.
+
+    Args:
+        kind: What it should be.
+        raw: Plain values.
+        source: Their origin, for messages.
+        overrides: `a.b=c` of the command line, which `raw` holds already; a problem with one of them is told as such.
 
     Raises:
-        ConfigError: lists up to 40 problems with source, dotted key, value and what is allowed.
+        ConfigError: lists up to 40 problems with origin, dotted key, value and what is allowed.
     """
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
-        problems = error.errors()
-        # An entry that may be a text or a section is told once, as the text that it is not.
-        texts = {problem["loc"][:-1] for problem in problems if problem["loc"][-1:] == ("constrained-str",)}
-        told = [one for one in problems if one["type"] != "model_type" or one["loc"][:-1] not in texts]
-        lines = [f"{source}: {describe_problem(kind, problem)}" for problem in told[:MAX_PROBLEMS]]
-        if len(told) > MAX_PROBLEMS:
-            lines.append(f"{source}: and {len(told) - MAX_PROBLEMS} more problems; mend these first")
+        described = describe_problems(kind, error.errors())
+        lines = [f"{origin(source, place, text, overrides)}: {text}" for place, text in described[:MAX_PROBLEMS]]
+        if len(described) > MAX_PROBLEMS:
+            lines.append(f"{source}: and {len(described) - MAX_PROBLEMS} more problems; mend these first")
         raise ConfigError("\n".join(lines)) from None
+
+
+def origin(source: str, place: Sequence[int | str], text: str, overrides: Sequence[str]) -> str:
+    """Returns where a problem comes from: the override of its key, else the source with the overrides that share in it.
+
+    A rule between several settings of a section is broken by all of them together.
+
+    Args:
+        source: Where settings come from that no override gives.
+        place: The section or setting that is wrong.
+        text: What is wrong with it; begins with the dotted key.
+        overrides: `a.b=c` of the command line.
+    """
+    parts = tuple(str(part) for part in place)
+    named = tuple(text.partition(":")[0].split("."))
+    sharing = []
+    for override in overrides:
+        keys = tuple(part.strip() for part in override.partition("=")[0].split("."))
+        if keys in (named, parts[: len(keys)]):
+            return f"--set {override}"
+        if keys[: len(parts)] == parts and (parts or any(key in text for key in keys)):
+            sharing.append(f"--set {override}")
+    return f"{source} with {' '.join(sharing)}" if sharing else source
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -108,10 +134,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
             content = file.read(MAX_BYTES + 1)
         text = content.decode()
     except FileNotFoundError:
-        near = difflib.get_close_matches(
-            path.name, [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else [], 1
-        )
-        hint = f"did you mean {path.parent / near[0]}?" if near else f"the working folder is {Path.cwd()}"
+        near = nearest_file(path.name, [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else [])
+        hint = f"did you mean {path.parent / near}?" if near else f"the working folder is {Path.cwd()}"
         raise ConfigError(f"{path}: no such file; {hint}") from None
     except OSError as error:
         raise ConfigError(

@@ -116,6 +116,13 @@ class NodeSettings(Section):
         description="prepared tokens and downloads; null: the user's cache folder",
         examples=["/srv/trfmoe/cache"],
     )
+    stay_minutes: float = Field(
+        10.0,
+        ge=0,
+        le=1440,
+        description="how long its process waits for the next message; 0: a new one every time",
+        examples=[0],
+    )
     limits: NodeLimits = NodeLimits()
     drill: DrillConfig | None = Field(
         None, description="a fault that this node plays on purpose; null: none", examples=[{"attack": "sign_flip"}]

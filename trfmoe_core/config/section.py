@@ -14,7 +14,7 @@ class Section(BaseModel):
     """Base of all sections: immutable, without unknown keys and without conversions such as `"3"` to 3.
 
     What YAML 1.1 and 1.2 read differently is understood either way: `yes`, `no`, `on` and `off` where a setting is true
-    or false, and `false` where `off` is one of the words to choose from.
+    or false, `false` where `off` is one of the words to choose from, and `1e3` where a whole number is asked for.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -33,9 +33,12 @@ class Section(BaseModel):
 
 
 def _meant(annotation: Any, value: Any) -> Any:
-    """Returns the value that is meant where a boolean stands for a word or a word for a boolean."""
+    """Returns the value that is meant where YAML reads a word, a boolean or a whole number as something else."""
     if annotation is bool and isinstance(value, str):
         return _YES_OR_NO.get(value.lower(), value)
+    kinds = get_args(annotation) or (annotation,)
+    if isinstance(value, float) and int in kinds and float not in kinds and value.is_integer():
+        return int(value)
     words = get_args(annotation) if get_origin(annotation) is Literal else ()
     if "off" in words and (value is False or value in ("no", "false")):
         return "off"

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self, TypeGuard
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
 
-from trfmoe_core.config.problems import describe_problem
+from trfmoe_core.config.problems import describe_problems
 from trfmoe_core.config.section import Section
 from trfmoe_core.errors import DataError
 from trfmoe_core.registry import Registry
@@ -78,7 +78,7 @@ def _parse(raw: Any) -> Any:
     try:
         return kind.model_validate({**raw, "source": name})
     except ValidationError as error:
-        raise ValueError("; ".join(describe_problem(kind, problem) for problem in error.errors())) from None
+        raise ValueError("; ".join(text for _, text in describe_problems(kind, error.errors()))) from None
 
 
 DataEntry = Annotated[

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from trfmoe_core.counts import counted
 from trfmoe_core.errors import ConfigError, RunError
 from trfmoe_core.model.kv_cache import KeyValueCache
 from trfmoe_core.model.transformer import MoETransformer
@@ -98,7 +99,8 @@ def _draw(logits_V: Tensor, temperature: float, top_p: float, generator: torch.G
 def _check(model: MoETransformer, tokens: Sequence[int], max_tokens: int, temperature: float, top_p: float) -> None:
     if not tokens or not all(0 <= token < model.vocab_size for token in tokens):
         raise ConfigError(
-            f"the prompt has {len(tokens)} tokens; it needs at least one, each in 0..{model.vocab_size - 1}: "
+            f"the prompt has {counted(len(tokens), 'token')}; it needs at least one, each in "
+            f"0..{model.vocab_size - 1}: "
             "begin with the tokenizer's bos"
         )
     if max_tokens < 0 or not temperature >= 0 or not 0 < top_p <= 1:

@@ -104,9 +104,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 def _sizes(x_ND: Tensor, vocab_size: int) -> tuple[int, int]:
     """Returns the rows of a chunk and of a block, which is one chunk or several."""
-    on_cpu = x_ND.device.type == "cpu"
     rows = chunk_rows(vocab_size, x_ND.device)
-    if not on_cpu or x_ND.dtype != torch.bfloat16:
+    if x_ND.device.type != "cpu" or x_ND.dtype != torch.bfloat16:
         return rows, rows
     return rows, rows * max(1, CPU_BLOCK_BYTES // (2 * vocab_size * rows))
 

@@ -314,6 +314,12 @@ def parameter_shapes(
         return dict(MoETransformer(config, vocab_size, local).named_parameters())
 
 
+def hidden_matrices(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Returns `MoETransformer.hidden_matrices` of a whole model, without a model in memory."""
+    with torch.device("meta"):
+        return MoETransformer(config, 2).hidden_matrices()
+
+
 def build_model(config: ModelConfig, vocab_size: int, seed: int, bos_id: int | None = None) -> MoETransformer:
     """Returns a float32 model on the CPU. Its weights depend on the seed alone, not on torch's own random numbers.
 

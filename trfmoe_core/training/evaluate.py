@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from trfmoe_core.counts import counted
 from trfmoe_core.model.transformer import MoETransformer
 from trfmoe_core.training.out_of_memory import out_of_memory_explained
 from trfmoe_core.training.ranks import ALONE, Ranks
@@ -50,7 +51,7 @@ def evaluate(
     Raises:
         RunError: If memory runs out.
     """
-    with out_of_memory_explained(device, f"evaluating {batch_size} windows of held-out text at once"):
+    with out_of_memory_explained(device, f"evaluating {counted(batch_size, 'window')} of held-out text at once"):
         model.to(device).eval()
         nats = torch.zeros((), dtype=torch.float64, device=device)
         for begin in range(ranks.rank * batch_size, len(evaluation_set.tokens), ranks.size * batch_size):

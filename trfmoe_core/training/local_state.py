@@ -52,9 +52,22 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         RunFolderError: If the file is missing, damaged or of another kind.
     """
+    return _load(path, tensors=True)
+
+
+def load_meta(path: Path) -> dict[str, Any]:
+    """Returns only the JSON object of a file written by `save_state`, without reading its tensors.
+
+    Raises:
+        RunFolderError: As `load_state`.
+    """
+    return _load(path, tensors=False)[1]
+
+
+def _load(path: Path, tensors: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             meta = json.loads((file.metadata() or {})[_META_KEY])
-            return {name: file.get_tensor(name) for name in file.keys()}, meta  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in (file.keys() if tensors else ())}, meta
     except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise RunFolderError(f"cannot read state from {path}: {error!r}; delete it to start without it") from error

@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from trfmoe_core.blocks import expert_block
 from trfmoe_core.config.training import TrainingConfig
+from trfmoe_core.counts import counted
 from trfmoe_core.errors import RunError
 from trfmoe_core.model.transformer import MoETransformer
 from trfmoe_core.seeds import seed_for
@@ -297,7 +298,9 @@ class Trainer:
             )
 
     def _size(self) -> str:
-        return f"training.batch_size {self.config.batch_size} sequences of {self.model.config.context} tokens"
+        return (
+            f"training.batch_size {counted(self.config.batch_size, 'sequence')} of {self.model.config.context} tokens"
+        )
 
 
 def _to_host(tensor: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:

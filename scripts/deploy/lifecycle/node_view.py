@@ -16,6 +16,7 @@ from scripts.deploy.connection_check import Registration, registration
 from scripts.deploy.kit import NODE_FILE, read_connection
 from server.report.sections import spans
 from trfmoe_core.config import NodeSettings, load_node_file
+from trfmoe_core.counts import counted
 from trfmoe_core.errors import ConfigError
 
 KNOWN: dict[Registration, str] = {
@@ -141,7 +142,10 @@ def _verdicts(run: OwnRun) -> str:
     if not run.outvoted:
         return f"accepted in all {judged} rounds with a verdict"
     blocks = sum(run.outvoted.values())
-    return f"outvoted on {blocks} blocks in {_ranges(run.outvoted)}, accepted in {len(run.accepted)} rounds"
+    return (
+        f"outvoted on {counted(blocks, 'block')} in {_ranges(run.outvoted)}, accepted in "
+        f"{counted(len(run.accepted), 'round')}"
+    )
 
 
 def _ranges(numbers: Iterable[int]) -> str:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from flwr.app import MessageType
 
-from clients.attacks.base import Seen, all_attacks, check_drill, describe, find_attack
+from clients.attacks.base import Learner, Seen, all_attacks, check_drill, describe, find_attack
 from clients.attacks.reply_editing import parcel_blocks
 from clients.attacks.updates import DISTINCT
 from scripts.experiments.omniscient import OmniscientAttackers
@@ -19,8 +19,10 @@ from server.run_folder.journal import read_events
 from strategies.exchange.messages import TrainReply, read_header, read_parcel
 from strategies.voting.kernels import norm
 from tests.federation import grid_of, of_kind, run_recipe
-from trfmoe_core.config import DrillConfig, NodeSettings, Recipe
+from trfmoe_core.blocks import BlockLayout, Blocks
+from trfmoe_core.config import DrillConfig, ModelConfig, NodeSettings, Recipe
 from trfmoe_core.errors import ConfigError, RunError
+from trfmoe_core.model.transformer import build_model
 
 GENERATOR = torch.Generator().manual_seed(5)
 UPDATE = torch.randn(1000, generator=GENERATOR)
@@ -110,7 +112,7 @@ def test_the_label_holds_a_factor_that_was_chosen() -> None:
 @pytest.mark.parametrize(
     ("drill", "devices", "message"),
     [
-        ({"attack": "sing"}, None, "drill.attack: 'sing' is unknown; choose one of ascent, bit_flip"),
+        ({"attack": "sing"}, None, "drill.attack: 'sing' is unknown; choose one of alternate, ascent, bit_flip"),
         ({"attack": "mod"}, None, "drill.attack: 'mod' is unknown"),
         ({"attack": "inner_product"}, None, "inner_product needs the updates of all other nodes"),
         ({"attack": "label_flip"}, 2, "label_flip is played on one device, and devices is 2"),
@@ -275,3 +277,31 @@ def test_a_silent_node_is_missed(tiny_recipe: Callable[..., Recipe]) -> None:
     events = run_with(recipe, _latency_s=latency)
     assert [event["status"] for event in replies_of(events)] == ["missing", "missing"]
     assert of_kind(events, "run_finished")[0]["outcome"] == "completed"
+
+
+def test_patient_attacks_stay_inside_the_thresholds() -> None:
+    model = build_model(ModelConfig(layers=1, width=8, heads=2, experts=2, top_k=1, expert_width=8), 16, 0)
+    layout = BlockLayout.of(model.block_values())
+    draw = torch.Generator().manual_seed(0)
+    own = {block: torch.randn(spec.numel, generator=draw) for block, spec in layout.specs.items()}
+    learner = Learner(model=model, batches=[], learning_rate=1e-3)
+
+    def sent(name: str, number: int = 1, **drill: Any) -> Blocks:
+        attack = find_attack(name).on_updates
+        assert attack is not None
+        generator = torch.Generator().manual_seed(number)
+        drill_config = DrillConfig(attack=name, **drill)
+        return attack(own, Seen(drill=drill_config, round=number, generator=generator, learner=learner))
+
+    false = sent("gain_overshoot")["trunk"]
+    assert cosine(false, own["trunk"]) == pytest.approx(0.4, abs=1e-3)
+    assert norm(false) == pytest.approx(2.7 * norm(own["trunk"]), rel=1e-3)
+    moved = (sent("gain_shift", factor=-0.25)["trunk"] != own["trunk"]).nonzero().flatten()
+    gains = [s for s in layout.specs["trunk"].slots if len(s.shape) == 1]
+    assert len(moved) == sum(slot.numel for slot in gains) > 0
+    assert all(torch.equal(sent("alternate", 1)[block], -update) for block, update in own.items())
+    assert all(torch.equal(sent("alternate", 2)[block], update) for block, update in own.items())
+    drifts = [{b: sent("drift", number, factor=0.5)[b] - own[b] for b in own} for number in (1, 2)]
+    assert all(torch.equal(drifts[0][block], drifts[1][block]) for block in own)
+    assert norm(drifts[0]["trunk"]) == pytest.approx(0.5 * norm(own["trunk"]), rel=1e-3)
+    assert cosine(played("near_copy", honest=HONEST), HONEST[0]) == pytest.approx(0.99995, abs=1e-4)

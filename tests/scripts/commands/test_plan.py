@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from scripts.main import main
+from trfmoe_core import processors
+from trfmoe_core.training import device
 
 
 def planned(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
@@ -37,6 +39,21 @@ def test_a_recipe_and_options_that_replace_its_numbers(capsys: pytest.CaptureFix
     assert (result["nodes"], result["experts"], result["captured_2"], result["zones"]) == (3, 32, 32, 3)
     result = planned(capsys, "configs/three_nodes.yaml", "--nodes", "9", "--layers", "2")
     assert (result["nodes"], result["experts"], result["zones"]) == (9, 16, 0)
+
+
+def test_what_auto_means_on_this_machine_is_shown(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processors, "usable_cores", lambda: 16)
+    monkeypatch.setattr(device, "cpu_multiplies_bfloat16", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    found = planned(capsys, "configs/three_nodes.yaml")["training"]
+    assert found == {"device": "cpu", "threads": 16, "simulated_threads": 5, "precision": "bfloat16"}
+    with pytest.raises(SystemExit):
+        main(["plan", "configs/tiny.yaml"])
+    line = "training   on a machine like this one: cpu, 1 thread, float32; in a simulation 1 thread a node"
+    assert line in capsys.readouterr().out
+    assert planned(capsys, "--nodes", "31", "--experts", "155")["training"] is None
 
 
 def test_people_read_what_a_placement_does_not_give(capsys: pytest.CaptureFixture[str]) -> None:

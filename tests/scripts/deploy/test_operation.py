@@ -9,7 +9,7 @@ from scripts.commands import deploy_runs
 from scripts.deploy.kit import Coordinator, KitNode, write_kit
 from scripts.deploy.operation import Operation, node_rows, run_line, strikes_text
 from scripts.main import main
-from scripts.processes.control import NodeState
+from scripts.processes.control import Control, NodeState, RunState
 from scripts.run.simulation import free_port
 from server.run_folder.folder import RunFolder
 from server.run_folder.history import RunHistory
@@ -99,8 +99,29 @@ def test_a_run_goes_on_although_nodes_have_come_or_gone_since(
         main_of("deploy", "run", kit, followed[0].path / "recipe.yaml", "--run-dir", followed[0].path)
     assert {folder.path for folder in followed} == {followed[0].path}
     assert [folder.recipe.num_nodes for folder in followed] == [3] * 5
+    moved = followed[0].path.rename(tmp_path / "elsewhere")
+    main_of("deploy", "run", kit, moved / "recipe.yaml", "--run-dir", moved, "--set", "run_root=/proc/nowhere")
+    assert followed.pop().path == moved, "a backup that was restored in another place"
     main_of("deploy", "run", kit, "recipe.yaml")
     assert followed[-1].recipe.num_nodes == 5, "a new run has the nodes that there are"
+
+
+def test_a_run_whose_folder_is_gone_does_not_block_the_kit(
+    kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stopped: list[int] = []
+    monkeypatch.setattr(Control, "runs", lambda _: {7: RunState("running", "", tmp_path / "gone", "a" * 64)})
+    monkeypatch.setattr(Control, "nodes", lambda _: {})
+    monkeypatch.setattr(Control, "stop", lambda _, run_id: stopped.append(run_id))
+    main_of("deploy", "status", kit)
+    told = capsys.readouterr().out
+    assert "its folder is gone; if it has moved, go on with: trfmoe deploy run " in told
+    with pytest.raises(SystemExit) as ended:
+        main(["deploy", "attach", str(kit)])
+    said = capsys.readouterr().err
+    assert (ended.value.code, "--now` ends it" in said) == (2, True)
+    main_of("deploy", "stop", kit, "--now")
+    assert stopped == [7]
 
 
 def main_of(*given: object) -> None:

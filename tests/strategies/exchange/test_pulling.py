@@ -11,6 +11,7 @@ from flwr.app import Message, MessageType, RecordDict
 from flwr.proto.message_pb2 import ObjectTree
 
 from clients.app import app
+from scripts.experiments.wire_grid import Sent, WireGrid, clients
 from server.app import run
 from server.run_folder.folder import RunFolder
 from server.run_folder.journal import read_events
@@ -18,7 +19,6 @@ from strategies.exchange.in_flight import Clock
 from strategies.exchange.pulling import MOST_FAULTS, Puller
 from strategies.exchange.size_limits import SizeLimits
 from tests.federation import of_kind
-from tests.wire_grid import Sent, WireGrid, clients
 from trfmoe_core.config import Recipe
 
 LIAR = 3

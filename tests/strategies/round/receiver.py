@@ -8,6 +8,7 @@ import torch
 from flwr.app import Message, MessageType, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
+from scripts.experiments.wire_grid import Sent, WireGrid
 from strategies.exchange.boundary import LONGEST_REASON, boundary
 from strategies.exchange.in_flight import InFlight
 from strategies.exchange.messages import TrainReply, TrainRequest
@@ -16,7 +17,6 @@ from strategies.round.ballots import Ballots
 from strategies.round.replay_guard import ReplayGuard
 from strategies.round.replies import CheckedReply
 from strategies.tri_redundant import TriRedundant
-from tests.wire_grid import Sent, WireGrid
 from trfmoe_core.blocks import BlockLayout
 from trfmoe_core.config import Recipe
 from trfmoe_core.errors import WireError
@@ -29,7 +29,8 @@ PARAMETERS = {
 }
 LAYOUT = BlockLayout.of(PARAMETERS)
 MODEL = {"layers": 1, "experts": 2, "top_k": 2, "width": 8, "heads": 2}
-PARCELS = {dtype: encode(LAYOUT.gather(PARAMETERS), LAYOUT, dtype, 100) for dtype in ("float32", "int8", "int4")}
+UPDATES = {block: 1e-4 * values for block, values in LAYOUT.gather(PARAMETERS).items()}
+PARCELS = {dtype: encode(UPDATES, LAYOUT, dtype, 100) for dtype in ("float32", "int8", "int4")}
 RECIPES = {d: Recipe.model_validate({"model": MODEL, "transport": {"updates": d}}) for d in PARCELS}
 PARCEL, RECIPE = PARCELS["float32"], RECIPES["float32"]
 REQUEST = TrainRequest(
@@ -78,6 +79,7 @@ class Receiver:
             recorder=Silent(),
             spill_folder=self.folder,
         )
+        self.strategy.blocks = LAYOUT.zeros()
         self.strategy.delivery.request = lambda name: REQUEST  # type: ignore[method-assign]
         self.content = RecordDict()
         self.spoil: Callable[[Sent], Sent | None] = lambda sent: sent
@@ -105,6 +107,8 @@ class Receiver:
                 checked = strategy._take(arrival.reply, "ada")
         except WireError as error:
             return self._without_trace(str(error))
+        if strategy._ballots.is_refused("ada"):
+            return self._without_trace("refused")
         assert strategy._ballots.voters == ["ada"]
         assert len(list(self.folder.iterdir())) == 1
         return checked

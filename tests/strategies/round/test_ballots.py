@@ -87,3 +87,30 @@ def test_one_value_that_is_not_finite_spoils_the_whole_reply(value: float) -> No
     assert ballots.voters == ["a"]
     with pytest.raises(WireError, match="second reply"):
         ballots.add("a", updates)
+
+
+def test_a_refused_node_is_outvoted_alone_and_its_values_do_not_count() -> None:
+    ballots = ballots_of({"a": 1.0, "b": 2.0})
+    ballots.refuse("c")
+    with pytest.raises(WireError, match="second reply"):
+        ballots.admits("c")
+    for block, update, verdict in ballots.decide(lambda block: None, {}):
+        assert update is not None
+        assert update.tolist() == [pytest.approx(1.5)] * BLOCKS[block]
+        assert (verdict.outcome, verdict.accepted, verdict.outvoted) == ("majority", ("a", "b"), ("c",))
+        assert (verdict.alone, verdict.missing, verdict.invalid) == ("c", (), ())
+
+
+def test_a_node_that_points_away_on_the_whole_is_outvoted_where_its_blocks_agree() -> None:
+    draw = torch.Generator().manual_seed(0)
+    size = 16 * 500
+    experts = ["layers.0.experts.0", "layers.0.experts.1"]
+    common = {block: torch.randn(size, generator=draw) for block in (*experts, "trunk")}
+    for pooled, outvoted in ((None, ()), (0.0, ("c",))):
+        ballots = Ballots(place(experts, ["a", "b", "c"], 1), "majority", Agreement(pooled_cosine=pooled))
+        for name, sign in (("a", 1), ("b", 1), ("c", -1)):
+            noise = {block: 3.5 * torch.randn(size, generator=draw) for block in common}
+            ballots.add(name, {block: sign * common[block] + noise[block] for block in common})
+        verdicts = [verdict for _, _, verdict in ballots.decide(lambda block: None, {})]
+        assert [verdict.outvoted for verdict in verdicts] == [outvoted] * 3
+        assert all(verdict.alone == (outvoted[0] if outvoted else None) for verdict in verdicts)

@@ -9,10 +9,10 @@ import pytest
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.proto.message_pb2 import ObjectTree
 
+from scripts.experiments.wire_grid import Sent
 from strategies.exchange.messages import pack, pack_buffers
 from tests.strategies.round.receiver import PARCELS, Receiver, reply_of
 from tests.strategies.round.test_mutations import TRIALS, Draw, mutate_bytes, mutate_tree
-from tests.wire_grid import Sent
 
 KINDS_OF_OBJECT = ["Message", "RecordDict", "ConfigRecord", "MetricRecord", "ArrayRecord", "Array", "ArrayChunk", "X"]
 ODD_BODIES = [b"", b"{}", b"[]", b"null", b"[" * 5000, b"9" * 5000, b'{"\\ud800": 1}', b"\xff" * 30, b"NaN"]

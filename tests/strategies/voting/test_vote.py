@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from strategies.voting.kernels import CHUNK, median, norm
-from strategies.voting.vote import Agreement, Verdict, vote
+from strategies.voting.vote import Agreement, Verdict, alike, vote
 
 AGREE = Agreement(cosine=-0.2, norm_ratio=3.0)
 
@@ -322,3 +322,35 @@ def test_median_and_mean_are_those_of_byzfl(count: int) -> None:
     assert middle is not None
     assert torch.equal(middle, byzfl.Median()(updates))
     torch.testing.assert_close(mean, byzfl.Average()(updates))
+
+
+def test_zeros_of_either_sign_are_the_same_replica_and_many_replicas_that_differ_are_all_classes() -> None:
+    zeros = {"a": torch.tensor([0.0, 1.0]), "b": torch.tensor([-0.0, 1.0])}
+    assert alike(zeros) == [["a", "b"]]
+    late = {f"n{number:03d}": torch.cat([torch.ones(5000), torch.tensor([number % 40.0])]) for number in range(200)}
+    assert [len(members) for members in alike(late)] == [5] * 40
+
+
+@pytest.mark.parametrize("margin", [0.3, 2.0])
+def test_a_near_copy_of_one_honest_update_does_no_harm_to_another(margin: float) -> None:
+    center = random(0, 1, 4000)[0]
+    honest = around(center, 1.5, 1, 2)
+    copy = honest[0] + 0.01 * random(2, 1, 4000)[0]
+    agreement = Agreement(cosine=0.0, margin=margin)
+    verdict = vote("majority", {"a": honest[0], "b": honest[1], "liar": copy}, agreement)[1]
+    assert verdict.outvoted == ()
+    against = vote("majority", {"a": honest[0], "b": -honest[1], "liar": copy}, agreement)[1]
+    assert against.alone is None, "what only a copy says is no strike"
+
+
+@pytest.mark.parametrize("count", [3, 4, 9])
+def test_a_replica_that_overshoots_counts_no_longer_than_the_others(count: int) -> None:
+    honest = around(random(0, 1, 4000)[0], 0.5, 1, count)
+    updates = {f"n{number}": update for number, update in enumerate(honest)}
+    plain, _ = vote("majority", updates, AGREE)
+    assert plain is not None
+    long, verdict = vote("majority", updates | {"n0": 2.5 * honest[0]}, AGREE)
+    assert long is not None
+    assert verdict.outcome == "unanimous"
+    middle = sorted(norm(update) for update in honest)[count // 2]
+    assert norm(long - plain) <= 0.55 * middle / count < 1.5 * norm(honest[0]) / count

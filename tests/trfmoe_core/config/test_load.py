@@ -6,8 +6,17 @@ import pytest
 import yaml
 
 from tests.places import ROOT
-from trfmoe_core.config import ModelConfig, Recipe, apply_overrides, load_node_file, load_recipe, recipe_hash
+from trfmoe_core.config import (
+    ModelConfig,
+    NodeSettings,
+    Recipe,
+    apply_overrides,
+    load_node_file,
+    load_recipe,
+    recipe_hash,
+)
 from trfmoe_core.config.load import MAX_BYTES, validate
+from trfmoe_core.config.problems import PATTERNS
 from trfmoe_core.errors import ConfigError
 from trfmoe_core.places import tokenizer_place
 
@@ -36,7 +45,7 @@ def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
     text = "\n".join(lines)
     assert "model.widht: unknown key; did you mean 'width'?" in text
     assert "model.layers: 'four'" in text
-    assert "rounds.num_rounds: 0 is not allowed; input should be greater than or equal to 1" in text
+    assert "rounds.num_rounds: 0 is not allowed; give 1 or more" in text
     assert "outer.momentum: 2 is not allowed" in text
     assert all(str(tmp_path / "recipe.yaml") in line for line in lines)
 
@@ -64,7 +73,7 @@ def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
         ("{nodes: [{name: a, data: [x]}], data: [y]}", "data.sources: it is the text of a run on one machine"),
         ("model: {layers: 2}\nseed: 1\nmodel: {width: 64}", "the key 'model' is given twice (lines 1 and 3)"),
         ("training:\n  steps: 3\n  steps: 4", "the key 'steps' is given twice (lines 2 and 3)"),
-        ("log: {wandb: on}", "log.wandb: 'on' is not allowed; input should be 'off', 'offline' or 'online'"),
+        ("log: {wandb: on}", "log.wandb: 'on' is not allowed; choose 'off', 'offline' or 'online'"),
         ("a: [", "not valid YAML"),
     ],
 )
@@ -89,6 +98,71 @@ def test_overrides_are_yaml_and_reach_into_lists(tmp_path: Path) -> None:
             load_recipe(path, [wrong])
     with pytest.raises(ConfigError, match=r"model\.layerz: unknown key; did you mean 'layers'"):
         load_recipe(path, ["model.layerz=2"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.layers=four"], "--set model.layers=four: model.layers: 'four' is not allowed; give a whole number"),
+        (["rounds.num_rounds=0"], "--set rounds.num_rounds=0: rounds.num_rounds: 0 is not allowed; give 1 or more"),
+        (["model=3"], "--set model=3: model: 3 is no section"),
+        (["model.heads=3"], "--set model.heads=3: model.heads: 3 does not divide width 100"),
+        (["model.width=101", "seed=1"], "r.yaml with --set model.width=101: model.heads: 2 does not divide"),
+        (["nodes.0.name=x y"], "--set nodes.0.name=x y: nodes.0.name: 'x y' is not allowed; give letters, digits"),
+        (["nodes.0.name=b"], "--set nodes.0.name=b: nodes: the names ['b'] are used twice"),
+        (["training.device=gpu"], "training.device: 'gpu' is not allowed; give auto, cpu, cuda, or one CUDA device"),
+        (["num_nodes=5", "seed=1"], "--set num_nodes=5: num_nodes: 5, but nodes lists 2"),
+        (
+            ["training.devices=many"],
+            "--set training.devices=many: training.devices: 'many' is not allowed; give a whole",
+        ),
+        (["seed=true"], "--set seed=true: seed: true is not allowed; give a whole number"),
+        (["seed=0.5"], "--set seed=0.5: seed: 0.5 is not allowed; give a whole number"),
+    ],
+)
+def test_a_bad_override_is_named_and_not_the_file(tmp_path: Path, overrides: list[str], message: str) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("model: {width: 100, heads: 2}\nnodes: [{name: a, data: [x]}, {name: b, data: [x]}]\n")
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(path, overrides)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_the_file_says_wrong_is_not_blamed_on_an_override(tmp_path: Path) -> None:
+    path = write(tmp_path, "model: {layers: 0, width: 128}")
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(path, ["model.width=64", "seed=-1"])
+    assert str(caught.value).splitlines() == [
+        "--set seed=-1: seed: -1 is not allowed; give 0 or more",
+        f"{path}: model.layers: 0 is not allowed; give 1 or more",
+    ]
+
+
+def test_whole_numbers_may_be_written_with_exponent_and_underscores(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path, "training: {steps: 1e3, batch_size: 1_0, devices: 2.0}"), ["seed=1_000"])
+    assert (recipe.training.steps, recipe.training.batch_size, recipe.training.devices) == (1000, 10, 2)
+    assert recipe.seed == 1000
+    with pytest.raises(ConfigError, match=r"training\.steps: 1000\.5 is not allowed; give a whole number"):
+        load_recipe(write(tmp_path, "training: {steps: 1000.5}"))
+
+
+def test_every_pattern_of_a_setting_is_told_in_words() -> None:
+    def patterns(schema: object) -> set[str]:
+        if isinstance(schema, dict):
+            own = {schema["pattern"]} if isinstance(schema.get("pattern"), str) else set()
+            return own.union(*map(patterns, schema.values()))
+        return set().union(*map(patterns, schema)) if isinstance(schema, list) else set()
+
+    found = patterns(Recipe.model_json_schema()) | patterns(NodeSettings.model_json_schema())
+    assert found <= set(PATTERNS) and len(found) >= 3
+
+
+def test_a_suffix_makes_no_two_names_similar(tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text("")
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(tmp_path / "bin.yaml")
+    assert "did you mean" not in str(caught.value)
 
 
 def test_overrides_leave_the_original_alone() -> None:

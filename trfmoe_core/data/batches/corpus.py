@@ -47,6 +47,7 @@ class Corpus:
         bigram_bits_per_byte: cost of an evaluation's pieces under a byte bigram of the training text (`ByteBigram`).
         extract: path of the reports on disk, one JSON object per line.
         documents: (documents,) structured array: `unit` of its source, and `place` in its file.
+        fresh: True if it was prepared just now; False if it was in the cache, because nothing has changed.
     """
 
     sources: list[CorpusSource]
@@ -60,6 +61,7 @@ class Corpus:
     bigram_bits_per_byte: float
     extract: Path
     documents: Any
+    fresh: bool = False
 
     @property
     def train_tokens(self) -> int:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from trfmoe_core.counts import counted
 from trfmoe_core.data.documents.encoding import NotTextError, decode
 from trfmoe_core.data.documents.opening import open_examined, open_plain
 from trfmoe_core.data.documents.records import Document, Unit
@@ -100,7 +101,7 @@ def _documents(opened: BinaryIO, unit: Unit, log: ReadLog) -> Iterator[Document]
     if garbled:
         log.fail("broken", f"{garbled} rows are no text, first {first}")
     if missing:
-        log.note(f"{missing} rows without text")
+        log.note(f"{counted(missing, 'row')} without text")
     if other:
         log.note(f"{other} rows in other languages, or without one, left out")
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from trfmoe_core.counts import counted
 from trfmoe_core.data.documents.extracted import MAX_ERRORS, Reading
 from trfmoe_core.data.pdf.engines import Document, EngineChoice, LockedError, file_errors
 from trfmoe_core.data.pdf.pages import TidyPages, tidy
@@ -51,7 +52,7 @@ def read_pdf(data: bytes, options: Options, *, depth: int = 0, seen: frozenset[s
         reader = PageReader(options.engine, data, options.passwords, retry_s=options.retry_s)
     except LockedError:
         count = len(options.passwords)
-        tried = f"none of {count} passwords opens it" if count else "give {path: ..., passwords: FILE}"
+        tried = f"none of {counted(count, 'password')} opens it" if count else "give {path: ..., passwords: FILE}"
         return Reading("needs-password", notes=[f"encrypted; {tried}"])
     except BrokenError as error:
         return Reading("broken", notes=[str(error)])
@@ -89,7 +90,11 @@ def _judged(raw: RawPages, drop_headers: bool) -> Reading:
     if not is_text or (intact >= SCAN_PAGES and letters < SCAN_CHARACTERS * intact):
         if lost:
             return Reading("broken", num_pages, notes=notes, page_errors=errors)
-        found = f"{letters} letters and digits on {num_pages} pages" if letters else f"{num_pages} pages without text"
+        found = (
+            f"{letters} letters and digits on {counted(num_pages, 'page')}"
+            if letters
+            else f"{counted(num_pages, 'page')} without text"
+        )
         return Reading("no-text", num_pages, notes=[f"{found}: scanned?" if num_pages else "no pages"])
     notes += _changes(tidied, intact)
     if raw.fields_cut:
@@ -103,17 +108,19 @@ def _losses(raw: RawPages, num_pages: int) -> list[str]:
     if raw.unreadable:
         reasons = Counter(raw.unreadable.values()).most_common()
         named = [reason if len(reasons) == 1 else f"{count} {reason}" for reason, count in reasons]
-        notes.append(f"{len(raw.unreadable)} of {num_pages} pages unreadable ({', '.join(named)})")
+        notes.append(f"{len(raw.unreadable)} of {counted(num_pages, 'page')} unreadable ({', '.join(named)})")
     if raw.failed:
         first = min(raw.failed)
-        notes.append(f"{len(raw.failed)} of {num_pages} pages lost, first page {first + 1}: {raw.failed[first]}")
+        notes.append(
+            f"{len(raw.failed)} of {counted(num_pages, 'page')} lost, first page {first + 1}: {raw.failed[first]}"
+        )
     return notes
 
 
 def _changes(tidied: TidyPages, num_pages: int) -> list[str]:
     """Returns notes about blank pages among `num_pages`, and about what was changed on the others."""
     blank = num_pages - sum(bool(text.strip()) for text in tidied.texts)
-    notes = [f"{blank} of {len(tidied.texts)} pages hold no text"] if blank > 0 else []
+    notes = [f"{blank} of {counted(len(tidied.texts), 'page')} without text"] if blank > 0 else []
     if tidied.lines_lost:
         notes.append(f"{tidied.lines_lost} unreadable lines left out")
     if tidied.headers:
@@ -161,7 +168,7 @@ def _notes_on(attached: Sequence[tuple[str, Reading]]) -> list[str]:
     """Returns a note that counts the attached PDFs with text, and one for each of the others and of the damaged."""
     good = [one for _, one in attached if one.texts]
     pages = sum(one.num_pages for one in good)
-    notes = [f"{len(good)} attached PDFs read, with {pages} pages"] if good else []
+    notes = [f"{counted(len(good), 'attached PDF')} read, with {counted(pages, 'page')}"] if good else []
     for name, one in attached:
         if one.status != "ok":
             notes.append(f"attached {name}: {one.status}{': ' * bool(one.notes)}{one.notes[0] if one.notes else ''}")

@@ -15,6 +15,7 @@ import numpy as np
 
 from trfmoe_core.atomic import new_folder, write_text
 from trfmoe_core.config.data import DataConfig
+from trfmoe_core.counts import counted
 from trfmoe_core.data.documents.clean import Normalization
 from trfmoe_core.data.documents.reports import FileReport, shortened
 from trfmoe_core.data.formats.base import known_suffixes
@@ -48,7 +49,7 @@ def describe_files(files: Sequence[FileReport]) -> str:
     left = len(lines) - _LISTED_FILES
     more = [f"  and {left} more"] if left > 0 else []
     total = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
-    return "\n".join([f"{len(files)} files: {total or 'none'}", *lines[:_LISTED_FILES], *more])
+    return "\n".join([f"{counted(len(files), 'file')}: {total or 'none'}", *lines[:_LISTED_FILES], *more])
 
 
 def without(source: OpenedSource, changing: dict[Path, FileReport]) -> OpenedSource:
@@ -186,7 +187,8 @@ def _merge(
     if merged.besides.size:
         record.add(paths, merged.besides)
         notes.append(
-            f"{len(merged.besides)} pieces are held out besides those below the threshold {config.held_out:g} of the "
+            f"{counted(len(merged.besides), 'piece is', 'pieces are')} held out besides those below the "
+            f"threshold {config.held_out:g} of the "
             "split by hash, because there is or was little text; they stay held out"
         )
     if merged.duplicates:

@@ -15,6 +15,7 @@ import numpy as np
 from trfmoe_core.atomic import locked
 from trfmoe_core.config.data import DataConfig
 from trfmoe_core.config.sources import SourceSettings
+from trfmoe_core.counts import counted
 from trfmoe_core.data.batches.bigram import ByteBigram
 from trfmoe_core.data.batches.corpus import Corpus, CorpusSource
 from trfmoe_core.data.batches.held_out import evaluation_pieces
@@ -83,7 +84,7 @@ def prepare_corpus(
             home.mkdir(parents=True, exist_ok=True)
             with locked(home / f"{key}.lock"):
                 meta = _read_meta(folder, len(sources), record.digests(_paths(sources)))
-                lenient = attempt > 0
+                fresh, lenient = not meta, attempt > 0
                 changed = {} if meta else build(folder, sources, config, tokenizer, progress, record, lenient=lenient)
                 if changed and (folder / META).exists():
                     # The corpus was built without these files, so its key is that of a folder without them.
@@ -101,11 +102,12 @@ def prepare_corpus(
         ) from error
     if changed:
         raise DataError(
-            f"{len(changed)} files such as {printable(min(changed))} keep changing while they are read; copy them first"
+            f"{counted(len(changed), 'file')} changed again and again while being read, such as "
+            f"{printable(min(changed))}; copy them first"
         )
     if meta is None:
         raise DataError(f"corpus {printable(folder)} was written and cannot be read back; check the disk")
-    return _opened(folder, key, meta, sources, config, tokenizer)
+    return replace(_opened(folder, key, meta, sources, config, tokenizer), fresh=fresh)
 
 
 def corpus_key(sources: Sequence[OpenedSource], config: DataConfig, tokenizer: Tokenizer) -> str:
@@ -183,7 +185,7 @@ def _shares(sources: Sequence[CorpusSource]) -> str:
     shares = ", ".join(
         f"{100 * source.weight / total:.3g}% ({'stop' if source.stops else 'repeat'} at its end)" for source in sources
     )
-    return f"{len(sources)} sources share the training tokens: {shares}"
+    return f"{counted(len(sources), 'source')} share the training tokens: {shares}"
 
 
 def _bigram_bits(folder: Path, corpus: Corpus, config: DataConfig, tokenizer: Tokenizer) -> float:

@@ -82,6 +82,10 @@ class DataSource(SourceSettings):
             DataError: it cannot; the message says what to do.
         """
 
+    def found(self, context: OpenContext) -> str:
+        """Returns in a few words what there is, as far as that shows without reading or downloading anything."""
+        return f"source {self.source}"
+
     def open_part(self, context: OpenContext) -> OpenedSource:
         """Returns this node's part of the source, ready to be read.
 

@@ -27,6 +27,16 @@ def check_sources(entries: Sequence[str | SourceSettings], context: OpenContext)
         raise DataError("\n".join(problems))
 
 
+def describe_sources(entries: Sequence[str | SourceSettings], context: OpenContext) -> list[str]:
+    """Returns one line for every entry of a node's `data`: what there is, without reading it.
+
+    Raises:
+        DataError: an entry cannot be opened.
+    """
+    sources = [FilesSource(source="files", path=one) if isinstance(one, str) else one for one in entries]
+    return [source.found(context) for source in sources if isinstance(source, DataSource)]
+
+
 def open_sources(entries: Sequence[str | SourceSettings], context: OpenContext) -> list[OpenedSource]:
     """Opens the entries of a node's `data`. All entries that are plain paths form one source together.
 

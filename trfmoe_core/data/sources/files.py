@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from trfmoe_core.config.sources import SOURCES, Partition
+from trfmoe_core.counts import counted
 from trfmoe_core.data.documents.records import ReadOptions, SourceFile, Unit
 from trfmoe_core.data.documents.reports import FileReport, printable, shortened
 from trfmoe_core.data.extraction.extract import Content, Extraction, content_of, extract_all, text_path
@@ -17,7 +18,7 @@ from trfmoe_core.data.formats.base import ReadLog, format_of
 from trfmoe_core.data.formats.boundary import boundary
 from trfmoe_core.data.sources.base import DataSource, OpenContext, OpenedSource
 from trfmoe_core.data.sources.digests import DigestCache
-from trfmoe_core.data.sources.find import check_path, find_files
+from trfmoe_core.data.sources.find import check_path, describe_path, find_files
 from trfmoe_core.data.sources.partition import deal_units, row_ranges, shared_identity
 from trfmoe_core.errors import DataError
 from trfmoe_core.places import expand
@@ -71,6 +72,10 @@ class FilesSource(DataSource):
         """
         check_path(self.path)
         _read_passwords(self.passwords)
+
+    def found(self, context: OpenContext) -> str:
+        """Returns the path and how many files of which kind are below it."""
+        return f"{self.path}: {describe_path(self.path)}"
 
     def open(self, context: OpenContext) -> OpenedSource:
         """Returns the files below the path.
@@ -129,7 +134,7 @@ def open_paths(
         settings=settings,
         files=[replace(file, report=refused[file.path]) if file.path in refused else file for file in files],
         units=ready,
-        notes=[f"part {part.index} of {part.of}: {len(files)} files are this node's"] if part.of > 1 else [],
+        notes=[f"part {part.index} of {part.of}: this node has {counted(len(files), 'file')}"] if part.of > 1 else [],
         partitioned=part.of > 1,
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from trfmoe_core.counts import counted
 from trfmoe_core.data.documents.records import SourceFile
 from trfmoe_core.data.documents.reports import FileReport, Status, printable
 from trfmoe_core.data.formats.base import kind_of, known_suffixes, settle
@@ -104,6 +105,26 @@ def check_path(name: str) -> None:
     if all(kind_of(Path(name)) == "other" and not is_archive(Path(name)) for name in names):
         what = "no file of a known format" if stat.S_ISDIR(mode) else "no known format"
         raise DataError(f"{where}: {what}; give a file or folder with files ending in {known_suffixes()}")
+
+
+def describe_path(name: str) -> str:
+    """Returns, for instance, `3 files (2 pdf, 1 txt), 4.1 MB`, from names and sizes alone.
+
+    Raises:
+        DataError: the path cannot be read.
+    """
+    root = expand(name)
+    is_folder = stat.S_ISDIR(_mode(root))
+    paths = [Path(folder, one) for folder, _, names in os.walk(root) for one in names] if is_folder else [root]
+    kinds: dict[str, int] = {}
+    size = 0
+    for path in paths:
+        suffix = path.suffix.lower().lstrip(".") or "no suffix"
+        kind = suffix if kind_of(path) != "other" or is_archive(path) else "of unknown kind"
+        kinds[kind] = kinds.get(kind, 0) + 1
+        size += path.stat().st_size if kind != "of unknown kind" and path.is_file() else 0
+    listed = ", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items(), key=lambda one: (-one[1], one[0])))
+    return f"{counted(len(paths), 'file')} ({listed}), {size / 1e6:,.1f} MB"
 
 
 def _mode(root: Path) -> int:

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from trfmoe_core.config.sources import SOURCES
+from trfmoe_core.counts import counted
 from trfmoe_core.data.documents.opening import stamp_of
 from trfmoe_core.data.documents.records import ReadOptions, SourceFile, Unit
 from trfmoe_core.data.formats.base import format_of
@@ -109,6 +110,13 @@ class FineWebSource(DataSource):
                 "data.offline is true; download them once without it, or give repo: FOLDER with a copy of the data set"
             )
 
+    def found(self, context: OpenContext) -> str:
+        """Returns how many documents are wanted, and how many of them were downloaded before."""
+        folder = self.place(context.cache_dir)
+        done = read_progress(folder) if folder.is_dir() else None
+        wanted = "all documents" if self.max_documents is None else counted(self.max_documents, "document")
+        return f"{self.hub_set}: {wanted}, of which {done.rows if done else 0:,} are here; the rest is downloaded"
+
     def open(self, context: OpenContext) -> OpenedSource:
         """Returns the documents after downloading those that are missing.
 
@@ -147,6 +155,8 @@ class FineWebSource(DataSource):
             units += [unit.identified() for unit in format_of("parquet").split(whole)]
         notes = [f"{download.skipped} rows of {self.hub_set} without text were left out"] if download.skipped else []
         if self.max_documents and sum(counts) < self.max_documents:
-            notes.append(f"{self.hub_set} has only {sum(counts)} documents, {self.max_documents} were asked for")
-        name = f"{self.hub_set}, {sum(counts):,} documents"
+            notes.append(
+                f"{self.hub_set} has only {counted(sum(counts), 'document')}, {self.max_documents} were asked for"
+            )
+        name = f"{self.hub_set}, {counted(sum(counts), 'document')}"
         return OpenedSource(name, self, files, units, notes, partitioned=True)

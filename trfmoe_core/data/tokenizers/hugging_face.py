@@ -11,6 +11,7 @@ import numpy as np
 from tokenizers import Tokenizer as Backend
 
 from trfmoe_core.atomic import write_text
+from trfmoe_core.counts import counted
 from trfmoe_core.data.tokenizers.base import CONFIG_FILE, MODEL_FILE, TokenIds, padded, write_folder
 from trfmoe_core.errors import DataError
 
@@ -147,7 +148,7 @@ def check_lossless(tokenizer: HfTokenizer, where: str) -> None:
     """
     if tokenizer.vocab_size < MINIMUM_VOCABULARY:
         raise DataError(
-            f"{where}: only {tokenizer.vocab_size} tokens, fewer than {MINIMUM_VOCABULARY}; "
+            f"{where}: only {counted(tokenizer.vocab_size, 'token')}, fewer than {MINIMUM_VOCABULARY}; "
             "its vocabulary was probably not loaded: put a tokenizer.json in the folder"
         )
     back = tokenizer.decode(tokenizer.encode(PROBE).tolist())
@@ -180,8 +181,9 @@ def _convert(folder: Path, config: dict[str, Any]) -> tuple[Backend, dict[str, A
         loaded = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
         raise DataError(
-            f"tokenizer folder {folder}: no {MODEL_FILE}, and transformers cannot load it either "
-            f"({str(error).splitlines()[0] if str(error) else type(error).__name__}); point at a tokenizer folder"
+            f"tokenizer folder {folder}: has neither a {MODEL_FILE} nor other files that transformers can make one of, "
+            "such as vocab.json and merges.txt; give a folder that save_pretrained has written, or train one with "
+            "`trfmoe data tokenizer`"
         ) from error
     backend = getattr(loaded, "backend_tokenizer", None)
     if not isinstance(backend, Backend):

@@ -22,6 +22,10 @@ def load_tokenizer(name: str) -> Tokenizer:
     if name == "byte":
         return ByteTokenizer()
     folder = expand(name)
+    if folder.is_file():
+        raise DataError(
+            f"tokenizer {name!r}: is a file, and a tokenizer is the folder that holds it; give {folder.parent}"
+        )
     if not folder.is_dir():
         if not is_hub_name(name):
             raise DataError(

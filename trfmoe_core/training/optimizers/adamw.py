@@ -8,6 +8,7 @@ from torch.optim.adamw import adamw
 
 from trfmoe_core.config.training import TrainingConfig
 from trfmoe_core.training.optimizers.base import OPTIMIZERS, STEP, BlockOptimizer, Unit
+from trfmoe_core.training.optimizers.largest_step import LargestStep, adamw_largest_step
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 _EPS = 1e-8
@@ -20,6 +21,13 @@ class BlockAdamW(BlockOptimizer):
     def moment_names(self, unit: Unit) -> tuple[str, ...]:
         """Returns the first and the second moment."""
         return MOMENTS
+
+    @classmethod
+    def largest_step(
+        cls, shape: Sequence[int], rows: Sequence[int], config: TrainingConfig, updates: int
+    ) -> LargestStep:
+        """Returns the limit of every value."""
+        return adamw_largest_step(config, updates)
 
     def update(self, units: Sequence[Unit], grads: Sequence[Tensor], learning_rate: float) -> None:
         """Changes the values and the moments of some tensors."""

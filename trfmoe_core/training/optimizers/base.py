@@ -15,6 +15,7 @@ from trfmoe_core.blocks import BlockLayout, Slot, Values, slot_view
 from trfmoe_core.config.training import TrainingConfig
 from trfmoe_core.errors import RunError
 from trfmoe_core.registry import Registry
+from trfmoe_core.training.optimizers.largest_step import LargestStep
 
 STEP = "step"
 
@@ -88,6 +89,22 @@ class BlockOptimizer(ABC):
             grads: Their gradients, in the same order.
             learning_rate: Of this step.
         """
+
+    @classmethod
+    def largest_step(
+        cls, shape: Sequence[int], rows: Sequence[int], config: TrainingConfig, updates: int
+    ) -> LargestStep | None:
+        """Returns how far any gradients can move a tensor in one step; None if no limit is known.
+
+        The coordinator refuses updates that are longer, so the limit must be proven.
+
+        Args:
+            shape: Of the tensor.
+            rows: Numbers of rows of the separate matrices in it, as in `Unit`.
+            config: The recipe's settings.
+            updates: Updates of the tensor at most since its moments were zero.
+        """
+        return None
 
     @torch.no_grad()
     def step(self, learning_rate: float, idle: Collection[str] = ()) -> None:

@@ -189,7 +189,7 @@ def test_provenance_counts_the_pages_of_the_file(tmp_path: Path) -> None:
     ]
     report = reading.report
     assert (report.status, report.pages) == ("ok", 4)
-    assert report.detail == "2 of 4 pages hold no text; 1 attached PDFs read, with 3 pages"
+    assert report.detail == "2 of 4 pages without text; 1 attached PDF read, with 3 pages"
     assert report.characters == sum(len(text) for _, text in found)
 
 

@@ -31,7 +31,7 @@ def test_pages_without_a_character_map_are_dropped_and_counted(engine: EngineCho
     assert reading.page_errors == [f"page {n}: unreadable (no character map)" for n in (10, 19, 20)]
     assert [n for n, text in enumerate(reading.texts, 1) if not text] == [10, 19, 20]
     alone = read(document([spoilt + content(["Fig. 3"], at=(50, 90))], fonts=fonts), engine)
-    assert (alone.status, alone.notes, alone.texts) == ("broken", ["1 of 1 pages unreadable (no character map)"], [])
+    assert (alone.status, alone.notes, alone.texts) == ("broken", ["1 of 1 page unreadable (no character map)"], [])
 
 
 def test_unreadable_lines_of_a_readable_page_are_left_out_and_counted() -> None:
@@ -177,7 +177,7 @@ def test_attached_pdfs_are_read_and_others_are_named(engine: EngineChoice) -> No
     assert reading.notes == [
         "its page only says that it is a portfolio",
         "3 attached PDFs read, with 4 pages",
-        "attached bad.pdf: broken: 1 of 1 pages unreadable (no character map)",
+        "attached bad.pdf: broken: 1 of 1 page unreadable (no character map)",
         "attachments not read: a.xls",
     ]
 
@@ -232,7 +232,7 @@ def test_two_copies_beside_each_other_stay() -> None:
 def test_blank_pages_keep_their_numbers() -> None:
     reading = read(document([b"", content(LINES[:2]), b"", content(LINES[2:4])]))
     assert [bool(text) for text in reading.texts] == [False, True, False, True]
-    assert "2 of 4 pages hold no text" in reading.notes
+    assert "2 of 4 pages without text" in reading.notes
 
 
 def test_documents_are_closed(monkeypatch: pytest.MonkeyPatch, write_pdf: Callable[..., Path], tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def test_few_pieces_give_both_sides(tmp_path: Path) -> None:
     folder = write_text(tmp_path / "in", paragraphs=range(30))
     corpus = prepare(folder, tmp_path / "cache", CONFIG.model_copy(update={"held_out": 1e-9}))
     assert held_out(corpus).num_pieces == 1 < train(corpus).num_pieces
-    assert corpus.notes[0].startswith("1 pieces are held out besides those below the threshold 1e-09")
+    assert corpus.notes[0].startswith("1 piece is held out besides those below the threshold 1e-09")
     (folder / "a.txt").write_text("only one sentence of some words")
     corpus = prepare(folder, tmp_path / "cache")
     assert sorted(pieces(train(corpus)) + pieces(held_out(corpus))) == ["only one sentence of", "some words"]

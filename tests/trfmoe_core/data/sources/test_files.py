@@ -67,7 +67,7 @@ def test_every_file_of_a_mixed_folder_gets_its_status(mixed_folder: Path, tmp_pa
 def test_details_say_what_was_wrong(mixed_folder: Path, read: Read) -> None:
     assert read(mixed_folder / "columns.parquet")[1].detail == "no column 'text'; it has body (string), url (string)"
     assert read(mixed_folder / "numbers.parquet")[1].detail == "column 'text' holds no strings: text (int64)"
-    assert read(mixed_folder / "good.parquet")[1].detail == "1 rows without text"
+    assert read(mixed_folder / "good.parquet")[1].detail == "1 row without text"
     detail = read(mixed_folder / "some.jsonl")[1].detail
     assert detail.startswith("3 bad values, first line 2: no JSON")
     assert (

@@ -1,8 +1,10 @@
 """Flower's own network grid over a stand-in for the SuperLink: everything is serialised, and any of it can be spoilt.
 
-`HttpGrid`, protobuf, deflating and inflating are Flower's; what is missing is HTTP and processes.
+`HttpGrid`, protobuf, deflating and inflating are Flower's; what is missing is HTTP and processes. For tests and
+benchmarks.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,33 +66,46 @@ class Sent:
 
 
 class SuperLinkStandIn:
-    """Takes the calls of `HttpGrid`, and asks the nodes when their answer is asked for."""
+    """Takes the calls of `HttpGrid`, and asks the nodes when their answer is asked for.
+
+    Args:
+        nodes: Flower's ids -> the names that they are registered under.
+        answer: What the nodes are.
+        spoil: Called with (node id, reply as it is serialised); returns what lies here instead.
+    """
 
     def __init__(self, nodes: Mapping[int, str], answer: Answer, spoil: Callable[[int, Sent], Sent | None]) -> None:
         self._nodes, self._answer, self._spoil = nodes, answer, spoil
         self._requests: dict[str, tuple[int, ObjectTree]] = {}
         self._objects: dict[str, bytes] = {}
+        self._uses: Counter[str] = Counter()
         self._raising: dict[str, Sent] = {}
         self.replies: dict[str, Sent] = {}
         self.confirmed: list[str] = []
         self.pulled_bytes = 0
 
     def GetNodes(self, request: GetNodesRequest) -> GetNodesResponse:
+        """Tells all nodes; all are online."""
         return GetNodesResponse(nodes=[NodeInfo(node_id=node, name=name) for node, name in self._nodes.items()])
 
     def PushMessages(self, request: PushAppMessagesRequest) -> PushAppMessagesResponse:
+        """Takes requests, and tells which of their objects are not here yet."""
         ids, wanted = [], []
         for message, tree in zip(request.messages_list, request.message_object_trees, strict=True):
             ids.append(message.metadata.message_id)
-            wanted += _ids(tree)
+            parts = _ids(tree)
+            wanted += [key for key in parts if key not in self._objects]
+            self._uses.update(parts)
             self._requests[message.metadata.message_id] = (message.metadata.dst_node_id, tree)
         return PushAppMessagesResponse(message_ids=ids, objects_to_push=wanted)
 
     def PushObject(self, request: PushObjectRequest) -> PushObjectResponse:
+        """Takes an object of a request."""
         self._objects[request.object_id] = request.object_content
         return PushObjectResponse(stored=True)
 
     def PullMessages(self, request: PullAppMessagesRequest) -> PullAppMessagesResponse:
+        """Asks the nodes for their answers, and announces those that came."""
         found = []
         for message_id in request.message_ids:
             if sent := self._raising.pop(message_id, None):
@@ -121,11 +136,14 @@ class SuperLinkStandIn:
         return sent
 
     def _forget(self, message_id: str) -> None:
-        del self._requests[message_id]
-        needed = {key for _, tree in self._requests.values() for key in _ids(tree)}
-        self._objects = {key: content for key, content in self._objects.items() if key in needed}
+        _, tree = self._requests.pop(message_id)
+        for key in _ids(tree):
+            self._uses[key] -= 1
+            if not self._uses[key]:
+                del self._uses[key], self._objects[key]
 
     def PullObject(self, request: PullObjectRequest) -> PullObjectResponse:
+        """Gives out an object of an answer."""
         for sent in reversed(self.replies.values()):
             if request.object_id in sent.unavailable:
                 return PullObjectResponse(object_found=True, object_available=False)
@@ -136,6 +154,7 @@ class SuperLinkStandIn:
         return PullObjectResponse(object_found=False, object_available=False)
 
     def ConfirmMessageReceived(self, request: ConfirmMessageReceivedRequest) -> ConfirmMessageReceivedResponse:
+        """Forgets an answer."""
         self.confirmed.append(request.message_object_id)
         self.replies.pop(request.message_object_id, None)
         return ConfirmMessageReceivedResponse()
@@ -177,7 +196,7 @@ def clients(app: Any, node_configs: Sequence[dict[str, Any]], run_config: dict[s
     def answer(node: int, request: Message) -> Message:
         try:
             reply: Message = app(message=request, context=contexts[node])
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  A real node reports whatever its client raised.
             reply = Message(Error(code=2, reason=repr(error)), reply_to=request)
         return reply
 

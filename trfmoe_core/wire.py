@@ -330,7 +330,7 @@ def _to_bytes(values: Tensor, dtype: str, shapes: Shapes) -> bytearray | memoryv
         return data
     if dtype == "bfloat16":
         flat = flat.to(torch.bfloat16).view(torch.int16)
-    return memoryview(flat.numpy()).cast("B")
+    return flat.numpy().data.cast("B")
 
 
 def _view(data: memoryview, dtype: str, shapes: Shapes) -> Replica:

@@ -51,6 +51,7 @@ PARSED = {
     "demo": "minutes; tests/scripts/commands/test_demo.py runs it",
     "drill": "minutes; tests/scripts/experiments runs it",
     "bench": "minutes; tests/scripts/bench runs its parts",
+    "study": "minutes; tests/scripts/commands/test_study.py runs each at a small size",
     "deploy": "several machines; tests/test_kit_end_to_end.py and its neighbours run them",
     "node": "a node of a federation",
     "serve": "does not end by itself",

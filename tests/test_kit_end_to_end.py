@@ -121,7 +121,9 @@ def test_three_commands_a_node_and_a_run_through_the_proxy(tmp_path: Path, scrip
         (heads,) = bob.glob("state/*/bob/heads.jsonl")
         told = trfmoe("verify", outcome["run_dir"], "--key", bob / "sign.pub", "--heads", heads, cwd=tmp_path)
         assert any("3 noted heads fit" in note for note in told["notes"])
-        assert any(note.startswith(f"signed at entry {len(events)} on ") for note in told["notes"])
+        assert any(
+            note.startswith(f"entries 0 to {len(events) - 1} were signed by this key on ") for note in told["notes"]
+        )
     finally:
         nginx.terminate()
         nginx.wait(10)

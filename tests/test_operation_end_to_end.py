@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -145,11 +146,19 @@ def test_an_operators_day(place: Path) -> None:
 
 
 def kill_superlink(place: Path) -> None:
+    """Kills it, and returns when it answers again: its start script starts it anew."""
     database = str(place / KIT / "coordinator" / "state.db")
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if database in (line := process.cmdline()) and any("flower-superlink" in word for word in line[:3]):
                 process.kill()
+                process.wait()
+    begun = time.monotonic()
+    while subprocess.run(
+        [BIN / "trfmoe", "deploy", "status", KIT], cwd=place, capture_output=True, timeout=60
+    ).returncode:
+        assert time.monotonic() - begun < 60, "the SuperLink was not started again"
+        time.sleep(0.5)
 
 
 def runs(place: Path) -> list[Any]:

@@ -68,7 +68,7 @@ def encode(
         layout: The model's blocks.
         dtype: One of `DTYPES`.
         max_buffer_bytes: Size of a buffer, unless one block is larger.
-        sent: Told of every block what its receiver will read, float32.
+        sent: Told of every block what its receiver will read, float32. With a type of `LEVELS` it may change the block.
 
     Raises:
         WireError: on an unknown dtype, or on a big-endian host.
@@ -79,7 +79,7 @@ def encode(
         raise WireError("parcels are little-endian and this host is big-endian; run the node on another one")
     entries: list[dict[str, Any]] = []
     buffers: list[bytes] = []
-    parts: list[bytes | bytearray] = []
+    parts: list[bytearray | memoryview] = []
     filled = 0
     for name in sorted(blocks):
         shapes = _shapes(layout.specs[name])
@@ -318,7 +318,8 @@ def _shapes(spec: BlockSpec) -> Shapes:
     return tuple(slot.shape for slot in spec.slots)
 
 
-def _to_bytes(values: Tensor, dtype: str, shapes: Shapes) -> bytes | bytearray:
+def _to_bytes(values: Tensor, dtype: str, shapes: Shapes) -> bytearray | memoryview:
+    """Returns a block as it travels; in float32 it may share the block's memory."""
     flat = values.detach().to(torch.float32).contiguous()
     if dtype in LEVELS:
         rows = rows_of(shapes)
@@ -328,8 +329,8 @@ def _to_bytes(values: Tensor, dtype: str, shapes: Shapes) -> bytes | bytearray:
         data[:begin] = quantized.scales.numpy().tobytes()
         return data
     if dtype == "bfloat16":
-        return flat.to(torch.bfloat16).view(torch.int16).numpy().tobytes()
-    return flat.numpy().tobytes()
+        flat = flat.to(torch.bfloat16).view(torch.int16)
+    return flat.numpy().data.cast("B")
 
 
 def _view(data: memoryview, dtype: str, shapes: Shapes) -> Replica:

@@ -83,8 +83,9 @@ def export_round(
     """
     import torch
 
+    from server.report.model_card import model_card
     from server.run_folder.models import imported_settings, load_model
-    from trfmoe_core.atomic import new_folder
+    from trfmoe_core.atomic import new_folder, write_text
     from trfmoe_core.errors import RunFolderError
     from trfmoe_core.model.families.exporting import export_model
 
@@ -99,6 +100,7 @@ def export_round(
     try:
         with new_folder(out.absolute()) as fresh:
             export_model(model, tokenizer, fresh, dtype=weights_type, kept=kept)
+            write_text(fresh / "README.md", model_card(folder, number, model))
             return _difference(model, weights_type, fresh) if check else None
     except OSError as error:
         raise RunFolderError(f"{out}: cannot be written ({error.strerror or error}); choose another") from error
@@ -108,8 +110,11 @@ def _difference(model: "MoETransformer", weights_type: "torch.dtype", out: Path)
     """Returns the largest difference of transformers' logits to those of `model` with its weights rounded."""
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
     from trfmoe_core.errors import RunError
+
+    disable_progress_bar()  # type: ignore[no-untyped-call]
 
     # Also experts whose widths transformers' fast kernel refuses are computed by `eager`.
     theirs = AutoModelForCausalLM.from_pretrained(

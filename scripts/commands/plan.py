@@ -60,7 +60,7 @@ def plan(
     from trfmoe_core.errors import ConfigError
 
     output = Output(as_json)
-    result: dict[str, Any] = {}
+    result: dict[str, Any] = {"training": None}
     if config is None:
         if nodes is None or experts is None:
             raise ConfigError(
@@ -81,7 +81,7 @@ def plan(
             from scripts.planning.speed import measure_speed
 
             speed = measure_speed(run)
-        result = forecast(run, speed, tokens_per_s, bandwidth)
+        result |= forecast(run, speed, tokens_per_s, bandwidth)
         for line in forecast_lines(result):
             output.line(line)
         with suppress(ConfigError):  # the operator's machine need not have the nodes' device

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 runs = typer.Typer(
     help="The runs on this machine: list, show and compare them, free what they take.", no_args_is_help=True
 )
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, such as runs/demo-001.")]
+RunArgument = Annotated[
+    Path | None, typer.Argument(metavar="[RUN]", help="Run folder, such as runs/demo-001; without one, the latest run.")
+]
 RunsArgument = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, such as runs/demo-001.")]
 
 
@@ -39,7 +41,7 @@ def list_runs(
 
 
 @runs.command()
-def show(run: RunArgument, as_json: JsonOption = False) -> None:
+def show(run: RunArgument = None, as_json: JsonOption = False) -> None:
     """Show a run: progress, best round, who was outvoted, what it takes on the disk."""
     from scripts.run.run_folders import run_folder
     from scripts.run.summaries import summarize

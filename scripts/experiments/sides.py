@@ -104,9 +104,7 @@ class DealtText:
 
     def corpus(self, recipe: Recipe, count: int) -> Corpus:
         """Returns the text of all `count` nodes, a source each."""
-        # Entries that are plain paths would be one source together.
-        entries = [FilesSource(source="files", path=str(file)) for file in self.files(count)]
-        return prepare_corpus(entries, recipe.data, TOKENIZER, self.folder / "cache")
+        return prepare_corpus(_sources(self.files(count)), recipe.data, TOKENIZER, self.folder / "cache")
 
     def held_out(self, recipe: Recipe, count: int) -> dict[str, EvaluationSet]:
         """Returns all held-out pieces of `count` nodes, by the text that they are from."""
@@ -184,10 +182,15 @@ def alone(recipe: Recipe, cell: Cell, files: Sequence[Path], run_root: Path) -> 
         "name": "alone",
         "run_root": str(run_root),
         "seed": cell.seed,
-        "data": recipe.data.model_copy(update={"sources": [str(file) for file in files]}),
+        "data": recipe.data.model_copy(update={"sources": _sources(files)}),
         "training": recipe.training.model_copy(update={"steps": steps}),
         # Nothing is evaluated or saved on the way.
         "local": recipe.local.model_copy(update={"evaluate_every": steps, "save_every": steps, "log_every": steps}),
         "log": recipe.log.model_copy(update={"wandb": "off"}),
     }
     return recipe.model_copy(update=changes)
+
+
+def _sources(files: Iterable[Path]) -> list[FilesSource]:
+    """Returns a source for each file; plain paths would be one source together."""
+    return [FilesSource(source="files", path=str(file)) for file in files]

@@ -9,15 +9,15 @@ BATCH = 12
 RECIPE: Mapping[str, object] = {
     "model": {"layers": 4, "width": 128, "heads": 4, "experts": 8, "top_k": 2, "expert_width": 176, "context": 64},
     # Nodes evaluate every round; the study itself measures the last model on all held-out text.
-    "data": {"evaluation_tokens": 64},
-    "training": {"batch_size": BATCH, "warmup_steps": 25, "device": "cpu", "precision": "float32"},
+    "data": {"evaluation_tokens": 4096},
+    "training": {"batch_size": BATCH, "warmup_steps": 25, "device": "cpu", "threads": 1, "precision": "float32"},
 }
 STEPS = 500
 """Of the runs that the tables call by no number of steps."""
 
 RATES = {"adamw": (1e-3, 2e-3, 4e-3), "muon": (4e-3, 8e-3, 16e-3)}
 BEST = {"adamw": 2e-3, "muon": 8e-3}
-"""Of RATES, those that the small form uses."""
+"""Of RATES, those that the small form uses: the best of the table of `as-one` in docs/results/one-model.md."""
 
 
 def one_machine(optimizer: str, parts: int = 3, steps: int = STEPS) -> Side:

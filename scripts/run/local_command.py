@@ -70,7 +70,9 @@ def run_local(
         folder = _train(folder, recipe, changed, pdfs, start, device, output)
     outcome = judge(RunHistory(read_events(folder.events_path)), folder.path)
     show_results(outcome, output)
-    if not outcome.completed:
+    if outcome.completed:
+        output.line(f'try it     trfmoe generate {shlex.quote(str(folder.path))} --prompt "The"')
+    else:
         output.line(resume_hint(folder))
     return outcome
 

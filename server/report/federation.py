@@ -1,5 +1,6 @@
 """The report of a federation: votes, placement, nodes and rounds."""
 
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -18,7 +19,10 @@ from server.report.sections import (
     warnings,
 )
 from server.run_folder.history import RunHistory
+from server.run_folder.journal import Event
 from server.run_folder.ledger import below, complaint, ledger
+from trfmoe_core.blocks import TRUNK
+from trfmoe_core.counts import counted
 
 DECIDED = ("unanimous", "majority")
 """Outcomes for which replicas agreed."""
@@ -190,10 +194,26 @@ def _voters(history: RunHistory) -> set[str]:
     }
 
 
+def _verdict_counts(verdicts: Sequence[Mapping[str, Any]], committed: Event) -> str:
+    """Returns, for instance, `32 experts + trunk unanimous`; of a round without its verdicts, the numbers of blocks."""
+    if not verdicts:
+        found = committed.get("outcomes", {}).items()
+        return ", ".join(f"{counted(number, 'block')} {kind}" for kind, number in found)
+    by_outcome: dict[str, list[str]] = {}
+    for verdict in verdicts:
+        by_outcome.setdefault(verdict["outcome"], []).append(verdict["block"])
+    parts = []
+    for kind, blocks in sorted(by_outcome.items(), key=lambda item: (-len(item[1]), item[0])):
+        experts = len(blocks) - (TRUNK in blocks)
+        named = [*([counted(experts, "expert")] if experts else []), *([TRUNK] if TRUNK in blocks else [])]
+        parts.append(f"{' + '.join(named)} {kind}")
+    return ", ".join(parts)
+
+
 def _rounds(history: RunHistory) -> str:
     rows = []
     for number, event in sorted(history.committed.items()):
-        verdicts = ", ".join(f"{count:,} {outcome}" for outcome, count in event.get("outcomes", {}).items())
+        verdicts = _verdict_counts(history.verdicts.get(number, []), event)
         measured = history.evaluated.get(number, {})
         bits, perplexed = measured.get("bits_per_byte", "not measured"), perplexity(measured)
         share = event.get("train_share")

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from trfmoe_core.config.model import ModelConfig
 from trfmoe_core.config.training import TrainingConfig
+from trfmoe_core.malloc import MAX_FREE_BYTES
 from trfmoe_core.model.attention.base import ATTENTIONS
 from trfmoe_core.model.experts.base import EXPERTS
 from trfmoe_core.model.local_experts import LocalExperts
@@ -25,8 +26,8 @@ from trfmoe_core.training.device import resolve_precision
 
 FLOAT = 4
 """Bytes of a float32 number."""
-HEAP_GAPS = {"cpu": 0.25, "cuda": 0.05}
-"""Memory that the allocator keeps between the activations, as a share of them. Measured on the CPU with glibc."""
+HEAP_GAPS = 1.5
+"""Freed memory that glibc keeps on the CPU, up to `MAX_FREE_BYTES`, in units of one layer's activations. Measured."""
 KERNELS = 350_000_000
 """Bytes of oneDNN's compiled kernels on the CPU, one for every number of rows that an expert gets. Measured."""
 PROGRAM = 320_000_000
@@ -88,7 +89,7 @@ def training_memory(
     checkpointing = training.gradient_checkpointing
     kept = loss + (model.layers * stream + layer if checkpointing else model.layers * layer)
     casts = number * parameters if number != FLOAT else 0
-    gaps = HEAP_GAPS["cuda" if device.type == "cuda" else "cpu"]
+    gaps = 0 if device.type == "cuda" else min(MAX_FREE_BYTES, math.ceil(HEAP_GAPS * layer))
     moments, step = _of_optimizer(training, shapes)
     tables = model.context * model.head_width * FLOAT
     on_cuda = device.type == "cuda"
@@ -97,7 +98,7 @@ def training_memory(
         weights=FLOAT * parameters + tables,
         gradients=FLOAT * parameters,
         moments=moments,
-        activations=math.ceil((1 + gaps) * kept) + casts,
+        activations=kept + gaps + casts,
         temporary=max(backward, loss_work, step),
         saving=0 if on_cuda else 2 * FLOAT * parameters,
         program=CUDA_PROGRAM if on_cuda else PROGRAM + kernels,

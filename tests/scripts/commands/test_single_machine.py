@@ -280,3 +280,54 @@ def test_offline_wandb_says_where_it_wrote_and_how_to_send_it(
     run = call(capfd, "train", "r.yaml", "--set", "log.wandb=offline", "--set", "training.steps=2")
     place = Path(run["run_dir"]) / "wandb"
     assert f"W&B        {place}, nothing was sent; to send it: wandb sync {place}/offline-run-" in run["shown"]
+
+
+@pytest.mark.parametrize("more", [["--dry-run"], []])
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("vote=best", "--set vote=best: vote: 'best' is unknown; choose one of"),
+        ("outer.optimizer=x", "--set outer.optimizer=x: outer.optimizer: 'x' is unknown"),
+        ("log.sinks=[nowhere]", "log.sinks.0: 'nowhere' is unknown"),
+        ("model.expert=relu", "--set model.expert=relu: model.expert: 'relu' is unknown"),
+        ("data.tokenizer=./r.yaml", "is a file, and a tokenizer is the folder that holds it"),
+        ("training.device=gpu", "'gpu' is not allowed; give auto, cpu, cuda, or one CUDA device"),
+        ("model.context=1000000", "even one sequence at a time would take too much: lower model.context (1,000,000)"),
+        ("run_root=r.yaml/runs", "choose another with --set run_root=DIR"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_refused_at_once(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, setting: str, told: str, more: list[str]
+) -> None:
+    monkeypatch.setattr("scripts.run.memory_check.free_memory", lambda device: (10**9, "free on this machine"))
+    run = call(capfd, "train", "r.yaml", "--set", setting, *more)
+    assert run["exit_code"] == 2 and told in run["error"], run["error"]
+    assert not list(Path().glob("runs/*"))
+
+
+def test_too_large_a_batch_is_told_with_what_fits(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scripts.run.memory_check.free_memory", lambda device: (10**9, "free on this machine"))
+    told = call(capfd, "train", "r.yaml", "--set", "training.batch_size=65536")["error"]
+    assert re.search(r"not enough memory: training takes about [\d.]+ GB .*1 GB are free on this machine; use ", told)
+    batch, parts = map(int, re.search(r"batch_size=(\d+) --set training.accumulation=(\d+)", told).groups())  # type: ignore[union-attr]
+    assert batch * parts == 65536
+
+
+def test_a_dry_run_says_what_it_found_and_whose_weights_it_takes(capfd: pytest.CaptureFixture[str]) -> None:
+    shown = call(capfd, "train", "r.yaml", "--dry-run")["shown"]
+    assert f"# {Path('papers').absolute()}: 1 file (1 txt), 0.0 MB" in shown
+    assert re.search(r"# training takes about \d+ MB of memory", shown)
+    first = call(capfd, "train", "r.yaml")
+    assert f"try it     trfmoe generate {first['run_dir']}" in first["shown"]
+    again = call(capfd, "train", "--from", first["run_dir"], "--dry-run")["shown"]
+    assert f"# the run begins with the weights of {first['run_dir']} after step" in again
+    other = call(capfd, "train", "--from", first["run_dir"], "--set", "model.layers=2")["error"]
+    assert "leave these settings out" in other and "leave the recipe out" not in other
+    differing = call(capfd, "train", "r.yaml", "--resume", "--set", "model.layers=2")["error"]
+    assert "or repeat the options of its start: --set model.layers=1" in differing
+    fewer = call(capfd, "train", "r.yaml", "--resume", "--set", "training.steps=2")
+    assert "--set training.steps=6" in fewer["error"] and "train tokens" not in fewer["shown"]
+    assert "papers/text.txt, " not in call(capfd, "train", "r.yaml")["shown"], "unchanged files are not listed again"
+    assert call(capfd, "runs", "show")["exit_code"] == 0

@@ -19,8 +19,8 @@ SMALL = [
 
 def study(capfd: pytest.CaptureFixture[str], name: str, *options: str) -> dict[str, Any]:
     sets = [part for setting in SMALL for part in ("--set", setting)]
-    # Without the standalone mode the exit code is returned.
-    assert not app(["study", name, *sets, "--steps", "50", "--jobs", "1", "--json", *options], standalone_mode=False)
+    arguments = ["study", name, *sets, "--steps", "50", "--jobs", "1", "--json", *options]
+    assert app(arguments, standalone_mode=False) == 0
     return json.loads(capfd.readouterr().out.splitlines()[-1])
 
 

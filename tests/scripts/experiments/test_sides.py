@@ -14,7 +14,7 @@ from trfmoe_core.model.transformer import build_model
 
 BASE = {
     "model": {"layers": 1, "width": 32, "heads": 2, "experts": 4, "top_k": 1, "expert_width": 16, "context": 16},
-    "data": {"piece_bytes": 256, "evaluation_tokens": 512},
+    "data": {"piece_bytes": 256, "evaluation_tokens": 1024},
     "training": {"batch_size": 4, "device": "cpu"},
     "rounds": {"num_rounds": 2, "local_steps": 10},
 }
@@ -22,7 +22,7 @@ BASE = {
 
 def dealt(folder: Path, count: int, *names: str) -> DealtText:
     text = DealtText(folder, names or ("one",))
-    pieces = {name: words(number, 20_000).split("\n\n") for number, name in enumerate(text.names)}
+    pieces = {name: words(number, 4000).split("\n\n") for number, name in enumerate(text.names)}
     text.deal(pieces, [count])
     return text
 

@@ -67,9 +67,20 @@ def import_model(
     kept = imported_settings(run)
     for remark in kept.remarks if kept else ():
         Output.warning(remark)
+    for place in _missing_data(run.recipe):
+        Output.warning(
+            f"{place}: the recipe names this text, and it is not here; import again with --pdfs FOLDER, or name your "
+            f"own text in {recipe}"
+        )
     output.line(f"train it together: trfmoe simulate {recipe} --run-dir {path}")
     output.line(f"or here alone:     trfmoe train {recipe} --run-dir {path}")
     output.result({"outcome": "completed", "run_dir": str(run.path), "exit_code": 0})
+
+
+def _missing_data(recipe: "Recipe") -> list[str]:
+    """Returns the files and folders of the recipe's nodes that are not on this machine."""
+    entries = [entry for node in recipe.nodes for entry in node.data] + list(recipe.data.sources)
+    return [entry for entry in entries if isinstance(entry, str) and not Path(entry).expanduser().exists()]
 
 
 def start_run(folder: Path, recipe: "Recipe", context: int | None, upcycling: "Upcycling | None" = None) -> "RunFolder":

@@ -34,6 +34,6 @@ def watch(
     try:
         server.serve_forever()
     except KeyboardInterrupt:
-        output.line("ended; the run goes on")
+        output.line("the page has ended; the run is left as it is")
     finally:
         server.server_close()

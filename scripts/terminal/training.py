@@ -137,7 +137,10 @@ class TrainingLines:
         if not trained:
             return "  ".join([*parts, "before training" if event["round"] == 0 else "after resuming"])
         if event.get("best"):
-            parts[-1] += " best so far"
+            # A run that began with another's weights has measured them first, and does not keep them.
+            begun = self.history.evaluated.get(0, event)["bits_per_byte"]
+            worse = begun is not None and event["bits_per_byte"] > begun
+            parts[-1] += f" best so far, worse than {begun:.4f} before training" if worse else " best so far"
         return "  ".join([*parts, *self._measures()[1:], *self._left()])
 
     def _head(self, step: int) -> str:

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from scripts.terminal.console import RunDisplay, RunLines, quantity, size, verdict_summary
 from scripts.terminal.output import Output
+from scripts.terminal.training import TrainingLines
 from server.run_folder.history import RunHistory
 from tests.scripts.journal import events
 from trfmoe_core.errors import RunFolderError
@@ -149,3 +150,16 @@ def test_no_round_has_two_lines_when_a_run_goes_on() -> None:
         after = [line for event in (*again, *measured, *whole[cut:]) for line in lines.feed(event)]
         heads = [line.partition("  ")[0] for line in (*before, *after) if line.startswith("round")]
         assert heads == [f"round {number}/3" for number in range(4)], cut
+
+
+def test_the_best_of_a_run_that_began_better_is_called_so() -> None:
+    lines = TrainingLines()
+    begun = {"event": "evaluated", "time": 1.0, "round": 0, "bits_per_byte": 4.0, "perplexity": 16.0, "best": False}
+    start = {"event": "run_started", "time": 0.0, "name": "x", "mode": "local", "num_rounds": 3, "resumed_from": None}
+    for event in (start, begun):
+        lines.feed(event)
+    lines.loss.add(3.0)
+    (told,) = lines.feed({**begun, "round": 3, "bits_per_byte": 5.0, "best": True})
+    assert "best so far, worse than 4.0000 before training" in told
+    (told,) = lines.feed({**begun, "round": 3, "bits_per_byte": 3.9, "best": True})
+    assert told.count("best so far") == 1 and "worse" not in told

@@ -52,7 +52,7 @@ class Upcycling:
         if self.top_k % self.slices or not self.slices <= self.top_k <= self.experts:
             raise ConfigError(
                 f"--top-k {self.top_k}: with --slices {self.slices} and --experts {self.experts} a token takes a "
-                f"multiple of {self.slices} up to {self.experts} experts"
+                f"multiple of {self.slices} up to {self.experts} experts; give --top-k {self.slices}, for instance"
             )
         if not 0 <= self.noise <= 1 or not 0 <= self.reinitialise < 1:
             raise ConfigError(

@@ -119,7 +119,7 @@ def check_signatures(folder: Path, chain: JournalChain, key: Ed25519PublicKey | 
             )
     others = len(signatures) - len(mine)
     if others:
-        found.notes.append(f"{others} signatures are by other keys and were not checked")
+        found.notes.append(f"{counted(others, 'signature is', 'signatures are')} by other keys and not checked")
     if found.problems:
         return found
     last = max((signature.statement for signature in mine), key=lambda said: said.entries, default=None)

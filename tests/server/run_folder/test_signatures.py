@@ -144,7 +144,7 @@ def test_a_key_that_did_not_sign_is_not_fooled(folder: RunFolder, key: Path, tmp
     make_key(tmp_path / "other.key")
     found = verify_run(folder, key=load_public_key(tmp_path / "other.key.pub"))
     assert (found.problems, found.signed) == ([], 0)
-    assert "1 signatures are by other keys and were not checked" in found.notes
+    assert "1 signature is by other keys and not checked" in found.notes
     path = folder.path / SIGNATURES_FILE
     raw = json.loads(path.read_text())
     sign_run(folder, tmp_path / "other.key")

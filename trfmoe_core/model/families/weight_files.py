@@ -27,7 +27,6 @@ class WeightFiles(Mapping[str, Tensor]):
         self._files: dict[str, tuple[str, Any]] = {}
         for path in _weight_files(folder):
             file: Any = safe_open(path, framework="pt")
-            file.__enter__()
             self._files |= dict.fromkeys(file.keys(), (path.name, file))
         for name, place in _index(folder).items():
             if name not in self._files:

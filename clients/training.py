@@ -77,7 +77,7 @@ def train_round(
     trainer = Trainer(model, recipe.training, recipe.total_steps, device, seed, ranks)
     trainer.load_state(earlier)
     # A node that missed rounds keeps its place in the data, but the schedule is the federation's.
-    trainer.step = (request.round - 1) * request.steps
+    trainer.step = recipe.rounds.steps_before(request.round)
     rows = recipe.training.batch_size * ranks.size
     with closing(training_stream(corpus, recipe, seed, place, rows)) as stream:
         last = trainer.step + request.steps

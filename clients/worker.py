@@ -169,7 +169,7 @@ class Worker:
         Raises:
             RefusedError: the owner does not grant the run, or the node lacks what it takes.
         """
-        self.grant(self.recipe.rounds.local_steps)
+        self.grant(self.recipe.rounds.fewest_steps)
         tokenizer = self.tokenizer()
         corpus = self.corpus(tokenizer, self.room(run_id, tokenizer))
         for note in corpus.notes:

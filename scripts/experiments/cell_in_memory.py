@@ -200,7 +200,7 @@ class Federation:
             drill=drill,
             round=number,
             generator=torch.Generator().manual_seed(seed),
-            steps=self.recipe.rounds.local_steps,
+            steps=self.recipe.rounds.steps_in(number),
             first=lambda: first,
             honest=honest,
             learner=learner,
@@ -209,14 +209,14 @@ class Federation:
     def _train(self, name: str, number: int, blocks: Blocks, digest: str, before: Trained | None) -> Trained:
         key = hashlib.sha256(f"{name}:{before.key if before else ''}:{digest}".encode()).hexdigest()
         if key not in self._trained:
-            steps = self.recipe.rounds.local_steps
+            rounds = self.recipe.rounds
             self.layout.scatter(blocks, self.parameters)
             trainer = Trainer(self.model, self.recipe.training, self.recipe.total_steps, CPU)
             if before is not None:
                 trainer.load_state(before.state)
-            trainer.step = (number - 1) * steps
+            trainer.step = rounds.steps_before(number)
             stream = self._stream(name, before.place if before else None)
-            trainer.train(stream, steps)
+            trainer.train(stream, rounds.steps_in(number))
             after = self.layout.gather(self.parameters)
             updates = {block: after[block].sub_(blocks[block]) for block in self.placement.held_by(name)}
             state = {entry: value.clone() for entry, value in trainer.state().items()}

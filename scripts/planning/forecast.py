@@ -21,6 +21,8 @@ def forecast(
 ) -> dict[str, Any]:
     """Returns what a run costs; None where something is not known before it.
 
+    Tokens and seconds of a round are means over the run's rounds.
+
     Args:
         run: What is planned.
         speed: What this machine was measured to do.
@@ -42,14 +44,15 @@ def forecast(
     if not run.zones:
         return result | _on_one_machine(run, result)
     traffic = planned_traffic(run)
-    steps = recipe.rounds.local_steps
+    rounds = recipe.rounds
     node, coordinator = node_memory(run, traffic), coordinator_memory(run, traffic)
     return result | {
         "steps": recipe.total_steps,
-        "tokens_round": steps * _tokens_a_step(run),
+        "steps_round": rounds.steps_text,
+        "tokens_round": recipe.total_steps * _tokens_a_step(run) / rounds.num_rounds,
         "tokens_node": recipe.total_steps * _tokens_a_step(run),
         "tokens_all": len(run.zones) * recipe.total_steps * _tokens_a_step(run),
-        "rounds": recipe.rounds.num_rounds,
+        "rounds": rounds.num_rounds,
         "memory_gpu": machine_memory(run) if run.device.type == "cuda" else None,
         "memory_node": node,
         "memory_node_bytes": sum(node.values()),
@@ -78,8 +81,8 @@ def _on_one_machine(run: PlannedRun, known: dict[str, Any]) -> dict[str, Any]:
     tokens = steps and steps * _tokens_a_step(run)
     parts, seconds = machine_memory(run), None
     if tokens and steps and known["tokens_per_s"]:
-        every = recipe.local.evaluate_every or recipe.rounds.local_steps
-        evaluations = 1 + math.ceil(steps / every)
+        every = recipe.local.evaluate_every
+        evaluations = 1 + (math.ceil(steps / every) if every else recipe.rounds.rounds_of(steps))
         evaluated = evaluations * recipe.data.evaluation_tokens / known["evaluation_tokens_per_s"]
         seconds = tokens / known["tokens_per_s"] + evaluated
     return {
@@ -103,7 +106,7 @@ def _seconds(run: PlannedRun, known: dict[str, Any], traffic: Traffic, megabits:
         sending = max(traffic.node_down + traffic.node_up, traffic.down + traffic.up) / rate
     if not known["tokens_per_s"]:
         return {"seconds_training": None, "seconds_sending": sending, "seconds_round": None, "seconds": None}
-    training = recipe.rounds.local_steps * _tokens_a_step(run) / known["tokens_per_s"]
+    training = recipe.total_steps * _tokens_a_step(run) / recipe.rounds.num_rounds / known["tokens_per_s"]
     training += recipe.data.evaluation_tokens / known["evaluation_tokens_per_s"]
     a_round = training + (sending or 0.0)
     return {

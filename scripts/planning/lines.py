@@ -18,13 +18,13 @@ def forecast_lines(found: Mapping[str, Any]) -> Iterator[str]:
     if found["steps"] is None:
         yield _line("length", "as many steps as training.epochs needs; known once the text is prepared")
     else:
-        rounds = f" in {found['rounds']:,} rounds" if "rounds" in found else ""
+        rounds = f" in {found['rounds']:,} rounds of {found['steps_round']}" if "rounds" in found else ""
         yield _line("length", f"{found['steps']:,} steps of a node{rounds}, {quantity(found['tokens_node'])} tokens")
         if "tokens_all" in found:
             yield _line(
                 "",
-                f"{quantity(found['tokens_round'])} tokens of a node in a round; all nodes together read "
-                f"{quantity(found['tokens_all'])}",
+                f"{quantity(found['tokens_round'])} tokens of a node in a round on average; all nodes together "
+                f"read {quantity(found['tokens_all'])}",
             )
     yield from _memory(found)
     if "traffic" in found:

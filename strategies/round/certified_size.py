@@ -79,7 +79,7 @@ class CertifiedSize:
             request: What the node was asked for.
         """
         training, steps = self._recipe.training, request.steps
-        first = (request.round - 1) * steps
+        first = self._recipe.rounds.steps_before(request.round)
         rates = sum(learning_rate(step, self._recipe.total_steps, training) for step in range(first, first + steps))
         for block, update in updates.items():
             for slot in self._layout.specs[block].slots:
@@ -87,7 +87,7 @@ class CertifiedSize:
                 largest = self._optimizer.largest_step(slot.shape, rows, training, first + steps)
                 if largest is None:
                     continue
-                limit = self._limit(slot, largest, rates, steps, base[block])
+                limit = self._limit(slot, largest, rates, request, base[block])
                 if found := _value_beyond(update, base[block], slot, limit) or _matrix_beyond(
                     update, base[block], slot, rows, limit
                 ):
@@ -98,19 +98,28 @@ class CertifiedSize:
                     )
         return None
 
-    def _limit(self, slot: Slot, largest: LargestStep, rates: float, steps: int, base: Tensor) -> _Limit:
+    def _limit(self, slot: Slot, largest: LargestStep, rates: float, request: TrainRequest, base: Tensor) -> _Limit:
         training, dtype = self._recipe.training, self._recipe.transport.updates
-        # Decay takes at most this share of a weight; the node's own may be larger by a rounding to bfloat16.
-        share = (training.weight_decay * rates * (len(slot.shape) >= 2) + ROUNDING * steps) * (1 + BFLOAT16)
+        share = self._share(slot, rates, request.steps)
         value = largest.value * rates * (1 + ARITHMETIC)
         spectral = None if largest.spectral is None else largest.spectral * rates * (1 + ARITHMETIC)
         error = 0.0
         if dtype in LEVELS:
             # What an earlier round lost in rounding comes with this one; then this one is rounded, row by row.
-            decayed = 2 * share * float(base[slot.offset : slot.offset + slot.numel].abs().max())
-            lost = 1.01 * (largest.value * training.learning_rate * steps + decayed) / (2 * LEVELS[dtype] - 1)
-            error = lost + (value + decayed + lost) / (2 * LEVELS[dtype])
+            # That round may have had more steps and higher rates than this one.
+            weight = 2 * float(base[slot.offset : slot.offset + slot.numel].abs().max())
+            steps = self._recipe.rounds.most_steps_until(request.round)
+            highest = training.learning_rate * steps
+            earlier = largest.value * highest + self._share(slot, highest, steps) * weight
+            lost = 1.01 * earlier / (2 * LEVELS[dtype] - 1)
+            error = lost + (value + share * weight + lost) / (2 * LEVELS[dtype])
         return _Limit(value, spectral, share, error, BFLOAT16 if dtype == "bfloat16" else 0.0)
+
+    def _share(self, slot: Slot, rates: float, steps: int) -> float:
+        """Returns the largest share of a weight that decay takes and rounding changes."""
+        decay = self._recipe.training.weight_decay * rates * (len(slot.shape) >= 2)
+        # The node's own weights may be larger than the coordinator's by a rounding to bfloat16.
+        return (decay + ROUNDING * steps) * (1 + BFLOAT16)
 
 
 def _value_beyond(update: Replica, base: Tensor, slot: Slot, limit: _Limit) -> _Found:

@@ -115,7 +115,7 @@ class Delivery:
             round=self._round,
             epoch=placement.epoch,
             base_digest=sent.base_digest,
-            steps=self._recipe.rounds.local_steps if self._phase == "train" else 0,
+            steps=self._recipe.rounds.steps_in(self._round) if self._phase == "train" else 0,
             held=placement.held_by(name),
             recipe=self._described.recipe,
             index=sent.index,

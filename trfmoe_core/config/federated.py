@@ -67,6 +67,7 @@ def _of_length(recipe: Recipe) -> Iterator[str]:
     if needed is not None and needed != rounds.num_rounds:
         name = "steps" if training.steps is not None else "tokens"
         yield (
-            f"training.{name}: {getattr(training, name)} make {needed} rounds of {rounds.local_steps} "
-            f"steps (rounds.local_steps), but rounds.num_rounds is {rounds.num_rounds}; leave one of them out"
+            f"training.{name}: {getattr(training, name)} make {needed} rounds of "
+            f"{rounds.steps_text} (rounds.local_steps), but rounds.num_rounds is {rounds.num_rounds}; leave one of "
+            "them out"
         )

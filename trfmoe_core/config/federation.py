@@ -1,13 +1,18 @@
 """The part of a recipe about the federation: rounds, votes, judgement of nodes, and transport."""
 
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from trfmoe_core.config.section import Name, Section
 from trfmoe_core.config.sources import DataEntry
 
 Dtype = Literal["float32", "bfloat16"]
+MOST_STEPS = 1_000_000
+"""Steps of a round, and rounds of a run, at most."""
+
+_Steps = Annotated[int, Field(ge=1, le=MOST_STEPS)]
 
 
 class RoundsConfig(Section):
@@ -16,11 +21,15 @@ class RoundsConfig(Section):
     num_rounds: int = Field(
         12,
         ge=1,
-        le=1_000_000,
+        le=MOST_STEPS,
         description="if left out: as many as training.steps or training.tokens need",
         examples=[40],
     )
-    local_steps: int = Field(25, ge=1, le=1_000_000, description="optimizer steps of a node per round", examples=[50])
+    local_steps: _Steps | dict[_Steps, _Steps] = Field(
+        25,
+        description="optimizer steps of a node per round; {1: 10, 6: 25}: 10 from round 1 on and 25 from round 6 on",
+        examples=[50],
+    )
     wait: Literal["all", "quorum"] = Field(
         "all", description="all: wait for every node; quorum: do not wait for nodes that take longer than `patience`"
     )
@@ -56,6 +65,70 @@ class RoundsConfig(Section):
         "`patience`, at most an hour",
         examples=[900],
     )
+
+    @field_validator("local_steps", mode="before")
+    @classmethod
+    def _in_order(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        # A mapping that was JSON has keys of text.
+        found = {_whole(key, "a round"): _whole(value, "its steps") for key, value in given.items()}
+        if 1 not in found or len(found) < len(given):
+            raise ValueError(
+                f"the rounds {', '.join(str(key) for key in given)[:80] or '(none)'}: begin with round 1 and name "
+                "every round once, as in {1: 10, 6: 25}"
+            )
+        return dict(sorted(found.items()))
+
+    def steps_in(self, round_number: int) -> int:
+        """Returns the optimizer steps of a node in a round; round 1 is the first."""
+        return [steps for first, _, steps in self._stretches() if first <= round_number][-1]
+
+    def steps_before(self, round_number: int) -> int:
+        """Returns the optimizer steps of a node in all rounds before a round, which is the number of its first step."""
+        return sum(
+            steps * max(0, (round_number if end is None else min(round_number, end)) - first)
+            for first, end, steps in self._stretches()
+        )
+
+    def rounds_of(self, steps: int) -> int:
+        """Returns the number of rounds after which a node has made at least so many steps."""
+        rounds, left = 0, steps
+        for first, end, a_round in self._stretches():
+            needed = -(-left // a_round)
+            if end is None or needed <= end - first:
+                return rounds + needed
+            rounds, left = end - 1, left - a_round * (end - first)
+        return rounds
+
+    def end_after(self, step: int) -> int:
+        """Returns the number of steps after which the first round ends that is not over after `step` steps."""
+        return self.steps_before(self.rounds_of(step + 1) + 1)
+
+    def most_steps_until(self, round_number: int) -> int:
+        """Returns the optimizer steps of a node in the longest round up to this one."""
+        return max(steps for first, _, steps in self._stretches() if first <= round_number)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of a node in all rounds."""
+        return self.steps_before(self.num_rounds + 1)
+
+    @property
+    def fewest_steps(self) -> int:
+        """Optimizer steps of a node in the shortest round of the run."""
+        return min(steps for first, _, steps in self._stretches() if first <= self.num_rounds)
+
+    @property
+    def steps_text(self) -> str:
+        """The steps of the rounds in words, such as `25 steps` or `10 steps, 25 from round 6 on`."""
+        (_, _, begin), *later = self._stretches()
+        return ", ".join([f"{begin} steps", *(f"{steps} from round {first} on" for first, _, steps in later)])
+
+    def _stretches(self) -> Iterator[tuple[int, int | None, int]]:
+        """Yields stretches of equal rounds: the first round, the round after the last one, and the steps of each."""
+        given = self.local_steps if isinstance(self.local_steps, dict) else {1: self.local_steps}
+        yield from zip(given, [*list(given)[1:], None], given.values(), strict=True)
 
 
 class ReputationConfig(Section):
@@ -189,3 +262,12 @@ class LogConfig(Section):
         description="port on the coordinator's loopback address for the sink prometheus; 0: a free one",
         examples=[9500],
     )
+
+
+def _whole(value: Any, what: str) -> int:
+    number = int(value) if isinstance(value, str) and value.isdecimal() and len(value) < 20 else value
+    if isinstance(number, float) and number.is_integer():
+        number = int(number)
+    if type(number) is not int or not 1 <= number <= MOST_STEPS:
+        raise ValueError(f"{str(value)[:40]!r} as {what}; give a whole number from 1 to {MOST_STEPS:,}")
+    return number

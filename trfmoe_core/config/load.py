@@ -70,13 +70,13 @@ def apply_overrides(raw: dict[str, Any], overrides: list[str]) -> dict[str, Any]
     Raises:
         ConfigError: an override has no `=`, its value is not YAML, or its key leads nowhere.
     """
-    tree = json.loads(json.dumps(raw, default=str))
+    tree = _plain(raw)
     for override in overrides:
         key, sign, text = override.partition("=")
         if not sign or not key.strip():
             raise ConfigError(f"--set {override!r}: expected key=value, for instance --set rounds.num_rounds=5")
         try:
-            value = load_yaml(text)
+            value = _plain(load_yaml(text))
         except yaml.YAMLError as error:
             raise ConfigError(f"--set {override!r}: the value is not YAML ({error})") from error
         _assign(tree, key.strip().split("."), value, override)
@@ -155,6 +155,11 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         kind = "a list" if isinstance(raw, list) else "a single value"
         raise ConfigError(f"{path}: a recipe is a mapping of keys to values, this is {kind}")
     return raw
+
+
+def _plain(value: Any) -> Any:
+    """Returns a copy as JSON would hold it: keys are texts, so that an override can name them."""
+    return json.loads(json.dumps(value, default=str))
 
 
 def _drop_other_lengths(training: Any, overrides: list[str]) -> None:

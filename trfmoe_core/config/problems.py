@@ -23,7 +23,7 @@ PATTERNS = {
     r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$": "give two times of day, such as 20:00-06:00",
 }
 """The patterns of settings, in words."""
-_BRANCH = re.compile(r"int|float|bool|str|constrained-\w+|literal\[.*\]|[A-Z]\w*Settings|Partition")
+_BRANCH = re.compile(r"int|float|bool|str|constrained-\w+|dict\[.*\]|literal\[.*\]|[A-Z]\w*Settings|Partition")
 """What pydantic adds to a place where a value may be of several kinds."""
 _KINDS = {
     "int_type": "give a whole number",

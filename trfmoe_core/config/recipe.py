@@ -75,12 +75,12 @@ class Recipe(Section):
     @property
     def total_steps(self) -> int:
         """Optimizer steps of a node over the whole federated run, for the learning-rate schedule."""
-        return self.rounds.num_rounds * self.rounds.local_steps
+        return self.rounds.total_steps
 
     def rounds_of_budget(self) -> int | None:
         """Returns the rounds that `training.steps` or `training.tokens` need; None if neither is given."""
         steps = self.training.budget(self.model.context)
-        return None if steps is None else -(-steps // self.rounds.local_steps)
+        return None if steps is None else self.rounds.rounds_of(steps)
 
     @field_validator("data", mode="before", json_schema_input_type=DataConfig | list[DataEntry])
     @classmethod

@@ -122,12 +122,16 @@ class LocalConfig(Section):
 
     log_every: int = Field(10, ge=1, description="steps from one point of the curves to the next", examples=[1])
     evaluate_every: int | None = Field(
-        None, ge=1, description="steps from one evaluation to the next; null: rounds.local_steps", examples=[500]
+        None,
+        ge=1,
+        description="steps from one evaluation to the next; null: one when a round of rounds.local_steps ends",
+        examples=[500],
     )
     save_every: int | None = Field(
         None,
         ge=1,
-        description="steps from one checkpoint to the next; null: evaluate_every. The best model is saved in any case",
+        description="steps from one checkpoint to the next; null: one at every evaluation. The best model "
+        "is saved in any case",
         examples=[1000],
     )
     keep_last: int = Field(2, ge=1, description="number of latest checkpoints to keep besides the best", examples=[5])

@@ -144,7 +144,7 @@ class DrillStudy(Study):
             "honest node lost. What each fault is: `trfmoe drill --list`.",
             "",
             f"Model: {model.layers} layers, width {model.width}, {model.experts} experts a layer, top {model.top_k}; "
-            f"{rounds.num_rounds} rounds of {rounds.local_steps} steps of {recipe.training.batch_size} x "
+            f"{rounds.num_rounds} rounds of {rounds.steps_text} of {recipe.training.batch_size} x "
             f"{model.context} tokens; agreement.cosine {recipe.agreement.cosine:g}, margin "
             f"{recipe.agreement.margin:g}; recipe {recipe_hash(recipe)[:12]}.",
             f"Cells: {len(results)}.",

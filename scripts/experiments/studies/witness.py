@@ -156,7 +156,7 @@ class WitnessStudy(Study):
             f"Command: `{command}`.  ",
             f"Domains, in the order of the nodes: {', '.join(Path(file).stem for file in self.files)}.  ",
             f"Seeds: {self.seeds}; {model.layers} layers of width {model.width}, {model.experts} experts, "
-            f"{rounds.num_rounds} rounds of {rounds.local_steps} steps; agreement.cosine {recipe.agreement.cosine:g}; "
+            f"{rounds.num_rounds} rounds of {rounds.steps_text}; agreement.cosine {recipe.agreement.cosine:g}; "
             f"witness: {judged}. "
             "The witness reads windows of the same files, of pieces that nobody trains or is measured on.  ",
             "",

@@ -162,7 +162,7 @@ class LocalRun:
             self._record_start(recorder, checkpoint)
         # Several ranks are stopped by the launcher, which passes on one signal.
         with Interrupt(SIGNALS if self.ranks.size == 1 else (signal.SIGINT,)) as interrupted:
-            if self._due(self._evaluate_every) and self.trainer.step not in measured:
+            if self._due(self._evaluation_after) and self.trainer.step not in measured:
                 self._record_evaluation(recorder, self._evaluate())
             while self.trainer.step < self.total_steps:
                 steps = self._next_pause() - self.trainer.step
@@ -183,32 +183,33 @@ class LocalRun:
                 best_round=best_round(self.folder),
             )
 
-    @property
-    def _evaluate_every(self) -> int:
-        return self.recipe.local.evaluate_every or self.recipe.rounds.local_steps
+    def _evaluation_after(self, step: int) -> int:
+        every = self.recipe.local.evaluate_every
+        return _multiple_after(step, every) if every else self.recipe.rounds.end_after(step)
 
-    @property
-    def _save_every(self) -> int:
-        return self.recipe.local.save_every or self._evaluate_every
+    def _save_after(self, step: int) -> int:
+        every = self.recipe.local.save_every
+        return _multiple_after(step, every) if every else self._evaluation_after(step)
 
-    def _due(self, every: int) -> bool:
-        return self.trainer.step % every == 0 or self.trainer.step == self.total_steps
+    def _due(self, after: Callable[[int], int]) -> bool:
+        """Returns whether something is due now; `after` gives the first step after another one at which it is."""
+        return after(self.trainer.step - 1) == self.trainer.step or self.trainer.step == self.total_steps
 
     def _next_pause(self) -> int:
-        step, local = self.trainer.step, self.recipe.local
-        dues = ((step // every + 1) * every for every in (local.log_every, self._evaluate_every, self._save_every))
-        return min(self.total_steps, *dues)
+        step = self.trainer.step
+        log = _multiple_after(step, self.recipe.local.log_every)
+        return min(self.total_steps, log, self._evaluation_after(step), self._save_after(step))
 
     def _pause(self, recorder: RunRecorder | None, metrics: TrainMetrics, stopped: bool) -> None:
         """Evaluates and saves when it is due. The best model is saved too, and the last one before a stop."""
-        scores = self._evaluate() if self._due(self._evaluate_every) else None
+        scores = self._evaluate() if self._due(self._evaluation_after) else None
         better = scores is not None and (self.best is None or scores.bits_per_byte < self.best["bits_per_byte"])
         if scores is not None and better:
             self.best = {"round": self.trainer.step, "bits_per_byte": scores.bits_per_byte}
         if recorder:
             self._unsaved.add(metrics)
             self._record_training(recorder, metrics, measured=scores is not None)
-            if better or stopped or self._due(self._save_every):
+            if better or stopped or self._due(self._save_after):
                 self._commit(recorder)
                 self._unsaved = Tally()
         if scores is not None:
@@ -327,3 +328,7 @@ class LocalRun:
             nodes={NODE: {"loss": scores.loss, "bits_per_byte": scores.bits_per_byte}},
             best=self.best is not None and self.best["round"] == self.trainer.step,
         )
+
+
+def _multiple_after(step: int, every: int) -> int:
+    return (step // every + 1) * every

@@ -90,7 +90,7 @@ def test_what_a_run_costs_for_people_and_programs(capsys: pytest.CaptureFixture[
     text = capsys.readouterr().out
     for part in (
         "parameters 3.6M, 851k of them used by a token, 1.43M on a node",
-        "length     300 steps of a node in 12 rounds, 307k tokens",
+        "length     300 steps of a node in 12 rounds of 25 steps, 307k tokens",
         "for the coordinator: program",
         "a round for the network",
         "on the coordinator; prepared text comes on top",

@@ -35,10 +35,12 @@ def refusals(events: list[dict[str, Any]]) -> list[str]:
         ({"optimizer": "muon", "learning_rate": 0.03}, {"updates": "int4"}),
     ],
 )
+@pytest.mark.parametrize("local_steps", [4, {1: 1, 2: 7}, {1: 7, 3: 1}])
 def test_no_honest_update_is_refused(
-    tiny_recipe: Callable[..., Recipe], training: dict[str, Any], transport: dict[str, Any]
+    tiny_recipe: Callable[..., Recipe], training: dict[str, Any], transport: dict[str, Any], local_steps: Any
 ) -> None:
     recipe = tiny_recipe(transport=transport)
+    recipe = recipe.model_copy(update={"rounds": recipe.rounds.model_copy(update={"local_steps": local_steps})})
     recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update=training)})
     _, events = run_recipe(recipe)
     assert len(of_kind(events, "round_committed")) == 3

@@ -1,5 +1,7 @@
 """How long a run is: steps, tokens, epochs or rounds, and never two of them."""
 
+import json
+
 import pytest
 
 from trfmoe_core.config import Recipe, TrainingConfig, check_federated
@@ -25,6 +27,16 @@ def test_a_recipe_that_was_written_out_reads_back_the_same() -> None:
     again = Recipe.model_validate(first.model_dump(mode="json"))
     assert again == first
     check_federated(again)
+
+
+def test_a_schedule_of_local_steps_decides_the_number_of_rounds_too() -> None:
+    plan = {"local_steps": {1: 10, 4: 25}}
+    assert [recipe({"steps": steps}, plan).rounds.num_rounds for steps in (1, 30, 31, 55, 56)] == [1, 3, 4, 4, 5]
+    made = recipe({"steps": 56}, plan)
+    assert made.total_steps == 80
+    assert Recipe.model_validate(json.loads(json.dumps(made.model_dump(mode="json")))) == made
+    with pytest.raises(ConfigError, match=r"5 rounds of 10 steps, 25 from round 4 on .*num_rounds is 9"):
+        check_federated(recipe({"steps": 56}, {**plan, "num_rounds": 9}))
 
 
 def test_two_lengths_are_refused_where_both_count() -> None:

@@ -25,6 +25,7 @@ from strategies.exchange.messages import (
     TrainRequest,
     pack,
     pack_buffers,
+    read_frozen_parcel,
     read_header,
     read_parcel,
 )
@@ -105,7 +106,7 @@ def _work(message: Message, context: Context) -> Message:
     check_hours(settings)
     worker = Worker(settings, request.recipe)
     parcel = read_parcel(message, request.index, 1 << 62)
-    reply, updates = worker.work(request, parcel)
+    reply, updates = worker.work(request, parcel, read_frozen_parcel(message, request))
     return Message(pack(reply, None if updates is None else pack_buffers(updates)), reply_to=message)
 
 

@@ -15,7 +15,7 @@ from trfmoe_core.blocks import TRUNK
 from trfmoe_core.config import NodeSettings, Recipe
 from trfmoe_core.counts import counted
 from trfmoe_core.model.local_experts import local_experts
-from trfmoe_core.model.transformer import parameter_shapes
+from trfmoe_core.model.transformer import frozen_shapes, parameter_shapes
 from trfmoe_core.processors import usable_processors
 
 USUAL_SHARE = 0.05
@@ -23,6 +23,9 @@ USUAL_SHARE = 0.05
 
 BYTES_A_PARAMETER = 24
 """Weights, what arrived, gradients, two moments and the update, all in float32; activations come on top."""
+
+BYTES_A_FROZEN_PARAMETER = 8
+"""The weight and what arrived or was read, in float32."""
 
 
 class OverLimitsError(RefusedError):
@@ -95,7 +98,10 @@ def check_memory(settings: NodeSettings, recipe: Recipe, vocab_size: int, held: 
     granted = settings.limits.memory_mb
     if granted is None:
         return
-    needed = math.ceil(num_parameters(recipe, vocab_size, held) * BYTES_A_PARAMETER / (1 << 20))
+    frozen = frozen_shapes(recipe.model, vocab_size, recipe.training.freeze).values()
+    needed_bytes = num_parameters(recipe, vocab_size, held) * BYTES_A_PARAMETER
+    needed_bytes += sum(shape.numel() for shape in frozen) * BYTES_A_FROZEN_PARAMETER
+    needed = math.ceil(needed_bytes / (1 << 20))
     if needed > granted:
         raise OverLimitsError(
             "limits-memory",
@@ -107,7 +113,7 @@ def check_memory(settings: NodeSettings, recipe: Recipe, vocab_size: int, held: 
 
 
 def num_parameters(recipe: Recipe, vocab_size: int, held: Collection[str] | None = None) -> int:
-    """Returns how many parameters the run's model has on one node.
+    """Returns how many trained parameters the run's model has on one node.
 
     Args:
         recipe: The run.
@@ -120,7 +126,7 @@ def num_parameters(recipe: Recipe, vocab_size: int, held: Collection[str] | None
         local = local_experts(recipe.model, recipe.experts, set(held))
     elif recipe.experts.unheld == "absent":
         share = min(1.0, recipe.experts.replication / recipe.federation_size)
-    shapes = parameter_shapes(recipe.model, vocab_size, local)
+    shapes = parameter_shapes(recipe.model, vocab_size, local, recipe.training.freeze)
     return math.ceil(sum(shape.numel() * (share if ".experts." in name else 1.0) for name, shape in shapes.items()))
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from clients.kept.disk_limit import DiskLimit, state_bytes
+from clients.kept.frozen import KeptFrozen
 from clients.kept.journal_heads import note_head
 from clients.kept.models import KEEP, KeptModels, receive
 from clients.kept.own_rounds import note_answer, note_verdict
@@ -42,6 +43,7 @@ from trfmoe_core.data.prepare.corpus_cache import prepare_corpus
 from trfmoe_core.data.tokenizers import Tokenizer, load_tokenizer
 from trfmoe_core.errors import WireError
 from trfmoe_core.fingerprint import code_fingerprint
+from trfmoe_core.model.frozen import read_frozen, set_frozen
 from trfmoe_core.model.local_experts import local_experts
 from trfmoe_core.model.transformer import MoETransformer, parameter_shapes
 from trfmoe_core.places import is_hub_name
@@ -189,12 +191,20 @@ class Worker:
             num_notes=len(corpus.notes),
             bigram_bits_per_byte=corpus.bigram_bits_per_byte,
             bases=self._bases(run_id).digests()[-KEEP:],
+            frozen=self._kept_frozen(run_id).digests()[-1:],
         )
 
-    def work(self, request: TrainRequest, parcel: Parcel) -> tuple[TrainReply, Parcel | None]:
+    def work(
+        self, request: TrainRequest, parcel: Parcel, frozen: Parcel | None = None
+    ) -> tuple[TrainReply, Parcel | None]:
         """Evaluates the arriving model on held-out text, trains it for `request.steps`, and returns the updates.
 
         Asked the very same again, it answers what it answered.
+
+        Args:
+            request: What is asked.
+            parcel: The trained blocks of the model.
+            frozen: The weights that are never trained, if they come along.
 
         Raises:
             WireError: when what arrived is not what was announced.
@@ -212,7 +222,8 @@ class Worker:
         corpus = self.corpus(tokenizer, self.room(request.run_id, tokenizer, request.held))
         self.stopwatch.lap("data")
         model, vocab_size = self.model(tokenizer, request), tokenizer.padded_vocab_size
-        layout, here = BlockLayout.of(parameter_shapes(recipe.model, vocab_size)), model.block_values()
+        shapes = parameter_shapes(recipe.model, vocab_size, freeze=recipe.training.freeze)
+        layout, here = BlockLayout.of(shapes), model.block_values()
         reply = TrainReply(
             run_id=request.run_id,
             round=request.round,
@@ -220,6 +231,8 @@ class Worker:
             base_digest=request.base_digest,
             name=self.settings.name,
         )
+        if not self._set_frozen(model, request, frozen):
+            return reply.model_copy(update={"lacks_frozen": True}), None
         bases = self._bases(request.run_id)
         base = receive(parcel, request, layout, BlockLayout.of(here).names, recipe.transport, bases)
         if base is None:
@@ -252,7 +265,32 @@ class Worker:
     def model(self, tokenizer: Tokenizer, request: TrainRequest) -> MoETransformer:
         """Returns the model that this node trains, with weights that are not set yet."""
         local = local_experts(self.recipe.model, self.recipe.experts, request.held)
-        return MoETransformer(self.recipe.model, tokenizer.padded_vocab_size, local, tokenizer.bos_id)
+        vocab_size, freeze = tokenizer.padded_vocab_size, self.recipe.training.freeze
+        return MoETransformer(self.recipe.model, vocab_size, local, tokenizer.bos_id, freeze)
+
+    def _set_frozen(self, model: MoETransformer, request: TrainRequest, arrived: Parcel | None) -> bool:
+        """Gives the model its frozen part: what came along, or else what lies on this node's disk.
+
+        Returns:
+            False if the part did not come along and is not here.
+
+        Raises:
+            WireError: something else arrived than was announced.
+        """
+        weights = model.frozen_weights()
+        if request.frozen is None:
+            if weights:
+                raise WireError("the recipe freezes weights, and the coordinator announced no digest of them")
+            return True
+        kept = self._kept_frozen(request.run_id)
+        if arrived is None:
+            values = kept.load(request.frozen)
+        else:
+            values = read_frozen(arrived, weights, request.frozen)
+            kept.keep(request.frozen, values)
+        if values is not None:
+            set_frozen(values, weights)
+        return values is not None
 
     def _train(self, model: MoETransformer, corpus: Corpus, request: TrainRequest, folder: Path) -> Trained:
         if self.devices > 1:
@@ -264,6 +302,9 @@ class Worker:
 
     def _bases(self, run_id: str) -> KeptModels:
         return KeptModels(state_folder(self.settings, run_id) / "bases")
+
+    def _kept_frozen(self, run_id: str) -> KeptFrozen:
+        return KeptFrozen(state_folder(self.settings, run_id) / "frozen")
 
     def _evaluate(self, model: MoETransformer, corpus: Corpus) -> Evaluation:
         windows = corpus.evaluation(self.recipe.model.context, self.recipe.data.evaluation_tokens)

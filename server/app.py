@@ -13,7 +13,7 @@ from server.report.page import write_report
 from server.report.sinks import sinks_of
 from server.roll_call import call_roll
 from server.run_folder.folder import RunFolder
-from server.run_folder.models import initial_model
+from server.run_folder.models import frozen_part, initial_model
 from server.run_folder.provenance import changes, check_resumed, provenance
 from server.run_folder.recorder import RunRecorder, best_round, last_checkpoint
 from server.run_folder.stop_request import forget_stop, stop_requested
@@ -27,6 +27,8 @@ from trfmoe_core.config import check_federated, load_recipe
 from trfmoe_core.data.hub.offline import keep_offline
 from trfmoe_core.data.tokenizers import Tokenizer, load_tokenizer
 from trfmoe_core.errors import RunFolderError, TRFMoEError
+from trfmoe_core.model.frozen import FrozenPart
+from trfmoe_core.model.transformer import MoETransformer
 from trfmoe_core.places import cache_home, find_recipe, home
 
 app = ServerApp()
@@ -56,12 +58,14 @@ def run(grid: Grid, folder: RunFolder, clock: Clock | None = None) -> None:
     with folder.lock():
         keep_offline(recipe.data)
         tokenizer = load_tokenizer(recipe.data.tokenizer)
-        layout, blocks = initial_blocks(folder, tokenizer)
+        model = initial_model(folder, tokenizer)
+        frozen, layout, blocks = frozen_part(model), *initial_blocks(model)
+        del model
         recorder = RunRecorder(folder, layout, sinks_of(recipe.log, folder.path))
         arrays = [to_arrays(blocks)]
         del blocks
         try:
-            _run(grid, folder, recorder, layout, tokenizer, arrays, clock)
+            _run(grid, folder, recorder, layout, tokenizer, arrays, frozen, clock)
         except (ConnectionError, TimeoutError):
             raise  # the SuperLink is lost, which is no end of the run
         except (TRFMoEError, OSError) as error:
@@ -81,6 +85,7 @@ def _run(
     layout: BlockLayout,
     tokenizer: Tokenizer,
     arrays: list[ArrayRecord],
+    frozen: FrozenPart | None,
     clock: Clock | None,
 ) -> None:
     """Runs the rounds. Takes the untrained model out of `arrays`, so that it is in memory once."""
@@ -88,7 +93,7 @@ def _run(
     salt = folder.witness_salt() if recipe.witness else ""
     facts = folder.facts()
     first, last = facts.first, facts.started
-    origin = provenance(folder, tokenizer, salt, flwr=flwr.__version__)
+    origin = provenance(folder, tokenizer, frozen, salt, flwr=flwr.__version__)
     check_resumed(folder, first, origin)
     checkpoint = last_checkpoint(folder)
     if checkpoint is not None:
@@ -106,12 +111,13 @@ def _run(
         min_share=recipe.fairness.min_share,
         num_rounds=recipe.rounds.num_rounds,
         resumed_from=checkpoint.round if checkpoint else None,
-        parameters=sum(spec.numel for spec in layout.specs.values()),
+        parameters=sum(spec.numel for spec in layout.specs.values()) + (frozen.numel if frozen else 0),
+        frozen_parameters=frozen.numel if frozen else 0,
         **origin,
     )
     for text in changes(last, origin):
         recorder.record("warning", text=text)
-    witness = Witness.prepare(recipe, tokenizer, cache_home(), salt)
+    witness = Witness.prepare(recipe, tokenizer, cache_home(), salt, frozen.values if frozen else {})
     strategy = TriRedundant(
         recipe=recipe,
         layout=layout,
@@ -119,6 +125,7 @@ def _run(
         tokenizer_fingerprint=tokenizer.fingerprint,
         recorder=recorder,
         spill_folder=folder.path / "spill",
+        frozen=frozen,
         state=checkpoint.state if checkpoint else None,
         tensors=checkpoint.optimizer if checkpoint else None,
         witness=witness.loss if witness else None,
@@ -146,8 +153,8 @@ def _disk_error(error: OSError, folder: RunFolder) -> RunFolderError:
     )
 
 
-def initial_blocks(folder: RunFolder, tokenizer: Tokenizer) -> tuple[BlockLayout, Blocks]:
-    """Returns the layout of a run's model and the blocks that it begins with."""
-    parameters = dict(initial_model(folder, tokenizer).named_parameters())
+def initial_blocks(model: MoETransformer) -> tuple[BlockLayout, Blocks]:
+    """Returns the layout of what is trained of a run's model, and the blocks that it begins with."""
+    parameters = dict(model.named_parameters())
     layout = BlockLayout.of(parameters)
     return layout, layout.gather(parameters)

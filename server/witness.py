@@ -3,7 +3,7 @@
 W = windows, T = context.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from trfmoe_core.data.batches.stream import stream_over
 from trfmoe_core.data.prepare.corpus_cache import prepare_corpus
 from trfmoe_core.data.tokenizers import Tokenizer
 from trfmoe_core.errors import ConfigError, DataError
+from trfmoe_core.model.frozen import set_frozen
 from trfmoe_core.model.loss import linear_cross_entropy
 from trfmoe_core.model.transformer import build_model
 from trfmoe_core.seeds import seed_for
@@ -35,6 +36,7 @@ class Witness:
         sources: One store for each of the section's sources.
         salt: Secret that decides the windows, together with the recipe's seed; see `RunFolder.witness_salt`.
         bos_id: The tokenizer's, for models that mask documents.
+        frozen: Flat values of the weights that are never trained, by name.
     """
 
     def __init__(
@@ -44,18 +46,29 @@ class Witness:
         sources: Sequence[TokenStore],
         salt: str,
         bos_id: int | None = None,
+        frozen: Mapping[str, Tensor] | None = None,
     ) -> None:
         if recipe.witness is None:
             raise ConfigError("witness: null, so there is no text to judge by; give it data or do without")
         self.recipe, self.config, self.sources, self._salt = recipe, recipe.witness, list(sources), salt
         self._device = resolve_device(self.config.device)
         self._precision = resolve_precision(recipe.training.precision, self._device, recipe.model.width)
-        self._model = build_model(recipe.model, vocab_size, recipe.seed, bos_id).to(self._device).eval()
+        model = build_model(recipe.model, vocab_size, recipe.seed, bos_id, recipe.training.freeze)
+        if frozen:
+            set_frozen(frozen, model.frozen_weights())
+        self._model = model.to(self._device).eval()
         self._parameters = dict(self._model.named_parameters())
         self._layout = BlockLayout.of(self._parameters)
 
     @classmethod
-    def prepare(cls, recipe: Recipe, tokenizer: Tokenizer, cache_dir: Path, salt: str) -> "Witness | None":
+    def prepare(
+        cls,
+        recipe: Recipe,
+        tokenizer: Tokenizer,
+        cache_dir: Path,
+        salt: str,
+        frozen: Mapping[str, Tensor] | None = None,
+    ) -> "Witness | None":
         """Returns the witness of a resolved recipe after its text is tokenized; None if the recipe has no witness.
 
         Every entry of `witness.data` is a source of its own, so that a long text does not crowd out a short one.
@@ -65,6 +78,7 @@ class Witness:
             tokenizer: The run's tokenizer.
             cache_dir: Where prepared text is kept.
             salt: Secret of the run that decides which windows of the text are used.
+            frozen: See the class.
 
         Raises:
             DataError: A source gives no text, or too little.
@@ -80,7 +94,7 @@ class Witness:
                     f"witness.data: {path} gives {count} window of {recipe.model.context} tokens, and of fewer than "
                     f"{LEAST_WINDOWS} nobody knows how far they scatter; give more text"
                 )
-        return cls(recipe, tokenizer.padded_vocab_size, sources, salt, tokenizer.bos_id)
+        return cls(recipe, tokenizer.padded_vocab_size, sources, salt, tokenizer.bos_id, frozen)
 
     def windows(self, round_number: int) -> list[np.ndarray]:
         """Returns the round's windows of every source, (W, T + 1) int64: as many of each, none twice."""

@@ -40,11 +40,12 @@ from strategies.voting.kernels import norm
 from strategies.voting.vote import Agreement, Verdict
 from strategies.witness.jury import Jury
 from strategies.witness.loss_increase import Loss, mean
-from trfmoe_core.blocks import BlockLayout, Blocks, blocks_digest
+from trfmoe_core.blocks import TRUNK, BlockLayout, Blocks, blocks_digest
 from trfmoe_core.config import Recipe
 from trfmoe_core.errors import RunError, WireError
 from trfmoe_core.fingerprint import code_fingerprint
 from trfmoe_core.malloc import trim
+from trfmoe_core.model.frozen import FrozenPart
 
 _SENT = "sent."
 
@@ -70,6 +71,7 @@ class TriRedundant(Strategy):
         tokenizer_fingerprint: What every node's tokenizer must match.
         recorder: Takes events and commits.
         spill_folder: Where replicas wait for their vote.
+        frozen: The weights that are never trained, if there are any. They are in no block.
         state: What an earlier `commit` of this run was given, to go on from there.
         tensors: The tensors besides the blocks of that commit.
         witness: Round -> the loss of blocks on its windows of the witness text; None: replicas judge each other.
@@ -86,6 +88,7 @@ class TriRedundant(Strategy):
         tokenizer_fingerprint: str,
         recorder: Recorder,
         spill_folder: Path,
+        frozen: FrozenPart | None = None,
         state: dict[str, Any] | None = None,
         tensors: Blocks | None = None,
         witness: Callable[[int], Loss] | None = None,
@@ -116,10 +119,20 @@ class TriRedundant(Strategy):
         self.federation = Federation(request, recorder.record, self.clock, names, state.get("registered", ()))
         self._partial = recipe.experts.unheld == "absent"
         floor = recipe.model.top_k if self._partial else 0
-        self.seats = Seats(layout.experts, recipe.reputation, recorder.record, seats, floor, recipe.experts.replication)
+        trunk, replication = TRUNK in layout.specs, recipe.experts.replication
+        self.seats = Seats(layout.experts, recipe.reputation, recorder.record, seats, floor, replication, trunk)
         self.pace = Pace(recipe.rounds.patience, self.clock)
         self.delivery = Delivery(
-            request, recipe, layout, self.federation, self.seats, self.last_sent, recorder, self.clock, self.pace
+            request,
+            recipe,
+            layout,
+            self.federation,
+            self.seats,
+            self.last_sent,
+            recorder,
+            self.clock,
+            self.pace,
+            frozen,
         )
         self.federation.owes = self.delivery.owes
         self.replica_files = ReplicaFiles(spill_folder)
@@ -251,7 +264,7 @@ class TriRedundant(Strategy):
             self.delivery.remember_model(name, checked.reply.base_digest)
             bytes_up += checked.num_bytes
             drill = planned_drill(self.recipe, name, server_round)
-            fields = reply_fields(checked.reply, drill, self.delivery.sent.of(name).num_bytes, checked.num_bytes)
+            fields = reply_fields(checked.reply, drill, self.delivery.bytes_down(name), checked.num_bytes)
             self.recorder.record("node_reply", round=server_round, node=name, **fields)
         self.evaluations.take(server_round - 1, good)
         convicted = self._judge(server_round)
@@ -266,7 +279,7 @@ class TriRedundant(Strategy):
         self.round = server_round
         self._barren = 0 if good else self._barren + 1
         trained = [reply.training for _, reply in sorted(good.items()) if reply.training]
-        bytes_down = sum(self.delivery.sent.of(name).num_bytes for name in self.federation.online)
+        bytes_down = sum(self.delivery.bytes_down(name) for name in self.federation.online)
         summary = round_summary(verdicts, trained, self.clock.now() - started, bytes_down, bytes_up)
         self.recorder.record("verdicts", round=server_round, verdicts=verdict_fields(verdicts))
         sent = {_SENT + block: values for block, values in self.last_sent.blocks.items()} if self.last_sent else {}

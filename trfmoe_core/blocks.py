@@ -75,7 +75,7 @@ def slot_view(values: Values, slot: Slot) -> Tensor:
 
 
 class BlockLayout:
-    """All blocks of a model: experts by layer and number, then the trunk."""
+    """All blocks of a model: experts by layer and number, then the trunk, if any of it is trained."""
 
     def __init__(self, specs: Mapping[str, BlockSpec]) -> None:
         self.specs = dict(specs)
@@ -98,8 +98,15 @@ class BlockLayout:
                 entries = [_entry(parameters, name, expert) for name in stacks[layer]]
                 block = expert_block(layer, expert)
                 specs[block] = BlockSpec(name=block, slots=_slots(entries))
-        specs[TRUNK] = BlockSpec(name=TRUNK, slots=_slots([_entry(parameters, name, None) for name in trunk]))
+        if trunk:
+            specs[TRUNK] = BlockSpec(name=TRUNK, slots=_slots([_entry(parameters, name, None) for name in trunk]))
         return cls(specs)
+
+    @classmethod
+    def one_a_tensor(cls, tensors: Mapping[str, Tensor]) -> Self:
+        """Returns a layout in which every tensor is a block of its own, under its own name."""
+        slots = [Slot(tensor=name, expert=None, shape=tuple(tensors[name].shape), offset=0) for name in sorted(tensors)]
+        return cls({slot.tensor: BlockSpec(name=slot.tensor, slots=(slot,)) for slot in slots})
 
     @property
     def names(self) -> list[str]:

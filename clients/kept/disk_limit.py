@@ -19,6 +19,7 @@ from clients.settings import cache_folder, state_base
 from strategies.exchange.refusals import Refusal
 from trfmoe_core.config import NodeSettings, Recipe
 from trfmoe_core.data.prepare.corpus_cache import CACHES
+from trfmoe_core.model.transformer import frozen_shapes
 
 _MB = 1 << 20
 _BYTES = {"float32": 4, "bfloat16": 2, "int8": 1, "int4": 1}
@@ -32,8 +33,8 @@ def state_bytes(recipe: Recipe, vocab_size: int, devices: int = 1, held: Collect
     """Returns the largest size of a node's state of a run.
 
     It counts one more state file than is kept (moments and rounding errors), because the next one is written before the
-    oldest is deleted; the last reply; the models that differences are added to; and the files that ranks exchange if
-    several devices train.
+    oldest is deleted; the last reply; the models that differences are added to; the files that ranks exchange if
+    several devices train; and the weights that are never trained.
 
     Args:
         recipe: The run.
@@ -46,7 +47,8 @@ def state_bytes(recipe: Recipe, vocab_size: int, devices: int = 1, held: Collect
     each += 2 * _BYTES[transport.updates]
     each += 3 * _BYTES[transport.broadcast] if transport.difference else 0
     each += 4 + 3 * 4 if devices > 1 else 0
-    return each * num_parameters(recipe, vocab_size, held)
+    frozen = frozen_shapes(recipe.model, vocab_size, recipe.training.freeze).values()
+    return each * num_parameters(recipe, vocab_size, held) + 4 * sum(shape.numel() for shape in frozen)
 
 
 class DiskLimit:

@@ -119,7 +119,7 @@ def give_up(folder: Path) -> None:
     """Deletes a node's state of a run. If the run goes on, its optimizer moments start from zero."""
     for path in (*folder.glob("*.safetensors"), *folder.glob("*.partial"), *folder.glob("*.damaged")):
         path.unlink(missing_ok=True)
-    for name in ("bases", "ranks"):
+    for name in ("bases", "ranks", "frozen"):
         shutil.rmtree(folder / name, ignore_errors=True)
     for empty in (folder, folder.parent):
         with contextlib.suppress(OSError):

@@ -32,6 +32,7 @@ from server.app import initial_blocks, run
 from server.report.sinks import SINKS
 from server.run_folder.folder import RunFolder
 from server.run_folder.journal import Event
+from server.run_folder.models import initial_model
 from strategies.exchange.in_flight import Clock
 from trfmoe_core.config import Recipe
 from trfmoe_core.data.tokenizers import load_tokenizer
@@ -127,7 +128,7 @@ def measure(count: int, unheld: str, experts: int = EXPERTS) -> dict[str, Any]:
             }
         )
         folder = RunFolder.create(Path(root), recipe)
-        layout, _ = initial_blocks(folder, load_tokenizer("byte"))
+        layout, _ = initial_blocks(initial_model(folder, load_tokenizer("byte")))
         grid = TimedGrid(count, MadeUpNodes(recipe, layout))
         marks = Marks(grid)
         SINKS.register(SINK)(lambda log, path: marks)

@@ -27,7 +27,7 @@ from strategies.round.replay_guard import ReplayGuard
 from strategies.round.standings import standings_of
 from strategies.voting.vote import Agreement
 from strategies.witness.jury import Jury
-from trfmoe_core.blocks import BlockLayout, Blocks, block_digest, blocks_digest
+from trfmoe_core.blocks import TRUNK, BlockLayout, Blocks, block_digest, blocks_digest
 from trfmoe_core.config import DrillConfig, Recipe, WitnessConfig
 from trfmoe_core.data.batches.held_out import EvaluationSet, evaluation_windows
 from trfmoe_core.data.batches.store import TokenStore
@@ -92,11 +92,12 @@ class Federation:
     ) -> None:
         self.recipe, self._all, self._judged_by = recipe, domains, judged_by
         self.domains = {f"n{i}": domains[i % len(domains)] for i in range(count)}
-        self.model = build_model(recipe.model, TOKENIZER.padded_vocab_size, recipe.seed)
+        freeze = recipe.training.freeze
+        self.model = build_model(recipe.model, TOKENIZER.padded_vocab_size, recipe.seed, freeze=freeze)
         self.parameters = dict(self.model.named_parameters())
         self.layout = BlockLayout.of(self.parameters)
         self.start = self.layout.gather(self.parameters)
-        self.placement = place(self.layout.experts, list(self.domains))
+        self.placement = place(self.layout.experts, list(self.domains), trunk=TRUNK in self.layout.specs)
         self._trained: dict[str, Trained] = {}
 
     @property

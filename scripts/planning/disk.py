@@ -22,10 +22,10 @@ def coordinator_disk(run: PlannedRun, traffic: Traffic) -> int:
     if transport.difference:
         each += 2 if transport.broadcast == "bfloat16" else FLOAT
     kept = KEEP_LAST + 2  # the best, and the one that is written before an older one is deleted
-    return kept * each * run.parameters + traffic.up
+    return kept * each * run.trained_parameters + traffic.up
 
 
 def local_disk(run: PlannedRun) -> int:
     """Returns the largest run folder of a run on one machine, in bytes: weights and two moments a checkpoint."""
     moments = 1 if run.recipe.training.optimizer == "muon" else 2
-    return (run.recipe.local.keep_last + 2) * (1 + moments) * FLOAT * run.parameters
+    return (run.recipe.local.keep_last + 2) * (1 + moments) * FLOAT * run.trained_parameters

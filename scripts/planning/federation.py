@@ -10,7 +10,7 @@ from strategies.placement.placement import Placement, place
 from trfmoe_core.blocks import TRUNK, BlockLayout
 from trfmoe_core.config import Recipe
 from trfmoe_core.model.local_experts import LocalExperts, local_experts
-from trfmoe_core.model.transformer import parameter_shapes
+from trfmoe_core.model.transformer import frozen_shapes, parameter_shapes
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,16 @@ class PlannedRun:
 
     @cached_property
     def layout(self) -> BlockLayout:
-        """The blocks of the whole model."""
-        return BlockLayout.of(parameter_shapes(self.recipe.model, self.vocab_size))
+        """The blocks of the model, which hold what is trained."""
+        shapes = parameter_shapes(self.recipe.model, self.vocab_size, freeze=self.recipe.training.freeze)
+        return BlockLayout.of(shapes)
 
     @cached_property
     def placement(self) -> Placement:
         """Who would hold which expert if these nodes came."""
         names = list(self.zones)
-        return place(self.layout.experts, names, zones=self.zones, replication=self.recipe.experts.replication)
+        replication, trunk = self.recipe.experts.replication, TRUNK in self.layout.specs
+        return place(self.layout.experts, names, zones=self.zones, replication=replication, trunk=trunk)
 
     @cached_property
     def fullest(self) -> str:
@@ -64,10 +66,34 @@ class PlannedRun:
         """Returns the number of parameters of some blocks."""
         return sum(self.layout.specs[name].numel for name in names)
 
+    @cached_property
+    def frozen(self) -> BlockLayout:
+        """What is never trained, a block for every tensor; it is sent to a node once."""
+        shapes = frozen_shapes(self.recipe.model, self.vocab_size, self.recipe.training.freeze)
+        return BlockLayout.one_a_tensor(shapes)
+
+    @cached_property
+    def full(self) -> int:
+        """Parameters of the same model with every expert written out in full."""
+        model = self.recipe.model
+        if model.expert == "low_rank":
+            model = model.model_copy(update={"expert": "swiglu"})
+        return sum(shape.numel() for shape in parameter_shapes(model, self.vocab_size).values())
+
+    @property
+    def trained_parameters(self) -> int:
+        """Parameters that are trained."""
+        return self.numel(self.layout.names)
+
+    @property
+    def frozen_parameters(self) -> int:
+        """Parameters that are never trained."""
+        return sum(spec.numel for spec in self.frozen.specs.values())
+
     @property
     def parameters(self) -> int:
         """Parameters of the whole model."""
-        return self.numel(self.layout.names)
+        return self.trained_parameters + self.frozen_parameters
 
     @property
     def active_parameters(self) -> int:
@@ -75,9 +101,14 @@ class PlannedRun:
         model = self.recipe.model
         experts = self.numel(self.layout.experts)
         table = 0 if model.tie_embeddings else (model.vocab_size or self.vocab_size) * model.width
-        return self.numel([TRUNK]) - table + experts * model.top_k // model.experts
+        return self.parameters - experts - table + experts * model.top_k // model.experts
 
     @property
     def node_parameters(self) -> int:
         """Parameters on the node that holds the most experts."""
-        return self.numel(self.received_by(self.fullest)) if self.zones else self.parameters
+        return self.frozen_parameters + self.node_trained_parameters
+
+    @property
+    def node_trained_parameters(self) -> int:
+        """Parameters of the blocks on the node that holds the most experts."""
+        return self.numel(self.received_by(self.fullest)) if self.zones else self.trained_parameters

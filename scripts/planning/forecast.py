@@ -33,6 +33,7 @@ def forecast(
     result: dict[str, Any] = {
         "parameters": run.parameters,
         "parameters_active": run.active_parameters,
+        "parameters_frozen": run.frozen_parameters,
         "parameters_node": run.node_parameters,
         "device": run.device.type,
         "tokens_per_s": speed.tokens_per_s if speed else tokens_per_s,

@@ -15,6 +15,11 @@ def forecast_lines(found: Mapping[str, Any]) -> Iterator[str]:
         "parameters",
         f"{quantity(found['parameters'])}, {quantity(found['parameters_active'])} of them used by a token{node}",
     )
+    if found["parameters_frozen"]:
+        trained = quantity(found["parameters"] - found["parameters_frozen"])
+        yield _line(
+            "", f"{trained} of them trained; a node gets the others once, {size(4 * found['parameters_frozen'])}"
+        )
     if found["steps"] is None:
         yield _line("length", "as many steps as training.epochs needs; known once the text is prepared")
     else:
@@ -71,9 +76,10 @@ def _memory(found: Mapping[str, Any]) -> Iterator[str]:
         yield _line("", f"{size(found['measured']['peak_memory_bytes'])} measured while a few steps ran here")
 
 
-def _traffic(traffic: Mapping[str, int]) -> Iterator[str]:
+def _traffic(traffic: Mapping[str, Any]) -> Iterator[str]:
     yield _line("network", f"{size(traffic['node_down'])} to a node and {size(traffic['node_up'])} from it in a round")
     yield _line("", f"{size(traffic['down'] + traffic['up'])} a round for all nodes, {size(traffic['total'])} in all")
+    yield _line("", f"{traffic['fedavg_share']:.2%} of FedAvg, which sends the whole model both ways in float32")
 
 
 def _time(found: Mapping[str, Any]) -> Iterator[str]:

@@ -38,7 +38,7 @@ def node_memory(run: PlannedRun, traffic: Traffic) -> Parts:
 
 def coordinator_memory(run: PlannedRun, traffic: Traffic) -> Parts:
     """Returns what the coordinator takes at most in a round; libraries and files of replies are mapped on top."""
-    transport, model = run.recipe.transport, FLOAT * run.parameters
+    transport, model = run.recipe.transport, FLOAT * run.trained_parameters
     parts = {"program": COORDINATOR, "model": model, "a reply and its vote": traffic.node_up + _largest_block(run)}
     if run.recipe.outer.optimizer == "nesterov":
         parts["momentum"] = model
@@ -47,8 +47,11 @@ def coordinator_memory(run: PlannedRun, traffic: Traffic) -> Parts:
     # Every block is packed once, in round 1 as in a whole model.
     parts["broadcast"] = parcel_size(run.layout, run.layout.names, transport.broadcast, transport.parcel_mb << 20)
     parts["checkpoint"] = model
+    if run.frozen_parameters:
+        # As it is, as it is packed in round 1, and as Flower keeps it.
+        parts["never trained"] = 3 * FLOAT * run.frozen_parameters
     if run.recipe.witness is not None:
-        parts["witness"] = 2 * model
+        parts["witness"] = 2 * model + FLOAT * run.frozen_parameters
     return parts
 
 
@@ -75,7 +78,7 @@ def _state(run: PlannedRun) -> int:
     """Returns the size of the file of moments and rounding errors, which is mapped while it is read."""
     held = run.numel(run.held_by(run.fullest))
     moments = 1 if run.recipe.training.optimizer == "muon" else 2
-    return moments * FLOAT * run.node_parameters + (2 * held if run.recipe.transport.updates in LEVELS else 0)
+    return moments * FLOAT * run.node_trained_parameters + (2 * held if run.recipe.transport.updates in LEVELS else 0)
 
 
 def _largest_block(run: PlannedRun) -> int:

@@ -56,7 +56,7 @@ def measure_speed(run: PlannedRun) -> Speed:
     """
     recipe = run.recipe
     prepare_process(recipe.training)
-    model = MoETransformer(recipe.model, run.vocab_size, run.local())
+    model = MoETransformer(recipe.model, run.vocab_size, run.local(), freeze=recipe.training.freeze)
     model.init_weights(torch.Generator().manual_seed(recipe.seed))
     trainer = Trainer(model, recipe.training, max(recipe.total_steps, WARM_UP + STEPS), run.device)
     rows, context = recipe.training.batch_size, recipe.model.context

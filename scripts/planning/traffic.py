@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from scripts.planning.federation import PlannedRun
 from trfmoe_core.wire import parcel_size
 
+FLOAT = 4
+
 
 @dataclass(frozen=True, kw_only=True)
 class Traffic:
     """Bytes of parcels."""
 
     first_down: int
-    """To all nodes in round 1, when each gets its whole model."""
+    """To all nodes in round 1, when each gets its whole model, what is never trained included."""
     down: int
     """To all nodes in a later round."""
     up: int
@@ -20,6 +22,9 @@ class Traffic:
     """To one node in a later round, the most."""
     node_up: int
     """From one node in a round, the most."""
+    fedavg_share: float
+    """Bytes of a later round, as a share of a round of FedAvg: the whole model with every expert written out, in
+    float32, to every node and back."""
     total: int
     """Of the whole run, the last evaluation included, for which every node gets the final model."""
 
@@ -34,13 +39,15 @@ def planned_traffic(run: PlannedRun) -> Traffic:
     if transport.difference:
         later = {node: parcel_size(run.layout, run.received_by(node), transport.difference, limit) for node in nodes}
     up = {node: parcel_size(run.layout, run.held_by(node), transport.updates, limit) for node in nodes}
-    first_down, down, sent = sum(first.values()), sum(later.values()), sum(up.values())
+    frozen = parcel_size(run.frozen, run.frozen.names, "float32", limit) if run.frozen.names else 0
+    first_down, down, sent = sum(first.values()) + len(nodes) * frozen, sum(later.values()), sum(up.values())
     return Traffic(
         first_down=first_down,
         down=down,
         up=sent,
         node_down=max(later.values()),
         node_up=max(up.values()),
+        fedavg_share=(down + sent) / (2 * len(nodes) * FLOAT * run.full),
         # Round 1, the others, and the evaluation of the last model.
         total=first_down + rounds * down + rounds * sent,
     )

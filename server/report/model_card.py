@@ -25,7 +25,7 @@ def model_card(folder: RunFolder, number: int, model: MoETransformer) -> str:
     """
     history = RunHistory(read_events(folder.events_path) if folder.events_path.exists() else ())
     shape, started = model.config, history.started
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    parameters = sum(weights.numel() for weights in model.named_weights().values())
     measured = history.evaluated.get(number, {})
     lines = [
         *("---", "library_name: transformers", "pipeline_tag: text-generation", "tags: [mixture-of-experts, tr-fmoe]"),

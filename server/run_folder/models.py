@@ -12,8 +12,14 @@ from server.run_folder.folder import RunFolder
 from server.run_folder.recorder import best_round, committed_checkpoint, committed_rounds
 from trfmoe_core.data.tokenizers import Tokenizer, check_vocabulary, load_tokenizer
 from trfmoe_core.errors import RunFolderError
+from trfmoe_core.model.frozen import FrozenPart
 from trfmoe_core.model.stock.kept import KeptSettings
 from trfmoe_core.model.transformer import MoETransformer, build_model
+
+FROZEN_REMEDY = (
+    "the weights that are never trained are not those that this run began with; put the recipe's model, seed and "
+    "training.freeze and the file imported.safetensors back, or start a new run"
+)
 
 
 def run_tokenizer(folder: RunFolder) -> Tokenizer:
@@ -31,10 +37,11 @@ def initial_model(folder: RunFolder, tokenizer: Tokenizer) -> MoETransformer:
     """
     recipe = folder.recipe
     check_vocabulary(recipe.model, tokenizer)
-    model = build_model(recipe.model, tokenizer.padded_vocab_size, recipe.seed, tokenizer.bos_id)
+    freeze = recipe.training.freeze
+    model = build_model(recipe.model, tokenizer.padded_vocab_size, recipe.seed, tokenizer.bos_id, freeze)
     if folder.imported_path.exists():
         try:
-            _set_weights(model, load_file(folder.imported_path))
+            _set_weights(model.named_weights(), load_file(folder.imported_path))
         except (OSError, SafetensorError, KeyError, RuntimeError) as error:
             raise RunFolderError(f"{folder.imported_path}: not this model's weights ({error}); import again") from error
     return model
@@ -86,18 +93,43 @@ def choose_round(folder: RunFolder, number: int | None = None, last: bool = Fals
 def load_model(folder: RunFolder, number: int) -> tuple[MoETransformer, Tokenizer]:
     """Returns the model after a round and the run's tokenizer.
 
+    A checkpoint holds what is trained; what is not comes from the beginning of the run.
+
     Raises:
-        RunFolderError: the checkpoint is missing, broken, or not what was committed.
+        RunFolderError: the checkpoint is missing, broken, or not what was committed; or what is never trained is not
+            what the run began with.
     """
-    tokenizer = run_tokenizer(folder)
+    tokenizer, recipe = run_tokenizer(folder), folder.recipe
     if number == 0:
         return initial_model(folder, tokenizer), tokenizer
-    model = build_model(folder.recipe.model, tokenizer.padded_vocab_size, folder.recipe.seed, tokenizer.bos_id)
-    _set_weights(model, committed_checkpoint(folder, number).weights)
+    freeze = recipe.training.freeze
+    model = build_model(recipe.model, tokenizer.padded_vocab_size, recipe.seed, tokenizer.bos_id, freeze)
+    if model.frozen_weights():
+        model = initial_model(folder, tokenizer)
+        check_frozen(folder, model)
+    _set_weights(dict(model.named_parameters()), committed_checkpoint(folder, number).weights)
     return model, tokenizer
 
 
+def frozen_part(model: MoETransformer) -> FrozenPart | None:
+    """Returns the weights of a model that are never trained; None if all are trained. They share the model's memory."""
+    weights = model.frozen_weights()
+    return FrozenPart(weights) if weights else None
+
+
+def check_frozen(folder: RunFolder, model: MoETransformer) -> None:
+    """Checks that what is never trained is what the run began with.
+
+    Raises:
+        RunFolderError: It is not.
+    """
+    first, part = folder.facts().first, frozen_part(model)
+    digest = part.digest if part else None
+    if first.get("frozen_digest", digest) != digest:
+        raise RunFolderError(f"{folder.path}: {FROZEN_REMEDY}")
+
+
 @torch.no_grad()
-def _set_weights(model: MoETransformer, weights: Mapping[str, Tensor]) -> None:
-    for name, parameter in model.named_parameters():
+def _set_weights(parameters: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+    for name, parameter in parameters.items():
         parameter.copy_(weights[name])

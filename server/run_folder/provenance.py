@@ -9,11 +9,12 @@ import torch
 
 from server.run_folder.folder import RunFolder
 from server.run_folder.journal import Event
-from server.run_folder.models import run_tokenizer
+from server.run_folder.models import FROZEN_REMEDY, run_tokenizer
 from trfmoe_core.atomic import new_folder, sweep
 from trfmoe_core.data.tokenizers import Tokenizer
 from trfmoe_core.errors import RunFolderError
 from trfmoe_core.fingerprint import code_fingerprint
+from trfmoe_core.model.frozen import FrozenPart
 
 JOURNAL_SCHEMA = 1
 """Version of docs/journal.md, which names every event and field of a journal."""
@@ -29,16 +30,20 @@ _FIXED = {
     "imported_weights": (
         "imported.safetensors: not the weights that this run began with; put the file back, or import again"
     ),
+    "frozen_digest": FROZEN_REMEDY,
 }
 """What must not change within a run, with the message for the case that it did."""
 
 
-def provenance(folder: RunFolder, tokenizer: Tokenizer, salt: str = "", **versions: str) -> dict[str, Any]:
+def provenance(
+    folder: RunFolder, tokenizer: Tokenizer, frozen: FrozenPart | None = None, salt: str = "", **versions: str
+) -> dict[str, Any]:
     """Returns the fields of `run_started` that say what the run is started with.
 
     Args:
         folder: The run; it gets its own copy of the tokenizer if it has none.
         tokenizer: The one that is used.
+        frozen: The weights that are never trained, if there are any.
         salt: The witness's secret, if there is a witness.
         versions: Of libraries, besides Python's and torch's.
 
@@ -56,6 +61,7 @@ def provenance(folder: RunFolder, tokenizer: Tokenizer, salt: str = "", **versio
         "tokenizer_fingerprint": tokenizer.fingerprint,
         "tokenizer_files": tokenizer_files(folder),
         "imported_weights": file_digest(folder.imported_path) if folder.imported_path.exists() else None,
+        "frozen_digest": frozen.digest if frozen else None,
         "witness_salt": hashlib.sha256(salt.encode()).hexdigest() if salt else None,
         "versions": {"python": platform.python_version(), "torch": torch.__version__, **versions},
     }

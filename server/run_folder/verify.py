@@ -15,11 +15,12 @@ from server.run_folder.evidence import JournalChain, check_heads, check_signatur
 from server.run_folder.folder import RunFolder
 from server.run_folder.journal import JournalReader
 from server.run_folder.journal_entries import GENESIS, Event, plain
-from server.run_folder.models import run_tokenizer
+from server.run_folder.models import frozen_part, initial_model, run_tokenizer
 from server.run_folder.noted_heads import NotedHead
 from server.run_folder.provenance import file_digest, tokenizer_files
 from server.run_folder.recorder import checked_checkpoint
 from trfmoe_core.errors import RunFolderError, TRFMoEError
+from trfmoe_core.model.transformer import frozen_shapes
 
 _LOOKS = 3
 """Number of attempts. A running run may change between two reads, so a mismatch counts only if it stays."""
@@ -153,6 +154,7 @@ def _check_starts(found: Verification, folder: RunFolder, started: list[Event], 
         ("tokenizer_fingerprint", "tokenizer", _tokenizer_digest),
         ("tokenizer_files", "tokenizer's files", _tokenizer_files),
         ("imported_weights", "imported.safetensors", _imported_digest),
+        ("frozen_digest", "weights that are never trained", _frozen_digest),
         ("witness_salt", "witness.salt", _salt_digest),
     ):
         if name not in last:
@@ -253,6 +255,14 @@ def _imported_digest(folder: RunFolder, recorded: object) -> str | None:
             raise RunFolderError("is missing")
         return None
     return file_digest(folder.imported_path)
+
+
+def _frozen_digest(folder: RunFolder, recorded: object) -> str | None:
+    recipe = folder.recipe
+    if not frozen_shapes(recipe.model, 1, recipe.training.freeze):
+        return None
+    part = frozen_part(initial_model(folder, run_tokenizer(folder)))
+    return part.digest if part else None
 
 
 def _salt_digest(folder: RunFolder, recorded: object) -> str | None:

@@ -1,8 +1,8 @@
 """The messages between coordinator and nodes, and their form in Flower's records.
 
 A message holds one ConfigRecord with a JSON header, which is checked field by field on arrival, and at most one
-ArrayRecord with the buffers of a parcel. The buffers are raw bytes, because Flower's own array formats lack bfloat16
-and cost one request for each tensor.
+ArrayRecord with the buffers of a parcel. A request may bring the frozen part of the model in a second one. The buffers
+are raw bytes, because Flower's own array formats lack bfloat16 and cost one request for each tensor.
 """
 
 import json
@@ -23,7 +23,7 @@ PROTOCOL: Literal[1] = 1
 MAX_HEADER = 64 * 1024 * 1024
 """Characters of a header that the coordinator sends. `size_limits` bounds what nodes send."""
 
-_HEADER, _PARCEL = "header", "parcel"
+_HEADER, _PARCEL, _FROZEN = "header", "parcel", "frozen"
 _STYPE = "trfmoe.bytes"
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -44,13 +44,15 @@ Device = Annotated[
 Lap = Literal["start", "data", "state", "decode", "evaluate", "train", "encode"]
 """The parts of a node's round whose seconds are measured."""
 DrillLabel = Annotated[str, Field(pattern=r"^[a-z_]{1,20}( x[0-9.e+-]{1,20})?$")]
-Header = TypeVar("Header", bound=Section)
+Header = TypeVar("Header", bound="Heading")
 
 
 class Heading(Section):
     """Base of everything in a header. Checking stops at the first unknown key."""
 
     from_yaml: ClassVar[bool] = False
+    records: ClassVar[frozenset[str]] = frozenset({_HEADER, _PARCEL})
+    """Records that a message with this header may hold."""
 
     @model_validator(mode="before")
     @classmethod
@@ -97,6 +99,9 @@ class Description(Heading):
     bases: Annotated[list[Digest], FailFast()] = Field(
         default_factory=list, max_length=4, description="models of the run that it still has"
     )
+    frozen: Annotated[list[Digest], FailFast()] = Field(
+        default_factory=list, max_length=4, description="frozen parts of the run's model that it has"
+    )
 
 
 class RoundVerdict(Heading):
@@ -113,6 +118,7 @@ class TrainRequest(Heading):
     With `steps` 0 the node only evaluates.
     """
 
+    records: ClassVar[frozenset[str]] = frozenset({_HEADER, _PARCEL, _FROZEN})
     protocol: Literal[1] = PROTOCOL
     run_id: RunId
     round: Number
@@ -123,6 +129,8 @@ class TrainRequest(Heading):
     recipe: dict[str, Any] = Field(max_length=200)
     index: Index
     against: Digest | None = Field(None, description="base digest of what the parcel is the difference to")
+    frozen: Digest | None = Field(None, description="of the weights that are never trained")
+    frozen_index: Index | None = Field(None, description="of the parcel of these weights, if they come along")
     journal_entries: Count = Field(0, description="entries in the coordinator's journal when the round began")
     journal_head: Digest | None = Field(None, description="hash of the last of them; nodes note it for comparison")
     verdict: RoundVerdict | None = Field(
@@ -172,6 +180,7 @@ class TrainReply(Heading):
         default_factory=dict, description="seconds by owner, from the start of the node's process on"
     )
     lacks_base: bool = Field(False, description="the node does not have what the difference is against")
+    lacks_frozen: bool = Field(False, description="the node does not have the weights that are never trained")
     drill: DrillLabel | None = Field(None, description="the fault that this node was told to play")
 
     def in_short(self) -> "TrainReply":
@@ -190,11 +199,18 @@ def pack_buffers(parcel: Parcel) -> ArrayRecord:
     )
 
 
-def pack(header: Section, buffers: ArrayRecord | None = None) -> RecordDict:
-    """Returns a message's content."""
+def pack(header: Section, buffers: ArrayRecord | None = None, frozen: ArrayRecord | None = None) -> RecordDict:
+    """Returns a message's content.
+
+    Args:
+        header: What the message says.
+        buffers: Those of the parcel that `header.index` describes.
+        frozen: Those of the parcel that `header.frozen_index` describes.
+    """
     content = RecordDict({_HEADER: ConfigRecord({"json": header.model_dump_json()})})
-    if buffers is not None:
-        content[_PARCEL] = buffers
+    for name, record in ((_PARCEL, buffers), (_FROZEN, frozen)):
+        if record is not None:
+            content[name] = record
     return content
 
 
@@ -218,7 +234,7 @@ def read_header(message: Message, kind: type[Header], longest: int = MAX_HEADER,
     text = record.get("json") if isinstance(record, ConfigRecord) else None
     if not isinstance(text, str):
         raise WireError(f"the message has no {kind.__name__} header")
-    beside = [name for name in message.content if name not in (_HEADER, _PARCEL)]
+    beside = [name for name in message.content if name not in kind.records]
     beside += [name for name in message.content[_HEADER] if name != "json"]
     if beside:
         raise WireError(f"the message holds {plain(beside[0], 40)!r} besides its header and parcel")
@@ -250,7 +266,20 @@ def _protocol(text: str) -> object:
     return header.get("protocol", PROTOCOL) if isinstance(header, dict) else PROTOCOL
 
 
-def read_parcel(message: Message, index: str, max_bytes: int, max_buffers: int | None = None) -> Parcel:
+def read_frozen_parcel(message: Message, request: TrainRequest) -> Parcel | None:
+    """Returns the parcel of the frozen part that comes with a request; None if none is announced.
+
+    Raises:
+        WireError: when it is announced and missing, or of a foreign kind.
+    """
+    if request.frozen_index is None:
+        return None
+    return read_parcel(message, request.frozen_index, 1 << 62, name=_FROZEN)
+
+
+def read_parcel(
+    message: Message, index: str, max_bytes: int, max_buffers: int | None = None, name: str = _PARCEL
+) -> Parcel:
     """Returns the parcel of a message: the index from its header and the raw buffers.
 
     Args:
@@ -258,13 +287,14 @@ def read_parcel(message: Message, index: str, max_bytes: int, max_buffers: int |
         index: The parcel's index, from the header.
         max_bytes: Most bytes that the buffers may have together.
         max_buffers: Most buffers; None: any number.
+        name: Record in which the buffers lie.
 
     Raises:
         WireError: when the buffers are missing, empty, of a foreign kind, too many or too large.
     """
-    record = message.content.get(_PARCEL)
+    record = message.content.get(name)
     if not isinstance(record, ArrayRecord):
-        raise WireError("the message carries no parcel")
+        raise WireError(f"the message carries no {name}")
     if max_buffers is not None and len(record) > max_buffers:
         raise WireError(f"the parcel has {len(record)} buffers; the node's blocks need {max_buffers} at most")
     buffers = []

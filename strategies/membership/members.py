@@ -276,7 +276,9 @@ class Federation:
         self.members[name] = Member(name=name, node_id=node_id, description=description, registered=registered)
         self._name_of[node_id] = name
         self._folded.setdefault(name.casefold(), set()).add(name)
-        fields: dict[str, Any] = description.model_dump(mode="json", exclude={"protocol", "name", "refusal", "bases"})
+        fields: dict[str, Any] = description.model_dump(
+            mode="json", exclude={"protocol", "name", "refusal", "bases", "frozen"}
+        )
         self.record("node_joined", node=name, back=back, notes=remarks(description), **fields)
 
     def _tell_wait(self, grid: Grid, expected: int, left_s: float) -> None:

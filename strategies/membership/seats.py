@@ -23,6 +23,7 @@ class Seats:
         state: What `state` returned, to go on from there.
         layer_floor: Fewest experts of a layer that a node may hold.
         replication: Nodes that hold every expert; no node leaves when only so many are seated.
+        trunk: Whether there is a trunk, which all nodes hold.
     """
 
     def __init__(
@@ -33,8 +34,9 @@ class Seats:
         state: Mapping[str, Any] | None,
         layer_floor: int = 0,
         replication: int = REPLICATION,
+        trunk: bool = True,
     ) -> None:
-        self.experts = list(experts)
+        self.experts, self.trunk = list(experts), trunk
         self.layer_floor, self.replication = layer_floor, replication
         self.record = record
         self.reputation = Reputation(config, state["reputation"] if state else None)
@@ -83,7 +85,8 @@ class Seats:
         if self._placement is None:
             seated = self._seated(members)
             zones = {name: members[name].description.zone for name in seated}
-            self._change(place(self.experts, seated, zones=zones, replication=self.replication), "start")
+            first = place(self.experts, seated, zones=zones, replication=self.replication, trunk=self.trunk)
+            self._change(first, "start")
         else:
             self._change(self._placement, "resumed")
             self._correct_zones(members)

@@ -30,7 +30,8 @@ def leave(placement: Placement, node: str) -> Placement:
         raise PlacementError(f"{node} cannot leave: {error}") from None
     moved = Dealing(placement, node).deal(placement.held_by(node))
     holders = {block: moved.get(block, names) for block, names in placement.holders.items()}
-    holders[TRUNK] = rest
+    if TRUNK in holders:
+        holders[TRUNK] = rest
     zones = {name: zone for name, zone in placement.zones.items() if name != node}
     return replace(placement, epoch=placement.epoch + 1, nodes=rest, holders=holders, zones=zones)
 
@@ -86,7 +87,8 @@ def join(placement: Placement, node: str, zone: str | None = None) -> Placement:
         layer[giver, layer_of(block)] -= 1
         loads[giver] -= 1
         holders[block] = tuple(sorted((*others, node)))
-    holders[TRUNK] = nodes
+    if TRUNK in holders:
+        holders[TRUNK] = nodes
     return replace(placement, epoch=placement.epoch + 1, nodes=nodes, holders=holders, zones=zones)
 
 

@@ -125,6 +125,7 @@ def place(
     *,
     zones: Mapping[str, str | None] | None = None,
     replication: int = REPLICATION,
+    trunk: bool = True,
 ) -> Placement:
     """Returns a placement of experts (block names, `layers.L.experts.E`) on nodes, the same for the same names.
 
@@ -137,6 +138,7 @@ def place(
         epoch: The placement's number.
         zones: Node to zone; a node without one counts as a zone of its own.
         replication: Replicas an expert: 3, or a larger odd number.
+        trunk: Whether there is a trunk, which all nodes hold; False: none of it is trained.
 
     Raises:
         PlacementError: for an even replication or one below 3, or with fewer distinct nodes than that.
@@ -150,7 +152,8 @@ def place(
     groups = _solve(layers, read)
     held = {expert: tuple(names[node] for node in sorted(group)) for expert, group in zip(order, groups, strict=True)}
     holders = {expert: held[expert] for expert in experts}
-    holders[TRUNK] = tuple(names)
+    if trunk:
+        holders[TRUNK] = tuple(names)
     return Placement(epoch=epoch, nodes=tuple(names), holders=holders, zones=known, replication=replication)
 
 

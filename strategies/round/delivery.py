@@ -9,6 +9,7 @@ from flwr.serverapp import Grid
 
 from strategies.exchange.boundary import boundary
 from strategies.exchange.broadcast import Broadcast
+from strategies.exchange.frozen_shipment import FrozenShipment
 from strategies.exchange.in_flight import Clock, InFlight
 from strategies.exchange.last_sent import LastSent
 from strategies.exchange.messages import DescribeRequest, RoundVerdict, TrainRequest, pack
@@ -18,11 +19,12 @@ from strategies.membership.members import Federation
 from strategies.membership.seats import Seats
 from strategies.round.pace import Pace
 from strategies.round.recorder import Recorder
-from strategies.round.replies import lacks_base
+from strategies.round.replies import Lack, lack_of
 from strategies.voting.vote import Verdict
 from trfmoe_core.blocks import BlockLayout, Blocks
 from trfmoe_core.config import Recipe
 from trfmoe_core.errors import RunError, WireError
+from trfmoe_core.model.frozen import FrozenPart
 
 Phase = Literal["train", "evaluate"]
 
@@ -40,6 +42,8 @@ class Delivery:
         recorder: Takes events.
         clock: Time; tests put in their own.
         pace: Is told who was asked and who has answered.
+        frozen: The weights that are never trained, if there are any. A node gets them with its first request, and
+            again if it says that it lacks them.
     """
 
     def __init__(
@@ -53,7 +57,9 @@ class Delivery:
         recorder: Recorder,
         clock: Clock,
         pace: Pace,
+        frozen: FrozenPart | None = None,
     ) -> None:
+        self._frozen = FrozenShipment(frozen, recipe.transport.parcel_mb << 20)
         self._described, self._recipe, self._layout = described, recipe, layout
         self._federation, self._seats, self._last_sent = federation, seats, last_sent
         self._recorder, self._clock, self._pace = recorder, clock, pace
@@ -89,6 +95,10 @@ class Delivery:
             raise RunError("nothing was broadcast yet; call start")
         return self._broadcast
 
+    def bytes_down(self, name: str) -> int:
+        """Returns the bytes that a node is sent in the current phase."""
+        return self.sent.of(name).num_bytes + self._frozen.bytes_to(name)
+
     def remember_model(self, name: str, base_digest: str) -> None:
         """Remembers which model a node has. The next difference is taken against it."""
         self._has[name] = base_digest
@@ -120,6 +130,8 @@ class Delivery:
             recipe=self._described.recipe,
             index=sent.index,
             against=sent.against,
+            frozen=self._frozen.digest,
+            frozen_index=self._frozen.index(name),
             journal_entries=self._head[0] if self._head else 0,
             journal_head=self._head[1] if self._head else None,
             verdict=self._verdicts.get(name),
@@ -139,6 +151,7 @@ class Delivery:
         self._phase, self._round, self._head = phase, round_number, self._recorder.head()
         self._requests.clear()
         self._rooms.clear()
+        self._frozen.begin(self._federation.members)
         exchange = self._exchange_of(grid)
         seated = self._seats.placement.nodes
         online = self._federation.online
@@ -187,8 +200,12 @@ class Delivery:
                 self._pace.lost(name)
         messages.clear()
         self.sent.drop_arrays()
+        self._frozen.drop_arrays()
         for arrival in exchange.receive(label, timeout, "rounds.reply_deadline_s", enough):
-            if arrival.reply is not None and self._asks_for_whole(arrival.node, arrival.reply):
+            lack = self._lack(arrival.node, arrival.reply) if arrival.reply is not None else None
+            if lack == "frozen":
+                self._frozen.lost(arrival.node)
+            if lack == "base":
                 self._send_whole(exchange, arrival.node, label)
             elif arrival.reply is not None:
                 self._pace.heard(arrival.node)
@@ -222,14 +239,17 @@ class Delivery:
             "node_reply", round=self._round, node=name, phase=self._phase, status="dropped", reason=reason
         )
 
-    def _asks_for_whole(self, name: str, reply: Message) -> bool:
-        if not self.sent.of(name).against:
-            return False
+    def _lack(self, name: str, reply: Message) -> Lack | None:
+        """Returns what a node says that it lacks, if it can lack it."""
+        possible = {"base": self.sent.of(name).against is not None, "frozen": self._frozen.digest is not None}
+        if not any(possible.values()):
+            return None
         try:
             with boundary():
-                return lacks_base(reply, self.room(name))
+                lack = lack_of(reply, self.room(name))
+                return lack if lack and possible[lack] else None
         except WireError:
-            return False  # The reply is checked again later, and dropped there with its reason like any other.
+            return None  # The reply is checked again later, and dropped there with its reason like any other.
 
     def room(self, name: str) -> SizeLimits:
         """Returns how large a node's answer may be in the current phase."""
@@ -249,7 +269,8 @@ class Delivery:
 
     def _message(self, name: str, node_id: int, arrays: ArrayRecord) -> Message:
         kind = MessageType.TRAIN if self._phase == "train" else MessageType.EVALUATE
-        return Message(pack(self.request(name), arrays), dst_node_id=node_id, message_type=kind)
+        request, frozen = self.request(name), self._frozen.arrays(name)
+        return Message(pack(request, arrays, frozen), dst_node_id=node_id, message_type=kind)
 
     def _exchange_of(self, grid: Grid) -> InFlight:
         self._exchange = self._exchange or InFlight(grid=grid, clock=self._clock)

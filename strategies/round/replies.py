@@ -1,6 +1,7 @@
 """Checks one reply of a node completely against the request, before any of it is kept."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from flwr.app import Message
 
@@ -70,6 +71,8 @@ def check_reply(
         sent, echoed = getattr(request, field), getattr(reply, field)
         if sent != echoed:
             raise WireError(f"{field} is {str(echoed)[:16]!r}, not {str(sent)[:16]!r}: a reply to another request")
+    if reply.lacks_frozen:
+        raise WireError("the node lacks the weights that are never trained; it gets them with its next request")
     if reply.lacks_base:
         raise WireError("the node lacks the model that it would need to read this one")
     if request.steps == 0:
@@ -116,10 +119,17 @@ def _check_training(reply: TrainReply, request: TrainRequest, recipe: Recipe) ->
         raise WireError(f"{training.tokens} tokens in {request.steps} steps; about {expected} are possible")
 
 
-def lacks_base(message: Message, room: SizeLimits) -> bool:
-    """Returns True if a node answers that it lacks the model that the difference must be added to.
+Lack = Literal["base", "frozen"]
+"""What a node can lack: the model that the difference must be added to, or the weights that are never trained."""
+
+
+def lack_of(message: Message, room: SizeLimits) -> Lack | None:
+    """Returns what a node answers that it lacks.
 
     Raises:
         WireError: the message has no header that says so or not.
     """
-    return read_header(message, TrainReply, room.header, room.values).lacks_base
+    reply = read_header(message, TrainReply, room.header, room.values)
+    if reply.lacks_frozen:
+        return "frozen"
+    return "base" if reply.lacks_base else None

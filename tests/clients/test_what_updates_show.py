@@ -18,6 +18,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from clients.worker import Worker
 from server.app import initial_blocks
 from server.run_folder.checkpoints import load_checkpoint
+from server.run_folder.models import initial_model
 from strategies.exchange.messages import TrainReply, TrainRequest, read_header, read_parcel
 from tests.federation import run_recipe
 from trfmoe_core.blocks import TRUNK, BlockLayout, Blocks, blocks_digest
@@ -132,7 +133,7 @@ def test_a_node_can_compute_another_ones_update_when_the_third_is_away(tiny_reci
         return message
 
     folder, _ = run_recipe(recipe, listen)
-    _, before = initial_blocks(folder, load_tokenizer("byte"))
+    _, before = initial_blocks(initial_model(folder, load_tokenizer("byte")))
     after = layout.gather(load_checkpoint(folder.path / "checkpoints", 1).weights)
     # All that ada has: the model before, the model after, and what it sent.
     guess = 2 * (after[TRUNK] - before[TRUNK]) - sent["ada"][TRUNK]

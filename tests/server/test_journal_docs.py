@@ -26,7 +26,7 @@ WRITERS = {"record", "_record", "append"}
 LIAR = TrainReply(run_id="r", round=1, epoch=1, base_digest="0" * 64, name="n", drill="scale")
 # What `**name` in a call stands for: file, name -> the fields.
 SPREAD: dict[tuple[str, str], set[str]] = {
-    ("members.py", "fields"): set(Description.model_fields) - {"protocol", "name", "refusal", "bases"},
+    ("members.py", "fields"): set(Description.model_fields) - {"protocol", "name", "refusal", "bases", "frozen"},
     ("tri_redundant.py", "fields"): {*Training.model_fields, *reply_fields(LIAR, None, 0, 0)} - {"seconds"},
     ("recorder.py", "fields"): {"round", "digest", "files", "kept"},
     ("recorder.py", "state['summary']"): set(round_summary({}, [], 1.0, 0, 0)),

@@ -93,7 +93,21 @@ class ModelConfig(Section):
     z_loss_weight: float = Field(
         0.0, ge=0, le=10, description="weight of the router's z-loss (arXiv 2202.08906)", examples=[0.001]
     )
-    expert: Name = Field("swiglu", description="kind of expert: swiglu, gelu, or one of your own", examples=["gelu"])
+    expert: Name = Field(
+        "swiglu",
+        description="kind of expert: swiglu, gelu, low_rank (small changes of one network a layer), or one of your own",
+        examples=["low_rank"],
+    )
+    rank: int = Field(
+        16, ge=1, le=65536, description="of the changes that experts of kind low_rank make to a matrix", examples=[8]
+    )
+    alpha: float | None = Field(
+        None,
+        gt=0,
+        le=1e6,
+        description="kind low_rank: changes are multiplied by alpha / rank; null: twice the rank",
+        examples=[32],
+    )
     attention: Name = Field(
         "rotary", description="kind of attention: rotary, normed, normed_whole, or your own", examples=["normed"]
     )
@@ -113,9 +127,19 @@ class ModelConfig(Section):
         """Width of one attention head."""
         return self.width // self.heads if self.head_dim is None else self.head_dim
 
+    @property
+    def low_rank_scale(self) -> float:
+        """What the changes of experts of kind low_rank are multiplied by."""
+        return 2.0 if self.alpha is None else self.alpha / self.rank
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         problems = []
+        if self.expert == "low_rank" and self.rank > min(self.width, self.expert_width):
+            problems.append(
+                f"rank: {self.rank} is above the smaller of width {self.width} and expert_width {self.expert_width}, "
+                "so nothing is saved; lower it"
+            )
         if self.head_dim is None and self.width % self.heads:
             problems.append(f"heads: {self.heads} does not divide width {self.width}; choose a divisor")
         elif self.head_width % 2:

@@ -7,6 +7,9 @@ from pydantic import Field, model_validator
 
 from trfmoe_core.config.section import Name, Section
 
+Freeze = Literal["none", "base", "trunk"]
+"""What is not trained besides the networks that low-rank experts share."""
+
 
 class TrainingConfig(Section):
     """Local training on a node.
@@ -47,6 +50,13 @@ class TrainingConfig(Section):
     beta2: float = Field(0.99, ge=0, lt=1, description="decay of the mean of their squares, per step", examples=[0.95])
     muon_momentum: float = Field(
         0.95, ge=0, lt=1, description="of hidden matrices, with optimizer muon", examples=[0.9]
+    )
+    freeze: Freeze = Field(
+        "none",
+        description="what is never trained, and sent to a node once. base: embedding, attention, norms, shared expert "
+        "and head, so routers and experts train; trunk: routers too, so only experts train. What experts of kind "
+        "low_rank share is never trained",
+        examples=["base"],
     )
     clip_norm: float = Field(1.0, gt=0, description="longer gradients are shortened to this norm", examples=[0.5])
     device: str = Field(

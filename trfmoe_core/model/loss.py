@@ -58,7 +58,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         total = torch.zeros((), dtype=torch.float32, device=x_ND.device)
         count = torch.full_like(total, len(x_ND)) if mask_N is None else mask_N.sum().clamp(min=1).float()
         grad_x_ND = torch.empty_like(x_ND) if needs_grad else None
-        grad_w_VD = total.new_empty(w_VD.shape) if needs_grad else None
+        grad_w_VD = total.new_empty(w_VD.shape) if needs_grad and w_VD.requires_grad else None
         for begin in range(0, len(x_ND), block_rows):
             block = slice(begin, begin + block_rows)
             x_BD, targets_B, mask_B = x_ND[block], targets_N[block], None if mask_N is None else mask_N[block]
@@ -80,26 +80,28 @@ class _LinearCrossEntropy(torch.autograd.Function):
                     grad_BV = prob_RV.to(x_ND.dtype)
                 else:
                     grad_BV[chunk] = prob_RV
-            if grad_BV is not None and grad_x_ND is not None and grad_w_VD is not None:
+            if grad_BV is not None and grad_x_ND is not None:
                 _add_gradients(grad_BV, x_BD, weights_VD, count, grad_x_ND[block], grad_w_VD, begin == 0)
-        if grad_x_ND is not None and grad_w_VD is not None and x_ND.dtype != torch.float32:
-            grad_x_ND /= count
-            grad_w_VD /= count
+        if x_ND.dtype != torch.float32:
+            for grad in (grad_x_ND, grad_w_VD):
+                if grad is not None:
+                    grad /= count
         ctx.weight_dtype = w_VD.dtype
         # Kept here instead of by `save_for_backward`, so that `backward` alone holds them and may scale them in place.
         ctx.grads = (grad_x_ND, grad_w_VD)
         return total / count
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
         if ctx.grads is None:
             raise RuntimeError("a second backward pass through linear_cross_entropy; compute the loss again")
         (grad_x_ND, grad_w_VD), ctx.grads = ctx.grads, None
         # On CUDA the value is not read: that would wait for the device.
         if grads[0].device.type != "cpu" or grads[0] != 1.0:
             grad_x_ND *= grads[0]
-            grad_w_VD *= grads[0]
-        return grad_x_ND, grad_w_VD.to(ctx.weight_dtype), None, None, None
+            if grad_w_VD is not None:
+                grad_w_VD *= grads[0]
+        return grad_x_ND, None if grad_w_VD is None else grad_w_VD.to(ctx.weight_dtype), None, None, None
 
 
 def _sizes(x_ND: Tensor, vocab_size: int) -> tuple[int, int]:
@@ -122,7 +124,13 @@ def _nats(x_RD: Tensor, w_VD: Tensor, target_R1: Tensor) -> tuple[Tensor, Tensor
 
 
 def _add_gradients(
-    grad_RV: Tensor, x_RD: Tensor, w_VD: Tensor, count: Tensor, grad_x_RD: Tensor, grad_w_VD: Tensor, first: bool
+    grad_RV: Tensor,
+    x_RD: Tensor,
+    w_VD: Tensor,
+    count: Tensor,
+    grad_x_RD: Tensor,
+    grad_w_VD: Tensor | None,
+    first: bool,
 ) -> None:
     """Writes one block's gradient of the hidden states and adds its gradient of the weights.
 
@@ -133,18 +141,23 @@ def _add_gradients(
         count: Unmasked tokens, the divisor of the mean. In float32 it goes into the small factors, not into the large
             results; other types are divided at the end.
         grad_x_RD: Written.
-        grad_w_VD: float32, added to; written if this is the `first` block.
+        grad_w_VD: float32, added to; written if this is the `first` block. None: not wanted.
         first: See `grad_w_VD`.
     """
     if uses_onednn(grad_RV, w_VD, x_RD):
         torch.div(onednn_product(grad_RV, w_VD.t()), count, out=grad_x_RD)
+        if grad_w_VD is None:
+            return
         grad_chunk_VD = onednn_product(grad_RV.t(), (x_RD / count).t())
     elif x_RD.dtype == torch.float32:
         torch.div(grad_RV.mm(w_VD), count, out=grad_x_RD)
-        torch.addmm(grad_w_VD, grad_RV.T, x_RD / count, beta=int(not first), out=grad_w_VD)
+        if grad_w_VD is not None:
+            torch.addmm(grad_w_VD, grad_RV.T, x_RD / count, beta=int(not first), out=grad_w_VD)
         return
     else:
         torch.mm(grad_RV, w_VD, out=grad_x_RD)
+        if grad_w_VD is None:
+            return
         grad_chunk_VD = grad_RV.T.mm(x_RD)
     if first:
         grad_w_VD.copy_(grad_chunk_VD)

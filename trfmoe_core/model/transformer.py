@@ -6,7 +6,7 @@ B = sequences, T = positions, N = B * T tokens, D = width, V = vocabulary, L = l
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Self, cast
 
 import torch
 import torch.nn.functional as nnf
@@ -15,9 +15,11 @@ from torch.utils.checkpoint import checkpoint
 
 from trfmoe_core.blocks import EXPERT_STACK
 from trfmoe_core.config.model import ModelConfig
+from trfmoe_core.config.training import Freeze
 from trfmoe_core.errors import ConfigError
 from trfmoe_core.model.attention.base import ATTENTIONS, rotary_tables
 from trfmoe_core.model.experts.base import EXPERTS, FROZEN
+from trfmoe_core.model.frozen import freeze_parameters, is_frozen
 from trfmoe_core.model.kv_cache import KeyValueCache, LayerCache
 from trfmoe_core.model.layers import Projection, RMSNorm
 from trfmoe_core.model.local_experts import LocalExperts, whole_layer
@@ -25,7 +27,7 @@ from trfmoe_core.model.loss import linear_cross_entropy
 from trfmoe_core.model.moe import Router, RoutingStats, balance_loss, mix_experts
 from trfmoe_core.model.shared_expert import SharedExpert
 
-FEEDS_RESIDUAL = ("attention.output.weight", "experts.w_down_EDF", "shared.down.weight")
+FEEDS_RESIDUAL = ("attention.output.weight", "experts.w_down_EDF", "experts.base.w_down_DF", "shared.down.weight")
 """Ends of the names of matrices whose output is added to the residual stream."""
 
 
@@ -121,6 +123,8 @@ class MoETransformer(nn.Module):
         vocab_size: The tokenizer's, padded; used unless the config gives another.
         local: Of each layer, which experts are on this node and which are trained; None: all are.
         bos_id: The token that begins a document; needed for `document_mask` if `forward` gets no documents.
+        freeze: The parts that are never trained. They are buffers, not parameters, so they have no gradients and are
+            in no block.
 
     Raises:
         ConfigError: If the config names a kind of expert or attention that does not exist.
@@ -132,6 +136,7 @@ class MoETransformer(nn.Module):
         vocab_size: int,
         local: Sequence[LocalExperts] | None = None,
         bos_id: int | None = None,
+        freeze: Freeze = "none",
     ) -> None:
         super().__init__()
         self.bos_id = bos_id
@@ -146,6 +151,8 @@ class MoETransformer(nn.Module):
         cos_TP, sin_TP = rotary_tables(config.context, config.head_width, config.rope_theta, config.rope_scaling)
         self.register_buffer("cos_TP", cos_TP, persistent=False)
         self.register_buffer("sin_TP", sin_TP, persistent=False)
+        self._weights = [name for name, _ in self.named_parameters()]
+        freeze_parameters(self, {name for name in self._weights if is_frozen(name, freeze)})
         self.gradient_checkpointing = False
         """True: training keeps only each layer's input, and computes the rest again for the backward pass."""
         self.sum_counts: Callable[[Tensor], Tensor] | None = None
@@ -246,6 +253,23 @@ class MoETransformer(nn.Module):
         same_BTT = document_BT.unsqueeze(2) == document_BT.unsqueeze(1)
         return same_BTT.tril().unsqueeze(1)
 
+    def named_weights(self) -> dict[str, Tensor]:
+        """Returns all weights by name, trained and frozen, in an order that does not depend on what is frozen."""
+        trained, buffers = dict(self.named_parameters()), dict(self.named_buffers())
+        return {name: trained[name] if name in trained else buffers[name] for name in self._weights}
+
+    def frozen_weights(self) -> dict[str, Tensor]:
+        """Returns by name the weights that are never trained; experts that another node trains are not among them."""
+        trained = dict(self.named_parameters())
+        return {name: weights for name, weights in self.named_weights().items() if name not in trained}
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Moves the model as torch does, but keeps a tied head tied, also if it is frozen."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.config.tie_embeddings:
+            self.head.weight = self.embedding.weight
+        return self
+
     def by_expert(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor | dict[int, Tensor]]:
         """Returns weights or gradients by parameter name, every stack split into its experts by number.
 
@@ -289,18 +313,22 @@ class MoETransformer(nn.Module):
         """Draws all matrices from a normal distribution; sets all norm weights to 1 and all biases to 0.
 
         The standard deviation is `init_std`, divided by sqrt(2 layers) for matrices that feed the residual stream.
+        Kinds of experts may have others.
         """
-        for name, parameter in self.named_parameters():
-            if parameter.ndim < 2:
-                parameter.fill_(0.0 if name.endswith(".bias") else 1.0)
+        kind = EXPERTS.find(self.config.expert)
+        for name, weights in self.named_weights().items():
+            if weights.ndim < 2:
+                weights.fill_(0.0 if name.endswith(".bias") else 1.0)
                 continue
             feeds_residual = name.endswith(FEEDS_RESIDUAL)
-            scale = 1.0 / math.sqrt(2 * self.config.layers) if feeds_residual else 1.0
-            parameter.normal_(0.0, self.config.init_std * scale, generator=generator)
+            std = self.config.init_std / math.sqrt(2 * self.config.layers) if feeds_residual else self.config.init_std
+            if ".experts." in name:
+                std = kind.initial_std(name.partition(".experts.")[2], weights.shape[-1], std)
+            weights.normal_(0.0, std, generator=generator)
 
 
 def parameter_shapes(
-    config: ModelConfig, vocab_size: int, local: Sequence[LocalExperts] | None = None
+    config: ModelConfig, vocab_size: int, local: Sequence[LocalExperts] | None = None, freeze: Freeze = "none"
 ) -> dict[str, Tensor]:
     """Returns a model's parameters on the meta device: they have names and shapes and take no memory.
 
@@ -308,10 +336,22 @@ def parameter_shapes(
         config: Sizes and parts of the model.
         vocab_size: Number of token ids.
         local: The experts on one node, by layer; None: the whole model.
+        freeze: Parts that are no parameters, because they are not trained.
     """
-    config = config.model_copy(update={"context": 8})  # no parameter depends on it, and the rotary tables are real
+    return dict(_without_memory(config, vocab_size, local, freeze).named_parameters())
+
+
+def frozen_shapes(config: ModelConfig, vocab_size: int, freeze: Freeze) -> dict[str, Tensor]:
+    """Returns `MoETransformer.frozen_weights` on the meta device."""
+    return _without_memory(config, vocab_size, None, freeze).frozen_weights()
+
+
+def _without_memory(
+    config: ModelConfig, vocab_size: int, local: Sequence[LocalExperts] | None, freeze: Freeze
+) -> MoETransformer:
+    config = config.model_copy(update={"context": 8})  # no weight depends on it, and the rotary tables are real
     with torch.device("meta"):
-        return dict(MoETransformer(config, vocab_size, local).named_parameters())
+        return MoETransformer(config, vocab_size, local, freeze=freeze)
 
 
 def hidden_matrices(config: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -320,7 +360,9 @@ def hidden_matrices(config: ModelConfig) -> dict[str, tuple[int, ...]]:
         return MoETransformer(config, 2).hidden_matrices()
 
 
-def build_model(config: ModelConfig, vocab_size: int, seed: int, bos_id: int | None = None) -> MoETransformer:
+def build_model(
+    config: ModelConfig, vocab_size: int, seed: int, bos_id: int | None = None, freeze: Freeze = "none"
+) -> MoETransformer:
     """Returns a float32 model on the CPU. Its weights depend on the seed alone, not on torch's own random numbers.
 
     Args:
@@ -328,7 +370,8 @@ def build_model(config: ModelConfig, vocab_size: int, seed: int, bos_id: int | N
         vocab_size: Number of token ids.
         seed: Seed of the weights.
         bos_id: Token that begins a document, if the tokenizer has one.
+        freeze: The parts that are never trained; their weights are the same as without.
     """
-    model = MoETransformer(config, vocab_size, bos_id=bos_id)
+    model = MoETransformer(config, vocab_size, bos_id=bos_id, freeze=freeze)
     model.init_weights(torch.Generator().manual_seed(seed))
     return model

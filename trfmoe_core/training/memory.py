@@ -21,7 +21,7 @@ from trfmoe_core.model.experts.base import EXPERTS
 from trfmoe_core.model.local_experts import LocalExperts
 from trfmoe_core.model.loss import chunk_rows
 from trfmoe_core.model.products import ONEDNN
-from trfmoe_core.model.transformer import parameter_shapes
+from trfmoe_core.model.transformer import frozen_shapes, parameter_shapes
 from trfmoe_core.training.device import resolve_precision
 
 FLOAT = 4
@@ -41,7 +41,7 @@ class TrainingMemory:
     """The bytes that one process takes on its device while it trains."""
 
     weights: int
-    """The model itself."""
+    """The model itself, with what of it is never trained."""
     gradients: int
     moments: int
     """The optimizer's running averages."""
@@ -80,22 +80,23 @@ def training_memory(
     Raises:
         ConfigError: If the config names a kind of expert or attention that does not exist.
     """
-    shapes = parameter_shapes(model, vocab_size, local)
+    shapes = parameter_shapes(model, vocab_size, local, training.freeze)
     parameters = sum(shape.numel() for shape in shapes.values())
+    frozen = sum(shape.numel() for shape in frozen_shapes(model, vocab_size, training.freeze).values())
     number = 2 if resolve_precision(training.precision, device, model.width) == torch.bfloat16 else FLOAT
     layer, backward = _of_layer(model, training, number)
     loss, loss_work = _of_loss(model, training, model.vocab_size or vocab_size, number, device)
     stream = training.batch_size * model.context * model.width * number
     checkpointing = training.gradient_checkpointing
     kept = loss + (model.layers * stream + layer if checkpointing else model.layers * layer)
-    casts = number * parameters if number != FLOAT else 0
+    casts = number * (parameters + frozen) if number != FLOAT else 0
     gaps = 0 if device.type == "cuda" else min(MAX_FREE_BYTES, math.ceil(HEAP_GAPS * layer))
     moments, step = _of_optimizer(training, shapes)
     tables = model.context * model.head_width * FLOAT
     on_cuda = device.type == "cuda"
     kernels = KERNELS if ONEDNN and not on_cuda and number == FLOAT else 0
     return TrainingMemory(
-        weights=FLOAT * parameters + tables,
+        weights=FLOAT * (parameters + frozen) + tables,
         gradients=FLOAT * parameters,
         moments=moments,
         activations=kept + gaps + casts,

@@ -16,7 +16,7 @@ from server.report.page import write_report
 from server.report.sinks import Sink, sinks_of
 from server.run_folder.checkpoints import Checkpoint
 from server.run_folder.folder import RunFolder
-from server.run_folder.models import initial_model
+from server.run_folder.models import frozen_part, initial_model
 from server.run_folder.provenance import changes, check_resumed, provenance
 from server.run_folder.recorder import RunRecorder, best_round, last_checkpoint
 from trfmoe_core.blocks import BlockLayout, blocks_digest
@@ -289,7 +289,8 @@ class LocalRun:
     def _record_start(self, recorder: RunRecorder, checkpoint: Checkpoint | None) -> None:
         facts = self.folder.facts()
         first, last = facts.first, facts.started
-        origin = provenance(self.folder, self.tokenizer)
+        frozen = frozen_part(self.model)
+        origin = provenance(self.folder, self.tokenizer, frozen)
         check_resumed(self.folder, first, origin)
         recorder.record(
             "run_started",
@@ -298,7 +299,8 @@ class LocalRun:
             mode="local",
             num_rounds=self.total_steps,
             resumed_from=checkpoint and checkpoint.round,
-            parameters=sum(parameter.numel() for parameter in self.parameters.values()),
+            parameters=sum(weights.numel() for weights in self.model.named_weights().values()),
+            frozen_parameters=frozen.numel if frozen else 0,
             origin=self.folder.origin(),
             **origin,
         )

@@ -50,7 +50,7 @@ class WarmStart:
         try:
             temporary = folder.imported_path.with_suffix(".tmp")
             save_file(
-                {name: weights.detach().contiguous() for name, weights in self.model.named_parameters()}, temporary
+                {name: weights.detach().contiguous() for name, weights in self.model.named_weights().items()}, temporary
             )
             temporary.replace(folder.imported_path)
         except OSError as error:

@@ -17,6 +17,9 @@ from trfmoe_core.registry import Registry
 Multiply = Callable[[Tensor, str], Tensor]
 """Takes rows sorted by expert and the name of a stack; returns each row times its expert's transposed matrix."""
 
+BASE = "experts.base."
+"""Part of the names of tensors that the experts of a layer share. They are never trained."""
+
 FROZEN = "frozen_"
 """Prefix of the buffers that hold the stacks of experts which the node uses but does not train."""
 
@@ -25,7 +28,7 @@ class Experts(nn.Module):
     """Base of every kind of expert. A kind says which matrices an expert has, and how they make the output.
 
     A stack called `w_down_EDF` feeds the residual stream and gets smaller initial weights. A row of zeros must give
-    zeros: it belongs to an expert that is not on this node.
+    zeros: it belongs to an expert that is not on this node. Tensors below `BASE` are shared and never trained.
     """
 
     def __init__(self, config: ModelConfig, local: LocalExperts | None = None) -> None:
@@ -51,6 +54,17 @@ class Experts(nn.Module):
     def activation_width(cls, config: ModelConfig) -> int:
         """Returns how many numbers a slot keeps for the backward pass: by default every matrix's in- and output."""
         return sum(rows + columns for rows, columns in cls.shapes(config).values())
+
+    @staticmethod
+    def initial_std(name: str, columns: int, std: float) -> float:
+        """Returns the standard deviation of initial weights.
+
+        Args:
+            name: Of a matrix or a stack, without the layer's part.
+            columns: Width of what the matrix multiplies.
+            std: What the model gives it otherwise.
+        """
+        return std
 
     def compute(self, x_SD: Tensor, multiply: Multiply) -> Tensor:
         """Returns (S, D): every row after its expert."""

@@ -125,6 +125,9 @@ def _score_text(
         models.append(stock_model(baseline, device))
     elif folder and folder.imported_path.exists() and chosen:
         models.append(run_model(folder, 0, device))
+    for one in models:
+        if one.tokenizer.remark:
+            output.warning(f"tokenizer of {one.name}: {one.tokenizer.remark}")
     largest = min(one.context or LONGEST_CONTEXT for one in models)
     if context is not None and any(one.context and context > one.context for one in models):
         raise ConfigError(f"--context {context}: the models take {largest} tokens at most; give no more")

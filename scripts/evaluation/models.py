@@ -51,8 +51,7 @@ def run_model(folder: "RunFolder", number: int, device: "torch.device") -> Score
     model.to(device).eval()
 
     def logits(tokens: "Tensor") -> "Tensor":
-        found = model(tokens).logits_BTV
-        assert found is not None
+        found: Tensor = model(tokens).logits_BTV
         return found
 
     name = f"{folder.path.name}, round {number}" if number else f"{folder.path.name} as it was imported"

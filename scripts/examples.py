@@ -8,6 +8,7 @@ EXAMPLES = {
     "simulate": "trfmoe simulate three_nodes --pdfs ~/papers",
     "train": "trfmoe train configs/single.yaml --pdfs ~/papers --set training.steps=200",
     "generate": 'trfmoe generate runs/demo-001 --prompt "The" --stream',
+    "evaluate": "trfmoe evaluate runs/demo-001 --data ~/other-papers",
     "export": "trfmoe export runs/demo-001 my-model",
     "import": "trfmoe import my-model configs/three_nodes.yaml",
     "serve": "trfmoe serve runs/demo-001",

@@ -18,6 +18,7 @@ from scripts.commands.demo import demo
 from scripts.commands.deploy import deploy
 from scripts.commands.doctor import doctor
 from scripts.commands.drill import drill
+from scripts.commands.evaluate import evaluate
 from scripts.commands.export import export
 from scripts.commands.generate import generate
 from scripts.commands.import_model import import_model
@@ -88,6 +89,7 @@ app.command()(demo)
 app.command()(simulate)
 app.command()(train)
 app.command()(generate)
+app.command()(evaluate)
 app.command()(export)
 app.command("import")(import_model)
 app.command()(serve)

@@ -56,6 +56,7 @@ PARSED = {
     "node": "a node of a federation",
     "serve": "does not end by itself",
     "watch": "does not end by itself",
+    "evaluate": "needs text of its own; tests/scripts/commands/test_evaluate.py runs it",
     "export": "tests/scripts/commands/test_export.py runs it",
     "import": "needs a model of Hugging Face; tests/scripts/commands runs it",
     "doctor": "looks at this machine; tests/scripts/commands/test_doctor.py runs it",

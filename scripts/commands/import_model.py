@@ -10,7 +10,7 @@ from scripts.terminal.options import JsonOption, PdfsOption, SetOption
 
 if TYPE_CHECKING:
     from server.run_folder.folder import RunFolder
-    from trfmoe_core.config import Recipe
+    from trfmoe_core.config import ModelConfig, Recipe
     from trfmoe_core.model.stock.upcycling import Upcycling
 
 
@@ -44,7 +44,7 @@ def import_model(
     """
     from scripts.run.federated_run import resolve
     from scripts.terminal.output import Output
-    from server.run_folder.models import imported_settings
+    from server.run_folder.models import imported_settings, run_tokenizer
     from trfmoe_core.errors import ConfigError
     from trfmoe_core.model.stock.upcycling import Upcycling
 
@@ -61,11 +61,18 @@ def import_model(
         if override.startswith(("model.", "data.tokenizer")):
             raise ConfigError(f"--set {override}: {folder} says what the model and its tokenizer are; leave it out")
     upcycling = Upcycling(**wished) if wished else None
-    run = start_run(folder, resolve(config, overrides, pdfs), context, upcycling)
+    asked = resolve(config, overrides, pdfs)
+    run = start_run(folder, asked, context, upcycling)
     recipe, path = shlex.quote(str(run.path / "recipe.yaml")), shlex.quote(str(run.path))
     output.line(f"run folder {run.path}: begins with the weights of {folder}")
     kept = imported_settings(run)
-    for remark in kept.remarks if kept else ():
+    seen = kept.config.get("max_position_embeddings") if kept else None
+    tokenizer = run_tokenizer(run)
+    for remark in (
+        *(kept.remarks if kept else ()),
+        *context_remarks(asked.model, run.recipe.model.context, context, seen),
+        *([f"tokenizer of {folder}: {tokenizer.remark}"] if tokenizer.remark else []),
+    ):
         Output.warning(remark)
     for place in _missing_data(run.recipe):
         Output.warning(
@@ -75,6 +82,33 @@ def import_model(
     output.line(f"train it together: trfmoe simulate {recipe} --run-dir {path}")
     output.line(f"or here alone:     trfmoe train {recipe} --run-dir {path}")
     output.result({"outcome": "completed", "run_dir": str(run.path), "exit_code": 0})
+
+
+def context_remarks(asked: "ModelConfig", context: int, typed: int | None, seen: int | None) -> list[str]:
+    """Returns what to say of the length of training sequences.
+
+    Args:
+        asked: The model of the recipe, whose place the folder's takes.
+        context: Tokens a sequence of the run.
+        typed: `--context`.
+        seen: The most positions that the folder's model was made for; None: its config.json does not say it.
+    """
+    if typed is not None and seen is not None and typed > seen:
+        return [
+            f"--context {typed}: the folder's model was made for {seen} positions and has never seen later ones; it "
+            f"has to learn them, and --context {seen} spares it that"
+        ]
+    if typed is not None or "context" not in asked.model_fields_set or asked.context == context:
+        return []
+    if asked.context > context:
+        return [
+            f"model.context: the recipe says {asked.context} tokens a sequence, but the folder's model was made for "
+            f"{context} positions; the run trains with {context}"
+        ]
+    return [
+        f"model.context: the recipe says {asked.context} tokens a sequence and the folder {context}; the run trains "
+        f"with {context}, and import with --context {asked.context} takes the recipe's, which needs less memory"
+    ]
 
 
 def _missing_data(recipe: "Recipe") -> list[str]:

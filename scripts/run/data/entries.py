@@ -66,7 +66,7 @@ def chosen_data(
         recipe = validate(Recipe, apply_overrides({}, overrides), "--set")
     recipe = recipe.resolved(Path.cwd())
     if entries:
-        typed = {"name": node or TYPED, "data": [_entry(text) for text in entries]}
+        typed = {"name": node or TYPED, "data": [read_entry(text) for text in entries]}
         settings = validate(NodeSettings, typed, "the data named")
         return ChosenData(recipe, [settings.relocated(lambda path: str(expand(path).absolute()))])
     nodes = [one for one in recipe.nodes if node in (None, one.name)]
@@ -80,7 +80,12 @@ def chosen_data(
     return ChosenData(recipe, nodes)
 
 
-def _entry(text: str) -> object:
+def read_entry(text: str) -> object:
+    """Returns an entry of `data` as it is typed: a path, or a mapping in YAML.
+
+    Raises:
+        ConfigError: it begins as a mapping and is none.
+    """
     if not text.startswith("{"):
         return text
     try:

@@ -150,7 +150,7 @@ def _opened(
     tokenizer: Tokenizer,
 ) -> Corpus:
     reports = iter(FileReport(**report) for report in meta["files"])
-    notes = list(meta["notes"])
+    notes = [*([f"tokenizer {tokenizer.name}: {tokenizer.remark}"] if tokenizer.remark else []), *meta["notes"]]
     found = []
     for number, source in enumerate(sources):
         train, held_out = (read_store(folder, f"{number}.{side}") for side in SIDES)

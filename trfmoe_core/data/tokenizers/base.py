@@ -22,7 +22,7 @@ def padded(vocab_size: int) -> int:
 
 
 class Tokenizer(Protocol):
-    """Turns text into token ids and back without loss.
+    """Turns text into token ids and back: without loss, or with the loss that `remark` names.
 
     Two nodes may train together only if the fingerprints of their tokenizers are equal.
     """
@@ -50,6 +50,11 @@ class Tokenizer(Protocol):
     @property
     def fingerprint(self) -> str:
         """Hex SHA-256 of what the tokenizer does, independent of its path."""
+        ...
+
+    @property
+    def remark(self) -> str:
+        """What of a text does not come back; empty for a tokenizer without loss."""
         ...
 
     def encode(self, text: str) -> TokenIds:

@@ -15,6 +15,7 @@ class ByteTokenizer:
     """One token per UTF-8 byte (ids 0..255), then bos 256, eos 257 and pad 258."""
 
     name = "byte"
+    remark = ""
     vocab_size = 259
     padded_vocab_size = padded(259)
     bos_id = 256

@@ -1,7 +1,8 @@
-"""Local Hugging Face tokenizers such as GPT-2's and DialoGPT's, if they are lossless. Runs no code of their folders."""
+"""Local Hugging Face tokenizers such as GPT-2's and Llama's, if they keep what a text says. Runs no code of folders."""
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -57,6 +58,17 @@ class HfTokenizer:
         """Hex SHA-256 of what the tokenizer does. Computed on demand, because it takes a while for large ones."""
         content = json.dumps([json.loads(self.backend.to_str()), self.bos_id], sort_keys=True, ensure_ascii=True)
         return hashlib.sha256(content.encode("ascii")).hexdigest()
+
+    @cached_property
+    def remark(self) -> str:
+        """What of a text does not come back; empty for a tokenizer without loss."""
+        back = self.decode(self.encode(PROBE).tolist())
+        if back == PROBE:
+            return ""
+        return (
+            f"it normalises text ({PROBE!r} comes back as {back!r}), so the model never sees the original; losses a "
+            "byte count the bytes of the original and can be compared only between models with this tokenizer"
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Makes copies for other processes, with the settings that the library does not copy."""
@@ -118,7 +130,7 @@ def load_folder(folder: Path, config: dict[str, Any], name: str) -> HfTokenizer:
     if bos_token is None:
         raise DataError(f"tokenizer {folder}: neither bos_token nor eos_token in {CONFIG_FILE}; name one there")
     tokenizer = HfTokenizer(backend, bos_token, config, name)
-    check_lossless(tokenizer, f"tokenizer {folder}")
+    check_faithful(tokenizer, f"tokenizer {folder}")
     check_repeatable(tokenizer, f"tokenizer {folder}")
     return tokenizer
 
@@ -140,11 +152,14 @@ def check_repeatable(tokenizer: HfTokenizer, where: str) -> None:
         raise DataError(f"{where}: the same text gives other tokens each time; use a tokenizer that does not sample")
 
 
-def check_lossless(tokenizer: HfTokenizer, where: str) -> None:
-    """Makes sure that a tokenizer has a vocabulary and loses no text; otherwise training goes on with wrong results.
+def check_faithful(tokenizer: HfTokenizer, where: str) -> None:
+    """Makes sure that a tokenizer has a vocabulary and keeps what a text says, up to normalisation.
+
+    Normalisation is Unicode's NFKC and the kind and number of blanks. A tokenizer that loses more, such as letters or
+    their case, would train on another text without a word.
 
     Raises:
-        DataError: it is nearly empty or loses text.
+        DataError: it is nearly empty or loses more.
     """
     if tokenizer.vocab_size < MINIMUM_VOCABULARY:
         raise DataError(
@@ -152,11 +167,16 @@ def check_lossless(tokenizer: HfTokenizer, where: str) -> None:
             "its vocabulary was probably not loaded: put a tokenizer.json in the folder"
         )
     back = tokenizer.decode(tokenizer.encode(PROBE).tolist())
-    if back != PROBE:
+    if normalised(back) != normalised(PROBE):
         raise DataError(
-            f"{where}: {PROBE!r} comes back as {back!r}; losses per byte need a lossless tokenizer: "
-            "use a byte-level one such as GPT-2's, or train one with `trfmoe data tokenizer`"
+            f"{where}: {PROBE!r} comes back as {back!r}, which says something else; "
+            "use a byte-level tokenizer such as GPT-2's, or train one with `trfmoe data tokenizer`"
         )
+
+
+def normalised(text: str) -> str:
+    """Returns what of a text a tokenizer has to keep: NFKC, with one blank between words."""
+    return " ".join(unicodedata.normalize("NFKC", text).split())
 
 
 def _read_backend(folder: Path, config: dict[str, Any]) -> tuple[Backend, dict[str, Any]]:

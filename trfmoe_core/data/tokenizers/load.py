@@ -17,7 +17,8 @@ def load_tokenizer(name: str) -> Tokenizer:
     The network is used only for names that are no local folder. Code in a folder is never run.
 
     Raises:
-        DataError: there is no such folder or name, no network, or no lossless tokenizer of more than 256 tokens.
+        DataError: there is no such folder or name, no network, or no tokenizer of more than 256
+            tokens that keeps what a text says.
     """
     if name == "byte":
         return ByteTokenizer()

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from trfmoe_core.data.tokenizers.hugging_face import HfTokenizer, check_lossless
+from trfmoe_core.data.tokenizers.hugging_face import HfTokenizer, check_faithful
 from trfmoe_core.errors import DataError
 
 SPECIALS = ("<bos>", "<eos>", "<pad>")
@@ -48,5 +48,5 @@ def train_bpe(texts: Iterable[str], vocab_size: int, name: str) -> HfTokenizer:
         "clean_up_tokenization_spaces": False,
     }
     tokenizer = HfTokenizer(backend, bos, config, name)
-    check_lossless(tokenizer, f"tokenizer {name}")
+    check_faithful(tokenizer, f"tokenizer {name}")
     return tokenizer

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
-from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from trfmoe_core.data.tokenizers import load_tokenizer
 from trfmoe_core.data.tokenizers.base import padded
@@ -105,7 +105,35 @@ def test_a_tokenizer_that_draws_lots_is_refused(tmp_path: Path) -> None:
             load_tokenizer(str(tmp_path / "dice"))
 
 
-def test_folders_that_are_no_lossless_tokenizer_are_refused(tmp_path: Path) -> None:
+def with_normalizer(folder: Path, normalizer: object) -> Path:
+    make_folder(folder)
+    backend = Backend.from_file(str(folder / "tokenizer.json"))
+    backend.normalizer = normalizer
+    backend.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def test_a_tokenizer_that_only_normalises_is_used_and_says_so(tmp_path: Path) -> None:
+    """Such as those that were converted from SentencePiece."""
+    blanks = [normalizers.NFKC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
+    tokenizer = load_tokenizer(str(with_normalizer(tmp_path / "tidy", normalizers.Sequence(blanks))))
+    assert tokenizer.decode(tokenizer.encode("  two\n\nﬁne ").tolist()) == "two fine"
+    assert "it normalises text (\"Hello world, it's 3.14!\\n\\tGr" in tokenizer.remark
+    assert "can be compared only between models with this tokenizer" in tokenizer.remark
+    assert load_tokenizer("byte").remark == load_tokenizer(str(make_folder(tmp_path / "bpe"))).remark == ""
+    tokenizer.save(tmp_path / "again")
+    assert load_tokenizer(str(tmp_path / "again")).remark == tokenizer.remark
+
+
+@pytest.mark.parametrize(
+    "normalizer", [normalizers.Lowercase(), normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents()])]
+)
+def test_a_tokenizer_that_loses_more_is_refused(tmp_path: Path, normalizer: object) -> None:
+    with pytest.raises(DataError, match="which says something else; use a byte-level tokenizer"):
+        load_tokenizer(str(with_normalizer(tmp_path / "loses", normalizer)))
+
+
+def test_folders_that_are_no_tokenizer_of_a_text_are_refused(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "tokenizer.json").write_text("{}")

@@ -20,8 +20,8 @@ def report(
     as_json: JsonOption = False,
 ) -> None:
     """Write a run's report.html again, finished or not; of several runs, one page that compares them."""
+    from scripts.run.recipe_table import recipe_table, run_names
     from scripts.run.run_folders import run_folder
-    from scripts.run.summaries import recipe_differences
     from scripts.terminal.output import Output
     from server.report.comparison import render_comparison
     from server.report.page import write_report
@@ -36,7 +36,10 @@ def report(
         path = write_report(folders[0].path)
     else:
         path = out.absolute()
-        histories = {folder.path.name: RunHistory(read_events(folder.events_path)) for folder in folders}
-        write_text(path, render_comparison(histories, recipe_differences(folders)))
+        histories = {
+            name: RunHistory(read_events(folder.events_path))
+            for name, folder in zip(run_names(folders), folders, strict=True)
+        }
+        write_text(path, render_comparison(histories, [(row.key, *row.shown) for row in recipe_table(folders)]))
     output.line(str(path))
     output.result({"outcome": "completed", "report": str(path), "exit_code": 0})

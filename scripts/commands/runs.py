@@ -9,6 +9,10 @@ from scripts.terminal.options import JsonOption
 from trfmoe_core.counts import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import RenderableType
+
     from scripts.run.summaries import RunSummary
 
 runs = typer.Typer(
@@ -61,10 +65,11 @@ def show(run: RunArgument = None, as_json: JsonOption = False) -> None:
 
 @runs.command()
 def compare(given: RunsArgument, as_json: JsonOption = False) -> None:
-    """Compare runs: one line each, then every key in which their recipes differ from the first one's."""
+    """Compare runs in columns: how far and how good they are, and every key in which their recipes differ."""
+    from scripts.run.recipe_table import recipe_table, run_names
     from scripts.run.run_folders import run_folder
-    from scripts.run.summaries import recipe_differences, summarize
-    from scripts.terminal.output import Output, one_line
+    from scripts.run.summaries import summarize
+    from scripts.terminal.output import Output
     from trfmoe_core.errors import ConfigError
 
     output = Output(as_json)
@@ -72,13 +77,21 @@ def compare(given: RunsArgument, as_json: JsonOption = False) -> None:
         raise ConfigError("give two or more run folders to compare")
     folders = [run_folder(path) for path in given]
     found = [summarize(folder) for folder in folders]
-    for run in found:
-        output.line(_line(run))
-    differing = recipe_differences(folders)
-    for line in differing or ["the recipes are the same"]:
-        output.line(one_line(line))
+    names = run_names(folders)
+    output.view(_columns(("", *names), _figures(found)))
+    output.line()
+    differing = recipe_table(folders)
+    if differing:
+        output.view(_columns(("recipe", *names), [(row.key, *row.shown) for row in differing]))
+    else:
+        output.line("the recipes are the same")
     output.result(
-        {"outcome": "compared", "runs": [_payload(run) for run in found], "recipe": differing, "exit_code": 0}
+        {
+            "outcome": "compared",
+            "runs": [_payload(run) for run in found],
+            "recipe": {row.key: dict(zip(names, row.values, strict=True)) for row in differing},
+            "exit_code": 0,
+        }
     )
 
 
@@ -102,6 +115,38 @@ def _line(run: "RunSummary") -> str:
     if run.bits_per_byte is not None:
         parts.append(f"bits/byte {run.bits_per_byte:.4f}")
     return "  ".join([*filter(None, parts), f"{run.size / 1e6:.1f} MB"])
+
+
+def _figures(found: "Sequence[RunSummary]") -> "list[tuple[str, ...]]":
+    """Returns the lines of a comparison that are not of the recipes."""
+
+    def number(value: float | None) -> str:
+        return "-" if value is None else f"{value:.4f}"
+
+    return [
+        ("started", *(run.started or "-" for run in found)),
+        ("done", *(f"{run.unit} {run.done} of {run.planned}" for run in found)),
+        ("outcome", *(run.outcome for run in found)),
+        ("bits per byte, last", *(number(run.bits_per_byte) for run in found)),
+        ("bits per byte, best", *(number(run.best) for run in found)),
+        ("outvoted", *(", ".join(run.outvoted) or "nobody" for run in found)),
+        ("size", *(f"{run.size / 1e6:.1f} MB" for run in found)),
+    ]
+
+
+def _columns(head: "Sequence[str]", rows: "Sequence[Sequence[str]]") -> "RenderableType":
+    """Returns a table without lines."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from scripts.terminal.output import one_line
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for title in head:
+        table.add_column(Text(one_line(title)), overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(one_line(cell)) for cell in row))
+    return table
 
 
 def _payload(run: "RunSummary") -> dict[str, Any]:

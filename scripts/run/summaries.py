@@ -1,11 +1,10 @@
-"""Runs in a few words: how far they came, how good they are, what they take on the disk, and how two differ."""
+"""Runs in a few words: how far they came, how good they are, and what they take on the disk."""
 
 import datetime
 from dataclasses import dataclass
 from pathlib import Path
 
 from clients.kept.states import give_up, state_folders
-from scripts.run.run_folders import differences
 from server.run_folder.folder import RunFolder
 from server.run_folder.history import RunHistory
 from server.run_folder.journal import read_events
@@ -90,16 +89,6 @@ def run_folders_below(root: Path) -> list[RunFolder]:
     if not root.is_dir():
         raise RunFolderError(f"{root}: no such folder; name the one that holds your runs, such as runs")
     return [RunFolder.open(path.absolute()) for path in sorted(root.iterdir()) if (path / "recipe.yaml").is_file()]
-
-
-def recipe_differences(folders: list[RunFolder]) -> list[str]:
-    """Returns how the recipes of runs differ from that of the first, one line a key."""
-    first, *others = [folder.recipe.model_dump(mode="json") for folder in folders]
-    lines = []
-    for folder, other in zip(folders[1:], others, strict=True):
-        found = differences(first, other)
-        lines += [f"{folder.path.name}: {key}: {old!r} there, {new!r} here" for key, old, new in found]
-    return lines
 
 
 def drop_state(folder: RunFolder) -> int:

@@ -1,6 +1,6 @@
 """The report of several runs: their curves in one chart, and a table of what differs."""
 
-from html import escape
+from collections.abc import Sequence
 
 from server.report.charts import colours_of, line_chart, table
 from server.report.page import page_of
@@ -8,12 +8,12 @@ from server.report.sections import outcome
 from server.run_folder.history import RunHistory
 
 
-def render_comparison(runs: dict[str, RunHistory], differences: list[str]) -> str:
+def render_comparison(runs: dict[str, RunHistory], differences: Sequence[tuple[str, ...]]) -> str:
     """Returns the comparison as one HTML document.
 
     Args:
         runs: By name.
-        differences: Every key in which the recipes differ, one sentence each.
+        differences: Every key in which the recipes differ, and its value in every run.
     """
     colours = colours_of(runs)
     bits = {
@@ -27,12 +27,12 @@ def render_comparison(runs: dict[str, RunHistory], differences: list[str]) -> st
     known = {name: [(x, y) for x, y in points if y is not None] for name, points in bits.items()}
     trained = {name: [(x, y) for x, y in points if y is not None] for name, points in losses.items()}
     units = " or ".join(sorted({history.unit for history in runs.values()}))
-    changed = "".join(f"<li>{escape(line)}</li>" for line in differences) or "<li>the recipes are the same</li>"
+    changed = table(("key", *runs), differences) if differences else "<p>The recipes are the same.</p>"
     sections = [
         ("In short", _table(runs)),
         ("Held-out bits per byte", line_chart(known, units, "bits per byte of held-out text", colours=colours)),
         ("Training loss", line_chart(trained, units, "training loss (nats a token)", colours=colours)),
-        ("Differences of the recipes", f"<ul>{changed}</ul>"),
+        ("Differences of the recipes", changed),
     ]
     return page_of(" and ".join(runs), sections)
 

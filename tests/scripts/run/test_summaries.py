@@ -42,7 +42,7 @@ def test_runs_are_listed_compared_and_cleaned(
     ]
     assert listed[0]["state_size"] > 100_000
     compared = trfmoe(capsys, "compare", one, two)["recipe"]
-    assert "tiny-002: rounds.num_rounds: 1 there, 2 here" in compared
+    assert compared == {"rounds.num_rounds": {"tiny-001": 1, "tiny-002": 2}}, "the folders' own paths are no difference"
     before = folders[0].events_path.read_bytes()
     freed = trfmoe(capsys, "clean", one)["freed"][one]
     assert 0 < freed <= listed[0]["state_size"]

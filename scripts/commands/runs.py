@@ -10,6 +10,7 @@ from trfmoe_core.counts import counted
 
 if TYPE_CHECKING:
     from scripts.run.summaries import RunSummary
+    from scripts.terminal.output import Output
 
 runs = typer.Typer(
     help="The runs on this machine: list, show and compare them, free what they take.", no_args_is_help=True
@@ -42,10 +43,11 @@ def list_runs(
 
 @runs.command()
 def show(run: RunArgument = None, as_json: JsonOption = False) -> None:
-    """Show a run: progress, best round, who was outvoted, what it takes on the disk."""
+    """Show a run: progress, best round, who was outvoted, where its rounds' time goes, what it takes on the disk."""
     from scripts.run.run_folders import run_folder
     from scripts.run.summaries import summarize
     from scripts.terminal.output import Output
+    from server.report.round_seconds import train_share
 
     output = Output(as_json)
     found = summarize(run_folder(run))
@@ -55,8 +57,9 @@ def show(run: RunArgument = None, as_json: JsonOption = False) -> None:
         output.line(f"best: {found.unit} {found.best_round}, bits/byte {found.best:.4f}")
     for name, rounds in found.outvoted.items():
         output.line(f"outvoted: {name} in {counted(rounds, 'round')}")
+    _show_seconds(found.seconds, output)
     output.line(f"{found.state_size / 1e6:.1f} MB of it are only needed to go on with the run")
-    output.result({**_payload(found), "exit_code": 0})
+    output.result({**_payload(found), "train_share": train_share(found.seconds), "exit_code": 0})
 
 
 @runs.command()
@@ -102,6 +105,14 @@ def _line(run: "RunSummary") -> str:
     if run.bits_per_byte is not None:
         parts.append(f"bits/byte {run.bits_per_byte:.4f}")
     return "  ".join([*filter(None, parts), f"{run.size / 1e6:.1f} MB"])
+
+
+def _show_seconds(seconds: dict[str, float], output: "Output") -> None:
+    total = sum(seconds.values())
+    if total:
+        output.line(f"a round takes {total:.2f} s (mean without the first), by what it waits for:")
+    for owner, part in sorted(seconds.items(), key=lambda item: -item[1]):
+        output.line(f"  {owner:<22}{part:>8.2f} s{part / total:>7.1%}")
 
 
 def _payload(run: "RunSummary") -> dict[str, Any]:

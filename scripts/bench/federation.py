@@ -12,10 +12,8 @@ import os
 import random
 import tempfile
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import psutil
@@ -24,8 +22,9 @@ from scripts.bench.measure import Highest
 from scripts.deploy.deployment import Deployment
 from scripts.experiments.transports import TRANSPORTS
 from scripts.terminal.output import Output
+from server.report.round_seconds import TRAIN, mean_round_seconds, round_seconds
 from server.run_folder.folder import RunFolder
-from server.run_folder.journal import Event, read_events
+from server.run_folder.journal import read_events
 from trfmoe_core.blocks import BlockLayout
 from trfmoe_core.config import Recipe
 from trfmoe_core.data.tokenizers import load_tokenizer
@@ -102,34 +101,6 @@ def resident_bytes(deployment: Deployment) -> dict[str, int]:
     return found
 
 
-def seconds_of(events: list[Event]) -> list[dict[str, float]]:
-    """Returns, for every round but the first, its seconds by owner, along the path of the reply that came last."""
-    found = []
-    by_round: dict[int, list[Event]] = {}
-    for event in events:
-        if "round" in event:
-            by_round.setdefault(event["round"], []).append(event)
-    committed = {event["round"]: event["time"] for event in events if event["event"] == "round_committed"}
-    for number in sorted(committed)[1:]:
-        of = by_round[number]
-        planned = next(event["time"] for event in of if event["event"] == "round_planned")
-        replies = [event for event in of if event["event"] == "node_reply" and event["status"] == "accepted"]
-        replies = [event for event in replies if event["time"] < committed[number]]
-        last = max(replies, key=lambda event: float(event["time"]))
-        verdicts = next(event["time"] for event in of if event["event"] == "verdicts")
-        spent: Mapping[str, float] = last["spent"]
-        found.append(
-            {
-                "coordinator: encode": planned - committed[number - 1],
-                **{f"node: {owner}": seconds for owner, seconds in spent.items()},
-                "Flower and network": last["time"] - planned - sum(spent.values()),
-                "coordinator: vote": verdicts - last["time"],
-                "coordinator: commit": committed[number] - verdicts,
-            }
-        )
-    return found
-
-
 def measure(megabytes: float, transport: str, rounds: int, steps: int, output: Output) -> dict[str, Any]:
     """Returns what one run shows.
 
@@ -154,14 +125,13 @@ def measure(megabytes: float, transport: str, rounds: int, steps: int, output: O
                     time.sleep(0.5)
             status = deployment.status()
         events = read_events(folder.events_path)
-    rounds_s = seconds_of(events)
+    rounds_s = round_seconds(events)
     if status[0] != "finished:completed" or not rounds_s:
         raise RunError(
             f"the run did not come to its end ({status[0]} {status[1]}), so there is nothing to tell; run again"
         )
-    names = dict.fromkeys(name for row in rounds_s for name in row)
-    owners = {owner: fmean(row.get(owner, 0.0) for row in rounds_s) for owner in names}
-    besides = sum(seconds for owner, seconds in owners.items() if owner != "node: train")
+    owners = mean_round_seconds(events)
+    besides = sum(seconds for owner, seconds in owners.items() if owner != TRAIN)
     replies = [event for event in events if event["event"] == "node_reply" and event.get("bytes_down")]
     layout = BlockLayout.of(parameter_shapes(recipe.model, load_tokenizer("byte").padded_vocab_size))
     return {

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from scripts.run.summaries import RunSummary
+    from scripts.terminal.output import Output
 
 runs = typer.Typer(
     help="The runs on this machine: list, show and compare them, free what they take.", no_args_is_help=True
@@ -46,10 +47,11 @@ def list_runs(
 
 @runs.command()
 def show(run: RunArgument = None, as_json: JsonOption = False) -> None:
-    """Show a run: progress, best round, who was outvoted, what it takes on the disk."""
+    """Show a run: progress, best round, who was outvoted, where its rounds' time goes, what it takes on the disk."""
     from scripts.run.run_folders import run_folder
     from scripts.run.summaries import summarize
     from scripts.terminal.output import Output
+    from server.report.round_seconds import train_share
 
     output = Output(as_json)
     found = summarize(run_folder(run))
@@ -59,8 +61,9 @@ def show(run: RunArgument = None, as_json: JsonOption = False) -> None:
         output.line(f"best: {found.unit} {found.best_round}, bits/byte {found.best:.4f}")
     for name, rounds in found.outvoted.items():
         output.line(f"outvoted: {name} in {counted(rounds, 'round')}")
+    _show_seconds(found.seconds, output)
     output.line(f"{found.state_size / 1e6:.1f} MB of it are only needed to go on with the run")
-    output.result({**_payload(found), "exit_code": 0})
+    output.result({**_payload(found), "train_share": train_share(found.seconds), "exit_code": 0})
 
 
 @runs.command()
@@ -147,6 +150,14 @@ def _columns(head: "Sequence[str]", rows: "Sequence[Sequence[str]]") -> "Rendera
     for row in rows:
         table.add_row(*(Text(one_line(cell)) for cell in row))
     return table
+
+
+def _show_seconds(seconds: dict[str, float], output: "Output") -> None:
+    total = sum(seconds.values())
+    if total:
+        output.line(f"a round takes {total:.2f} s (mean without the first), by what it waits for:")
+    for owner, part in sorted(seconds.items(), key=lambda item: -item[1]):
+        output.line(f"  {owner:<22}{part:>8.2f} s{part / total:>7.1%}")
 
 
 def _payload(run: "RunSummary") -> dict[str, Any]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clients.kept.states import give_up, state_folders
+from server.report.round_seconds import mean_round_seconds
 from server.run_folder.folder import RunFolder
 from server.run_folder.history import RunHistory
 from server.run_folder.journal import read_events
@@ -30,6 +31,7 @@ class RunSummary:
         best_round: The best round or step; None if there is none.
         best: Its bits per byte.
         outvoted: Node -> rounds in which it was outvoted.
+        seconds: Owner -> seconds of a round, means without the first; empty if no round can be divided.
         size: Bytes of its folder.
         state_size: Bytes of them that only a run that goes on needs.
     """
@@ -45,6 +47,7 @@ class RunSummary:
     best_round: int | None
     best: float | None
     outvoted: dict[str, int]
+    seconds: dict[str, float]
     size: int
     state_size: int
 
@@ -73,6 +76,7 @@ def summarize(folder: RunFolder) -> RunSummary:
         best_round=best,
         best=measured.get(best) if best is not None else None,
         outvoted={name: len(rounds) for name, rounds in history.outvoted_rounds().items()},
+        seconds=mean_round_seconds(events),
         size=_size(folder.path),
         state_size=sum(_size(folder.path / part) for part in _STATE_PARTS),
     )

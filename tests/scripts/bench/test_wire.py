@@ -5,7 +5,6 @@ import itertools
 import pytest
 
 from scripts.bench import wire as bench_wire
-from scripts.bench.federation import seconds_of
 from trfmoe_core.blocks import TRUNK, BlockLayout
 from trfmoe_core.config import ModelConfig
 from trfmoe_core.model.transformer import parameter_shapes
@@ -49,31 +48,3 @@ def test_the_codec_is_timed_in_bytes_of_float32(monkeypatch: pytest.MonkeyPatch)
     for speeds in bench_wire.codec(layout, 2).values():
         assert speeds["encode_gb_s"] == speeds["decode_gb_s"] == pytest.approx(size / 1e9)
         assert speeds["codec_gb_s"] == pytest.approx(size / 2e9), "both together take two seconds"
-
-
-def test_the_seconds_of_a_round_have_owners_and_add_up() -> None:
-    events = [
-        {"event": "round_committed", "round": 1, "time": 100.0},
-        {"event": "round_planned", "round": 2, "time": 101.0},
-        {
-            "event": "node_reply",
-            "round": 2,
-            "status": "accepted",
-            "time": 130.0,
-            "spent": {"start": 2.0, "train": 20.0},
-        },
-        {"event": "node_reply", "round": 2, "status": "accepted", "time": 129.0, "spent": {"start": 9.0}},
-        {"event": "node_reply", "round": 2, "status": "missing", "time": 131.0},
-        {"event": "verdicts", "round": 2, "time": 131.5},
-        {"event": "round_committed", "round": 2, "time": 132.0},
-    ]
-    [seconds] = seconds_of(events)
-    assert seconds == {
-        "coordinator: encode": 1.0,
-        "node: start": 2.0,
-        "node: train": 20.0,
-        "Flower and network": 7.0,
-        "coordinator: vote": 1.5,
-        "coordinator: commit": 0.5,
-    }
-    assert sum(seconds.values()) == 32.0

@@ -28,6 +28,7 @@ from strategies.parts import check_parts
 from strategies.round.ballots import Ballots, measured
 from strategies.round.certified_size import CertifiedSize
 from strategies.round.delivery import Delivery
+from strategies.round.disputes import Disputes
 from strategies.round.evaluations import Evaluations
 from strategies.round.pace import Pace, patience
 from strategies.round.recorder import Recorder
@@ -143,6 +144,7 @@ class TriRedundant(Strategy):
         self.jury = Jury(recipe.witness) if recipe.witness and witness else None
         self.round: int = state.get("round", 0)
         self.evaluations = Evaluations(recorder.record, self._partial, state.get("best"))
+        self.disputes = Disputes(state.get("disputes"))
         self._norms: dict[str, float] = state.get("norms", {})
         self._unverified: dict[str, bool] = state.get("unverified", {})
         self.blocks: Blocks = {}
@@ -238,7 +240,7 @@ class TriRedundant(Strategy):
         """
         placement = self.seats.placement
         self.replica_files.clear()
-        self._ballots = Ballots(placement, self.recipe.vote, self.agreement, self.recipe.rule_of_trunk)
+        self._ballots = Ballots(placement, self.recipe.vote, self.agreement, self.recipe.rule_of_trunk, self.disputes)
         digest = self.delivery.sent.base_digest
         self.recorder.record("round_planned", round=server_round, epoch=placement.epoch, base_digest=digest)
         return self.delivery.messages(grid, "train", server_round, arrays)
@@ -267,6 +269,7 @@ class TriRedundant(Strategy):
             fields = reply_fields(checked.reply, drill, self.delivery.bytes_down(name), checked.num_bytes)
             self.recorder.record("node_reply", round=server_round, node=name, **fields)
         self.evaluations.take(server_round - 1, good)
+        self.disputes.measure({name: reply.evaluation.loss for name, reply in good.items() if reply.evaluation})
         convicted = self._judge(server_round)
         verdicts = self._decide()
         self.delivery.remember_verdicts(server_round, verdicts.values())
@@ -369,6 +372,13 @@ class TriRedundant(Strategy):
                     self._norms[block] = norm(update)
                 self.outer.step(self.blocks, block, update)
             verdicts[block] = verdict
+        for taken, left_out in self._ballots.left_out:
+            self.recorder.record(
+                "warning",
+                text=f"round {self.round + 1}: {taken} and {left_out} point away from each other over all their "
+                f"blocks, as honest nodes do not, so one of them lies; {taken} counts in this round, {left_out} does "
+                "not, and the others' held-out loss will say which of the two does good",
+            )
         return verdicts
 
     def _state(self, summary: dict[str, Any]) -> dict[str, Any]:
@@ -379,6 +389,7 @@ class TriRedundant(Strategy):
             "registered": self.federation.registered,
             "replays": self.replays.state(),
             "best": self.evaluations.best,
+            "disputes": self.disputes.state(),
             "norms": self._norms,
             "unverified": self._unverified,
             "summary": summary,

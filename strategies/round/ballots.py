@@ -6,8 +6,9 @@ from dataclasses import replace
 from torch import Tensor
 
 from strategies.placement.placement import Placement
+from strategies.round.disputes import Disputes
 from strategies.voting.kernels import empty, norm
-from strategies.voting.pooled_direction import opposed, pooled_cosines
+from strategies.voting.pooled_direction import contradicting, opposed, pooled_cosines
 from strategies.voting.vote import Agreement, Verdict, alike, vote
 from strategies.witness.candidates import witnessed_mean
 from strategies.witness.jury import Judgement, Jury
@@ -28,20 +29,29 @@ class Ballots:
         rule: Of the experts' votes.
         agreement: When two replicas agree.
         trunk_rule: Of the trunk's vote; `rule` when absent.
+        disputes: Chooses between two nodes that contradict each other; None: both count.
     """
 
     def __init__(
-        self, placement: Placement | None, rule: str, agreement: Agreement, trunk_rule: str | None = None
+        self,
+        placement: Placement | None,
+        rule: str,
+        agreement: Agreement,
+        trunk_rule: str | None = None,
+        disputes: Disputes | None = None,
     ) -> None:
         self.placement = placement or Placement(epoch=0, nodes=(), holders={})
         self.rule, self.trunk_rule = rule, trunk_rule or rule
         self.agreement = agreement
+        self._disputes = disputes
         self._replicas: dict[str, dict[str, Replica]] = {}
         self._norms: dict[str, dict[str, float]] = {}
         self._invalid: set[str] = set()
         self._refused: set[str] = set()
         self._settled: tuple[tuple[str, ...], bool] | None = None
         self._judgement: Judgement | None = None
+        self.left_out: list[tuple[str, str]] = []
+        """Of two nodes that contradict each other, the one that `decide` took and the one that it left out."""
 
     def admits(self, node: str) -> None:
         """Checks that a node may still vote in this round.
@@ -125,13 +135,14 @@ class Ballots:
             was_unverified: Blocks whose last vote had a lone replica.
         """
         away = self._opposed()
+        left_out = {name for _, name in self.left_out}
         memory = empty(
             max((update.numel() for updates in self._replicas.values() for update in updates.values()), default=0)
         )
         for block, holders in self.placement.holders.items():
             replicas = {name: self._replicas[name][block] for name in holders if block in self._replicas.get(name, {})}
             result = memory[: next((replica.numel() for replica in replicas.values()), 0)]
-            believed = self._believed(block, {name: r for name, r in replicas.items() if name not in away})
+            believed = self._believed(block, {n: r for n, r in replicas.items() if n not in away and n not in left_out})
             if self._judgement is not None and believed and believed[0][0] in self._judgement.scores:
                 heads = {members[0]: replicas[members[0]] for members in believed}
                 update: Tensor | None = witnessed_mean(heads, self._judgement.scales.get(block), result)
@@ -167,7 +178,15 @@ class Ballots:
         threshold = self.agreement.pooled_cosine
         if threshold is None or self._judgement is not None or "mean" in (self.rule, self.trunk_rule):
             return []
-        return opposed(pooled_cosines(self._replicas, self.placement.holders), threshold)
+        cosines = pooled_cosines(self._replicas, self.placement.holders)
+        away = opposed(cosines, threshold)
+        if self._disputes is not None:
+            pairs = contradicting(cosines, threshold)
+            within = {name for pair in pairs for name in pair}
+            judges = [name for name in self.voters if name not in within and name not in away]
+            left_out = self._disputes.leave_out(pairs, judges)
+            self.left_out = [(one, two) if two in left_out else (two, one) for one, two in pairs]
+        return away
 
     def _rule(self, block: str) -> str:
         return self.trunk_rule if block == TRUNK else self.rule

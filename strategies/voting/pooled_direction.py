@@ -65,8 +65,33 @@ def opposed(cosines: Mapping[tuple[str, str], tuple[float, float]], threshold: f
         threshold: Mean cosine above which two nodes go together.
     """
     compared, together = Counter[str](), Counter[str]()
-    for pair, (mean, error) in cosines.items():
+    for pair, cosine in cosines.items():
         compared.update(pair)
-        if mean + STANDARD_ERRORS * error > threshold:
+        if _together(cosine, threshold):
             together.update(pair)
     return sorted(name for name, count in compared.items() if together[name] < count // 2)
+
+
+def contradicting(cosines: Mapping[tuple[str, str], tuple[float, float]], threshold: float) -> list[tuple[str, str]]:
+    """Returns the pairs of nodes that point away from each other, one of which lies, without a sign which of them.
+
+    Honest nodes never oppose each other, so a liar is in every pair. A node that nobody opposes is honest then, if one
+    node lies. Pairs with a node that `opposed` finds are settled, and are not returned; nor is any pair if fewer others
+    are left than there are pairs: that needs several liars, and who is left might be one of them.
+
+    Args:
+        cosines: As `pooled_cosines` returns them.
+        threshold: Mean cosine above which two nodes go together.
+    """
+    settled = set(opposed(cosines, threshold))
+    pairs = [
+        pair for pair, cosine in sorted(cosines.items()) if not settled & set(pair) and not _together(cosine, threshold)
+    ]
+    within = {name for pair in pairs for name in pair}
+    others = {name for pair in cosines for name in pair} - within - settled
+    return pairs if 2 * len(others) >= len(within) else []
+
+
+def _together(cosine: tuple[float, float], threshold: float) -> bool:
+    mean, error = cosine
+    return mean + STANDARD_ERRORS * error > threshold

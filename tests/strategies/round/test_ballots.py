@@ -6,9 +6,10 @@ from torch import Tensor
 
 from strategies.placement.placement import place
 from strategies.round.ballots import Ballots
+from strategies.round.disputes import Disputes
 from strategies.voting.vote import Agreement
 from strategies.witness.jury import Jury
-from trfmoe_core.blocks import Blocks
+from trfmoe_core.blocks import TRUNK, Blocks
 from trfmoe_core.config import WitnessConfig
 from trfmoe_core.errors import WireError
 
@@ -114,3 +115,18 @@ def test_a_node_that_points_away_on_the_whole_is_outvoted_where_its_blocks_agree
         verdicts = [verdict for _, _, verdict in ballots.decide(lambda block: None, {})]
         assert [verdict.outvoted for verdict in verdicts] == [outvoted] * 3
         assert all(verdict.alone == (outvoted[0] if outvoted else None) for verdict in verdicts)
+
+
+def test_of_two_that_contradict_each_other_one_is_left_out_without_a_strike() -> None:
+    draw = torch.Generator().manual_seed(0)
+    blocks = [TRUNK, *(f"layers.0.experts.{number}" for number in range(8))]
+    sent = {name: {b: torch.randn(4000, generator=draw) for b in blocks} for name in "ab"}
+    sent["c"] = {b: 0.4 * sent["a"][b] - 0.9 * sent["b"][b] for b in blocks}
+    ballots = Ballots(place(blocks[1:], ["a", "b", "c"], 1), "majority", Agreement(pooled_cosine=0.0), None, Disputes())
+    for name, updates in sent.items():
+        ballots.add(name, updates)
+    for block, update, verdict in ballots.decide(lambda block: None, {}):
+        assert update is not None
+        assert torch.allclose(update, (sent["a"][block] + sent["b"][block]) / 2, atol=1e-6)
+        assert (verdict.accepted, verdict.outvoted, verdict.alone) == (("a", "b"), ("c",), None)
+    assert ballots.left_out == [("b", "c")]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from strategies.voting.pooled_direction import opposed, pooled_cosines
+from strategies.voting.pooled_direction import contradicting, opposed, pooled_cosines
 from trfmoe_core.blocks import TRUNK
 
 BLOCKS = [TRUNK, *(f"layers.0.experts.{number}" for number in range(16))]
@@ -57,3 +57,25 @@ def test_one_node_alone_can_have_nobody_else_outvoted(nodes: int, data: st.DataO
         if liar in pair:
             cosines[pair] = (data.draw(st.floats(-1, 1)), data.draw(st.floats(0, 0.5)))
     assert set(opposed(cosines, 0.0)) <= {liar}
+
+
+@given(st.integers(3, 9), st.data())
+def test_a_liar_is_in_every_pair_that_contradicts_itself(nodes: int, data: st.DataObject) -> None:
+    names = [f"n{number}" for number in range(nodes)]
+    cosines = dict.fromkeys(combinations(names, 2), (0.05, 0.01))
+    liar = data.draw(st.sampled_from(names))
+    for pair in cosines:
+        if liar in pair:
+            cosines[pair] = (data.draw(st.floats(-1, 1)), data.draw(st.floats(0, 0.5)))
+    pairs = contradicting(cosines, 0.0)
+    assert all(liar in pair for pair in pairs)
+    assert not pairs or opposed(cosines, 0.0) == []
+
+
+def test_two_that_contradict_each_other_are_a_pair_unless_nobody_could_judge_them() -> None:
+    together, apart = (0.1, 0.01), (-0.9, 0.01)
+    three = {("a", "b"): together, ("a", "c"): together, ("b", "c"): apart}
+    assert opposed(three, 0.0) == [] and contradicting(three, 0.0) == [("b", "c")]
+    assert contradicting({("b", "c"): apart}, 0.0) == []
+    four = dict.fromkeys(combinations("abcd", 2), together) | {("a", "b"): apart, ("c", "d"): apart}
+    assert contradicting(four, 0.0) == []

@@ -29,6 +29,7 @@ from strategies.round.ballots import Ballots, measured
 from strategies.round.certified_size import CertifiedSize
 from strategies.round.delivery import Delivery
 from strategies.round.evaluations import Evaluations
+from strategies.round.momentum_vote import MomentumVote
 from strategies.round.pace import Pace, patience
 from strategies.round.recorder import Recorder
 from strategies.round.replay_guard import ReplayGuard
@@ -45,8 +46,11 @@ from trfmoe_core.config import Recipe
 from trfmoe_core.errors import RunError, WireError
 from trfmoe_core.fingerprint import code_fingerprint
 from trfmoe_core.malloc import trim
+from trfmoe_core.training.shared_momentum import PREFIX, split_momentum
 
 _SENT = "sent."
+_KEPT = (_SENT, PREFIX)
+"""Prefixes of tensors of a commit that are not the outer optimizer's."""
 
 BARREN_ROUNDS = 3
 """After this many rounds in a row without any usable reply, the run ends."""
@@ -100,7 +104,7 @@ class TriRedundant(Strategy):
         self.clock = clock or Clock()
         self._stopping = stopping
         tensors = tensors or {}
-        self.outer = outer_optimizer(recipe.outer, {k: v for k, v in tensors.items() if not k.startswith(_SENT)})
+        self.outer = outer_optimizer(recipe.outer, {k: v for k, v in tensors.items() if not k.startswith(_KEPT)})
         sent = {name.removeprefix(_SENT): values for name, values in tensors.items() if name.startswith(_SENT)}
         self.last_sent = LastSent(recipe.transport.broadcast, sent) if recipe.transport.difference else None
         self.agreement = agreement_of(recipe)
@@ -122,6 +126,8 @@ class TriRedundant(Strategy):
             request, recipe, layout, self.federation, self.seats, self.last_sent, recorder, self.clock, self.pace
         )
         self.federation.owes = self.delivery.owes
+        layout_sent, voted = self.delivery.wire_layout, split_momentum(tensors)[1]
+        self.momentum = MomentumVote(recipe, layout_sent, self.agreement, voted)
         self.replica_files = ReplicaFiles(spill_folder)
         self.replays = ReplayGuard(state.get("replays"))
         # The plain mean is there to show what a lie does.
@@ -185,7 +191,9 @@ class TriRedundant(Strategy):
                 break
             self.federation.await_seated(grid, self.seats.placement.nodes, rounds.nodes_deadline_s)
             self.seats.update(number, self.federation.online)
-            messages = self.configure_train(number, self.delivery.encode(self.blocks), config, grid)
+            messages = self.configure_train(
+                number, self.delivery.encode(self.blocks, self.momentum.voted), config, grid
+            )
             enough = self.federation.meanwhile(grid, patience(self.pace, rounds, self._ballots, self.recipe.quorum))
             replies = self.delivery.collect(grid, messages, number, timeout, enough, self._ballots.reject)
             _, metrics = self.aggregate_train(number, replies)
@@ -251,12 +259,14 @@ class TriRedundant(Strategy):
             self.delivery.remember_model(name, checked.reply.base_digest)
             bytes_up += checked.num_bytes
             drill = planned_drill(self.recipe, name, server_round)
-            fields = reply_fields(checked.reply, drill, self.delivery.sent.of(name).num_bytes, checked.num_bytes)
+            fields = reply_fields(checked.reply, drill, self.delivery.bytes_to(name), checked.num_bytes)
             self.recorder.record("node_reply", round=server_round, node=name, **fields)
         self.evaluations.take(server_round - 1, good)
         convicted = self._judge(server_round)
         verdicts = self._decide()
         self.delivery.remember_verdicts(server_round, verdicts.values())
+        for text in self.momentum.decide(self.seats.placement, verdicts):
+            self.recorder.record("warning", text=f"round {server_round}: {text}")
         if self._partial and self.witness is not None:
             losses = self.witness(server_round)(self.blocks)
             windows = sum(part.numel() for part in losses)
@@ -266,11 +276,12 @@ class TriRedundant(Strategy):
         self.round = server_round
         self._barren = 0 if good else self._barren + 1
         trained = [reply.training for _, reply in sorted(good.items()) if reply.training]
-        bytes_down = sum(self.delivery.sent.of(name).num_bytes for name in self.federation.online)
+        bytes_down = sum(self.delivery.bytes_to(name) for name in self.federation.online)
         summary = round_summary(verdicts, trained, self.clock.now() - started, bytes_down, bytes_up)
         self.recorder.record("verdicts", round=server_round, verdicts=verdict_fields(verdicts))
         sent = {_SENT + block: values for block, values in self.last_sent.blocks.items()} if self.last_sent else {}
-        self.recorder.commit(server_round, self.blocks, self.outer.momentum | sent, self._state(summary))
+        voted = {PREFIX + block: values for block, values in self.momentum.voted.items()}
+        self.recorder.commit(server_round, self.blocks, self.outer.momentum | sent | voted, self._state(summary))
         trim()
         if not trained:
             return None, None
@@ -308,19 +319,23 @@ class TriRedundant(Strategy):
         norms = measured(checked.updates)
         trace = self.replays.check(name, checked.reply, checked.updates)
         self._ballots.admits(name)
+        self.momentum.check(checked.momentum)
         base = self.last_sent.blocks if self.last_sent else self.blocks
         if self.certified_size and (excess := self.certified_size.excess(checked.updates, base, request)):
             self._ballots.refuse(name)
             self.recorder.record("warning", text=f"round {request.round}: {name} is outvoted: {excess}")
             return checked
-        checked = relocated(checked, self.replica_files.keep(name, checked.parcel), self.layout, self.recipe)
+        checked = relocated(
+            checked, self.replica_files.keep(name, checked.parcel), self.delivery.wire_layout, self.recipe
+        )
         self._ballots.add(name, checked.updates, norms)
+        self.momentum.add(name, checked.momentum)
         self.replays.remember(name, checked.reply, checked.updates, trace)
         return checked
 
     def _checked(self, message: Message, name: str) -> CheckedReply:
         request, room = self.delivery.request(name), self.delivery.room(name)
-        return check_reply(message, request, name, self.layout, self.recipe, room)
+        return check_reply(message, request, name, self.delivery.wire_layout, self.recipe, room)
 
     def _why_barren(self) -> str:
         first = self.round - self._barren + 1

@@ -7,7 +7,7 @@ import torch
 
 from clients.refusals import RefusedError
 from clients.settings import state_folder
-from clients.training import leave_refused, leave_trained, train_round, weights_path
+from clients.training import leave_refused, leave_trained, momentum_path, train_round, weights_path
 from clients.worker import Worker
 from strategies.exchange.messages import TrainRequest
 from trfmoe_core.config import NodeSettings
@@ -29,7 +29,8 @@ def work(ranks: Ranks, device: torch.device, arguments: list[str]) -> None:
     state = state_folder(settings, request.run_id)
     corpus = worker.corpus(tokenizer)
     try:
-        trained = train_round(model, corpus, settings, worker.recipe, request, state, device, ranks)
+        momentum = load_state(momentum_path(place))[0]
+        trained = train_round(model, corpus, settings, worker.recipe, request, state, device, momentum, ranks)
         if ranks.is_first:
             leave_trained(place, model, trained)
     except RefusedError as error:

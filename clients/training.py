@@ -6,6 +6,7 @@ there.
 
 import json
 import shutil
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -21,6 +22,7 @@ from clients.limit_checks import hours_error, outside_hours
 from clients.refusals import RefusedError
 from strategies.exchange.messages import Evaluation, Training, TrainRequest
 from strategies.exchange.refusals import Refusal
+from trfmoe_core.blocks import BlockLayout
 from trfmoe_core.config import NodeSettings, Recipe
 from trfmoe_core.data.batches.corpus import Corpus
 from trfmoe_core.data.batches.training import place_of, training_stream
@@ -30,6 +32,7 @@ from trfmoe_core.seeds import seed_for
 from trfmoe_core.training.launch import launch
 from trfmoe_core.training.local_state import load_state, save_state
 from trfmoe_core.training.ranks import ALONE, Ranks
+from trfmoe_core.training.shared_momentum import replace_momentum, with_momentum
 from trfmoe_core.training.trainer import Trainer
 
 RANK_MODULE = "clients.rank"
@@ -62,12 +65,14 @@ def train_round(
     request: TrainRequest,
     folder: Path,
     device: torch.device,
+    momentum: Mapping[str, Tensor],
     ranks: Ranks = ALONE,
 ) -> Trained:
     """Trains the model in place, in this process alone or as one of several ranks.
 
     Args:
         folder: the node's state folder of this run.
+        momentum: Block -> voted momentum, which takes the place of the node's own; those that the request brought.
 
     Raises:
         RefusedError: the owner's hours end before the last step, or a measurement is not finite.
@@ -75,6 +80,9 @@ def train_round(
     earlier, place = earlier_state(folder, request.round, request.held)
     seed = seed_for(recipe.seed, settings.name)
     trainer = Trainer(model, recipe.training, recipe.total_steps, device, seed, ranks)
+    if momentum:
+        layout = with_momentum(BlockLayout.of(model.block_values()), recipe.model)
+        earlier = replace_momentum(earlier, momentum, layout)
     trainer.load_state(earlier)
     # A node that missed rounds keeps its place in the data, but the schedule is the federation's.
     trainer.step = recipe.rounds.steps_before(request.round)
@@ -113,6 +121,7 @@ def train_round_in_ranks(
     folder: Path,
     device: torch.device,
     size: int,
+    momentum: Mapping[str, Tensor] | None = None,
 ) -> Trained:
     """Does what `train_round` does in `size` processes and leaves their weights in `model`.
 
@@ -124,6 +133,7 @@ def train_round_in_ranks(
         folder: Where the processes exchange files.
         device: Type of the devices, one a process.
         size: Number of processes.
+        momentum: As for `train_round`.
 
     Returns:
         What the node measured.
@@ -143,10 +153,11 @@ def train_round_in_ranks(
         job = {
             "settings": settings.model_dump(mode="json"),
             "recipe": recipe.model_dump(mode="json"),
-            "request": request.model_copy(update={"index": ""}).model_dump(mode="json"),
+            "request": request.model_copy(update={"index": "", "momentum": None}).model_dump(mode="json"),
         }
         (place / "job.json").write_text(json.dumps(job), encoding="utf-8")
         save_state(weights_path(place), model.state_dict(), {}, durable=False)
+        save_state(momentum_path(place), momentum or {}, {}, durable=False)
         launch(RANK_MODULE, [str(place)], device, size, place / "logs")
         if _refused_path(place).exists():
             told = json.loads(_refused_path(place).read_text(encoding="utf-8"))
@@ -177,6 +188,11 @@ def leave_refused(place: Path, error: RefusedError) -> None:
 def weights_path(place: Path) -> Path:
     """Returns where ranks find the weights that the round starts from."""
     return place / "weights.safetensors"
+
+
+def momentum_path(place: Path) -> Path:
+    """Returns where ranks find the voted momentum, which may be none."""
+    return place / "momentum.safetensors"
 
 
 def trained_path(place: Path) -> Path:

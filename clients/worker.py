@@ -31,6 +31,7 @@ from clients.refusals import RefusedError, refused_as
 from clients.settings import cache_folder, state_base, state_folder
 from clients.stopwatch import Stopwatch
 from clients.training import Trained, told_or_refused, train_round, train_round_in_ranks
+from clients.voted_momentum import open_parcel
 from strategies.exchange.messages import Description, Evaluation, TrainReply, TrainRequest
 from strategies.exchange.refusals import Refusal
 from trfmoe_core.blocks import BlockLayout, Blocks
@@ -57,6 +58,7 @@ from trfmoe_core.training.device import (
     resolve_precision,
 )
 from trfmoe_core.training.evaluate import evaluate
+from trfmoe_core.training.shared_momentum import PREFIX, momentum_of, with_momentum
 from trfmoe_core.wire import Parcel, encode
 
 log = logging.getLogger("trfmoe.node")
@@ -224,6 +226,8 @@ class Worker:
         model, vocab_size = self.model(tokenizer, request), tokenizer.padded_vocab_size
         shapes = parameter_shapes(recipe.model, vocab_size, freeze=recipe.training.freeze)
         layout, here = BlockLayout.of(shapes), model.block_values()
+        travelling = with_momentum(layout, recipe.model) if recipe.rounds.momentum_every else layout
+        parcel, momentum = open_parcel(parcel, request, travelling, recipe.transport)
         reply = TrainReply(
             run_id=request.run_id,
             round=request.round,
@@ -250,10 +254,11 @@ class Worker:
             bases.clear()
             note_answer(folder, recipe.name, request, reply, None)
             return self._with_seconds(reply), None
-        trained = self._train(model, corpus, request, folder)
+        trained = self._train(model, corpus, request, folder, momentum)
         self.stopwatch.lap("train")
         updates = self._updates(model, layout, base, request.held)
-        answer, lost = self._encode(updates, layout, trained.lost)
+        own = momentum_of(trained.state, travelling, request.held) if request.wants_momentum else {}
+        answer, lost = self._encode(updates | own, travelling, trained.lost)
         self.stopwatch.lap("encode")
         keep_state(folder, request, trained.state | lost, trained.place)
         reply = reply.model_copy(update={"training": trained.training, "index": answer.index})
@@ -292,10 +297,13 @@ class Worker:
             set_frozen(values, weights)
         return values is not None
 
-    def _train(self, model: MoETransformer, corpus: Corpus, request: TrainRequest, folder: Path) -> Trained:
+    def _train(
+        self, model: MoETransformer, corpus: Corpus, request: TrainRequest, folder: Path, momentum: Blocks
+    ) -> Trained:
+        settings, recipe, device = self.settings, self.recipe, self.device
         if self.devices > 1:
-            return train_round_in_ranks(model, self.settings, self.recipe, request, folder, self.device, self.devices)
-        return train_round(model, corpus, self.settings, self.recipe, request, folder, self.device)
+            return train_round_in_ranks(model, settings, recipe, request, folder, device, self.devices, momentum)
+        return train_round(model, corpus, settings, recipe, request, folder, device, momentum)
 
     def _with_seconds(self, reply: TrainReply) -> TrainReply:
         return reply.model_copy(update={"spent": self.stopwatch.rounded()})
@@ -321,7 +329,7 @@ class Worker:
         """Returns the parcel of the updates, and what rounding made them lose: it goes with the next round's updates.
 
         What an earlier round lost (`earlier`, by block) lies in that round's state, so a round that is asked for again
-        gives the same bytes. Updates are overwritten.
+        gives the same bytes. Momentum is not added to a sum, so what it loses is lost. Updates are overwritten.
         """
         transport = self.recipe.transport
         lost: dict[str, Tensor] = {}
@@ -332,7 +340,8 @@ class Worker:
                 update.add_(earlier[name])
 
         def sent(name: str, values: Tensor) -> None:
-            lost[LOST + name] = updates[name].sub_(values).to(torch.bfloat16)
+            if not name.startswith(PREFIX):
+                lost[LOST + name] = updates[name].sub_(values).to(torch.bfloat16)
 
         return encode(updates, layout, transport.updates, transport.parcel_mb << 20, sent), lost
 

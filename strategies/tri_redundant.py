@@ -30,6 +30,7 @@ from strategies.round.certified_size import CertifiedSize
 from strategies.round.delivery import Delivery
 from strategies.round.disputes import Disputes
 from strategies.round.evaluations import Evaluations
+from strategies.round.momentum_vote import MomentumVote
 from strategies.round.pace import Pace, patience
 from strategies.round.recorder import Recorder
 from strategies.round.replay_guard import ReplayGuard
@@ -47,8 +48,11 @@ from trfmoe_core.errors import RunError, WireError
 from trfmoe_core.fingerprint import code_fingerprint
 from trfmoe_core.malloc import trim
 from trfmoe_core.model.frozen import FrozenPart
+from trfmoe_core.training.shared_momentum import PREFIX, split_momentum
 
 _SENT = "sent."
+_KEPT = (_SENT, PREFIX)
+"""Prefixes of tensors of a commit that are not the outer optimizer's."""
 
 BARREN_ROUNDS = 3
 """After this many rounds in a row without any usable reply, the run ends."""
@@ -104,7 +108,7 @@ class TriRedundant(Strategy):
         self.clock = clock or Clock()
         self._stopping = stopping
         tensors = tensors or {}
-        self.outer = outer_optimizer(recipe.outer, {k: v for k, v in tensors.items() if not k.startswith(_SENT)})
+        self.outer = outer_optimizer(recipe.outer, {k: v for k, v in tensors.items() if not k.startswith(_KEPT)})
         sent = {name.removeprefix(_SENT): values for name, values in tensors.items() if name.startswith(_SENT)}
         self.last_sent = LastSent(recipe.transport.broadcast, sent) if recipe.transport.difference else None
         self.agreement = agreement_of(recipe)
@@ -136,6 +140,8 @@ class TriRedundant(Strategy):
             frozen,
         )
         self.federation.owes = self.delivery.owes
+        layout_sent, voted = self.delivery.wire_layout, split_momentum(tensors)[1]
+        self.momentum = MomentumVote(recipe, layout_sent, self.agreement, voted)
         self.replica_files = ReplicaFiles(spill_folder)
         self.replays = ReplayGuard(state.get("replays"))
         # The plain mean is there to show what a lie does.
@@ -200,7 +206,9 @@ class TriRedundant(Strategy):
                 break
             self.federation.await_seated(grid, self.seats.placement.nodes, rounds.nodes_deadline_s)
             self.seats.update(number, self.federation.online)
-            messages = self.configure_train(number, self.delivery.encode(self.blocks), config, grid)
+            messages = self.configure_train(
+                number, self.delivery.encode(self.blocks, self.momentum.voted), config, grid
+            )
             enough = self.federation.meanwhile(grid, patience(self.pace, rounds, self._ballots, self.recipe.quorum))
             replies = self.delivery.collect(grid, messages, number, timeout, enough, self._ballots.reject)
             _, metrics = self.aggregate_train(number, replies)
@@ -273,6 +281,8 @@ class TriRedundant(Strategy):
         convicted = self._judge(server_round)
         verdicts = self._decide()
         self.delivery.remember_verdicts(server_round, verdicts.values())
+        for text in self.momentum.decide(self.seats.placement, verdicts):
+            self.recorder.record("warning", text=f"round {server_round}: {text}")
         if self._partial and self.witness is not None:
             losses = self.witness(server_round)(self.blocks)
             windows = sum(part.numel() for part in losses)
@@ -286,7 +296,8 @@ class TriRedundant(Strategy):
         summary = round_summary(verdicts, trained, self.clock.now() - started, bytes_down, bytes_up)
         self.recorder.record("verdicts", round=server_round, verdicts=verdict_fields(verdicts))
         sent = {_SENT + block: values for block, values in self.last_sent.blocks.items()} if self.last_sent else {}
-        self.recorder.commit(server_round, self.blocks, self.outer.momentum | sent, self._state(summary))
+        voted = {PREFIX + block: values for block, values in self.momentum.voted.items()}
+        self.recorder.commit(server_round, self.blocks, self.outer.momentum | sent | voted, self._state(summary))
         trim()
         if not trained:
             return None, None
@@ -324,19 +335,23 @@ class TriRedundant(Strategy):
         norms = measured(checked.updates)
         trace = self.replays.check(name, checked.reply, checked.updates)
         self._ballots.admits(name)
+        self.momentum.check(checked.momentum)
         base = self.last_sent.blocks if self.last_sent else self.blocks
         if self.certified_size and (excess := self.certified_size.excess(checked.updates, base, request)):
             self._ballots.refuse(name)
             self.recorder.record("warning", text=f"round {request.round}: {name} is outvoted: {excess}")
             return checked
-        checked = relocated(checked, self.replica_files.keep(name, checked.parcel), self.layout, self.recipe)
+        checked = relocated(
+            checked, self.replica_files.keep(name, checked.parcel), self.delivery.wire_layout, self.recipe
+        )
         self._ballots.add(name, checked.updates, norms)
+        self.momentum.add(name, checked.momentum)
         self.replays.remember(name, checked.reply, checked.updates, trace)
         return checked
 
     def _checked(self, message: Message, name: str) -> CheckedReply:
         request, room = self.delivery.request(name), self.delivery.room(name)
-        return check_reply(message, request, name, self.layout, self.recipe, room)
+        return check_reply(message, request, name, self.delivery.wire_layout, self.recipe, room)
 
     def _why_barren(self) -> str:
         first = self.round - self._barren + 1

@@ -19,6 +19,7 @@ from trfmoe_core.config.load import validate
 from trfmoe_core.errors import TRFMoEError
 from trfmoe_core.places import find_recipe, home
 from trfmoe_core.seeds import seed_for
+from trfmoe_core.training.shared_momentum import split_momentum
 
 ClientCall = Callable[[Message, Context], Message]
 _FIRST = "drill"
@@ -79,7 +80,7 @@ def _with_wrong_updates(
     if (opened := open_reply(message)) is None or attack.on_updates is None:
         return message
     reply, parcel = opened
-    own = parcel_blocks(parcel)
+    own = split_momentum(parcel_blocks(parcel))[0]
     seen = replace(seen, first=lambda: _first_updates(context, own), learner=learner and learner())
     return refill_reply(message, reply, with_blocks(parcel, attack.on_updates(own, seen)))
 

@@ -44,7 +44,7 @@ def state_bytes(recipe: Recipe, vocab_size: int, devices: int = 1, held: Collect
     """
     transport = recipe.transport
     each = (KEEP_STATES + 1) * (2 * 4 + (2 if transport.updates in ("int8", "int4") else 0))
-    each += 2 * _BYTES[transport.updates]
+    each += 2 * _BYTES[transport.updates] * (2 if recipe.rounds.momentum_every else 1)
     each += 3 * _BYTES[transport.broadcast] if transport.difference else 0
     each += 4 + 3 * 4 if devices > 1 else 0
     frozen = frozen_shapes(recipe.model, vocab_size, recipe.training.freeze).values()

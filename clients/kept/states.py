@@ -160,6 +160,8 @@ def kept_reply(folder: Path, request: TrainRequest, recipe: Recipe) -> tuple[Tra
 def _mark(request: TrainRequest, recipe: Recipe) -> dict[str, Any]:
     return {
         **{name: getattr(request, name) for name in ("run_id", "round", "epoch", "base_digest", "steps")},
+        "momentum": request.momentum and hashlib.sha256(request.momentum.index.encode()).hexdigest(),
+        "wants_momentum": request.wants_momentum,
         "held": hashlib.sha256("\n".join(request.held).encode()).hexdigest(),
         "recipe": recipe_hash(recipe),
         "code": code_fingerprint(),

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from scripts.experiments.sides import Side
+from trfmoe_core.config.federation import RoundsConfig
 
 BATCH = 12
 RECIPE: Mapping[str, object] = {
@@ -31,15 +32,23 @@ def one_machine(optimizer: str, parts: int = 3, steps: int = STEPS) -> Side:
     return Side(name=_name("one machine", optimizer, parts, steps), parts=parts, nodes=1, settings=settings)
 
 
-def federation(optimizer: str, local_steps: int, nodes: int = 3, steps: int = STEPS) -> Side:
-    """Returns a federation with rounds of `local_steps`."""
+def federation(optimizer: str, local_steps: int | dict[int, int], nodes: int = 3, steps: int = STEPS) -> Side:
+    """Returns a federation with rounds of `local_steps`, which may be a schedule."""
+    rounds = RoundsConfig(local_steps=local_steps)
     settings = {
         "training.optimizer": optimizer,
         "rounds.local_steps": local_steps,
-        "rounds.num_rounds": steps // local_steps,
+        "rounds.num_rounds": rounds.rounds_of(steps),
     }
-    name = _name(f"{nodes} nodes, H {local_steps}", optimizer, 3, steps)
+    told = rounds.steps_text.replace(" steps", "")
+    name = _name(f"{nodes} nodes, H {told}", optimizer, 3, steps)
     return Side(name=name, parts=nodes, nodes=nodes, settings=settings)
+
+
+def shared_momentum(side: Side, every: int) -> Side:
+    """Returns the federation whose nodes share their momentum every so many rounds."""
+    name = f"{side.name}, momentum shared every {every}"
+    return replace(side, name=name, settings={**side.settings, "rounds.momentum_every": every})
 
 
 def outer(side: Side, learning_rate: float, momentum: float) -> Side:

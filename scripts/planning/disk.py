@@ -21,6 +21,7 @@ def coordinator_disk(run: PlannedRun, traffic: Traffic) -> int:
     each = FLOAT + (FLOAT if outer.optimizer == "nesterov" else 0)
     if transport.difference:
         each += 2 if transport.broadcast == "bfloat16" else FLOAT
+    each += FLOAT if run.recipe.rounds.momentum_every else 0
     kept = KEEP_LAST + 2  # the best, and the one that is written before an older one is deleted
     return kept * each * run.trained_parameters + traffic.up
 

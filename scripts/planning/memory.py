@@ -42,6 +42,8 @@ def coordinator_memory(run: PlannedRun, traffic: Traffic) -> Parts:
     parts = {"program": COORDINATOR, "model": model, "a reply and its vote": traffic.node_up + _largest_block(run)}
     if run.recipe.outer.optimizer == "nesterov":
         parts["momentum"] = model
+    if run.recipe.rounds.momentum_every:
+        parts["voted momentum"] = 2 * model  # and as it is sent
     if transport.difference:
         parts["model sent last"] = model // 2 if transport.broadcast == "bfloat16" else model
     # Every block is packed once, in round 1 as in a whole model.

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from scripts.planning.federation import PlannedRun
+from trfmoe_core.training.shared_momentum import momentum_names, with_momentum
 from trfmoe_core.wire import parcel_size
 
 FLOAT = 4
@@ -25,6 +26,12 @@ class Traffic:
     fedavg_share: float
     """Bytes of a later round, as a share of a round of FedAvg: the whole model with every expert written out, in
     float32, to every node and back."""
+    momentum_rounds: int
+    """Rounds in which momentum is sent; the voted one comes with the next round's model."""
+    momentum_down: int
+    """To all nodes after each of them, on top."""
+    momentum_up: int
+    """From all nodes in each of them, on top."""
     total: int
     """Of the whole run, the last evaluation included, for which every node gets the final model."""
 
@@ -40,6 +47,13 @@ def planned_traffic(run: PlannedRun) -> Traffic:
         later = {node: parcel_size(run.layout, run.received_by(node), transport.difference, limit) for node in nodes}
     up = {node: parcel_size(run.layout, run.held_by(node), transport.updates, limit) for node in nodes}
     frozen = parcel_size(run.frozen, run.frozen.names, "float32", limit) if run.frozen.names else 0
+    travelling = with_momentum(run.layout, run.recipe.model)
+    momentum = {node: momentum_names(travelling, run.held_by(node)) for node in nodes}
+    sharing = sum(run.recipe.rounds.shares_momentum(number) for number in range(1, rounds + 1))
+    momentum_down, momentum_up = (
+        sum(parcel_size(travelling, names, dtype, limit) for names in momentum.values()) if sharing else 0
+        for dtype in (transport.momentum, transport.updates)
+    )
     first_down, down, sent = sum(first.values()) + len(nodes) * frozen, sum(later.values()), sum(up.values())
     return Traffic(
         first_down=first_down,
@@ -48,6 +62,9 @@ def planned_traffic(run: PlannedRun) -> Traffic:
         node_down=max(later.values()),
         node_up=max(up.values()),
         fedavg_share=(down + sent) / (2 * len(nodes) * FLOAT * run.full),
+        momentum_rounds=sharing,
+        momentum_down=momentum_down,
+        momentum_up=momentum_up,
         # Round 1, the others, and the evaluation of the last model.
-        total=first_down + rounds * down + rounds * sent,
+        total=first_down + rounds * (down + sent) + sharing * (momentum_down + momentum_up),
     )

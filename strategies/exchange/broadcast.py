@@ -33,6 +33,10 @@ class Consignment:
     """Base digest of the model that the node has, if it gets the difference to that model."""
 
 
+NOTHING = Consignment(index="", buffers=(), base_digest="", num_bytes=0)
+"""What a node gets to which nothing is sent."""
+
+
 class Broadcast:
     """One model, packed for every node that gets a part of it.
 

@@ -112,6 +112,13 @@ class RoundVerdict(Heading):
     outvoted: Count
 
 
+class MomentumIndex(Heading):
+    """Announces the voted momentum: the index of a second parcel, whose buffers follow those of the model."""
+
+    index: Index
+    buffers: Count
+
+
 class TrainRequest(Heading):
     """Asks a node to evaluate the arriving model on its held-out text, train it for `steps` steps and send the updates.
 
@@ -136,6 +143,8 @@ class TrainRequest(Heading):
     verdict: RoundVerdict | None = Field(
         None, description="of the last vote in which the node took part, for its owner"
     )
+    momentum: MomentumIndex | None = Field(None, description="the momentum to go on with, if one was voted")
+    wants_momentum: bool = Field(False, description="the reply's parcel brings the node's momentum, too")
 
 
 class Evaluation(Heading):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from strategies.exchange.messages import TrainRequest
 from trfmoe_core.blocks import BlockLayout
 from trfmoe_core.config import Recipe
+from trfmoe_core.training.shared_momentum import momentum_names
 from trfmoe_core.wire import encoded_size, longest_index
 
 _TEXTS = 32 * 1024
@@ -55,11 +56,21 @@ DESCRIPTION = SizeLimits()
 """The limits of a node's description and of the answer to a ping."""
 
 
+def reply_blocks(request: TrainRequest, layout: BlockLayout) -> list[str]:
+    """Returns the blocks that the reply to a request must bring.
+
+    Args:
+        request: The request.
+        layout: Of what travels, by `with_momentum` where momentum does.
+    """
+    return [*request.held, *(momentum_names(layout, request.held) if request.wants_momentum else ())]
+
+
 def answer_limits(request: TrainRequest, layout: BlockLayout, recipe: Recipe) -> SizeLimits:
     """Returns the room of the answer to a request; without training, that of a header alone."""
     if not request.steps:
         return SizeLimits()
-    known = [block for block in request.held if block in layout.specs]
+    known = [block for block in reply_blocks(request, layout) if block in layout.specs]
     index = longest_index(layout, known)
     model = recipe.model
     return SizeLimits(

@@ -8,11 +8,11 @@ from flwr.app import ArrayRecord, Message, MessageType
 from flwr.serverapp import Grid
 
 from strategies.exchange.boundary import boundary
-from strategies.exchange.broadcast import Broadcast
+from strategies.exchange.broadcast import NOTHING, Broadcast, Consignment
 from strategies.exchange.frozen_shipment import FrozenShipment
 from strategies.exchange.in_flight import Clock, InFlight
 from strategies.exchange.last_sent import LastSent
-from strategies.exchange.messages import DescribeRequest, RoundVerdict, TrainRequest, pack
+from strategies.exchange.messages import DescribeRequest, MomentumIndex, RoundVerdict, TrainRequest, pack
 from strategies.exchange.size_limits import SizeLimits, answer_limits
 from strategies.membership.lost_requests import Pings
 from strategies.membership.members import Federation
@@ -25,6 +25,7 @@ from trfmoe_core.blocks import BlockLayout, Blocks
 from trfmoe_core.config import Recipe
 from trfmoe_core.errors import RunError, WireError
 from trfmoe_core.model.frozen import FrozenPart
+from trfmoe_core.training.shared_momentum import PREFIX, with_momentum
 
 Phase = Literal["train", "evaluate"]
 
@@ -70,19 +71,41 @@ class Delivery:
         self._round = 0
         self._head: tuple[int, str] | None = None
         self._broadcast: Broadcast | None = None
+        self._momentum: Broadcast | None = None
+        self.wire_layout = with_momentum(layout, recipe.model) if recipe.rounds.momentum_every else layout
+        """Of all blocks that may travel."""
         self._exchange: InFlight | None = None
         self._requests: dict[str, TrainRequest] = {}
         self._rooms: dict[str, SizeLimits] = {}
 
-    def encode(self, blocks: Blocks) -> ArrayRecord:
-        """Packs the model for every seated node, and returns the buffers that all share."""
-        self._broadcast = None  # Frees the last broadcast before the next one is made.
+    def encode(self, blocks: Blocks, momentum: Blocks | None = None) -> ArrayRecord:
+        """Packs the model and the voted momentum for every seated node.
+
+        Returns:
+            The model's buffers, which all nodes share.
+        """
+        self._broadcast = self._momentum = None  # Frees the last broadcast before the next one is made.
         placement, partial = self._seats.placement, self._recipe.experts.unheld == "absent"
         wanted = {name: placement.held_by(name) if partial else self._layout.names for name in placement.nodes}
         members = self._federation.members
         known = {name: [*member.description.bases, self._has.get(name, "")] for name, member in members.items()}
         self._broadcast = Broadcast(blocks, self._layout, self._recipe.transport, wanted, self._last_sent, known)
+        if momentum:
+            self._momentum = self._packed(momentum)
         return self._broadcast.arrays
+
+    def _packed(self, momentum: Blocks) -> Broadcast:
+        """Packs the momentum for the holders of its blocks."""
+        transport, placement = self._recipe.transport, self._seats.placement
+        values = {PREFIX + block: flat for block, flat in momentum.items()}
+        wanted = {
+            name: [PREFIX + block for block in placement.held_by(name) if block in momentum] for name in placement.nodes
+        }
+        plain = transport.model_copy(update={"broadcast": transport.momentum, "difference": None})
+        return Broadcast(values, self.wire_layout, plain, wanted)
+
+    def _momentum_of(self, name: str) -> Consignment:
+        return self._momentum.of(name) if self._momentum else NOTHING
 
     @property
     def sent(self) -> Broadcast:
@@ -97,7 +120,8 @@ class Delivery:
 
     def bytes_down(self, name: str) -> int:
         """Returns the bytes that a node is sent in the current phase."""
-        return self.sent.of(name).num_bytes + self._frozen.bytes_to(name)
+        momentum = self._momentum_of(name).num_bytes if self._phase == "train" else 0
+        return self.sent.of(name).num_bytes + momentum + self._frozen.bytes_to(name)
 
     def remember_model(self, name: str, base_digest: str) -> None:
         """Remembers which model a node has. The next difference is taken against it."""
@@ -120,12 +144,13 @@ class Delivery:
 
     def _request(self, name: str) -> TrainRequest:
         placement, sent = self._seats.placement, self.sent.of(name)
+        training, momentum = self._phase == "train", self._momentum_of(name)
         return TrainRequest(
             run_id=self._described.run_id,
             round=self._round,
             epoch=placement.epoch,
             base_digest=sent.base_digest,
-            steps=self._recipe.rounds.steps_in(self._round) if self._phase == "train" else 0,
+            steps=self._recipe.rounds.steps_in(self._round) if training else 0,
             held=placement.held_by(name),
             recipe=self._described.recipe,
             index=sent.index,
@@ -135,6 +160,10 @@ class Delivery:
             journal_entries=self._head[0] if self._head else 0,
             journal_head=self._head[1] if self._head else None,
             verdict=self._verdicts.get(name),
+            momentum=MomentumIndex(index=momentum.index, buffers=len(momentum.buffers))
+            if training and momentum.buffers
+            else None,
+            wants_momentum=training and self._recipe.rounds.shares_momentum(self._round),
         )
 
     def messages(self, grid: Grid, phase: Phase, round_number: int, arrays: ArrayRecord) -> list[Message]:
@@ -254,7 +283,7 @@ class Delivery:
     def room(self, name: str) -> SizeLimits:
         """Returns how large a node's answer may be in the current phase."""
         if name not in self._rooms:
-            self._rooms[name] = answer_limits(self.request(name), self._layout, self._recipe)
+            self._rooms[name] = answer_limits(self.request(name), self.wire_layout, self._recipe)
         return self._rooms[name]
 
     def _send_whole(self, exchange: InFlight, name: str, label: int) -> None:
@@ -270,6 +299,9 @@ class Delivery:
     def _message(self, name: str, node_id: int, arrays: ArrayRecord) -> Message:
         kind = MessageType.TRAIN if self._phase == "train" else MessageType.EVALUATE
         request, frozen = self.request(name), self._frozen.arrays(name)
+        if request.momentum is not None and self._momentum is not None:
+            after = self._momentum.arrays_of(name, self._momentum.arrays).values()
+            arrays = ArrayRecord({str(number): array for number, array in enumerate([*arrays.values(), *after])})
         return Message(pack(request, arrays, frozen), dst_node_id=node_id, message_type=kind)
 
     def _exchange_of(self, grid: Grid) -> InFlight:

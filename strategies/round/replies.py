@@ -1,16 +1,18 @@
 """Checks one reply of a node completely against the request, before any of it is kept."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from flwr.app import Message
 
 from strategies.exchange.messages import Training, TrainReply, TrainRequest, has_parcel, read_header, read_parcel
 from strategies.exchange.refusals import sentence
-from strategies.exchange.size_limits import SizeLimits, answer_limits
+from strategies.exchange.size_limits import SizeLimits, answer_limits, reply_blocks
 from trfmoe_core.blocks import BlockLayout
 from trfmoe_core.config import Recipe
 from trfmoe_core.errors import WireError
+from trfmoe_core.training.shared_momentum import PREFIX, split_momentum
 from trfmoe_core.wire import Parcel, Replica, views
 
 
@@ -22,6 +24,8 @@ class CheckedReply:
     updates: dict[str, Replica]
     parcel: Parcel
     """Where the updates lie; empty when nothing was trained."""
+    momentum: dict[str, Replica] = field(default_factory=dict)
+    """The momentum of blocks, if it was asked for; it lies in the parcel, too."""
 
     @property
     def num_bytes(self) -> int:
@@ -67,10 +71,10 @@ def check_reply(
         raise WireError(f"the node reports: {sentence(reply.error)}")
     if reply.name != name:
         raise WireError(f"the reply is signed {reply.name!r}")
-    for field in ("run_id", "round", "epoch", "base_digest"):
-        sent, echoed = getattr(request, field), getattr(reply, field)
+    for key in ("run_id", "round", "epoch", "base_digest"):
+        sent, echoed = getattr(request, key), getattr(reply, key)
         if sent != echoed:
-            raise WireError(f"{field} is {str(echoed)[:16]!r}, not {str(sent)[:16]!r}: a reply to another request")
+            raise WireError(f"{key} is {str(echoed)[:16]!r}, not {str(sent)[:16]!r}: a reply to another request")
     if reply.lacks_frozen:
         raise WireError("the node lacks the weights that are never trained; it gets them with its next request")
     if reply.lacks_base:
@@ -85,11 +89,12 @@ def check_reply(
     if reply.index is None:
         raise WireError("the reply has no index of its parcel")
     parcel = read_parcel(message, reply.index, room.parcel, room.buffers)
-    updates = views(parcel, layout, request.held, [recipe.transport.updates])
-    absent = [block for block in request.held if block not in updates]
+    wanted = reply_blocks(request, layout)
+    found = views(parcel, layout, wanted, [recipe.transport.updates])
+    absent = [block for block in wanted if block not in found]
     if absent:
-        raise WireError(f"{len(absent)} of the {len(request.held)} blocks that the node holds are missing: {absent[0]}")
-    return CheckedReply(reply=reply, updates=updates, parcel=parcel)
+        raise WireError(f"{len(absent)} of the {len(wanted)} blocks that the node holds are missing: {absent[0]}")
+    return _sorted_out(reply, found, parcel)
 
 
 def relocated(checked: CheckedReply, parcel: Parcel, layout: BlockLayout, recipe: Recipe) -> CheckedReply:
@@ -102,8 +107,13 @@ def relocated(checked: CheckedReply, parcel: Parcel, layout: BlockLayout, recipe
         recipe: The run's recipe.
     """
     dtype = recipe.transport.updates
-    updates = views(parcel, layout, list(checked.updates), [dtype], hashed=True)
-    return CheckedReply(reply=checked.reply, updates=updates, parcel=parcel)
+    names = [*checked.updates, *(PREFIX + block for block in checked.momentum)]
+    return _sorted_out(checked.reply, views(parcel, layout, names, [dtype], hashed=True), parcel)
+
+
+def _sorted_out(reply: TrainReply, found: Mapping[str, Replica], parcel: Parcel) -> CheckedReply:
+    updates, momentum = split_momentum(found)
+    return CheckedReply(reply=reply, updates=updates, parcel=parcel, momentum=momentum)
 
 
 def _check_training(reply: TrainReply, request: TrainRequest, recipe: Recipe) -> None:

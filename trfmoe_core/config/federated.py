@@ -19,7 +19,7 @@ def check_federated(recipe: Recipe, source: str = "", overrides: Sequence[str] =
     Raises:
         ConfigError: lists all rules that it breaks, one a line.
     """
-    problems = [*_of_nodes(recipe), *_of_votes(recipe), *_of_length(recipe)]
+    problems = [*_of_nodes(recipe), *_of_votes(recipe), *_of_momentum(recipe), *_of_length(recipe)]
     if problems:
         keys = [problem.partition(":")[0].split(".") for problem in problems]
         places = [origin(source, key, text, overrides) for key, text in zip(keys, problems, strict=True)]
@@ -53,6 +53,14 @@ def _of_votes(recipe: Recipe) -> Iterator[str]:
     for key, rule in (("vote", recipe.vote), ("vote_trunk", recipe.rule_of_trunk)):
         if rule != "majority":
             yield f"witness: it judges majority votes, and {key} is {rule}; leave one of the two out"
+
+
+def _of_momentum(recipe: Recipe) -> Iterator[str]:
+    if recipe.rounds.momentum_every is not None and recipe.training.optimizer != "muon":
+        yield (
+            f"rounds.momentum_every: {recipe.rounds.momentum_every}, but training.optimizer is "
+            f"{recipe.training.optimizer}, and only muon's momentum can be shared; leave rounds.momentum_every out"
+        )
 
 
 def _of_length(recipe: Recipe) -> Iterator[str]:

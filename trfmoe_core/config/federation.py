@@ -30,6 +30,14 @@ class RoundsConfig(Section):
         description="optimizer steps of a node per round; {1: 10, 6: 25}: 10 from round 1 on and 25 from round 6 on",
         examples=[50],
     )
+    momentum_every: int | None = Field(
+        None,
+        ge=1,
+        le=MOST_STEPS,
+        description="rounds from one vote on muon's momentum to the next; all nodes go on with the voted one, and what "
+        "travels grows by nearly the size of the blocks in these rounds; null: nodes keep their own",
+        examples=[1],
+    )
     wait: Literal["all", "quorum"] = Field(
         "all", description="all: wait for every node; quorum: do not wait for nodes that take longer than `patience`"
     )
@@ -108,6 +116,11 @@ class RoundsConfig(Section):
     def most_steps_until(self, round_number: int) -> int:
         """Returns the optimizer steps of a node in the longest round up to this one."""
         return max(steps for first, _, steps in self._stretches() if first <= round_number)
+
+    def shares_momentum(self, round_number: int) -> bool:
+        """Returns whether nodes send their momentum in a round; the last round's would be of no use."""
+        every = self.momentum_every
+        return every is not None and round_number % every == 0 and round_number < self.num_rounds
 
     @property
     def total_steps(self) -> int:
@@ -241,6 +254,11 @@ class TransportConfig(Section):
     parcel_mb: int = Field(
         64, ge=1, le=512, description="blocks are sent in flat buffers of at most this size", examples=[16]
     )
+
+    @property
+    def momentum(self) -> str:
+        """Type of the voted momentum that nodes are sent."""
+        return self.difference or self.broadcast
 
 
 class LogConfig(Section):

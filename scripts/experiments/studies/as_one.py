@@ -14,7 +14,7 @@ from scripts.experiments.cell_training import last_nodes
 from scripts.experiments.faults import ABSENT
 from scripts.experiments.rows import Promise
 from scripts.experiments.sides import Side
-from scripts.experiments.small_model import BEST, RATES, federation, one_machine, optimizer_of, outer
+from scripts.experiments.small_model import BEST, RATES, federation, one_machine, optimizer_of, outer, shared_momentum
 from scripts.experiments.tuned import (
     Results,
     Tuned,
@@ -28,6 +28,8 @@ from scripts.experiments.tuned import (
 )
 
 LIAR = "sign_flip"
+SCHEDULES = ({1: 10, 6: 20, 11: 30, 16: 40}, {1: 5, 21: 10, 31: 25})
+"""Of local steps: as many rounds as with 25, but longer as the rate falls (arXiv 2310.14423); and short ones early."""
 GOALS = {
     "fed_over_central_h25": 1.02,
     "fed_over_central_h10": 1.01,
@@ -40,7 +42,9 @@ GOALS = {
 class AsOneStudy(TunedStudy):
     """Federations and single machines, and a federation with a liar."""
 
-    def side(self, optimizer: str, local_steps: int | None = None, nodes: int = 3, times: int = 1) -> Side:
+    def side(
+        self, optimizer: str, local_steps: int | dict[int, int] | None = None, nodes: int = 3, times: int = 1
+    ) -> Side:
         """Returns a federation with rounds of `local_steps`; None: one machine. `times` makes the run longer."""
         steps = times * self.steps
         if local_steps is None:
@@ -58,6 +62,10 @@ class AsOneStudy(TunedStudy):
             outer(self.side("muon", 25), 0.7, 0.6),
             self.side("muon", 50),
             self.side("muon", 100),
+            *(shared_momentum(self.side("muon", 25), every) for every in (1, 2)),
+            shared_momentum(self.side("muon", 10), 1),
+            *(self.side("muon", schedule) for schedule in SCHEDULES),
+            *(shared_momentum(self.side("muon", schedule), 1) for schedule in SCHEDULES),
         ]
         long = [self.side("muon", local_steps, times=4) for local_steps in (None, 25, 10)]
         nine = [self.side("muon", local_steps, 9) for local_steps in (None, 25)]

@@ -263,6 +263,17 @@ class MoETransformer(nn.Module):
         trained = dict(self.named_parameters())
         return {name: weights for name, weights in self.named_weights().items() if name not in trained}
 
+    @torch.no_grad()
+    def halve_frozen(self) -> None:
+        """Keeps frozen matrices in bfloat16. Where products are computed in it, no result changes.
+
+        Matrices that are used in float32 all the same stay as they are: the embedding and routers.
+        """
+        for name, weights in self.frozen_weights().items():
+            if weights.ndim > 1 and not name.endswith(("embedding.weight", "router.weight")):
+                place, _, leaf = name.rpartition(".")
+                setattr(self.get_submodule(place), leaf, weights.bfloat16())
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Moves the model as torch does, but keeps a tied head tied, also if it is frozen."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]

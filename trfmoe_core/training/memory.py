@@ -82,21 +82,22 @@ def training_memory(
     """
     shapes = parameter_shapes(model, vocab_size, local, training.freeze)
     parameters = sum(shape.numel() for shape in shapes.values())
-    frozen = sum(shape.numel() for shape in frozen_shapes(model, vocab_size, training.freeze).values())
     number = 2 if resolve_precision(training.precision, device, model.width) == torch.bfloat16 else FLOAT
+    # With bfloat16 products, frozen matrices are kept in it (`MoETransformer.halve_frozen`).
+    frozen = number * sum(shape.numel() for shape in frozen_shapes(model, vocab_size, training.freeze).values())
     layer, backward = _of_layer(model, training, number)
     loss, loss_work = _of_loss(model, training, model.vocab_size or vocab_size, number, device)
     stream = training.batch_size * model.context * model.width * number
     checkpointing = training.gradient_checkpointing
     kept = loss + (model.layers * stream + layer if checkpointing else model.layers * layer)
-    casts = number * (parameters + frozen) if number != FLOAT else 0
+    casts = number * parameters if number != FLOAT else 0
     gaps = 0 if device.type == "cuda" else min(MAX_FREE_BYTES, math.ceil(HEAP_GAPS * layer))
     moments, step = _of_optimizer(training, shapes)
     tables = model.context * model.head_width * FLOAT
     on_cuda = device.type == "cuda"
     kernels = KERNELS if ONEDNN and not on_cuda and number == FLOAT else 0
     return TrainingMemory(
-        weights=FLOAT * (parameters + frozen) + tables,
+        weights=FLOAT * parameters + frozen + tables,
         gradients=FLOAT * parameters,
         moments=moments,
         activations=kept + gaps + casts,

@@ -165,6 +165,8 @@ class Trainer:
     ) -> TrainMetrics:
         started = time.perf_counter()
         self._waited_s = 0.0
+        if self.precision == torch.bfloat16:
+            self.model.halve_frozen()
         self.model.train()
         sums_3 = torch.zeros(3, dtype=torch.float64, device=self.device)
         counts_LE = torch.zeros(self._shape_LE, dtype=torch.int64)

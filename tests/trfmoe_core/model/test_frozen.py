@@ -89,3 +89,22 @@ def test_another_frozen_part_than_announced_is_refused() -> None:
     shorter = FrozenPart(without_norm).parcel(1 << 20)
     with pytest.raises(WireError, match=r"lacks 1 of \d+ tensors, such as norm.weight|names or shapes"):
         read_frozen(replace(shorter), shapes, ours.digest)
+
+
+@pytest.mark.parametrize("expert", ["swiglu", "low_rank"])
+def test_frozen_matrices_in_bfloat16_change_no_bit_of_a_step_in_bfloat16(expert: str) -> None:
+    config = CONFIG.model_copy(update={"expert": expert, "rank": 4})
+    models = [build_model(config, VOCAB, 0, freeze="base") for _ in range(2)]
+    models[1].halve_frozen()
+    tokens, losses = draw_tokens(), []
+    for model in models:
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model(tokens[:, :-1], tokens[:, 1:]).loss
+        loss.backward()
+        losses.append(loss)
+    assert torch.equal(*losses)
+    for one, two in zip(*(model.parameters() for model in models), strict=True):
+        assert one.grad is not None and two.grad is not None and torch.equal(one.grad, two.grad)
+    types = {name: weights.dtype for name, weights in models[1].frozen_weights().items()}
+    assert types["head.weight"] == types["layers.0.attention.qkv.weight"] == torch.bfloat16
+    assert types["embedding.weight"] == types["norm.weight"] == torch.float32

@@ -1,0 +1,128 @@
+"""Trains what is compared: a dense model, and from it one together, one of each owner, and one of all text."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from scripts.commands.export import export_round
+from scripts.commands.import_model import start_run
+from scripts.run.federated_run import run_federation
+from scripts.run.local_command import run_local
+from scripts.run.local_recipe import local_name, local_recipe
+from scripts.run.outcome import RunOutcome
+from scripts.terminal.output import Output
+from server.run_folder.folder import RunFolder
+from server.run_folder.models import choose_round
+from trfmoe_core.config import Recipe
+from trfmoe_core.config.sources import DataEntry
+from trfmoe_core.errors import RunError
+
+TOGETHER, CENTRAL = "together", "one machine"
+LOG = "train.log"
+
+
+@dataclass(frozen=True)
+class Continued:
+    """A dense model's run, and the runs that go on from it.
+
+    Attributes:
+        dense: The run of the dense model.
+        together: The federation's outcome.
+        runs: Every run that goes on, by name: `TOGETHER`, `CENTRAL`, and each owner's alone by the owner's name.
+    """
+
+    dense: RunFolder
+    together: RunOutcome
+    runs: dict[str, RunFolder]
+
+
+def train_all(dense: Recipe, recipe: Recipe, output: Output, jobs: int = 2) -> Continued:
+    """Returns all models, each trained on as many tokens as the federation's nodes together, or its owner's share.
+
+    Args:
+        dense: Recipe of the dense model, on one machine.
+        recipe: Of the federation that goes on with it.
+        output: Where the dense model's and the federation's training is shown.
+        jobs: Runs on one machine that train at a time.
+
+    Raises:
+        TRFMoEError: What ended one of them.
+    """
+    output.line("\n1. a dense model learns general text")
+    one = run_local(local_recipe(dense, []).model_copy(update={"name": local_name(dense.name)}), output)
+    if not one.completed:
+        raise RunError(f"{one.run_dir}: the dense model was not trained to the end ({one.reason}); start again")
+    folder = RunFolder.open(one.run_dir)
+    out = folder.path / "export"
+    export_round(folder, choose_round(folder, last=True), out)
+    output.line(f"\n2. three owners go on with it together: {out} becomes a mixture of {recipe.model.experts} experts")
+    runs = {TOGETHER: start_run(out, recipe, None, None)}
+    together = run_federation(runs[TOGETHER].recipe, output, run_dir=runs[TOGETHER].path)
+    output.line("\n3. for comparison: each owner alone, and one machine with all text")
+    runs |= {name: start_run(out, one, None, None) for name, one in comparisons(recipe).items()}
+    alone = [run for name, run in runs.items() if name != TOGETHER]
+    with ThreadPoolExecutor(jobs) as pool:
+        for run in pool.map(_train_quietly, alone):
+            output.line(f"trained {run.path}")
+    return Continued(folder, together, runs)
+
+
+def comparisons(recipe: Recipe) -> dict[str, Recipe]:
+    """Returns the recipes of one machine: of each owner with its batches, and of all text with all batches."""
+    steps = recipe.rounds.num_rounds * recipe.rounds.local_steps
+    found = {}
+    for node in recipe.nodes:
+        found[node.name] = _alone(recipe, node.name, node.data, steps, recipe.training.batch_size)
+    batch = recipe.training.batch_size * len(recipe.nodes)
+    found[CENTRAL] = _alone(recipe, "central", all_sources(recipe), steps, batch)
+    return found
+
+
+def all_sources(recipe: Recipe) -> list[DataEntry]:
+    """Returns the data of all nodes; what several nodes have comes once, with the sum of its weights."""
+    merged: dict[str, Any] = {}
+    for node in recipe.nodes:
+        for entry in node.data:
+            key = entry if isinstance(entry, str) else entry.model_copy(update={"weight": 1.0}).model_dump_json()
+            weight = 1.0 if isinstance(entry, str) else entry.weight
+            before, so_far = merged.get(key, (entry, 0.0))
+            merged[key] = (before, so_far + weight)
+    return [
+        entry if isinstance(entry, str) else entry.model_copy(update={"weight": weight})
+        for entry, weight in merged.values()
+    ]
+
+
+def _alone(recipe: Recipe, name: str, sources: Sequence[DataEntry], steps: int, batch: int) -> Recipe:
+    training = recipe.training.model_copy(update={"steps": steps, "batch_size": batch})
+    local = recipe.local.model_copy(update={"evaluate_every": steps, "save_every": steps})
+    data = recipe.data.model_copy(update={"sources": list(sources)})
+    changes = {"training": training, "local": local, "data": data, "nodes": [], "witness": None}
+    return local_recipe(recipe.model_copy(update=changes), []).model_copy(
+        update={"name": local_name(f"{recipe.name}-{name}")}
+    )
+
+
+def _train_quietly(run: RunFolder) -> RunFolder:
+    """Trains a run in a process of its own, which ends with this one on Ctrl-C, and returns it.
+
+    Raises:
+        RunError: It did not end well.
+    """
+    log = run.path / LOG
+    with log.open("wb") as file:
+        done = subprocess.run(
+            [sys.executable, "-m", "scripts", "train", "--run-dir", str(run.path)],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=dict(os.environ),
+            check=False,
+        )
+    if done.returncode:
+        raise RunError(f"{run.path}: training ended with exit code {done.returncode}; {log} says why")
+    return run

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scripts.run.data_entries import read_entry
+from scripts.run.data.entries import read_entry
 from trfmoe_core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def trained_on(entry: str, folder: "RunFolder") -> list[str]:
 
 def _owners(folder: "RunFolder") -> list["NodeSettings"]:
     """Returns the nodes of a run; a run on one machine has one."""
-    from scripts.run.data_entries import TYPED
+    from scripts.run.data.entries import TYPED
     from trfmoe_core.config import NodeSettings
 
     recipe = folder.recipe
@@ -125,7 +125,7 @@ def _owners(folder: "RunFolder") -> list["NodeSettings"]:
 
 
 def _settings(entry: str) -> "NodeSettings":
-    from scripts.run.data_entries import TYPED
+    from scripts.run.data.entries import TYPED
     from trfmoe_core.config import NodeSettings
     from trfmoe_core.config.load import validate
     from trfmoe_core.places import expand

@@ -8,7 +8,7 @@ import pytest
 from tokenizers import Tokenizer, normalizers
 
 from scripts.main import main
-from tests.trfmoe_core.model.families.test_families import make
+from tests.trfmoe_core.model.stock.families.test_families import make
 from trfmoe_core.data.tokenizers import load_tokenizer
 
 

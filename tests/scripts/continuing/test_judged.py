@@ -4,7 +4,7 @@ from scripts.continuing.judged import BEFORE, GENERAL, Scores, judge
 from scripts.continuing.trained import CENTRAL, TOGETHER, all_sources, comparisons
 from tests.places import ROOT
 from trfmoe_core.config import load_recipe
-from trfmoe_core.model.families.upcycling import Upcycling
+from trfmoe_core.model.stock.upcycling import Upcycling
 
 OWNERS = ("law", "code")
 

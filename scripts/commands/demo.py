@@ -30,7 +30,8 @@ def demo(
     """Show the whole product on sample data: three nodes, one of which lies, and what the vote makes of it.
 
     `trfmoe demo continue` trains a small dense model, lets three owners of other text go on with it together, and
-    compares with each of them alone and with one machine that has all text.
+    compares with each of them alone and with one machine that has all text. Its settings are those of
+    configs/continue.yaml, and those of configs/dense.yaml under `--set dense.KEY=VALUE`.
     """
     if which == "continue":
         from scripts.commands.demo_continue import demo_continue

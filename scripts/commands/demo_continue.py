@@ -1,7 +1,7 @@
 """`trfmoe demo continue`: a finished dense model, continued by three owners, one of whom lies for a while."""
 
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
 
@@ -10,10 +10,15 @@ from scripts.commands.demo import SAMPLE, Check, liar_checks, show_checks, told
 OWNERS_TEXT = Path("data/continue")
 PROMPT = "Redistribution and use"
 TOKENS = 120
+DENSE_KEYS = "dense."
 
 
 def demo_continue(overrides: list[str], as_json: bool) -> NoReturn:
     """Makes data and models, shows what each needs on held-out text, opens the export, and checks every promise.
+
+    Args:
+        overrides: Of configs/continue.yaml; keys that begin with `dense.` are of configs/dense.yaml.
+        as_json: Print the result for programs.
 
     Raises:
         typer.Exit: 0 if all promises were kept, else 1.
@@ -28,8 +33,9 @@ def demo_continue(overrides: list[str], as_json: bool) -> NoReturn:
     from trfmoe_core.data.sample.owners import build_sample
 
     output = Output(as_json)
-    recipe = resolve(Path("configs/continue.yaml"), overrides, [])
-    dense = resolve(Path("configs/dense.yaml"), [], [])
+    of_dense = [one.removeprefix(DENSE_KEYS) for one in overrides if one.startswith(DENSE_KEYS)]
+    recipe = resolve(Path("configs/continue.yaml"), [one for one in overrides if not one.startswith(DENSE_KEYS)], [])
+    dense = resolve(Path("configs/dense.yaml"), of_dense, [])
     output.line(f"general text in {SAMPLE.absolute()}, text of three owners in {OWNERS_TEXT.absolute()}")
     build_sample(SAMPLE.absolute())
     domains = build_domains(OWNERS_TEXT.absolute())
@@ -61,7 +67,7 @@ def sentence(folder: Path) -> str:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
     prompt = tokenizer(PROMPT, return_tensors="pt")
     length = min(TOKENS, model.config.max_position_embeddings - prompt["input_ids"].shape[1])
     found = model.generate(**prompt, max_new_tokens=length, do_sample=False)

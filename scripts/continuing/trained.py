@@ -1,15 +1,15 @@
 """Trains what is compared: a dense model, and from it one together, one of each owner, and one of all text."""
 
 import os
-import subprocess
 import sys
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from scripts.commands.export import export_round
 from scripts.commands.import_model import start_run
+from scripts.processes.group import ProcessGroup
 from scripts.run.federated_run import run_federation
 from scripts.run.local.command import run_local
 from scripts.run.local.recipe import local_name, local_recipe
@@ -23,6 +23,7 @@ from trfmoe_core.errors import RunError
 
 TOGETHER, CENTRAL = "together", "one machine"
 LOG = "train.log"
+LOOK_AGAIN_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,7 @@ def train_all(dense: Recipe, recipe: Recipe, output: Output, jobs: int = 2) -> C
     together = run_federation(runs[TOGETHER].recipe, output, run_dir=runs[TOGETHER].path)
     output.line("\n3. for comparison: each owner alone, and one machine with all text")
     runs |= {name: start_run(out, one, None, None) for name, one in comparisons(recipe).items()}
-    alone = [run for name, run in runs.items() if name != TOGETHER]
-    with ThreadPoolExecutor(jobs) as pool:
-        for run in pool.map(_train_quietly, alone):
-            output.line(f"trained {run.path}")
+    _train_apart({name: run for name, run in runs.items() if name != TOGETHER}, jobs, output)
     return Continued(folder, together, runs)
 
 
@@ -107,22 +105,26 @@ def _alone(recipe: Recipe, name: str, sources: Sequence[DataEntry], steps: int, 
     )
 
 
-def _train_quietly(run: RunFolder) -> RunFolder:
-    """Trains a run in a process of its own, which ends with this one on Ctrl-C, and returns it.
+def _train_apart(runs: Mapping[str, RunFolder], jobs: int, output: Output) -> None:
+    """Trains runs in processes of their own, `jobs` at a time, which end with this one however that ends.
 
     Raises:
-        RunError: It did not end well.
+        RunError: One of them did not end well.
     """
-    log = run.path / LOG
-    with log.open("wb") as file:
-        done = subprocess.run(
-            [sys.executable, "-m", "scripts", "train", "--run-dir", str(run.path)],
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            env=dict(os.environ),
-            check=False,
-        )
-    if done.returncode:
-        raise RunError(f"{run.path}: training ended with exit code {done.returncode}; {log} says why")
-    return run
+    waiting, running = list(runs), set[str]()
+    with ProcessGroup() as group:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                name = waiting.pop(0)
+                argv = [sys.executable, "-m", "scripts", "train", "--run-dir", str(runs[name].path)]
+                group.start(name, argv, dict(os.environ), Path.cwd(), runs[name].path / LOG)
+                running.add(name)
+            for name in sorted(running):
+                code = group.wait(name, LOOK_AGAIN_S)
+                if code is None and group.alive:
+                    continue
+                path = runs[name].path
+                if code != 0:
+                    raise RunError(f"{path}: training ended with exit code {code}; {path / LOG} says why")
+                output.line(f"trained {path}")
+                running.remove(name)

@@ -41,12 +41,8 @@ def test_one_machine_sees_the_text_and_the_tokens_of_all() -> None:
     assert tokens == {**dict.fromkeys((one.name for one in recipe.nodes), node), CENTRAL: 3 * node}
     assert found["law"].data.sources == recipe.nodes[0].data and not found["law"].nodes
     weights = {entry.path: entry.weight for entry in all_sources(recipe)}  # type: ignore[union-attr]
-    assert weights == {
-        "data/continue/law": 1.0,
-        "data/sample": 0.75,
-        "data/continue/mathematics": 1.0,
-        "data/continue/code": 1.0,
-    }
+    general = {f"data/sample/{name}": 3.0 for name in ("language", "network", "numbers")}
+    assert weights == {f"data/continue/{node.name}": 12.0 for node in recipe.nodes} | general
 
 
 def test_the_recipe_is_what_the_import_makes_of_the_dense_model() -> None:

@@ -121,6 +121,11 @@ class Family:
         }
 
 
+FOREIGN: Mapping[str, str] = {
+    "gpt2": "its learned positions, layer norms and biases are no parts of a model here; `trfmoe evaluate` scores it as "
+    "it is, and a Llama, Mistral, Qwen or OLMo 2 can be imported",
+}
+"""Families that are asked for and cannot be computed here -> why not."""
 FAMILIES: Registry[type[Family]] = Registry("model_type", "trfmoe_core.model.stock.families")
 
 
@@ -131,6 +136,8 @@ def family_of(settings: Mapping[str, Any]) -> tuple[str, Family]:
         UnsupportedError: It names none that can be computed here.
     """
     name = settings.get("model_type")
+    if reason := FOREIGN.get(str(name)):
+        raise UnsupportedError(f"{CONFIG_FILE}: model_type is {name!r}, and {reason}")
     if name not in FAMILIES.names():
         raise UnsupportedError(
             f"{CONFIG_FILE}: model_type is {name!r}, but only {', '.join(FAMILIES.names())} can be computed here"

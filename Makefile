@@ -9,13 +9,16 @@ LOCK := build/lock
 PARALLEL ?= --numprocesses logical --maxprocesses 8 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install test test-all lint check format lock clean
+.PHONY: help demo demo-continue install test test-all lint check format lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 12
 
 demo: install ## Make sample data and train on three simulated nodes, one of which lies
 	$(BIN)/python -m scripts demo
+
+demo-continue: install ## Continue a dense model on the text of three owners, against each alone and against all in one place
+	$(BIN)/python -m scripts demo continue
 
 install: $(STAMP) ## Create .venv with everything that running and testing needs
 

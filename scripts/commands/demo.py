@@ -1,7 +1,7 @@
 """`trfmoe demo`: sample data, a federation with a lying node, a generated text, and a check of each promise."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -9,6 +9,7 @@ from scripts.terminal.options import JsonOption, SetOption
 from trfmoe_core.counts import counted
 
 if TYPE_CHECKING:
+    from scripts.terminal.output import Output
     from server.run_folder.folder import RunFolder
     from server.run_folder.history import RunHistory
     from trfmoe_core.config import Recipe
@@ -18,8 +19,24 @@ PROMPT = "The "
 Check = tuple[str, bool, str]
 
 
-def demo(overrides: SetOption = [], as_json: JsonOption = False) -> None:  # noqa: B006
-    """Show the whole product on sample data: three nodes, one of which lies, and what the vote makes of it."""
+def demo(
+    which: Annotated[
+        Literal["lie", "continue"],
+        typer.Argument(help="lie: a model from nothing; continue: a finished model learns the domains of its owners."),
+    ] = "lie",
+    overrides: SetOption = [],  # noqa: B006
+    as_json: JsonOption = False,
+) -> None:
+    """Show the whole product on sample data: three nodes, one of which lies, and what the vote makes of it.
+
+    `trfmoe demo continue` trains a small dense model, lets three owners of other text go on with it together, and
+    compares with each of them alone and with one machine that has all text. Its settings are those of
+    configs/continue.yaml, and those of configs/dense.yaml under `--set dense.KEY=VALUE`.
+    """
+    if which == "continue":
+        from scripts.commands.demo_continue import demo_continue
+
+        demo_continue(overrides, as_json)
     from scripts.run.federated_run import resolve, run_federation
     from scripts.terminal.output import Output
     from server.run_folder.folder import RunFolder
@@ -38,17 +55,37 @@ def demo(overrides: SetOption = [], as_json: JsonOption = False) -> None:  # noq
         _keep_sample(folder, text)
     output.line()
     checks = [("the run completed", outcome.completed, outcome.reason), *judge_demo(recipe, outcome.history, text)]
+    code = show_checks(checks, output)
+    output.result({**outcome.payload(), "checks": told(checks), "text": PROMPT + text, "exit_code": code})
+    raise typer.Exit(code)
+
+
+def show_checks(checks: list[Check], output: "Output") -> int:
+    """Writes one line for every promise, and returns the exit code: 0 if all were kept."""
     for promise, kept, detail in checks:
         mark, style = ("ok    ", None) if kept else ("FAILED", "bold red")
         output.line(f"{mark} {promise}{': ' if detail else ''}{detail}", style=style)
-    code = 0 if all(kept for _, kept, _ in checks) else 1
-    told = [{"check": promise, "ok": kept, "detail": detail} for promise, kept, detail in checks]
-    output.result({**outcome.payload(), "checks": told, "text": PROMPT + text, "exit_code": code})
-    raise typer.Exit(code)
+    return 0 if all(kept for _, kept, _ in checks) else 1
+
+
+def told(checks: list[Check]) -> list[dict[str, Any]]:
+    """Returns the promises for programs."""
+    return [{"check": promise, "ok": kept, "detail": detail} for promise, kept, detail in checks]
 
 
 def judge_demo(recipe: "Recipe", history: "RunHistory", text: str) -> list[Check]:
     """Returns the demo's promises about the lie, the loss and the text: what, whether it was kept, and the numbers."""
+    drill_rounds = {number for rounds in history.drill_rounds().values() for number in rounds}
+    return [
+        *liar_checks(recipe, history),
+        _kept_falling(history, min(drill_rounds, default=1)),
+        *_below_bigram(history),
+        _check_of_text(text),
+    ]
+
+
+def liar_checks(recipe: "Recipe", history: "RunHistory") -> list[Check]:
+    """Returns the promises about the lie: who lied was outvoted, and nobody else was."""
     liars = {node.name for node in recipe.nodes if node.drill is not None}
     lied = history.drill_rounds()
     named = history.outvoted_rounds()
@@ -62,12 +99,7 @@ def judge_demo(recipe: "Recipe", history: "RunHistory", text: str) -> list[Check
     drill_rounds = {number for rounds in lied.values() for number in rounds}
     honest = {name: rounds for name, rounds in named.items() if name not in liars and drill_rounds & set(rounds)}
     checks.append(("no honest node was outvoted in those rounds", not honest, str(honest) if honest else ""))
-    return [
-        *checks,
-        _kept_falling(history, min(drill_rounds, default=1)),
-        *_below_bigram(history),
-        _check_of_text(text),
-    ]
+    return checks
 
 
 def _kept_falling(history: "RunHistory", first_lie: int) -> Check:

@@ -2,7 +2,7 @@
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -12,6 +12,7 @@ from scripts.terminal.options import JsonOption
 if TYPE_CHECKING:
     import torch
 
+    from server.run_folder.departure import Departure
     from server.run_folder.folder import RunFolder
     from trfmoe_core.model.transformer import MoETransformer
 
@@ -29,6 +30,12 @@ def export(
     check: Annotated[
         bool, typer.Option("--check/--no-check", help="Open the result with transformers and compare logits.")
     ] = True,
+    max_shard_size: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Size of a file of weights, at most, such as 5GB (50GB).")
+    ] = None,
+    without: Annotated[
+        str | None, typer.Option(metavar="NODE", help="Leave out what this node taught the experts; the trunk stays.")
+    ] = None,
     number: RoundOption = None,
     last: LastOption = False,
     as_json: JsonOption = False,
@@ -36,8 +43,10 @@ def export(
     """Write a run's model as a folder that stock transformers opens: Mixtral, or the family that has its parts."""
     from scripts.run.run_folders import run_folder
     from scripts.terminal.output import Output
+    from server.run_folder.departure import plan_departure
     from server.run_folder.models import choose_round
     from trfmoe_core.model.stock.exporting import export_remarks
+    from trfmoe_core.model.stock.weight_files import parse_size
 
     output = Output(as_json)
     if out is None:
@@ -46,13 +55,25 @@ def export(
     for remark in export_remarks(folder.recipe.model):
         Output.warning(remark)
     chosen = choose_round(folder, number, last)
-    difference = export_round(folder, chosen, out, dtype, check)
+    size = parse_size(max_shard_size) if max_shard_size else None
+    departure = plan_departure(folder, chosen, without) if without else None
+    difference = export_round(folder, chosen, out, dtype, check, size, departure)
     output.line(f"the model after round {chosen} of {folder.path} is in {out}")
+    for line in departure.told if departure else ():
+        output.line(line)
     if difference is not None:
         output.line(f"transformers opens it and gives the same logits (largest difference {difference:.1e})")
     output.line(f"open it with AutoModelForCausalLM.from_pretrained({str(out)!r}), or serve it:")
     output.line(f"  transformers serve {shlex.quote(str(out))}      or      vllm serve {shlex.quote(str(out))}")
-    result = {"outcome": "completed", "round": chosen, "out": str(out.absolute()), "max_difference": difference}
+    result: dict[str, Any] = {
+        "outcome": "completed",
+        "round": chosen,
+        "out": str(out.absolute()),
+        "max_difference": difference,
+    }
+    if departure:
+        gone = {"node": without, "experts": departure.versions, "trunk_rounds": departure.trunk_rounds}
+        result["without"] = {**gone, "untouched": departure.untouched}
     output.result({**result, "dtype": dtype, "exit_code": 0})
 
 
@@ -73,9 +94,24 @@ def _target(path: Path | None) -> Path:
 
 
 def export_round(
-    folder: "RunFolder", number: int, out: Path, dtype: Literal["float32", "bfloat16"] = "float32", check: bool = True
+    folder: "RunFolder",
+    number: int,
+    out: Path,
+    dtype: Literal["float32", "bfloat16"] = "float32",
+    check: bool = True,
+    max_shard_bytes: int | None = None,
+    departure: "Departure | None" = None,
 ) -> float | None:
     """Writes the model after a round to `out`, whole or not at all; returns the largest difference of the check.
+
+    Args:
+        folder: The run.
+        number: The round.
+        out: A new or empty folder.
+        dtype: Type of the weights.
+        check: False: the result is not opened, and nothing is returned.
+        max_shard_bytes: Size of a file of weights, at most; None: 50 GB.
+        departure: The node that is left out; None: nobody.
 
     Raises:
         RunFolderError: `out` holds something already, or cannot be written.
@@ -84,6 +120,7 @@ def export_round(
     import torch
 
     from server.report.model_card import model_card
+    from server.run_folder.departure import model_without
     from server.run_folder.models import imported_settings, load_model
     from trfmoe_core.atomic import new_folder, write_text
     from trfmoe_core.errors import RunFolderError
@@ -91,7 +128,7 @@ def export_round(
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunFolderError(f"{out}: exists already; name a new folder")
-    model, tokenizer = load_model(folder, number)
+    model, tokenizer = model_without(folder, departure) if departure else load_model(folder, number)
     kept = imported_settings(folder)
     if kept and number:
         # Training here has taught the model to end a piece with the token that begins the next.
@@ -99,8 +136,8 @@ def export_round(
     weights_type: torch.dtype = getattr(torch, dtype)
     try:
         with new_folder(out.absolute()) as fresh:
-            export_model(model, tokenizer, fresh, dtype=weights_type, kept=kept)
-            write_text(fresh / "README.md", model_card(folder, number, model))
+            export_model(model, tokenizer, fresh, dtype=weights_type, kept=kept, max_shard_bytes=max_shard_bytes)
+            write_text(fresh / "README.md", model_card(folder, number, model, departure.told if departure else ()))
             return _difference(model, weights_type, fresh) if check else None
     except OSError as error:
         raise RunFolderError(f"{out}: cannot be written ({error.strerror or error}); choose another") from error

@@ -3,6 +3,8 @@
 Its format is that of the Hugging Face hub: YAML between two lines of dashes, then Markdown.
 """
 
+from collections.abc import Sequence
+
 from server.run_folder.folder import RunFolder
 from server.run_folder.history import RunHistory
 from server.run_folder.journal import read_events
@@ -12,13 +14,14 @@ from trfmoe_core.model.transformer import MoETransformer
 from trfmoe_core.terminal import visible
 
 
-def model_card(folder: RunFolder, number: int, model: MoETransformer) -> str:
+def model_card(folder: RunFolder, number: int, model: MoETransformer, remarks: Sequence[str] = ()) -> str:
     """Returns the card of the model after a round, as Markdown. It names no path and no text of a node.
 
     Args:
         folder: The run.
         number: The round or step.
         model: The model of that round.
+        remarks: What else is to be said of it, such as who was left out. The numbers are those of the whole model then.
 
     Raises:
         RunFolderError: The journal cannot be read.
@@ -45,6 +48,10 @@ def model_card(folder: RunFolder, number: int, model: MoETransformer) -> str:
     ]
     if measured.get("bits_per_byte") is not None:
         lines += ["", f"On held-out text it needs {measured['bits_per_byte']:.4f} bits a byte."]
+    for remark in remarks:
+        lines += ["", f"{_word(remark)}."]
+    if remarks:
+        lines += ["", "The digest and the numbers in this card are of the model before that."]
     if folder.imported_path.exists():
         lines += ["", "It began with the weights of another model; the licence of that model applies too."]
     if accounts := ledger(history):

@@ -14,7 +14,7 @@ from tests.places import ROOT
 from trfmoe_core.config import load_recipe
 
 FOLDER = ROOT / "configs"
-NODES = {"single": 0, "shakespeare": 0, "strangers": 6, "nine_nodes": 9}
+NODES = {"single": 0, "dense": 0, "shakespeare": 0, "strangers": 6, "nine_nodes": 9}
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.name)

@@ -249,6 +249,14 @@ def test_bfloat16_is_checked_too(run: Path, capfd: pytest.CaptureFixture[str]) -
     assert load_file("half/model.safetensors")["lm_head.weight"].dtype == torch.bfloat16
 
 
+def test_weights_are_written_in_several_files(run: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert call("export", run, "parts", "--max-shard-size", "50KB", "--json") == 0
+    assert result(capfd)["max_difference"] <= 1e-5
+    assert len(list(Path("parts").glob("model-*-of-*.safetensors"))) > 1
+    assert call("export", run, "wrong", "--max-shard-size", "much") == 2
+    assert "--max-shard-size much: no size; give one such as 500MB or 5GB" in capfd.readouterr().err
+
+
 def test_widths_that_transformers_refuses_are_said_with_the_recipe(
     run: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,7 +11,7 @@ from trfmoe_core.data.sample.stdlib_text import Manual
 _CODE_COLUMNS = 92
 
 
-def write_book(path: Path, title: str, manuals: Iterable[Manual]) -> None:
+def write_book(path: Path, title: str, manuals: Iterable[Manual], author: str = "The authors of Python") -> None:
     """Writes `manuals` as an A4 book in the standard fonts, with title and page number at the foot of every page."""
     from reportlab.lib.pagesizes import A4
     from reportlab.lib.units import mm
@@ -25,7 +25,7 @@ def write_book(path: Path, title: str, manuals: Iterable[Manual]) -> None:
         topMargin=20 * mm,
         bottomMargin=22 * mm,
         title=title,
-        author="The authors of Python",
+        author=author,
         invariant=1,
     )
 

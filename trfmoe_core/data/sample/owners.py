@@ -1,23 +1,17 @@
 """Makes sample data of three owners from the documentation inside every Python installation, without a download."""
 
 import itertools
-import json
-import os
-import shutil
 import sys
-import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from trfmoe_core.atomic import sync_folder, write_text
 from trfmoe_core.data.sample.book import write_book
+from trfmoe_core.data.sample.made_folder import made_folder
 from trfmoe_core.data.sample.stdlib_text import Manual, Section, language_manuals, module_manuals
 from trfmoe_core.errors import DataError
-from trfmoe_core.places import expand
 
-_MANIFEST = "sample.json"
 # Increase it whenever the same Python gives another sample.
 _FORMAT = 1
 _REFERENCE = "the language reference"
@@ -73,51 +67,28 @@ def build_sample(root: Path, size: Size = FULL) -> list[Path]:
     Raises:
         DataError: `root` has other files, cannot be written, or this Python has no library sources.
     """
-    root = Path(os.path.abspath(expand(root)))  # noqa: PTH100  (no link may be resolved away)
-    try:
-        if not _is_whole(root, size):
-            _refuse_foreign(root)
-            _build(root, size)
-    except OSError as error:
-        raise DataError(f"sample {root}: {error.strerror or error}; choose a folder that can be written") from error
-    return [root / owner for owner in OWNERS]
 
-
-def _build(root: Path, size: Size) -> None:
-    root.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=root.parent, prefix=f".{root.name}.", suffix=".tmp"))
-    try:
-        new, old = temporary / "new", temporary / "old"
+    def fill(folder: Path) -> None:
         for owner in OWNERS:
-            _build_owner(new / owner, owner, size)
-        files = {path.relative_to(new).as_posix(): path.stat().st_size for path in _files(new)}
-        write_text(new / _MANIFEST, json.dumps({**_identity(size), "files": files}, indent=1, sort_keys=True) + "\n")
-        if root.is_dir():
-            root.rename(old)
-        try:
-            new.rename(root)
-        except OSError:
-            # Another process was faster; it built the same.
-            if not _is_whole(root, size):
-                raise
-        sync_folder(root.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            _build_owner(folder / owner, owner, size)
+
+    root = made_folder(root, _identity(size), fill)
+    return [root / owner for owner in OWNERS]
 
 
 def _build_owner(folder: Path, owner: str, size: Size) -> None:
     (folder / "pdfs").mkdir(parents=True)
     seen: set[str] = set()
-    reference = _without_repeats(language_manuals(), seen)
+    reference = without_repeats(language_manuals(), seen)
     for title, modules in _BOOKS[owner].items():
-        source = reference if modules == _REFERENCE else _without_repeats(module_manuals(modules.split()), seen)
-        manuals = _up_to(source, size.book)
+        source = reference if modules == _REFERENCE else without_repeats(module_manuals(modules.split()), seen)
+        manuals = up_to(source, size.book)
         if manuals:
             name = title.lower().replace(",", "").replace(" ", "-")
             write_book(folder / "pdfs" / f"{name}.pdf", title, manuals)
     if not any((folder / "pdfs").iterdir()):
         raise DataError(f"sample {folder}: this Python lacks the library sources it is made of; use a complete Python")
-    rows = _up_to(_without_repeats(module_manuals(_SHARDS[owner].split()), seen), size.shard)
+    rows = up_to(without_repeats(module_manuals(_SHARDS[owner].split()), seen), size.shard)
     write_shard(folder / "shard.parquet", rows)
 
 
@@ -150,7 +121,7 @@ def write_shard(path: Path, manuals: Iterable[Manual]) -> None:
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), path, row_group_size=32)
 
 
-def _without_repeats(manuals: Iterable[Manual], seen: set[str]) -> Iterator[tuple[str, Section]]:
+def without_repeats(manuals: Iterable[Manual], seen: set[str]) -> Iterator[tuple[str, Section]]:
     """Yields (manual, section) without paragraphs that came before: the reference repeats itself."""
     for manual in manuals:
         for section in manual.sections:
@@ -164,7 +135,7 @@ def _without_repeats(manuals: Iterable[Manual], seen: set[str]) -> Iterator[tupl
                 yield manual.name, Section(section.heading, "\n\n".join(blocks))
 
 
-def _up_to(sections: Iterator[tuple[str, Section]], characters: int) -> list[Manual]:
+def up_to(sections: Iterator[tuple[str, Section]], characters: int) -> list[Manual]:
     """Returns the next sections with about `characters` characters; the rest stays in the iterator."""
     taken: list[tuple[str, Section]] = []
     left = characters
@@ -180,42 +151,3 @@ def _up_to(sections: Iterator[tuple[str, Section]], characters: int) -> list[Man
 
 def _identity(size: Size) -> dict[str, object]:
     return {"format": _FORMAT, "python": sys.version.split()[0], "book": size.book, "shard": size.shard}
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if not path.is_dir())
-
-
-def _manifest(root: Path) -> dict[str, object] | None:
-    try:
-        value = json.loads((root / _MANIFEST).read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _is_whole(root: Path, size: Size) -> bool:
-    manifest = _manifest(root)
-    if manifest is None or {name: manifest.get(name) for name in _identity(size)} != _identity(size):
-        return False
-    found = {path.relative_to(root).as_posix(): path.stat().st_size for path in _files(root)}
-    files = manifest.get("files")
-    return isinstance(files, dict) and all(found.get(name) == size_bytes for name, size_bytes in files.items())
-
-
-def _refuse_foreign(root: Path) -> None:
-    """Makes sure that `root` is missing, empty, or has nothing but an older sample.
-
-    Raises:
-        DataError: it has other files.
-    """
-    if not root.exists():
-        return
-    if not root.is_dir():
-        raise DataError(f"sample {root}: is a file; choose a folder")
-    manifest = _manifest(root)
-    listed = manifest.get("files") if manifest else None
-    ours = {_MANIFEST, *listed} if isinstance(listed, dict) else set()
-    foreign = [path for path in _files(root) if path.relative_to(root).as_posix() not in ours]
-    if foreign:
-        raise DataError(f"sample {root}: holds other files, such as {foreign[0]}; choose a new or an empty folder")

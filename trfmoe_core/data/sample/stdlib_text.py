@@ -52,9 +52,14 @@ def library_folder() -> Path:
     return folder
 
 
-def module_manuals(names: Sequence[str]) -> Iterator[Manual]:
-    """Yields the manual of every module of `names`; a package stands for all its modules. Missing ones are skipped."""
-    root = library_folder()
+def module_manuals(names: Sequence[str], root: Path | None = None) -> Iterator[Manual]:
+    """Yields the manual of every module of `names`; a package stands for all its modules. Missing ones are skipped.
+
+    Args:
+        names: Modules and packages, as paths below `root`.
+        root: The folder of the sources; None: that of the standard library.
+    """
+    root = root or library_folder()
     for name in names:
         path = root / name
         for source in sorted(path.rglob("*.py")) if path.is_dir() else [path.with_suffix(".py")]:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 
 from trfmoe_core.config.model import ModelConfig
 from trfmoe_core.errors import RunFolderError
@@ -15,6 +14,7 @@ from trfmoe_core.model.stock.families.base import exporting_family
 from trfmoe_core.model.stock.kept import GENERATION_FILE, KeptSettings
 from trfmoe_core.model.stock.settings import CONFIG_FILE
 from trfmoe_core.model.stock.tensors import to_stock
+from trfmoe_core.model.stock.weight_files import SHARD_SIZE, parse_size, write_weights
 from trfmoe_core.model.transformer import MoETransformer
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def export_model(
     *,
     dtype: torch.dtype = torch.float32,
     kept: KeptSettings | None = None,
+    max_shard_bytes: int | None = None,
 ) -> None:
     """Writes a folder that `AutoModelForCausalLM.from_pretrained` opens offline.
 
@@ -60,6 +61,7 @@ def export_model(
         dtype: Type of the weights in the folder.
         kept: What the folder said from which the model was imported. None: the model was made here, and the token
             that begins the next piece ends a text.
+        max_shard_bytes: Size of a file of weights, at most; None: 50 GB.
 
     Raises:
         ConfigError: No stock architecture has all parts of the model.
@@ -71,11 +73,10 @@ def export_model(
         kept = KeptSettings(ids, ids)
     settings = {**shape, "bos_token_id": tokenizer.bos_id, "eos_token_id": None, "pad_token_id": None, **kept.config}
     settings["max_position_embeddings"] = max(model.config.context, settings["max_position_embeddings"])
-    tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in stock_state(model).items()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tokenizer.save(folder)
-        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        written = write_weights(stock_state(model), folder, dtype, max_shard_bytes or parse_size(SHARD_SIZE))
         files: tuple[tuple[str, Mapping[str, Any] | None], ...] = (
             (CONFIG_FILE, settings),
             (GENERATION_FILE, kept.generation),
@@ -84,7 +85,8 @@ def export_model(
             if values is not None:
                 (folder / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
         # Safetensors writes for the owner alone; the server of a model often runs under another account.
-        (folder / "model.safetensors").chmod((folder / CONFIG_FILE).stat().st_mode)
+        for path in written:
+            path.chmod((folder / CONFIG_FILE).stat().st_mode)
     except (OSError, SafetensorError) as error:
         raise RunFolderError(f"cannot export to {folder}: {error}; choose a writable folder") from error
 

@@ -36,9 +36,10 @@ class Piece:
 
 
 def pieces(family: Family, config: ModelConfig, *, stacked: bool = False) -> Iterator[Piece]:
-    """Yields the pieces of a model with experts. A tied head has none."""
+    """Yields the pieces of a model with experts, or of a dense family with one a layer. A tied head has none."""
     yield from trunk_pieces(family, config)
     hidden = config.expert_width
+    stacked = stacked and family.sparse
     for layer in range(config.layers):
         ours, theirs = f"layers.{layer}.", f"model.layers.{layer}."
         if stacked:
@@ -48,9 +49,10 @@ def pieces(family: Family, config: ModelConfig, *, stacked: bool = False) -> Ite
             continue
         moe = f"{theirs}{family.moe}."
         gate, up, down = family.matrices
-        yield Piece(f"{ours}router.weight", (), f"{moe}gate.weight")
+        if family.sparse:
+            yield Piece(f"{ours}router.weight", (), f"{moe}gate.weight")
         for e in range(config.experts):
-            expert = f"{moe}experts.{e}."
+            expert = f"{moe}experts.{e}." if family.sparse else moe
             yield Piece(f"{ours}experts.w_gate_up_EGD", (e, slice(0, hidden)), f"{expert}{gate}.weight")
             yield Piece(f"{ours}experts.w_gate_up_EGD", (e, slice(hidden, 2 * hidden)), f"{expert}{up}.weight")
             yield Piece(f"{ours}experts.w_down_EDF", (e,), f"{expert}{down}.weight")

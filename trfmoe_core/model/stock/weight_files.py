@@ -1,14 +1,23 @@
-"""The weights in a folder, each read from its file when it is asked for."""
+"""The weights in a folder: each is read from its file when it is asked for, and they are written file by file."""
 
+import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
+from trfmoe_core.errors import ConfigError
 from trfmoe_core.model.stock.settings import UnsupportedError, read_object
 
+SINGLE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
+SHARD_SIZE = "50GB"
+"""Size of a file of weights, at most, unless a user says otherwise; that of transformers."""
+_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _QUANTIZED = (".qweight", ".qzeros", ".scales", ".g_idx", ".weight_scale", ".weight_scale_inv", ".absmax")
 _OTHER_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack")
 
@@ -68,8 +77,8 @@ class WeightFiles(Mapping[str, Tensor]):
 
 
 def _index(folder: Path) -> dict[str, str]:
-    index = folder / "model.safetensors.index.json"
-    if (folder / "model.safetensors").is_file() or not index.is_file():
+    index = folder / INDEX_FILE
+    if (folder / SINGLE_FILE).is_file() or not index.is_file():
         return {}
     places = read_object(index).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
@@ -78,7 +87,7 @@ def _index(folder: Path) -> dict[str, str]:
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    single = folder / "model.safetensors"
+    single = folder / SINGLE_FILE
     if single.is_file():
         return [single]
     places = _index(folder)
@@ -96,3 +105,57 @@ def _weight_files(folder: Path) -> list[Path]:
             else "it holds no weights (*.safetensors)"
         )
     return found
+
+
+def parse_size(text: str) -> int:
+    """Returns the bytes of a size such as `200MB` or `5GB`; units are decimal, as in transformers.
+
+    Raises:
+        ConfigError: It is no size above 0.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) *([KMGT]B)?", text.strip().upper())
+    size = int(float(found[1]) * _UNITS.get(found[2], 1)) if found else 0
+    if size < 1:
+        raise ConfigError(f"--max-shard-size {text}: no size; give one such as 500MB or 5GB")
+    return size
+
+
+def write_weights(tensors: Mapping[str, Tensor], folder: Path, dtype: torch.dtype, max_bytes: int) -> list[Path]:
+    """Writes weights as transformers does: in one file, or in numbered files with an index. Returns the files.
+
+    Only the tensors of one file are copied at a time. A tensor that is larger than a file may be gets its own.
+
+    Args:
+        tensors: By their names in files.
+        folder: Where to.
+        dtype: Type in the files.
+        max_bytes: Of a file, at most.
+
+    Raises:
+        OSError: It cannot be written.
+        SafetensorError: The same, as the library says it.
+    """
+    width = torch.empty((), dtype=dtype).element_size()
+    shards: list[list[str]] = [[]]
+    filled = 0
+    for name, tensor in tensors.items():
+        size = tensor.numel() * width
+        if shards[-1] and filled + size > max_bytes:
+            shards.append([])
+            filled = 0
+        shards[-1].append(name)
+        filled += size
+    count = len(shards)
+    files = [f"model-{number:05d}-of-{count:05d}.safetensors" for number in range(1, count + 1)]
+    files = [SINGLE_FILE] if count == 1 else files
+    for file, names in zip(files, shards, strict=True):
+        # A copy of each: views of one tensor of ours would be taken for one tensor.
+        part = {name: tensors[name].detach().to("cpu", dtype, copy=True).contiguous() for name in names}
+        save_file(part, folder / file, metadata={"format": "pt"})
+    written = [folder / file for file in files]
+    if count > 1:
+        places = {name: file for file, names in zip(files, shards, strict=True) for name in names}
+        total = sum(tensor.numel() for tensor in tensors.values())
+        index = {"metadata": {"total_parameters": total, "total_size": total * width}, "weight_map": places}
+        (folder / INDEX_FILE).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return written

@@ -79,7 +79,7 @@ class Family:
 
     def objection(self, config: ModelConfig) -> str | None:
         """Returns the first part of a model of ours that this family does not have; None if it has all."""
-        if not self.sparse:
+        if not self.sparse and config.experts != 1:
             return f"{self.architecture} has no experts"
         default = {name: field.default for name, field in ModelConfig.model_fields.items()}
         for name in ("expert", "attention", "qkv_bias", "norm_position", "normalize_top_k", "shared_width"):
@@ -94,6 +94,7 @@ class Family:
 
     def stock_settings(self, config: ModelConfig, vocab_size: int, dtype: str) -> dict[str, Any]:
         """Returns the content of the config.json of a model of ours, which `objection` accepts."""
+        of_experts = {"num_experts_per_tok": config.top_k, "router_aux_loss_coef": config.balance_weight}
         rope = {"rope_type": "default", "rope_theta": config.rope_theta, **read.stock_scaling(config.rope_scaling)}
         return {
             "architectures": [self.architecture],
@@ -104,14 +105,13 @@ class Family:
             "num_attention_heads": config.heads,
             "num_key_value_heads": config.num_kv_heads,
             "head_dim": config.head_width,
-            "num_experts_per_tok": config.top_k,
             "max_position_embeddings": config.context,
             "rms_norm_eps": config.norm_eps,
             # transformers 5 reads rope_parameters, older readers rope_theta.
             "rope_theta": config.rope_theta,
             "rope_parameters": rope,
             "tie_word_embeddings": config.tie_embeddings,
-            "router_aux_loss_coef": config.balance_weight,
+            **(of_experts if self.sparse else {}),
             "initializer_range": config.init_std,
             "hidden_act": "silu",
             "sliding_window": None,
@@ -121,6 +121,11 @@ class Family:
         }
 
 
+FOREIGN: Mapping[str, str] = {
+    "gpt2": "its learned positions, layer norms and biases are no parts of a model here; `trfmoe evaluate` scores it as "
+    "it is, and a Llama, Mistral, Qwen or OLMo 2 can be imported",
+}
+"""Families that are asked for and cannot be computed here -> why not."""
 FAMILIES: Registry[type[Family]] = Registry("model_type", "trfmoe_core.model.stock.families")
 
 
@@ -131,6 +136,8 @@ def family_of(settings: Mapping[str, Any]) -> tuple[str, Family]:
         UnsupportedError: It names none that can be computed here.
     """
     name = settings.get("model_type")
+    if reason := FOREIGN.get(str(name)):
+        raise UnsupportedError(f"{CONFIG_FILE}: model_type is {name!r}, and {reason}")
     if name not in FAMILIES.names():
         raise UnsupportedError(
             f"{CONFIG_FILE}: model_type is {name!r}, but only {', '.join(FAMILIES.names())} can be computed here"
@@ -141,11 +148,15 @@ def family_of(settings: Mapping[str, Any]) -> tuple[str, Family]:
 def exporting_family(config: ModelConfig) -> tuple[str, Family]:
     """Returns the name and the family in which a model of ours can be written: the first that has all its parts.
 
+    With one expert a layer every token takes it with weight 1, so the model is dense, and a dense family comes first.
+
     Raises:
         ConfigError: There is none.
     """
     objections = []
-    for name in ("mixtral", *FAMILIES.names()):
+    for name in sorted(
+        ("mixtral", *FAMILIES.names()), key=lambda name: config.experts == 1 and FAMILIES.find(name).sparse
+    ):
         family = FAMILIES.find(name)()
         objection = family.objection(config)
         if objection is None:

@@ -30,6 +30,7 @@ from trfmoe_core.seeds import seed_for
 from trfmoe_core.training.launch import launch
 from trfmoe_core.training.local_state import load_state, save_state
 from trfmoe_core.training.ranks import ALONE, Ranks
+from trfmoe_core.training.thread_choice import thread_choice_for
 from trfmoe_core.training.trainer import Trainer
 
 RANK_MODULE = "clients.rank"
@@ -74,7 +75,8 @@ def train_round(
     """
     earlier, place = earlier_state(folder, request.round, request.held)
     seed = seed_for(recipe.seed, settings.name)
-    trainer = Trainer(model, recipe.training, recipe.total_steps, device, seed, ranks)
+    choice = thread_choice_for(settings.threads or recipe.training.threads, device, ranks.size)
+    trainer = Trainer(model, recipe.training, recipe.total_steps, device, seed, ranks, choice)
     trainer.load_state(earlier)
     # A node that missed rounds keeps its place in the data, but the schedule is the federation's.
     trainer.step = (request.round - 1) * request.steps

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from scripts.deploy.kit import Coordinator, KitNode, write_kit
+from scripts.deploy.kit.kit import Coordinator, KitNode, write_kit
 from scripts.deploy.lifecycle.members import open_control
 from scripts.main import main
 from scripts.run.simulation import free_port

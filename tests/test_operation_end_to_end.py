@@ -15,7 +15,7 @@ import psutil
 import pytest
 import yaml
 
-from scripts.deploy.kit import Coordinator, KitNode, write_kit
+from scripts.deploy.kit.kit import Coordinator, KitNode, write_kit
 from scripts.run.simulation import free_port
 from server.run_folder.journal import read_events
 from tests.conftest import TINY, words

@@ -1,7 +1,7 @@
 """`trfmoe bench model`: how long training steps take. Without Flower: `python -m scripts.bench.child` runs `main`.
 
 CPU: process CPU time of one thread, in float32 and bfloat16, against transformers' Mixtral and against a dense model of
-equal active work. CUDA: `scripts/bench/cuda.py`. Ratios are speeds: above 1 we are faster.
+equal active work. CUDA: `scripts/bench/training/cuda.py`. Ratios are speeds: above 1 we are faster.
 """
 
 import json
@@ -16,12 +16,12 @@ import numpy as np
 import torch
 
 from scripts.bench import child
-from scripts.bench.cuda import bench_cuda
-from scripts.bench.held import bench_held
-from scripts.bench.machine import TYPES, floor_ms, machine, name_of, say
 from scripts.bench.measure import growth_mb
-from scripts.bench.optimizers import bench_optimizers
-from scripts.bench.steps import KINDS, best_ms, cpu_step, make_model
+from scripts.bench.training.cuda import bench_cuda
+from scripts.bench.training.held import bench_held
+from scripts.bench.training.machine import TYPES, floor_ms, machine, name_of, say
+from scripts.bench.training.optimizers import bench_optimizers
+from scripts.bench.training.steps import KINDS, best_ms, cpu_step, make_model
 from trfmoe_core.config import ModelConfig, TrainingConfig
 from trfmoe_core.malloc import keep_freed_memory
 from trfmoe_core.training.trainer import Trainer

@@ -135,7 +135,7 @@ def _checked(given: Path, overrides: list[str]) -> dict[str, Any]:
     from scripts.run.preflight import find_recipe
     from strategies.parts import check_parts
     from trfmoe_core.config import check_federated, load_recipe
-    from trfmoe_core.model.families.exporting import export_remarks
+    from trfmoe_core.model.stock.exporting import export_remarks
     from trfmoe_core.model.transformer import parameter_shapes
     from trfmoe_core.training.optimizers.base import OPTIMIZERS
 

@@ -49,8 +49,8 @@ def prepare(
     as_json: JsonOption = False,
 ) -> None:
     """Download, read and tokenize data into the cache, so that training starts at once. Goes on where it was killed."""
-    from scripts.run.data_entries import chosen_data
-    from scripts.run.data_view import show_summary, summary
+    from scripts.run.data.entries import chosen_data
+    from scripts.run.data.view import show_summary, summary
     from scripts.run.preflight import show_files
     from scripts.terminal.output import Output
 
@@ -77,8 +77,8 @@ def inspect(
     as_json: JsonOption = False,
 ) -> None:
     """Say what a node would get out of data: one line a file, and where the rows of a batch come from."""
-    from scripts.run import data_view
-    from scripts.run.data_entries import chosen_data
+    from scripts.run.data import view as data_view
+    from scripts.run.data.entries import chosen_data
     from scripts.run.preflight import counts, file_line
     from scripts.terminal.output import Output
     from trfmoe_core.errors import ConfigError
@@ -114,7 +114,7 @@ def tokenizer(
     as_json: JsonOption = False,
 ) -> None:
     """Train a byte-level BPE tokenizer on text that may be seen. The same text gives the same files."""
-    from scripts.run.data_entries import chosen_data
+    from scripts.run.data.entries import chosen_data
     from scripts.terminal.output import Output
     from trfmoe_core.data.tokenizers.train import LEAK_WARNING, train_bpe
 

@@ -96,7 +96,7 @@ def init(
     as_json: JsonOption = False,
 ) -> None:
     """Write a kit for real hosts: certificates, keys, start scripts, units, the proxy's configuration."""
-    from scripts.deploy.kit import Coordinator, parse_nodes, write_kit
+    from scripts.deploy.kit.kit import Coordinator, parse_nodes, write_kit
     from scripts.terminal.output import Output
     from trfmoe_core.config import ExpertsConfig
     from trfmoe_core.config.load import validate
@@ -130,7 +130,7 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """Check a kit: keys and their modes, certificates, settings, and whether the coordinator is reached."""
-    from scripts.deploy.kit_check import check_kit
+    from scripts.deploy.kit.check import check_kit
     from scripts.terminal.findings import report
     from scripts.terminal.output import Output
 
@@ -220,7 +220,7 @@ def disallow(
 
 def _start_script(directory: Path, output: "Output") -> list[Path]:
     """Brings a node's start script and unit up to date, and returns what was written."""
-    from scripts.deploy.kit import CONNECTION_FILE
+    from scripts.deploy.kit.kit import CONNECTION_FILE
     from scripts.deploy.lifecycle.refresh import refresh as write_anew
     from trfmoe_core.errors import ConfigError
 
@@ -236,7 +236,7 @@ def _start_script(directory: Path, output: "Output") -> list[Path]:
 
 
 def _check_node_folder(directory: Path) -> None:
-    from scripts.deploy.kit import NODE_FILE
+    from scripts.deploy.kit.kit import NODE_FILE
     from trfmoe_core.errors import ConfigError
 
     if not (directory / NODE_FILE).is_file():
@@ -253,7 +253,7 @@ def register(
     import time
 
     from scripts.deploy.connection_check import port_open
-    from scripts.deploy.kit import coordinator_folder, read_coordinator
+    from scripts.deploy.kit.kit import coordinator_folder, read_coordinator
     from scripts.deploy.lifecycle.members import open_control
     from scripts.terminal.output import Output
 

@@ -20,7 +20,7 @@ def add_node(
     as_json: JsonOption = False,
 ) -> None:
     """Write the folder of a new node and register its key; its owner names the data and runs start.sh."""
-    from scripts.deploy.kit import KitNode
+    from scripts.deploy.kit.kit import KitNode
     from scripts.deploy.lifecycle import members
     from scripts.terminal.output import Output
     from trfmoe_core.config.load import validate
@@ -83,7 +83,7 @@ def upgrade(directory: KitArgument, as_json: JsonOption = False) -> None:
     from dataclasses import asdict
 
     from scripts.deploy.allowed_code import release
-    from scripts.deploy.kit import coordinator_folder
+    from scripts.deploy.kit.kit import coordinator_folder
     from scripts.deploy.lifecycle.refresh import refresh as write_anew
     from scripts.deploy.lifecycle.upgrade import ask_allowances
     from scripts.processes.control import app_hash
@@ -140,8 +140,8 @@ def refresh(
 
 def tell_written(changed: list[Path], tell: Callable[[str], None]) -> None:
     """Says which files of a kit were written anew, and what makes them take effect."""
+    from scripts.deploy.kit.written_files import OLD_SUFFIX
     from scripts.deploy.lifecycle.refresh import install_hints
-    from scripts.deploy.written_files import OLD_SUFFIX
 
     for path in changed:
         old = path.with_name(f"{path.name}{OLD_SUFFIX}")

@@ -47,7 +47,7 @@ def examine(target: Path | None, overrides: list[str]) -> "Iterator[Finding]":
     Raises:
         ConfigError: the recipe cannot be read, or the folder is no kit.
     """
-    from scripts.deploy.kit_check import check_kit
+    from scripts.deploy.kit.check import check_kit
 
     yield from versions()
     yield from leftovers()
@@ -168,7 +168,7 @@ def disk(folders: "Iterable[Path]") -> "Iterator[Finding]":
 
 def node_ports(folder: Path) -> "Iterator[Finding]":
     """Yields findings about the loopback port that a node's SuperNode will want."""
-    from scripts.deploy.kit import CONNECTION_FILE
+    from scripts.deploy.kit.kit import CONNECTION_FILE
     from scripts.terminal.findings import trouble, well
 
     if not (folder / CONNECTION_FILE).is_file():
@@ -202,7 +202,7 @@ def gpu(recipe: "Recipe") -> "Iterator[Finding]":
 
 def _recipe(path: Path, overrides: list[str]) -> "Iterator[Finding]":
     from clients.settings import cache_folder
-    from scripts.deploy.kit_check import check_data
+    from scripts.deploy.kit.check import check_data
     from scripts.run.federated_run import resolve
     from scripts.run.preflight import find_recipe
     from scripts.terminal.findings import trouble, well

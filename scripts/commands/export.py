@@ -37,7 +37,7 @@ def export(
     from scripts.run.run_folders import run_folder
     from scripts.terminal.output import Output
     from server.run_folder.models import choose_round
-    from trfmoe_core.model.families.exporting import export_remarks
+    from trfmoe_core.model.stock.exporting import export_remarks
 
     output = Output(as_json)
     if out is None:
@@ -87,7 +87,7 @@ def export_round(
     from server.run_folder.models import imported_settings, load_model
     from trfmoe_core.atomic import new_folder, write_text
     from trfmoe_core.errors import RunFolderError
-    from trfmoe_core.model.families.exporting import export_model
+    from trfmoe_core.model.stock.exporting import export_model
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunFolderError(f"{out}: exists already; name a new folder")

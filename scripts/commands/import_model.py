@@ -11,7 +11,7 @@ from scripts.terminal.options import JsonOption, PdfsOption, SetOption
 if TYPE_CHECKING:
     from server.run_folder.folder import RunFolder
     from trfmoe_core.config import Recipe
-    from trfmoe_core.model.families.upcycling import Upcycling
+    from trfmoe_core.model.stock.upcycling import Upcycling
 
 
 def import_model(
@@ -46,7 +46,7 @@ def import_model(
     from scripts.terminal.output import Output
     from server.run_folder.models import imported_settings
     from trfmoe_core.errors import ConfigError
-    from trfmoe_core.model.families.upcycling import Upcycling
+    from trfmoe_core.model.stock.upcycling import Upcycling
 
     output = Output(as_json)
     wished: dict[str, Any] = {
@@ -98,8 +98,8 @@ def start_run(folder: Path, recipe: "Recipe", context: int | None, upcycling: "U
     from trfmoe_core.atomic import write_text
     from trfmoe_core.data.tokenizers import load_tokenizer
     from trfmoe_core.errors import ConfigError, RunFolderError
-    from trfmoe_core.model.families.importing import import_model as read_folder
-    from trfmoe_core.model.families.kept import kept_settings
+    from trfmoe_core.model.stock.importing import import_model as read_folder
+    from trfmoe_core.model.stock.kept import kept_settings
 
     model = read_folder(folder, context, upcycling)
     tokenizer = load_tokenizer(str(folder.absolute()))

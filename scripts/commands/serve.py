@@ -27,7 +27,7 @@ def serve(
     from scripts.terminal.output import Output
     from server.run_folder.models import choose_round
     from trfmoe_core.errors import ConfigError
-    from trfmoe_core.model.families.exporting import export_remarks
+    from trfmoe_core.model.stock.exporting import export_remarks
 
     output = Output()
     if not is_serve_available():

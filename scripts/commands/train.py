@@ -36,12 +36,12 @@ def train(
     """Train on this machine alone, on all the data of the recipe together."""
     from scripts.run.dry_run import show_dry_run
     from scripts.run.federated_run import warn_of_widths
-    from scripts.run.local_command import run_local
-    from scripts.run.local_recipe import check_text, local_name, local_recipe
+    from scripts.run.local.command import run_local
+    from scripts.run.local.recipe import check_text, local_name, local_recipe
+    from scripts.run.local.warm_start import check_warm_start, warm_start
     from scripts.run.part_names import check_part_names
     from scripts.run.preflight import find_recipe
     from scripts.run.run_folders import run_folder
-    from scripts.run.warm_start import check_warm_start, warm_start
     from scripts.terminal.output import Output
     from trfmoe_core.config import load_recipe
     from trfmoe_core.errors import ConfigError

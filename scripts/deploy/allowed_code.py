@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from scripts.deploy import kit_files
+from scripts.deploy.kit import files as kit_files
 from trfmoe_core.atomic import write_bytes
 from trfmoe_core.errors import ConfigError
 from trfmoe_core.terminal import visible

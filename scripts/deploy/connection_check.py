@@ -19,7 +19,7 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from scripts.deploy.kit import Connection, Coordinator
+from scripts.deploy.kit.kit import Connection, Coordinator
 from scripts.processes.control import Control
 from scripts.processes.proxies import proxies_in_use, transport_errors
 from scripts.terminal.findings import Finding, trouble, warning, well

@@ -23,7 +23,7 @@ import psutil
 from scripts.deploy import flower_commands
 from scripts.deploy.allowed_code import ALLOWED_FILE
 from scripts.deploy.flower_commands import Isolation
-from scripts.deploy.kit import NODE_FILE, Coordinator, KitNode, write_file, write_kit
+from scripts.deploy.kit.kit import NODE_FILE, Coordinator, KitNode, write_file, write_kit
 from scripts.deploy.lifecycle.endings import ending, signal_name
 from scripts.deploy.submission import Submission
 from scripts.processes.control import Control, app_hash

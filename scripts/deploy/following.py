@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from scripts.deploy.kit import SIGNING_KEY
+from scripts.deploy.kit.kit import SIGNING_KEY
 from scripts.run.outcome import RunOutcome, judge
 from scripts.run.signing import sign_run
 from scripts.terminal.console import RunDisplay, RunLines

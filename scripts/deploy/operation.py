@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from scripts.deploy.allowed_code import SHOWN_DIGITS
-from scripts.deploy.kit import Coordinator, coordinator_folder, read_coordinator
+from scripts.deploy.kit.kit import Coordinator, coordinator_folder, read_coordinator
 from scripts.deploy.lifecycle.members import open_control
 from scripts.processes.control import Control, NodeState, RunState
 from server.run_folder.checkpoints import checkpoint_state

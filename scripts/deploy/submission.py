@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from scripts.deploy.kit import KitNode
+from scripts.deploy.kit.kit import KitNode
 from scripts.processes.control import Control
 from scripts.processes.log_copy import LogCopy
 from scripts.run.outcome import STOPPED

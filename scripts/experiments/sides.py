@@ -16,7 +16,7 @@ import torch
 
 from scripts.experiments.cell import Cell, Result
 from scripts.experiments.cell_training import node_names, train_cell
-from scripts.run.local_run import LocalRun, prepare_data
+from scripts.run.local.run import LocalRun, prepare_data
 from server.run_folder.folder import RunFolder
 from server.run_folder.models import choose_round, load_model
 from trfmoe_core.atomic import write_text

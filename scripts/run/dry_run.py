@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from clients.settings import cache_folder
-from scripts.run.memory_check import needed_memory
+from scripts.run.local.memory_check import needed_memory
 from scripts.run.preflight import check_run_root_is_writable
 from scripts.terminal.console import quantity, size
 from scripts.terminal.output import Output

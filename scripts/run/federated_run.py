@@ -18,7 +18,7 @@ def resolve(config: Path, overrides: list[str], pdfs: list[Path]) -> "Recipe":
     Raises:
         ConfigError: it has a wrong value, or names a part that does not exist.
     """
-    from scripts.run.data_options import with_sources
+    from scripts.run.data.options import with_sources
     from scripts.run.part_names import check_part_names
     from scripts.run.preflight import find_recipe
     from trfmoe_core.config import load_recipe
@@ -32,7 +32,7 @@ def resolve(config: Path, overrides: list[str], pdfs: list[Path]) -> "Recipe":
 def warn_of_widths(recipe: "Recipe") -> None:
     """Writes a warning if stock transformers will not run an export of the recipe's model as usual."""
     from scripts.terminal.output import Output
-    from trfmoe_core.model.families.exporting import export_remarks
+    from trfmoe_core.model.stock.exporting import export_remarks
 
     for remark in export_remarks(recipe.model):
         Output.warning(remark)

@@ -12,7 +12,7 @@ from server.run_folder.folder import RunFolder
 from server.run_folder.recorder import best_round, committed_checkpoint, committed_rounds
 from trfmoe_core.data.tokenizers import Tokenizer, check_vocabulary, load_tokenizer
 from trfmoe_core.errors import RunFolderError
-from trfmoe_core.model.families.kept import KeptSettings
+from trfmoe_core.model.stock.kept import KeptSettings
 from trfmoe_core.model.transformer import MoETransformer, build_model
 
 

@@ -20,7 +20,7 @@ import yaml
 
 from scripts.bench import child
 from scripts.commands import deploy
-from scripts.deploy.kit import Coordinator, KitNode, write_kit
+from scripts.deploy.kit.kit import Coordinator, KitNode, write_kit
 from scripts.experiments import runner
 from scripts.main import app, main
 from scripts.run import federated_run as federation

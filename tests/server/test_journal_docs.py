@@ -31,7 +31,7 @@ SPREAD: dict[tuple[str, str], set[str]] = {
     ("recorder.py", "fields"): {"round", "digest", "files", "kept"},
     ("recorder.py", "state['summary']"): set(round_summary({}, [], 1.0, 0, 0)),
     ("app.py", "origin"): {"recipe_hash", "versions"},
-    ("local_run.py", "origin"): {"recipe_hash", "versions"},
+    ("run.py", "origin"): {"recipe_hash", "versions"},
 }
 
 

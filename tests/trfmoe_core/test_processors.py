@@ -91,7 +91,7 @@ def test_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the OpenMP of torch's packages for Linux tells its settings")
-@pytest.mark.parametrize("module", ["clients.app", "clients.rank", "scripts.run.local_rank", "scripts.bench.model"])
+@pytest.mark.parametrize("module", ["clients.app", "clients.rank", "scripts.run.local.rank", "scripts.bench.model"])
 def test_threads_wait_passively_whatever_is_imported_first(module: str) -> None:
     environment = {name: value for name, value in os.environ.items() if name not in WAITING}
     told = subprocess.run(

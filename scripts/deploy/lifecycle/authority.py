@@ -8,8 +8,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from scripts.deploy.certificates import Pair, new_authority, server_certificate
-from scripts.deploy.kit import (
+from scripts.deploy.kit.certificates import Pair, new_authority, server_certificate
+from scripts.deploy.kit.kit import (
     NODE_FILE,
     PRIVATE,
     PUBLIC,

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from scripts.deploy.connection_check import registration
-from scripts.deploy.kit import read_connection
+from scripts.deploy.kit.kit import read_connection
 from trfmoe_core.errors import ConfigError
 from trfmoe_core.terminal import visible
 

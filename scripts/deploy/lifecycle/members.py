@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from scripts.deploy.connection_check import port_open
-from scripts.deploy.kit import (
+from scripts.deploy.kit.kit import (
     COORDINATOR_FILE,
     PUBLIC,
     SIGNING_PUBLIC,

@@ -5,9 +5,9 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from scripts.deploy.certificates import node_key_pair
 from scripts.deploy.connection_check import registration
-from scripts.deploy.kit import PRIVATE, PUBLIC, coordinator_folder, read_connection, read_coordinator, write_file
+from scripts.deploy.kit.certificates import node_key_pair
+from scripts.deploy.kit.kit import PRIVATE, PUBLIC, coordinator_folder, read_connection, read_coordinator, write_file
 from scripts.deploy.lifecycle.members import known_node, open_control
 from trfmoe_core.errors import ConfigError, RunError
 

@@ -13,7 +13,7 @@ from clients.kept.own_rounds import OwnRun, own_runs
 from clients.kept.states import give_up, state_folders
 from clients.settings import state_base, state_folder
 from scripts.deploy.connection_check import Registration, registration
-from scripts.deploy.kit import NODE_FILE, read_connection
+from scripts.deploy.kit.kit import NODE_FILE, read_connection
 from server.report.sections import spans
 from trfmoe_core.config import NodeSettings, load_node_file
 from trfmoe_core.counts import counted

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.deploy.kit import (
+from scripts.deploy.kit.kit import (
     CONNECTION_FILE,
     COORDINATOR_FILE,
     NODE_FILE,
@@ -13,7 +13,7 @@ from scripts.deploy.kit import (
     read_connection,
     read_coordinator,
 )
-from scripts.deploy.written_files import (
+from scripts.deploy.kit.written_files import (
     WrittenFile,
     coordinator_files,
     named_place,

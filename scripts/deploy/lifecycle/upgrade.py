@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from scripts.deploy.kit import coordinator_folder, read_coordinator
+from scripts.deploy.kit.kit import coordinator_folder, read_coordinator
 from scripts.deploy.lifecycle.members import open_control
 from scripts.processes.control import Control
 from scripts.run.simulation import app_folder

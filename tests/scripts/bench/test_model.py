@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from scripts.bench import cuda, model
-from scripts.bench.cuda import SHAPES, VOCAB, mfu, table
-from scripts.bench.machine import all_parameters, floor_ms, machine
-from scripts.bench.steps import KINDS, active_parameters, best_ms, cpu_step, make_model
+from scripts.bench import model
+from scripts.bench.training import cuda
+from scripts.bench.training.cuda import SHAPES, VOCAB, mfu, table
+from scripts.bench.training.machine import all_parameters, floor_ms, machine
+from scripts.bench.training.steps import KINDS, active_parameters, best_ms, cpu_step, make_model
 from tests.places import ROOT
 from trfmoe_core.config import ModelConfig
 

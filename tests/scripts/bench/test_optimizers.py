@@ -2,7 +2,7 @@
 
 import torch
 
-from scripts.bench.optimizers import NAMES, bench_optimizers
+from scripts.bench.training.optimizers import NAMES, bench_optimizers
 
 
 def test_every_optimizer_has_a_row_whose_share_follows_from_its_times() -> None:

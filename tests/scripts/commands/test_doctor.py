@@ -16,9 +16,9 @@ import yaml
 from scripts.commands import doctor as doctor_module
 from scripts.commands.doctor import disk, examine, gpu, leftovers, node_ports, versions
 from scripts.deploy import connection_check as reach
-from scripts.deploy.certificates import Pair, node_key_pair, server_certificate
-from scripts.deploy.kit import Coordinator, KitNode, write_kit
-from scripts.deploy.kit_check import check_kit
+from scripts.deploy.kit.certificates import Pair, node_key_pair, server_certificate
+from scripts.deploy.kit.check import check_kit
+from scripts.deploy.kit.kit import Coordinator, KitNode, write_kit
 from scripts.main import main
 from scripts.run.simulation import free_port
 from scripts.terminal.findings import EXIT_CODES, Finding, report

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from scripts.main import main
-from tests.trfmoe_core.model.families.test_families import make
+from tests.trfmoe_core.model.stock.families.test_families import make
 from trfmoe_core.data.tokenizers import load_tokenizer
 
 

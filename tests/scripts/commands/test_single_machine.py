@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from scripts.main import main
-from scripts.run import local_run
+from scripts.run.local import run as local_run
 from server.run_folder.checkpoints import Checkpoint, checkpoint_rounds
 from server.run_folder.folder import RunFolder
 from server.run_folder.journal import read_events
@@ -299,7 +299,7 @@ def test_offline_wandb_says_where_it_wrote_and_how_to_send_it(
 def test_a_setting_that_cannot_work_is_refused_at_once(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, setting: str, told: str, more: list[str]
 ) -> None:
-    monkeypatch.setattr("scripts.run.memory_check.free_memory", lambda device: (10**9, "free on this machine"))
+    monkeypatch.setattr("scripts.run.local.memory_check.free_memory", lambda device: (10**9, "free on this machine"))
     run = call(capfd, "train", "r.yaml", "--set", setting, *more)
     assert run["exit_code"] == 2 and told in run["error"], run["error"]
     assert not list(Path().glob("runs/*"))
@@ -308,7 +308,7 @@ def test_a_setting_that_cannot_work_is_refused_at_once(
 def test_too_large_a_batch_is_told_with_what_fits(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scripts.run.memory_check.free_memory", lambda device: (10**9, "free on this machine"))
+    monkeypatch.setattr("scripts.run.local.memory_check.free_memory", lambda device: (10**9, "free on this machine"))
     told = call(capfd, "train", "r.yaml", "--set", "training.batch_size=65536")["error"]
     assert re.search(r"not enough memory: training takes about [\d.]+ GB .*1 GB are free on this machine; use ", told)
     batch, parts = map(int, re.search(r"batch_size=(\d+) --set training.accumulation=(\d+)", told).groups())  # type: ignore[union-attr]

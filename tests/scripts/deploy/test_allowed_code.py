@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from scripts.deploy.allowed_code import ALLOWED_FILE, allowed_apps
-from scripts.deploy.kit_files import NO_APPS
+from scripts.deploy.kit.files import NO_APPS
 from scripts.deploy.node_clientapp import RefusedError, refuse_unknown
 from scripts.main import main
 from scripts.processes.control import app_hash

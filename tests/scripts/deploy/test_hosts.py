@@ -7,9 +7,9 @@ import pytest
 import yaml
 from cryptography import x509
 
-from scripts.deploy.certificates import certificate_names
 from scripts.deploy.hosts import check_host
-from scripts.deploy.kit import Coordinator, KitNode, write_kit
+from scripts.deploy.kit.certificates import certificate_names
+from scripts.deploy.kit.kit import Coordinator, KitNode, write_kit
 from scripts.main import main
 from trfmoe_core.errors import ConfigError
 

@@ -13,8 +13,8 @@ from cryptography import x509
 from flwr.supercore.constant import TASK_TYPE_TO_COMMAND
 
 from scripts.deploy.allowed_code import allow_app, allowed_apps
-from scripts.deploy.certificates import certificate_names, public_half
-from scripts.deploy.kit import Coordinator, KitNode, parse_nodes, read_connection, read_coordinator, write_kit
+from scripts.deploy.kit.certificates import certificate_names, public_half
+from scripts.deploy.kit.kit import Coordinator, KitNode, parse_nodes, read_connection, read_coordinator, write_kit
 from scripts.main import main
 from trfmoe_core.config import load_node_file
 from trfmoe_core.errors import ConfigError

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from scripts.deploy import connection_check as reach
-from scripts.deploy.kit import Coordinator, KitNode, write_kit
+from scripts.deploy.kit.kit import Coordinator, KitNode, write_kit
 from scripts.run.simulation import free_port
 from tests.scripts.deploy.test_nginx import NGINX, await_port, start_nginx
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from scripts.deploy.connection_check import port_open
-from scripts.deploy.kit import Coordinator, KitNode, write_kit
-from scripts.deploy.kit_files import NODE_PATHS
+from scripts.deploy.kit.files import NODE_PATHS
+from scripts.deploy.kit.kit import Coordinator, KitNode, write_kit
 from scripts.run.simulation import free_port
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/sbin")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from scripts.commands import deploy_runs
-from scripts.deploy.kit import Coordinator, KitNode, write_kit
+from scripts.deploy.kit.kit import Coordinator, KitNode, write_kit
 from scripts.deploy.operation import Operation, node_rows, run_line, strikes_text
 from scripts.main import main
 from scripts.processes.control import Control, NodeState, RunState

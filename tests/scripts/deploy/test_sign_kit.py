@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from scripts.deploy.following import sign_ended
-from scripts.deploy.kit import SIGNING_KEY, SIGNING_PUBLIC, Coordinator, KitNode, write_kit
-from scripts.deploy.kit_check import _no_node_keys, _signing_key
+from scripts.deploy.kit.check import _no_node_keys, _signing_key
+from scripts.deploy.kit.kit import SIGNING_KEY, SIGNING_PUBLIC, Coordinator, KitNode, write_kit
 from scripts.terminal.output import Output
 from server.run_folder.folder import RunFolder
 from server.run_folder.journal import Journal

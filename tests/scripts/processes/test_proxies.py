@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from scripts.commands.doctor import proxies as examined
-from scripts.deploy.kit import Coordinator, KitNode, write_kit
+from scripts.deploy.kit.kit import Coordinator, KitNode, write_kit
 from scripts.processes import proxies
 from scripts.processes.control import Control
 from scripts.run import simulation as flower

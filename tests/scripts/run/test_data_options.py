@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.run.data_options import deal_out, with_sources
+from scripts.run.data.options import deal_out, with_sources
 from trfmoe_core.config import Recipe
 from trfmoe_core.errors import ConfigError, DataError
 

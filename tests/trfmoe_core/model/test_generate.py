@@ -8,9 +8,9 @@ from transformers import MixtralConfig, MixtralForCausalLM
 
 from trfmoe_core.config import ModelConfig
 from trfmoe_core.errors import ConfigError, RunError
-from trfmoe_core.model.families.exporting import stock_config, stock_state
 from trfmoe_core.model.generate import generate as stream
 from trfmoe_core.model.kv_cache import KeyValueCache
+from trfmoe_core.model.stock.exporting import stock_config, stock_state
 from trfmoe_core.model.transformer import MoETransformer, build_model
 
 CONFIG = ModelConfig.model_validate(

@@ -16,8 +16,8 @@ from trfmoe_core.errors import ConfigError
 from trfmoe_core.model.attention import ATTENTIONS, Attention
 from trfmoe_core.model.experts import EXPERTS, Experts, Multiply
 from trfmoe_core.model.experts.gelu import GELUExperts
-from trfmoe_core.model.families.exporting import stock_config
 from trfmoe_core.model.moe import mix_experts
+from trfmoe_core.model.stock.exporting import stock_config
 from trfmoe_core.model.transformer import build_model
 
 VOCAB = 40

@@ -9,9 +9,9 @@ from transformers import MixtralConfig, MixtralForCausalLM
 
 from trfmoe_core.config import ModelConfig
 from trfmoe_core.errors import ConfigError
-from trfmoe_core.model.families.exporting import stock_config
-from trfmoe_core.model.families.mixtral import Mixtral
-from trfmoe_core.model.families.tensors import fill, pieces, to_stock
+from trfmoe_core.model.stock.exporting import stock_config
+from trfmoe_core.model.stock.families.mixtral import Mixtral
+from trfmoe_core.model.stock.tensors import fill, pieces, to_stock
 from trfmoe_core.model.transformer import MoETransformer, build_model
 
 BASE: dict[str, Any] = {

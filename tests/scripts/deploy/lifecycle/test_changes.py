@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.deploy.kit import Coordinator, KitNode, coordinator_folder, read_coordinator, write_kit
-from scripts.deploy.kit_check import check_kit
+from scripts.deploy.kit.check import check_kit
+from scripts.deploy.kit.kit import Coordinator, KitNode, coordinator_folder, read_coordinator, write_kit
 from scripts.deploy.lifecycle.authority import authority_folder, begin_authority, finish_authority, renew_server, trust
 from scripts.deploy.lifecycle.members import add_node, revoke_node
 from scripts.deploy.lifecycle.node_key import make_new_key, replace_key, take_new_key

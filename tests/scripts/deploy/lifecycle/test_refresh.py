@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from scripts.deploy.kit import Coordinator, KitNode, write_kit
-from scripts.deploy.kit_check import check_kit
+from scripts.deploy.kit.check import check_kit
+from scripts.deploy.kit.kit import Coordinator, KitNode, write_kit
 from scripts.main import main
 
 

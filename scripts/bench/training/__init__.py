@@ -1,0 +1,1 @@
+"""The parts of `trfmoe bench model`: steps that are compared, optimizers, memory, the machine, and CUDA."""

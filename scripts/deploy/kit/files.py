@@ -69,7 +69,10 @@ def coordinator_start(superlink_port: int) -> str:
     return f"""{_HEAD}export PATH="$programs:$PATH"
 mkdir -p "$here/empty" && cd "$here/empty"    # Flower imports apps from the working folder first
 case "${{1:-all}}" in
-superlink) exec {shell(superlink("$here", "127.0.0.1", superlink_port, "process"))} ;;
+superlink)
+    "$programs/python" -P -m scripts.deploy.database "$here/state.db"
+    exec {shell(superlink("$here", "127.0.0.1", superlink_port, "process"))}
+    ;;
 superexec) exec {shell(superexec("$here", f"127.0.0.1:{superlink_port}"))} ;;
 all)
     keep() {{

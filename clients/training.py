@@ -75,7 +75,7 @@ def train_round(
     """
     earlier, place = earlier_state(folder, request.round, request.held)
     seed = seed_for(recipe.seed, settings.name)
-    choice = thread_choice_for(settings.threads or recipe.training.threads, device, ranks.size)
+    choice = thread_choice_for(recipe.training, settings.threads, device, ranks.size)
     trainer = Trainer(model, recipe.training, recipe.total_steps, device, seed, ranks, choice)
     trainer.load_state(earlier)
     # A node that missed rounds keeps its place in the data, but the schedule is the federation's.

@@ -11,7 +11,8 @@ from statistics import median
 
 import torch
 
-from trfmoe_core.processors import Threads, resolve_threads
+from trfmoe_core.config.training import TrainingConfig
+from trfmoe_core.processors import resolve_threads
 
 STEPS = 3
 """A number of threads is judged by the median of at least so many steps,"""
@@ -94,18 +95,24 @@ class ThreadChoice:
         self._set_threads(self._tried or self.threads)
 
 
-def thread_choice_for(setting: Threads, device: torch.device, processes: int) -> ThreadChoice | None:
+def thread_choice_for(
+    config: TrainingConfig, own: int | None, device: torch.device, processes: int
+) -> ThreadChoice | None:
     """Returns what chooses the number of threads while this process trains; None if it is fixed.
 
-    It is fixed if somebody has set it, and if several processes train one model, because they wait for each other.
+    It is fixed if somebody has set it; if several processes train one model, because they wait for each other; and for
+    compiled layers, which would be compiled anew for every number.
 
     Args:
-        setting: `training.threads`, or the node's own.
+        config: The recipe's.
+        own: The node's own number of threads, if it has one.
         device: Where the model is trained.
         processes: That train the model together.
     """
-    most = resolve_threads(setting)
-    return _of_this_process(most) if setting == "auto" and device.type == "cpu" and processes == 1 < most else None
+    if config.threads != "auto" or own is not None or config.compile or device.type != "cpu" or processes > 1:
+        return None
+    most = resolve_threads("auto")
+    return _of_this_process(most) if most > 1 else None
 
 
 @cache

@@ -118,7 +118,7 @@ class LocalRun:
         seed = seed_for(recipe.seed, NODE)
         self.stream = training_stream(self.corpus, recipe, seed, batch_size=self.rows)
         self.total_steps = planned_steps(recipe, self.corpus)
-        choice = thread_choice_for(config.threads, self.device, self.ranks.size)
+        choice = thread_choice_for(config, None, self.device, self.ranks.size)
         self.trainer = Trainer(self.model, config, self.total_steps, self.device, seed, self.ranks, choice)
         self.windows: EvaluationSet = self.corpus.evaluation(recipe.model.context, recipe.data.evaluation_tokens)
         self.best: dict[str, Any] | None = None

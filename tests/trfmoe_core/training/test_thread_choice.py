@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from trfmoe_core.config.training import TrainingConfig
 from trfmoe_core.training.thread_choice import GAIN, HOLD, LEAST_HOLD_S, ThreadChoice, thread_choice_for
 
 
@@ -82,14 +83,16 @@ def test_the_first_step_after_a_change_does_not_count() -> None:
 
 def test_only_an_automatic_number_on_a_cpu_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trfmoe_core.processors.usable_cores", lambda: 8)
-    cpu = torch.device("cpu")
+    config, cpu = TrainingConfig(), torch.device("cpu")
     before = torch.get_num_threads()
-    choice = thread_choice_for("auto", cpu, 1)
+    choice = thread_choice_for(config, None, cpu, 1)
     torch.set_num_threads(before)
     assert choice is not None and choice.threads == 8
-    assert thread_choice_for("auto", cpu, 1) is choice, "it goes on in the next round"
-    assert thread_choice_for(8, cpu, 1) is None
-    assert thread_choice_for("auto", cpu, 2) is None
-    assert thread_choice_for("auto", torch.device("cuda", 0), 1) is None
+    assert thread_choice_for(config, None, cpu, 1) is choice, "it goes on in the next round"
+    assert thread_choice_for(config, 8, cpu, 1) is None
+    assert thread_choice_for(config.model_copy(update={"threads": 8}), None, cpu, 1) is None
+    assert thread_choice_for(config.model_copy(update={"compile": True}), None, cpu, 1) is None
+    assert thread_choice_for(config, None, cpu, 2) is None
+    assert thread_choice_for(config, None, torch.device("cuda", 0), 1) is None
     monkeypatch.setattr("trfmoe_core.processors.usable_cores", lambda: 1)
-    assert thread_choice_for("auto", cpu, 1) is None
+    assert thread_choice_for(config, None, cpu, 1) is None

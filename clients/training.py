@@ -33,6 +33,7 @@ from trfmoe_core.training.launch import launch
 from trfmoe_core.training.local_state import load_state, save_state
 from trfmoe_core.training.ranks import ALONE, Ranks
 from trfmoe_core.training.shared_momentum import replace_momentum, with_momentum
+from trfmoe_core.training.thread_choice import thread_choice_for
 from trfmoe_core.training.trainer import Trainer
 
 RANK_MODULE = "clients.rank"
@@ -79,7 +80,8 @@ def train_round(
     """
     earlier, place = earlier_state(folder, request.round, request.held)
     seed = seed_for(recipe.seed, settings.name)
-    trainer = Trainer(model, recipe.training, recipe.total_steps, device, seed, ranks)
+    choice = thread_choice_for(recipe.training, settings.threads, device, ranks.size)
+    trainer = Trainer(model, recipe.training, recipe.total_steps, device, seed, ranks, choice)
     if momentum:
         layout = with_momentum(BlockLayout.of(model.block_values()), recipe.model)
         earlier = replace_momentum(earlier, momentum, layout)

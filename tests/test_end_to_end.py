@@ -118,7 +118,7 @@ def test_a_deployment_ends_with_its_command(
         assert process.stdout is not None
         assert any("nodes are up" in line for line in process.stdout)
         names = {Path(part).name for found in marked(environment[MARK]) for part in found.cmdline()[:3]}
-        assert {"flower-superlink", "flower-superexec", "flower-supernode"} <= names
+        assert {"flower-superlink", "flower-superexec", "scripts.deploy.prompt_supernode"} <= names
         process.send_signal(number)
         process.stdout.read()
     assert process.returncode == (-number if number == signal.SIGKILL else 130)

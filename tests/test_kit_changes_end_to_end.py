@@ -20,6 +20,8 @@ from scripts.run.simulation import free_port
 from tests.conftest import words
 from tests.test_kit_end_to_end import BIN, Scripts, lives
 
+PROGRAM = "scripts.deploy.prompt_supernode"
+
 pytestmark = [
     pytest.mark.timeout(600),
     pytest.mark.skipif(" " in str(BIN), reason="start scripts refuse a virtual environment below a path with a space"),
@@ -131,7 +133,7 @@ def test_a_supernode_that_was_killed_waits_for_its_old_session(place: Place) -> 
     ada = place.host("ada")
     until(lambda: place.state("ada") == "online")
     family = ada.children(recursive=True)
-    (supernode,) = (process for process in family if "flower-supernode" in " ".join(process.cmdline()[:3]))
+    (supernode,) = (process for process in family if PROGRAM in process.cmdline()[:3])
     supernode.send_signal(signal.SIGKILL)
     assert ada.wait(30) != 0
     assert "the SuperNode ended: killed by SIGKILL" in place.log("ada")

@@ -7,18 +7,21 @@ from typing import Literal
 
 Threads = int | Literal["auto"]
 
-_WAITING = {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0"}
+_WAITING = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "2000", "KMP_BLOCKTIME": "0"}
+"""For every OpenMP; `GOMP_SPINCOUNT`, of GNU's, goes before the policy. Measured on an AMD EPYC with two threads: on an
+idle machine a training step at width 128 gained 1.33 instead of 1.12 from the second thread, and beside a busy process
+it was 1.4 times as fast as with sleeping alone. Spinning ten times as long gained 1.39, and was slower beside one."""
 
 
 def wait_passively() -> None:
-    """Makes threads that wait for each other sleep instead of spin, in this process and in those that it starts.
+    """Makes threads that wait for each other soon sleep instead of spin, in this process and in those that it starts.
 
     OpenMP reads the variables when it is loaded, which importing torch does, so this must come first. By default a
     thread spins for milliseconds. Beside one other busy process two spinning threads train several times slower than
-    one thread, because each spins while the other is not running. What the user has set stays.
+    one thread, because each spins while the other is not running. If the user has set a variable, none is set.
     """
-    for name, value in _WAITING.items():
-        os.environ.setdefault(name, value)
+    if not any(name in os.environ for name in _WAITING):
+        os.environ.update(_WAITING)
 
 
 def usable_processors() -> int:

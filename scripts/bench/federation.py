@@ -42,7 +42,7 @@ ROLES = {
     "flwr-serverapp": "server app",
     "flower-superlink": "superlink",
     "flower-superexec": "executor",
-    "flower-supernode": "supernode",
+    "scripts.deploy.prompt_supernode": "supernode",
     "flwr-clientapp": "client app",
     "scripts.deploy.node_clientapp": "client app",
 }

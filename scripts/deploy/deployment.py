@@ -22,6 +22,7 @@ import psutil
 
 from scripts.deploy import flower_commands
 from scripts.deploy.allowed_code import ALLOWED_FILE
+from scripts.deploy.database import make_database
 from scripts.deploy.flower_commands import Isolation
 from scripts.deploy.kit.kit import NODE_FILE, Coordinator, KitNode, write_file, write_kit
 from scripts.deploy.lifecycle.endings import ending, signal_name
@@ -198,6 +199,7 @@ class Deployment:
 
     def _start_superlink(self, port: int, last: bool) -> bool:
         folder = self._kit / "coordinator"
+        make_database(folder / "state.db")
         argv = flower_commands.superlink(str(folder), self.host, port, self.isolation)
         service = self._service(
             "superlink", argv, self._environment(folder), 0.0, lambda: http_health(port, folder / "ca.crt", self.host)

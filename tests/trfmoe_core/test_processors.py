@@ -10,6 +10,8 @@ import pytest
 from tests.places import ROOT
 from trfmoe_core.processors import resolve_threads, usable_cores, usable_processors
 
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+
 
 def machine(tmp_path: Path, siblings: list[str], files: dict[str, str] | None = None) -> Path:
     """Returns the root of a machine whose processor i is in a core with the processors `siblings[i]`."""
@@ -91,20 +93,22 @@ def test_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="the OpenMP of torch's packages for Linux tells its settings")
 @pytest.mark.parametrize("module", ["clients.app", "clients.rank", "scripts.run.local.rank", "scripts.bench.model"])
 def test_threads_wait_passively_whatever_is_imported_first(module: str) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment = {name: value for name, value in os.environ.items() if name not in WAITING}
     told = subprocess.run(
         [sys.executable, "-c", f"import {module}"],
         cwd=ROOT,
-        env={**environment, "OMP_DISPLAY_ENV": "true"},
+        env={**environment, "OMP_DISPLAY_ENV": "verbose"},
         capture_output=True,
         text=True,
         check=True,
     ).stderr
     assert "OMP_WAIT_POLICY = 'PASSIVE'" in told
+    assert "GOMP_SPINCOUNT = '2000'" in told
 
 
-def test_what_the_user_sets_stays() -> None:
-    code = "import os, trfmoe_core; print(os.environ['OMP_WAIT_POLICY'])"
-    environment = {**os.environ, "OMP_WAIT_POLICY": "active"}
+@pytest.mark.parametrize("name", WAITING)
+def test_what_the_user_sets_stays(name: str) -> None:
+    code = f"import os, trfmoe_core; print(*(os.environ.get(name) for name in {WAITING}))"
+    environment = {key: value for key, value in os.environ.items() if key not in WAITING} | {name: "7"}
     told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert told.stdout.strip() == "active"
+    assert told.stdout.split() == ["7" if other == name else "None" for other in WAITING]

@@ -70,8 +70,8 @@ class TrainingConfig(Section):
     )
     threads: int | Literal["auto"] = Field(
         "auto",
-        description="CPU threads of a process that trains; auto: all cores, shared by what trains at once. Another "
-        "number gives other last bits",
+        description="CPU threads of a process that trains; auto: all cores, shared by what trains at once, and fewer "
+        "while other processes keep them busy. Another number gives other last bits",
         examples=[1],
     )
     devices: int | Literal["all"] = Field(

@@ -26,6 +26,7 @@ from trfmoe_core.training.optimizers.base import OPTIMIZERS
 from trfmoe_core.training.out_of_memory import out_of_memory_explained, peak_memory_bytes
 from trfmoe_core.training.ranks import ALONE, Ranks
 from trfmoe_core.training.schedule import learning_rate
+from trfmoe_core.training.thread_choice import ThreadChoice
 
 if TYPE_CHECKING:
     from trfmoe_core.data.batches.stream import BatchStream
@@ -69,8 +70,8 @@ class Trainer:
     """Trains with the recipe's optimizer, a learning-rate schedule, gradient clipping and accumulation.
 
     `step` counts the optimizer steps of the whole run. It alone decides the learning rate and torch's random numbers; a
-    caller that continues without stored state may set it. Saving the state and loading it again changes no bit of the
-    result.
+    caller that continues without stored state may set it. With a fixed number of threads, saving the state and loading
+    it again changes no bit of the result.
 
     Several ranks train one model with torch's DistributedDataParallel (arXiv 2006.15704), each on its own rows of every
     batch. The result differs from that of one device with the whole batch only by the order of sums; also the balance
@@ -83,6 +84,7 @@ class Trainer:
         device: Where to train.
         seed: Of the random numbers that parts of the model draw.
         ranks: The processes that train together.
+        threads: Chooses the number of threads while it trains; None: it stays as it is.
     """
 
     def __init__(
@@ -93,7 +95,9 @@ class Trainer:
         device: torch.device,
         seed: int = 0,
         ranks: Ranks = ALONE,
+        threads: ThreadChoice | None = None,
     ) -> None:
+        self._threads = threads
         self.config, self.total_steps, self.device, self.seed, self.ranks = config, total_steps, device, seed, ranks
         self.precision = resolve_precision(config.precision, device, model.config.width)
         self.step = 0
@@ -171,6 +175,8 @@ class Trainer:
         sums_3 = torch.zeros(3, dtype=torch.float64, device=self.device)
         counts_LE = torch.zeros(self._shape_LE, dtype=torch.int64)
         tokens, rate, first = 0, 0.0, self.step
+        if self._threads:
+            self._threads.begin()
         for done in range(steps):
             if done and should_stop and self.ranks.largest(should_stop()):
                 break
@@ -185,6 +191,8 @@ class Trainer:
             counts_LE += step_counts_LE
             tokens += step_tokens
             self.step += 1
+            if self._threads:
+                self._threads.step_done()
             if on_step:
                 on_step(StepMetrics(self.step, self._step_loss, rate, step_tokens))
         sums_3 = self.ranks.sum(sums_3) / self.ranks.size

@@ -69,7 +69,10 @@ def coordinator_start(superlink_port: int) -> str:
     return f"""{_HEAD}export PATH="$programs:$PATH"
 mkdir -p "$here/empty" && cd "$here/empty"    # Flower imports apps from the working folder first
 case "${{1:-all}}" in
-superlink) exec {shell(superlink("$here", "127.0.0.1", superlink_port, "process"))} ;;
+superlink)
+    "$programs/python" -P -m scripts.deploy.database "$here/state.db"
+    exec {shell(superlink("$here", "127.0.0.1", superlink_port, "process"))}
+    ;;
 superexec) exec {shell(superexec("$here", f"127.0.0.1:{superlink_port}"))} ;;
 all)
     keep() {{
@@ -109,6 +112,14 @@ exec "$TRFMOE_PYTHON" -P -m scripts.deploy.hand_over "$@"
 """
 
 
+def prompt_supernode() -> str:
+    """Returns the program that stands before Flower's SuperNode on a node's PATH."""
+    return """#!/bin/sh
+# Flower's own, which asks for its next message sooner in short rounds.
+exec "$TRFMOE_PYTHON" -Pm scripts.deploy.prompt_supernode "$@"
+"""
+
+
 def refusing(program: str) -> str:
     """Returns a program that refuses to run. It replaces a program of Flower's that would run unchecked code."""
     return f"""#!/bin/sh
@@ -119,7 +130,8 @@ exit 1
 
 def node_programs() -> dict[str, str]:
     """Returns what lies in a node's `bin`, first on its SuperNode's PATH: file name -> text."""
-    return {"flwr-clientapp": checking_clientapp(), **{name: refusing(name) for name in STAND_INS}}
+    refusals = {name: refusing(name) for name in STAND_INS}
+    return {"flwr-clientapp": checking_clientapp(), "flower-supernode": prompt_supernode(), **refusals}
 
 
 NO_APPS = """# SHA-256 of the app bundles whose code may run on this node, one a line; what is not listed is refused.

@@ -36,6 +36,7 @@ from trfmoe_core.training.evaluate import EvalMetrics, evaluate
 from trfmoe_core.training.interrupt import SIGNALS, Interrupt
 from trfmoe_core.training.ranks import ALONE, Ranks
 from trfmoe_core.training.schedule import schedule_remarks
+from trfmoe_core.training.thread_choice import thread_choice_for
 from trfmoe_core.training.trainer import StepMetrics, Trainer, TrainMetrics
 
 _TYPES = {str(dtype): dtype for dtype in (torch.float32, torch.bfloat16)}
@@ -117,7 +118,8 @@ class LocalRun:
         seed = seed_for(recipe.seed, NODE)
         self.stream = training_stream(self.corpus, recipe, seed, batch_size=self.rows)
         self.total_steps = planned_steps(recipe, self.corpus)
-        self.trainer = Trainer(self.model, config, self.total_steps, self.device, seed, self.ranks)
+        choice = thread_choice_for(config, None, self.device, self.ranks.size)
+        self.trainer = Trainer(self.model, config, self.total_steps, self.device, seed, self.ranks, choice)
         self.windows: EvaluationSet = self.corpus.evaluation(recipe.model.context, recipe.data.evaluation_tokens)
         self.best: dict[str, Any] | None = None
         self._unsaved = Tally()

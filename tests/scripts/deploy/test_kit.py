@@ -82,7 +82,7 @@ def handshake(folder: Path, name: str) -> str:
 
 
 def test_every_program_that_a_supernode_could_start_is_replaced(kit: Path) -> None:
-    programs = {path.name for path in (kit / "nodes" / "ada" / "bin").iterdir()}
+    programs = {path.name for path in (kit / "nodes" / "ada" / "bin").iterdir()} - {"flower-supernode"}
     assert programs == set(TASK_TYPE_TO_COMMAND.values())
     for name in programs - {"flwr-clientapp"}:
         done = subprocess.run([kit / "nodes" / "ada" / "bin" / name], capture_output=True, text=True, check=False)

@@ -71,7 +71,7 @@ def train_all(dense: Recipe, recipe: Recipe, output: Output, jobs: int = 2) -> C
 
 def comparisons(recipe: Recipe) -> dict[str, Recipe]:
     """Returns the recipes of one machine: of each owner with its batches, and of all text with all batches."""
-    steps = recipe.rounds.num_rounds * recipe.rounds.local_steps
+    steps = recipe.rounds.total_steps
     found = {}
     for node in recipe.nodes:
         found[node.name] = _alone(recipe, node.name, node.data, steps, recipe.training.batch_size)

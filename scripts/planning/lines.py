@@ -78,12 +78,12 @@ def _memory(found: Mapping[str, Any]) -> Iterator[str]:
 
 def _traffic(traffic: Mapping[str, Any]) -> Iterator[str]:
     yield _line("network", f"{size(traffic['node_down'])} to a node and {size(traffic['node_up'])} from it in a round")
+    yield _line("", f"{size(traffic['down'] + traffic['up'])} a round for all nodes, {size(traffic['total'])} in all")
     if traffic["momentum_rounds"]:
         more = size(traffic["momentum_down"] + traffic["momentum_up"])
         yield _line(
             "", f"{more} more for all nodes in each of {traffic['momentum_rounds']} rounds, for muon's momentum"
         )
-    yield _line("", f"{size(traffic['down'] + traffic['up'])} a round for all nodes, {size(traffic['total'])} in all")
     yield _line("", f"{traffic['fedavg_share']:.2%} of FedAvg, which sends the whole model both ways in float32")
 
 

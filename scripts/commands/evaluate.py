@@ -203,8 +203,8 @@ def _score_tasks(
     limit: int | None,
 ) -> "Scores":
     """Returns the harness's scores; a run's model is exported into a temporary folder for it."""
-    from scripts.commands.export import export_round
     from scripts.evaluation.tasks import task_scores
+    from scripts.run.models.exporting import export_round
 
     if folder is None:
         assert model is not None

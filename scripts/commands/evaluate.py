@@ -182,7 +182,7 @@ def _show(
         f"{models[0].name}{f', beside {models[1].name}' if len(models) > 1 else ''}; windows of {length} tokens"
     )
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("text")
+    table.add_column("text", overflow="fold")
     for title in ["bytes", "bits/byte", "perplexity", *(["before", "ratio"] if len(models) > 1 else [])]:
         table.add_column(title, justify="right")
     for label, row in zip(labels, rows, strict=True):

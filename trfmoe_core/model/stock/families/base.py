@@ -122,8 +122,8 @@ class Family:
 
 
 FOREIGN: Mapping[str, str] = {
-    "gpt2": "its learned positions, layer norms and biases are no parts of a model here; `trfmoe evaluate` scores it as "
-    "it is, and a Llama, Mistral, Qwen or OLMo 2 can be imported",
+    "gpt2": "its learned positions, layer norms and biases are no parts of a model here; `trfmoe evaluate` scores it "
+    "as it is, and a Llama, Mistral, Qwen or OLMo 2 can be imported",
 }
 """Families that are asked for and cannot be computed here -> why not."""
 FAMILIES: Registry[type[Family]] = Registry("model_type", "trfmoe_core.model.stock.families")

@@ -28,6 +28,8 @@ ROOMS = {
         "terminal",
         "processes",
         "run",
+        "evaluation",
+        "continuing",
         "planning",
         "deploy",
         "process_drill",

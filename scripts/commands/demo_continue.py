@@ -23,10 +23,10 @@ def demo_continue(overrides: list[str], as_json: bool) -> NoReturn:
     Raises:
         typer.Exit: 0 if all promises were kept, else 1.
     """
-    from scripts.commands.export import export_round
     from scripts.continuing.judged import judge, score, show
     from scripts.continuing.trained import TOGETHER, train_all
     from scripts.run.federated_run import resolve
+    from scripts.run.models.exporting import export_round
     from scripts.terminal.output import Output
     from server.run_folder.models import choose_round
     from trfmoe_core.data.sample.domains import HELD_OUT, build_domains

@@ -182,7 +182,7 @@ def _show(
         f"{models[0].name}{f', beside {models[1].name}' if len(models) > 1 else ''}; windows of {length} tokens"
     )
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("text")
+    table.add_column("text", overflow="fold")
     for title in ["bytes", "bits/byte", "perplexity", *(["before", "ratio"] if len(models) > 1 else [])]:
         table.add_column(title, justify="right")
     for label, row in zip(labels, rows, strict=True):
@@ -203,8 +203,8 @@ def _score_tasks(
     limit: int | None,
 ) -> "Scores":
     """Returns the harness's scores; a run's model is exported into a temporary folder for it."""
-    from scripts.commands.export import export_round
     from scripts.evaluation.tasks import task_scores
+    from scripts.run.models.exporting import export_round
 
     if folder is None:
         assert model is not None

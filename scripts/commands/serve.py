@@ -22,7 +22,7 @@ def serve(
     os.environ["HF_HUB_OFFLINE"] = "1"
     from transformers.utils.import_utils import is_serve_available
 
-    from scripts.commands.export import export_round
+    from scripts.run.models.exporting import export_round
     from scripts.run.run_folders import run_folder
     from scripts.terminal.output import Output
     from server.run_folder.models import choose_round

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scripts.commands.export import export_round
-from scripts.commands.import_model import start_run
 from scripts.processes.group import ProcessGroup
 from scripts.run.federated_run import run_federation
 from scripts.run.local.command import run_local
 from scripts.run.local.recipe import local_name, local_recipe
+from scripts.run.models.exporting import export_round
+from scripts.run.models.importing import start_run
 from scripts.run.outcome import RunOutcome
 from scripts.terminal.output import Output
 from server.run_folder.folder import RunFolder

@@ -1,0 +1,1 @@
+"""Models of runs and folders of stock transformers: one becomes the other."""

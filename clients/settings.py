@@ -62,7 +62,8 @@ def _settings(node_config: Mapping[str, Any], recipe_path: Path, home: Path) -> 
     node = recipe.nodes[number]
     # Simulated nodes share the coordinator's disk, so its tokenizer folder is theirs too. They also share its cores.
     tokenizer, threads = node.tokenizer or recipe.data.tokenizer, node.threads or simulated_threads(recipe)
-    return node.model_copy(update={"tokenizer": tokenizer, "threads": threads})
+    # A simulation repeats to the bit, so its batches follow from the recipe alone.
+    return node.model_copy(update={"tokenizer": tokenizer, "threads": threads, "salt": node.salt or ""})
 
 
 def simulated_threads(recipe: Recipe) -> int:

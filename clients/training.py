@@ -17,6 +17,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from clients.kept.salt import salt_of
 from clients.kept.states import LOST, earlier_state
 from clients.limit_checks import hours_error, outside_hours
 from clients.refusals import RefusedError
@@ -79,7 +80,8 @@ def train_round(
         RefusedError: the owner's hours end before the last step, or a measurement is not finite.
     """
     earlier, place = earlier_state(folder, request.round, request.held)
-    seed = seed_for(recipe.seed, settings.name)
+    salt = salt_of(settings, folder)
+    seed = seed_for(recipe.seed, settings.name, *([salt] if salt else []))
     choice = thread_choice_for(recipe.training, settings.threads, device, ranks.size)
     trainer = Trainer(model, recipe.training, recipe.total_steps, device, seed, ranks, choice)
     if momentum:
@@ -153,7 +155,8 @@ def train_round_in_ranks(
     private_folder(place)
     try:
         job = {
-            "settings": settings.model_dump(mode="json"),
+            # All ranks need one salt, and this process draws it.
+            "settings": settings.model_copy(update={"salt": salt_of(settings, folder)}).model_dump(mode="json"),
             "recipe": recipe.model_dump(mode="json"),
             "request": request.model_copy(update={"index": "", "momentum": None}).model_dump(mode="json"),
         }

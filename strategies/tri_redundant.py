@@ -36,9 +36,10 @@ from strategies.round.recorder import Recorder
 from strategies.round.replay_guard import ReplayGuard
 from strategies.round.replica_files import ReplicaFiles
 from strategies.round.replies import CheckedReply, check_reply, relocated
-from strategies.round.standings import standings_of
+from strategies.round.standings import lost_experts, standings_of
 from strategies.round.summary import planned_drill, reply_fields, round_summary, verdict_fields
 from strategies.voting.kernels import norm
+from strategies.voting.parts import parts_of
 from strategies.voting.vote import Agreement, Verdict
 from strategies.witness.jury import Jury
 from strategies.witness.loss_increase import Loss, mean
@@ -248,7 +249,10 @@ class TriRedundant(Strategy):
         """
         placement = self.seats.placement
         self.replica_files.clear()
-        self._ballots = Ballots(placement, self.recipe.vote, self.agreement, self.recipe.rule_of_trunk, self.disputes)
+        parts = parts_of(self.layout)
+        self._ballots = Ballots(
+            placement, self.recipe.vote, self.agreement, self.recipe.rule_of_trunk, parts, self.disputes
+        )
         digest = self.delivery.sent.base_digest
         self.recorder.record("round_planned", round=server_round, epoch=placement.epoch, base_digest=digest)
         return self.delivery.messages(grid, "train", server_round, arrays)
@@ -278,7 +282,7 @@ class TriRedundant(Strategy):
             self.recorder.record("node_reply", round=server_round, node=name, **fields)
         self.evaluations.take(server_round - 1, good)
         self.disputes.measure({name: reply.evaluation.loss for name, reply in good.items() if reply.evaluation})
-        convicted = self._judge(server_round)
+        convicted, struck = self._judge(server_round)
         verdicts = self._decide()
         self.delivery.remember_verdicts(server_round, verdicts.values())
         for text in self.momentum.decide(self.seats.placement, verdicts):
@@ -288,7 +292,8 @@ class TriRedundant(Strategy):
             windows = sum(part.numel() for part in losses)
             self.recorder.record("witnessed", round=server_round, loss=mean(losses), windows=windows)
         seated = self.seats.placement.nodes
-        self.seats.observe(standings_of(seated, verdicts, good, convicted, self.pace.late(seated)))
+        standings = standings_of(seated, verdicts, good, convicted, self.pace.late(seated))
+        self.seats.observe(standings, lost_experts(verdicts, struck))
         self.round = server_round
         self._barren = 0 if good else self._barren + 1
         trained = [reply.training for _, reply in sorted(good.items()) if reply.training]
@@ -361,9 +366,9 @@ class TriRedundant(Strategy):
             "the run's events says why; mend that and go on with --resume"
         )
 
-    def _judge(self, round_number: int) -> tuple[str, ...]:
+    def _judge(self, round_number: int) -> tuple[tuple[str, ...], dict[str, str]]:
         if self.jury is None or self.witness is None or not self._ballots.voters:
-            return ()
+            return (), {}
         found = self._ballots.judge(self.jury, self.blocks, self.witness(round_number))
         self.recorder.record(
             "judgement",
@@ -376,7 +381,7 @@ class TriRedundant(Strategy):
             struck=found.struck,
             asked=found.asked,
         )
-        return found.convicted
+        return found.convicted, found.struck
 
     def _decide(self) -> dict[str, Verdict]:
         verdicts = {}

@@ -73,7 +73,13 @@ def tiny_recipe(tmp_path: Path) -> Callable[..., Recipe]:
             (folder / "text.txt").write_text(words(number, 4000))
             small = {"min_steps": 1, "min_batch": 1, "min_tokens": 1, "min_evaluation_tokens": 1}
             nodes.append(
-                {"name": name, "data": [str(folder)], "state_dir": str(tmp_path / "state"), "limits": dict(small)}
+                {
+                    "name": name,
+                    "data": [str(folder)],
+                    "state_dir": str(tmp_path / "state"),
+                    "limits": dict(small),
+                    "salt": "",
+                }
             )
         raw = {**TINY, "run_root": str(tmp_path / "runs"), "nodes": nodes, **changes}
         return Recipe.model_validate(raw)

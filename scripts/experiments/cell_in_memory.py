@@ -25,6 +25,7 @@ from strategies.placement.placement import place
 from strategies.round.ballots import Ballots
 from strategies.round.replay_guard import ReplayGuard
 from strategies.round.standings import standings_of
+from strategies.voting.parts import parts_of
 from strategies.voting.vote import Agreement
 from strategies.witness.jury import Jury
 from trfmoe_core.blocks import TRUNK, BlockLayout, Blocks, block_digest, blocks_digest
@@ -156,7 +157,9 @@ class Federation:
     ) -> tuple[Blocks, Round]:
         """Returns the blocks after the round, and what it showed. `graph` and `witness` are both `majority`."""
         agreement = Agreement(cosine=self.recipe.agreement.cosine)
-        ballots = Ballots(self.placement, "mean" if rule == "mean" else "majority", agreement)
+        ballots = Ballots(
+            self.placement, "mean" if rule == "mean" else "majority", agreement, parts=parts_of(self.layout)
+        )
         for name, updates in replicas.items():
             try:
                 ballots.add(name, dict(updates))

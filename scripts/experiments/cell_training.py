@@ -163,6 +163,7 @@ def _node_configs(cell: Cell, drill: DrillConfig | None, texts: Path, folder: Pa
             "data": str(texts / str(cell.nodes) / f"{name}.txt"),
             "state-dir": str(folder / "state"),
             "cache-dir": str(texts / "cache"),
+            "salt": "",  # cells with the same seed are compared
             **(attack if name in cell.attackers else {}),
         }
         for name in node_names(cell.nodes)

@@ -1,6 +1,7 @@
 """The placement from round to round: nodes join, faulty nodes sit out, and every change is recorded with its reason."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -103,13 +104,19 @@ class Seats:
         for name in self.reputation.newly_suspect(self.placement.nodes):
             reason = f"{self.reputation.reason(name)} and keeps its seat: nobody else"
             self.record("node_suspect", round=round_number, node=name, reason=f"{reason} can take its experts")
+        for name, reason in self.reputation.newly_suspect_of(self._num_blocks()).items():
+            self.record("node_suspect", round=round_number, node=name, reason=reason)
         for name, member in online.items():
             if name not in self.placement.nodes and self.reputation.may_sit(name, round_number):
                 self._join(name, member.description.zone)
 
-    def observe(self, standings: Mapping[str, Standing]) -> None:
-        """Takes in what a round showed of the seated nodes."""
-        self.reputation.observe(standings)
+    def observe(self, standings: Mapping[str, Standing], lost: Mapping[str, Collection[str]] | None = None) -> None:
+        """Takes in what a round showed of the seated nodes, as `Reputation.observe` does."""
+        self.reputation.observe(standings, lost)
+
+    def _num_blocks(self) -> dict[str, int]:
+        """Returns how many blocks each seated node holds."""
+        return dict(Counter(name for holders in self.placement.holders.values() for name in holders))
 
     def _correct_zones(self, members: Mapping[str, Member]) -> None:
         """Gives seated nodes the zones that the operator has registered since, and moves what shares a zone then."""

@@ -1,6 +1,6 @@
 """Collects the replicas of a round and decides every block once."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from torch import Tensor
@@ -8,6 +8,7 @@ from torch import Tensor
 from strategies.placement.placement import Placement
 from strategies.round.disputes import Disputes
 from strategies.voting.kernels import empty, norm
+from strategies.voting.parts import Part
 from strategies.voting.pooled_direction import contradicting, opposed, pooled_cosines
 from strategies.voting.vote import Agreement, Verdict, alike, vote
 from strategies.witness.candidates import witnessed_mean
@@ -29,6 +30,7 @@ class Ballots:
         rule: Of the experts' votes.
         agreement: When two replicas agree.
         trunk_rule: Of the trunk's vote; `rule` when absent.
+        parts: Block -> its parts, for blocks that have several.
         disputes: Chooses between two nodes that contradict each other; None: both count.
     """
 
@@ -38,11 +40,12 @@ class Ballots:
         rule: str,
         agreement: Agreement,
         trunk_rule: str | None = None,
+        parts: Mapping[str, Sequence[Part]] | None = None,
         disputes: Disputes | None = None,
     ) -> None:
         self.placement = placement or Placement(epoch=0, nodes=(), holders={})
         self.rule, self.trunk_rule = rule, trunk_rule or rule
-        self.agreement = agreement
+        self.agreement, self.parts = agreement, parts or {}
         self._disputes = disputes
         self._replicas: dict[str, dict[str, Replica]] = {}
         self._norms: dict[str, dict[str, float]] = {}
@@ -114,13 +117,15 @@ class Ballots:
             if len(replicas) == len(holders):
                 continue
             norms = {name: self._norms[name][block] for name in replicas}
-            if vote(self._rule(block), replicas, self.agreement, norms=norms)[1].is_kept:
+            if vote(self._rule(block), replicas, self.agreement, norms=norms, parts=self.parts.get(block))[1].is_kept:
                 return False
         return True
 
     def judge(self, jury: Jury, base: Blocks, loss: Loss) -> Judgement:
         """Lets the witness decide whose replicas count, in the place of their agreement; see `Jury.judge`."""
-        self._judgement = jury.judge(base, self._replicas, self.placement.holders, loss, norms=self._norms)
+        self._judgement = jury.judge(
+            base, self._replicas, self.placement.holders, loss, norms=self._norms, parts=self.parts
+        )
         return self._judgement
 
     def decide(
@@ -145,7 +150,7 @@ class Ballots:
             believed = self._believed(block, {n: r for n, r in replicas.items() if n not in away and n not in left_out})
             if self._judgement is not None and believed and believed[0][0] in self._judgement.scores:
                 heads = {members[0]: replicas[members[0]] for members in believed}
-                update: Tensor | None = witnessed_mean(heads, self._judgement.scales.get(block), result)
+                update: Tensor | None = witnessed_mean(heads, self._judgement.scales.get(block, ()), result)
                 verdict = _witnessed(replicas, believed)
             else:
                 rest = {name: replicas[name] for members in believed for name in members}
@@ -157,6 +162,7 @@ class Ballots:
                     may_be_unverified=not was_unverified.get(block, False),
                     norms={name: self._norms[name][block] for name in rest},
                     result=result,
+                    parts=self.parts.get(block),
                 )
                 if disbelieved := set(replicas) - set(rest):
                     outvoted = tuple(sorted({*verdict.outvoted, *disbelieved}))

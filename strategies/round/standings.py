@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from strategies.membership.reputation import Standing
 from strategies.voting.vote import Verdict
+from trfmoe_core.blocks import TRUNK
 
 ALONE_SHARE = 0.5
 """Share of its votes in which a node must be the only loser to stand alone in the round."""
@@ -42,3 +43,18 @@ def standings_of(
         lost = alone[name] > 0 and alone[name] >= ALONE_SHARE * took_part[name]
         standings[name] = "alone" if lost else "good"
     return standings
+
+
+def lost_experts(verdicts: Mapping[str, Verdict], struck: Mapping[str, str]) -> dict[str, list[str]]:
+    """Returns the experts that each node lost alone, or of which the witness struck its replica.
+
+    Args:
+        verdicts: Of the round's votes.
+        struck: Expert -> node, by the witness.
+    """
+    lost: dict[str, list[str]] = {}
+    for block, verdict in verdicts.items():
+        name = struck.get(block, verdict.alone)
+        if name is not None and block != TRUNK:
+            lost.setdefault(name, []).append(block)
+    return lost

@@ -36,11 +36,15 @@ class Chunks:
 
     Args:
         updates: The replicas; float32 memory is used in place, other types are widened into scratch chunk by chunk.
+        where: The values to read; all when absent.
         private: Replicas whose parts shall be scratch, which may be overwritten.
     """
 
-    def __init__(self, updates: Sequence[Replica], *, private: Collection[int] = ()) -> None:
-        self.numel = updates[0].numel()
+    def __init__(
+        self, updates: Sequence[Replica], where: slice | None = None, *, private: Collection[int] = ()
+    ) -> None:
+        self.begin, self.end, _ = (where or slice(None)).indices(updates[0].numel())
+        self.numel = self.end - self.begin
         self.size = min(self.numel, max(4096, CHUNK * 3 // max(3, len(updates))))
         self._updates = [update if isinstance(update, Quantized) else update.detach() for update in updates]
         self._parts = [
@@ -55,10 +59,10 @@ class Chunks:
         return self._scratch.numpy()[:, :length]
 
     def __iter__(self) -> Iterator[tuple[slice, list[Part]]]:
-        """Yields where a chunk lies, and its part of every replica."""
+        """Yields where a chunk lies in the replicas, and its part of every replica."""
         scratch = self._scratch.numpy()
-        for begin in range(0, self.numel, self.size):
-            where = slice(begin, min(begin + self.size, self.numel))
+        for begin in range(self.begin, self.end, self.size):
+            where = slice(begin, min(begin + self.size, self.end))
             length = where.stop - begin
             for row, i in enumerate(self._foreign):
                 update, space = self._updates[i], self._scratch[row, :length]
@@ -73,23 +77,27 @@ class Chunks:
 
 
 def survey(
-    updates: Sequence[Replica], factors: Sequence[float], result: Tensor | None = None
+    updates: Sequence[Replica],
+    factors: Sequence[float],
+    result: Tensor | None = None,
+    where: slice | None = None,
 ) -> tuple[list[float], Dots]:
-    """Returns the replicas' norms and their inner products, `dots[i][j]` for i < j, and leaves their mean in `result`.
+    """Returns the replicas' norms and their inner products, `dots[i][j]` for i <= j, and leaves their mean in `result`.
 
     Args:
         updates: Two or more replicas.
         factors: What they are multiplied with in the mean, as in `mean`.
         result: Float32 memory for the mean, of the replicas' length; no mean is made when absent.
+        where: The values to read and to write; all when absent.
     """
     count = len(updates)
     wide, three = count > _WIDE, count == 3
-    chunks = Chunks(updates, private=range(count if wide else 0))
+    chunks = Chunks(updates, where, private=range(count if wide else 0))
     sums = np.zeros((count, count))
     scales = np.array(factors, np.float32)
     spare = np.empty(chunks.size, np.float32)
-    for where, parts in chunks:
-        out = spare[: len(parts[0])] if result is None else result.numpy()[where]
+    for place, parts in chunks:
+        out = spare[: len(parts[0])] if result is None else result.numpy()[place]
         if three:
             a, b, c = parts
             survey_of_three(a, b, c, scales, out, sums)
@@ -103,15 +111,20 @@ def survey(
     return np.sqrt(np.diag(sums)).tolist(), sums.tolist()
 
 
-def mean(updates: Sequence[Replica], factors: Sequence[float], result: Tensor) -> None:
-    """Writes the sum of `factors[i] * updates[i]`, added in that order, by their number."""
-    chunks = Chunks(updates)
+def mean(updates: Sequence[Replica], factors: Sequence[float], result: Tensor, where: slice | None = None) -> None:
+    """Writes the sum of `factors[i] * updates[i]`, added in that order, by their number; of the values `where` only."""
+    chunks = Chunks(updates, where)
     out, spare = result.numpy(), np.empty(chunks.size, np.float32)
-    for where, parts in chunks:
-        _mean(parts, factors, out[where], spare)
+    for place, parts in chunks:
+        _mean(parts, factors, out[place], spare)
 
 
-def median(updates: Sequence[Replica], scales: Sequence[float] | None = None, result: Tensor | None = None) -> Tensor:
+def median(
+    updates: Sequence[Replica],
+    scales: Sequence[float] | None = None,
+    result: Tensor | None = None,
+    where: slice | None = None,
+) -> Tensor:
     """Returns the coordinate-wise median of `scales[i] * updates[i]`; equal to `numpy.median` bit for bit.
 
     Unlike numpy, it keeps the sign of a zero. Other numbers than three go through a sorting network, cut down to the
@@ -121,25 +134,31 @@ def median(updates: Sequence[Replica], scales: Sequence[float] | None = None, re
         updates: One or more replicas.
         scales: Their multipliers; all 1 when absent.
         result: Float32 memory to use, of the replicas' length; new when absent.
+        where: The values to read and to write; all when absent.
     """
     result = empty(updates[0].numel()) if result is None else result
     count = len(updates)
     factors = np.array(scales or [1.0] * count, np.float32)
-    chunks = Chunks(updates, private=range(0 if count == 3 else count))
+    chunks = Chunks(updates, where, private=range(0 if count == 3 else count))
     out, spare = result.numpy(), np.empty(0 if count == 3 else chunks.size, np.float32)
-    for where, parts in chunks:
+    for place, parts in chunks:
         if count == 3:
             a, b, c = parts
-            median_of_three(a, b, c, factors, out[where])
+            median_of_three(a, b, c, factors, out[place])
         else:
-            _median_of_many(parts, factors, out[where], spare[: len(parts[0])])
+            _median_of_many(parts, factors, out[place], spare[: len(parts[0])])
     return result
 
 
-def norm(update: Replica) -> float:
-    """Returns the Euclidean norm, added over chunks in double precision; not finite if any value is not."""
+def norm(update: Replica, part: Sequence[slice] = (slice(None),)) -> float:
+    """Returns the Euclidean norm of some ranges, by default of all values; not finite if any value is not.
+
+    It is added over chunks in double precision.
+    """
     with np.errstate(over="ignore", invalid="ignore"):  # callers check the result
-        return math.sqrt(sum(float(np.dot(part, part)) for _, (part,) in Chunks([update])))
+        return math.sqrt(
+            sum(float(np.dot(values, values)) for where in part for _, (values,) in Chunks([update], where))
+        )
 
 
 def identical(one: Replica, other: Replica) -> bool:

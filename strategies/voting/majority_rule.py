@@ -9,9 +9,19 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
+from math import sqrt
 
 from strategies.voting.kernels import Dots, mean, median, survey
-from strategies.voting.vote import LONGEST, RULES, Agreement, BlockVote, Decision, Verdict, middle, within_norm_ratio
+from strategies.voting.parts import Part
+from strategies.voting.vote import (
+    LONGEST,
+    RULES,
+    BlockVote,
+    Decision,
+    Verdict,
+    shortening,
+    within_norm_ratio,
+)
 
 TINY_RMS = 1e-9
 """Below this root mean square an update counts as zero, and two such updates agree whatever their direction."""
@@ -24,44 +34,83 @@ NEAR_COPY = 0.99
 def majority_rule(block: BlockVote) -> Decision:
     """Returns the mean if all agree, else the norm-clipped mean of the majority, else the norm-clipped median.
 
-    Where all agree, a replica counts with at most `LONGEST` median norms. Two replicas that disagree leave the block as
-    it is. If all agree and none is too long, one pass over the replicas is enough; otherwise there is a second one.
+    Where all agree, no part of a replica counts with more than `LONGEST` median norms of this part. Two replicas that
+    disagree leave the block as it is. If all agree and no part is too long, one pass over the replicas is enough;
+    otherwise there is a second one.
     """
     count = len(block.updates)
     if count == 1:
         return block.lone()
-    sizes, dots = survey(block.updates, [1.0] * count, block.result)
-    edges = _edges(sizes, dots, block.agreement, TINY_RMS * block.updates[0].numel() ** 0.5)
+    part_sizes, dots = _survey(block)
+    sizes = [sqrt(dots[i][i]) for i in range(count)]
+    tiny = TINY_RMS * block.updates[0].numel() ** 0.5
+    agreeing = _agreeing(sizes, dots, block.agreement.cosine, tiny)
+    # If no part is much longer than another's, nor is the whole.
+    for part, lengths in zip(block.parts, part_sizes, strict=True):
+        agreeing -= _unlike(part, lengths, block.agreement.norm_ratio)
+    outliers = _outliers(sizes, dots, block.agreement.margin)
+    edges = {(i, j) for i, j in agreeing if not {i, j} & outliers or max(sizes[i], sizes[j]) <= tiny}
     if len(edges) == count * (count - 1) // 2:
-        longest = LONGEST * middle(sizes)
-        if max(sizes) > longest:
-            mean(block.updates, [min(1.0, longest / size) if size else 1.0 for size in sizes], block.result)
+        for part, lengths in zip(block.parts, part_sizes, strict=True):
+            factors = shortening(lengths, LONGEST)
+            for where in part if min(factors) < 1 else ():
+                mean(block.updates, factors, block.result, where)
         return block.result, Verdict(outcome="majority" if count == 2 else "unanimous", accepted=tuple(block.names))
     if count == 2:
         return None, Verdict(outcome="kept")
     counted = _majority(count, edges)
     if counted:
-        mean([block.updates[i] for i in counted], _clip_scales([sizes[i] for i in counted]), block.result)
+        for part, lengths in zip(block.parts, part_sizes, strict=True):
+            factors = shortening([lengths[i] for i in counted])
+            for where in part:
+                mean([block.updates[i] for i in counted], factors, block.result, where)
         verdict = block.verdict("majority", counted)
-        # Two near-copies may be the work of one liar, who could so frame an honest node.
-        framed = all(_near_copies(sizes, dots, i, j) for i, j in combinations(counted, 2))
+        # A liar can be closer to one honest node than another is, and all the more a near-copy: that is no strike.
+        framed = all(_near_copies(sizes, dots, i, j) for i, j in combinations(counted, 2)) or any(
+            1 + sum(i in edge for edge in agreeing) > count / 2 for i in range(count) if i not in counted
+        )
         alone = verdict.outvoted[0] if len(verdict.outvoted) == 1 and not framed else None
         return block.result, replace(verdict, alone=alone)
-    median(block.updates, _clip_scales(sizes), block.result)
+    for part, lengths in zip(block.parts, part_sizes, strict=True):
+        for where in part:
+            median(block.updates, shortening(lengths), block.result, where)
     measured = replace(block, known_norms=list(sizes))
     return block.result, block.verdict("median", within_norm_ratio(measured))
 
 
-def _edges(norms: Sequence[float], dots: Dots, agreement: Agreement, tiny: float) -> set[tuple[int, int]]:
-    """Returns the pairs of replicas that agree."""
-    edges = set()
-    outliers = _outliers(norms, dots, agreement.margin)
-    for i, j in combinations(range(len(norms)), 2):
-        low, high = sorted((norms[i], norms[j]))
-        alike = high <= agreement.norm_ratio * low and dots[i][j] > agreement.cosine * low * high
-        if high <= tiny or (alike and not {i, j} & outliers):
-            edges.add((i, j))
-    return edges
+def _survey(block: BlockVote) -> tuple[list[list[float]], Dots]:
+    """Returns the norms of each part and all inner products, and leaves the mean in `block.result`."""
+    count = len(block.updates)
+    part_sizes, total = [], [[0.0] * count for _ in range(count)]
+    for part in block.parts:
+        squares = [0.0] * count
+        for where in part:
+            dots = survey(block.updates, [1.0] * count, block.result, where)[1]
+            for i in range(count):
+                squares[i] += dots[i][i]
+                for j in range(i, count):
+                    total[i][j] += dots[i][j]
+        part_sizes.append([sqrt(square) for square in squares])
+    return part_sizes, total
+
+
+def _agreeing(norms: Sequence[float], dots: Dots, cosine: float, tiny: float) -> set[tuple[int, int]]:
+    """Returns the pairs of replicas that agree in direction."""
+    return {
+        (i, j)
+        for i, j in combinations(range(len(norms)), 2)
+        if max(norms[i], norms[j]) <= tiny or dots[i][j] > cosine * norms[i] * norms[j]
+    }
+
+
+def _unlike(part: Part, norms: Sequence[float], norm_ratio: float) -> set[tuple[int, int]]:
+    """Returns the pairs of replicas of which one is much longer in a part than the other."""
+    tiny = TINY_RMS * sum(where.stop - where.start for where in part) ** 0.5
+    return {
+        (i, j)
+        for i, j in combinations(range(len(norms)), 2)
+        if max(norms[i], norms[j]) > max(tiny, norm_ratio * min(norms[i], norms[j]))
+    }
 
 
 def _outliers(norms: Sequence[float], dots: Dots, margin: float) -> set[int]:
@@ -92,9 +141,3 @@ def _majority(count: int, edges: set[tuple[int, int]]) -> list[int]:
     # A replica and its peers are a majority: if two of five lie together, the other three have two edges each.
     kept = [i for i in range(count) if degree[i] + 1 > count / 2]
     return kept if len(kept) > count / 2 else []
-
-
-def _clip_scales(norms: Sequence[float]) -> list[float]:
-    """Returns the factors that shorten updates to their median norm; 1 for those that are not longer."""
-    longest = middle(norms)
-    return [1.0 if size <= longest else longest / size for size in norms]

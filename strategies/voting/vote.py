@@ -12,6 +12,7 @@ from typing import Literal
 from torch import Tensor
 
 from strategies.voting.kernels import begin_of, empty, identical, mean, norm
+from strategies.voting.parts import Part, whole
 from trfmoe_core.registry import Registry
 from trfmoe_core.wire import Replica
 
@@ -21,7 +22,7 @@ UNVERIFIED_STEP = 1 / 3
 """Share of its update that a lone replica may apply."""
 
 LONGEST = 1.5
-"""Where nobody is outvoted, a replica counts with at most so many median norms. Few honest ones are longer."""
+"""Where nobody is outvoted, a part of a replica counts with at most so many median norms. Few honest ones exceed it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +100,7 @@ class BlockVote:
         norm_cap: Largest norm of a lone replica; a longer one is shortened. None: none is known yet.
         may_be_unverified: True if a lone replica may count.
         known_norms: Norms of `updates`, if they are known already.
+        parts: The parts of the block, each of which is shortened to its own median norm.
     """
 
     classes: list[list[str]]
@@ -108,6 +110,7 @@ class BlockVote:
     norm_cap: float | None
     may_be_unverified: bool
     known_norms: list[float] | None
+    parts: Sequence[Part]
 
     @property
     def names(self) -> list[str]:
@@ -156,6 +159,7 @@ def vote(
     may_be_unverified: bool = True,
     norms: Mapping[str, float] | None = None,
     result: Tensor | None = None,
+    parts: Sequence[Part] | None = None,
 ) -> Decision:
     """Returns the voted update (None: keep the block), float32, and the verdict.
 
@@ -168,6 +172,7 @@ def vote(
         may_be_unverified: Whether a lone replica may be accepted; False when it was the round before.
         norms: Node name -> norm of its replica by `norm`, for whoever has them already.
         result: Float32 memory for the update, of the replicas' length; new when absent. Overwritten in any case.
+        parts: The block's parts, which together are all of its values; only one when absent.
 
     Raises:
         ConfigError: there is no such rule.
@@ -187,6 +192,7 @@ def vote(
             norm_cap=norm_cap,
             may_be_unverified=may_be_unverified,
             known_norms=None if norms is None else [norms[head] for head in heads],
+            parts=parts or whole(updates[0].numel()),
         )
     )
 
@@ -215,6 +221,12 @@ def middle(values: Sequence[float]) -> float:
     ordered = sorted(values)
     half = len(ordered) // 2
     return ordered[half] if len(ordered) % 2 else 0.5 * (ordered[half - 1] + ordered[half])
+
+
+def shortening(norms: Sequence[float], longest: float = 1.0) -> list[float]:
+    """Returns the factors that shorten updates to `longest` median norms; 1 for those that are not longer."""
+    bound = longest * middle(norms)
+    return [1.0 if size <= bound else bound / size for size in norms]
 
 
 def within_norm_ratio(block: BlockVote) -> list[int]:

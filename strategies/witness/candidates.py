@@ -1,11 +1,12 @@
 """Candidate models of a round: the global blocks plus the mean of the replicas, with or without some terms."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from strategies.voting.kernels import Chunks, empty, mean
+from strategies.voting.parts import Lengthened
 from strategies.voting.vote import alike
 from trfmoe_core.blocks import Blocks
 from trfmoe_core.wire import Replica
@@ -19,19 +20,21 @@ Terms = Iterable[tuple[str, str]]
 
 def witnessed_mean(
     replicas: Mapping[str, Replica],
-    scales: Mapping[str, float] | None = None,
+    scales: Lengthened = (),
     result: Tensor | None = None,
 ) -> Tensor:
     """Returns the mean of one block's replicas, in the order of the nodes' names; the plain mean when nothing is set.
 
     Args:
         replicas: Node -> update of those who count, no two alike; at least one.
-        scales: Node -> multiplier of its replica, `Judgement.scales` of the block; 1 when absent.
+        scales: `Judgement.scales` of the block; empty: no replica is too long.
         result: Float32 memory for the mean; new when absent.
     """
     names = sorted(replicas)
     result = empty(replicas[names[0]].numel()) if result is None else result
-    mean([replicas[name] for name in names], _factors(names, scales or {}), result)
+    for where, multipliers in _ranges(scales):
+        factors = [multipliers.get(name, 1.0) for name in names]
+        mean([replicas[name] for name in names], factors, result, where)
     return result
 
 
@@ -45,7 +48,7 @@ class CandidateModels:
         base: Global blocks that the round started from.
         replicas: Updates of all nodes, read where they lie.
         voters: Block -> nodes whose replicas of it count.
-        scales: Block -> node -> multiplier of its replica; 1 when absent.
+        scales: Block -> multipliers of the replicas that are too long; a block that is absent has none.
     """
 
     def __init__(
@@ -53,7 +56,7 @@ class CandidateModels:
         base: Blocks,
         replicas: Replicas,
         voters: Mapping[str, Sequence[str]],
-        scales: Mapping[str, Mapping[str, float]],
+        scales: Mapping[str, Lengthened],
     ) -> None:
         self.base, self.replicas, self.scales = base, replicas, scales
         self.whole: Blocks = dict(base)
@@ -63,8 +66,10 @@ class CandidateModels:
             self._fill(block)
 
     def terms(self, node: str) -> list[tuple[str, str]]:
-        """Returns the terms of a node: one for each block that it contributes to."""
-        return [(node, block) for block, classes in self.classes.items() if any(node in members for members in classes)]
+        """Returns the terms of a node, one for each block that it contributes to; equal replicas have one term."""
+        return [
+            (members[0], block) for block, classes in self.classes.items() for members in classes if node in members
+        ]
 
     def heads(self, block: str) -> list[str]:
         """Returns the nodes whose replicas of a block are in the mean, one of each class of equal ones."""
@@ -83,16 +88,16 @@ class CandidateModels:
         for node, block in terms:
             gone.setdefault(block, set()).update(members[0] for members in self.classes[block] if node in members)
         for block, nodes in gone.items():
-            names = self.heads(block)
-            factors = _factors(names, self.scales.get(block, {}))
+            count = len(self.heads(block))
             if block not in self._scratch:
                 self._scratch[block] = empty(self.base[block].numel())
             memory = self._scratch[block]
             for node in sorted(nodes):
-                share = factors[names.index(node)] / len(names)
                 whole = blocks[block]
-                for where, (part,) in Chunks([self.replicas[node][block]]):
-                    torch.sub(whole[where], torch.from_numpy(part), alpha=share, out=memory[where])
+                for place, multipliers in _ranges(self.scales.get(block, ())):
+                    share = multipliers.get(node, 1.0) / count
+                    for where, (values,) in Chunks([self.replicas[node][block]], place):
+                        torch.sub(whole[where], torch.from_numpy(values), alpha=share, out=memory[where])
                 blocks[block] = memory
         return blocks
 
@@ -103,9 +108,14 @@ class CandidateModels:
             return
         memory = self.whole[block] if self.whole[block] is not self.base[block] else empty(self.base[block].numel())
         replicas = {name: self.replicas[name][block] for name in names}
-        witnessed_mean(replicas, self.scales.get(block), memory)
+        witnessed_mean(replicas, self.scales.get(block, ()), memory)
         self.whole[block] = memory.add_(self.base[block])
 
 
-def _factors(names: Sequence[str], scales: Mapping[str, float]) -> list[float]:
-    return [scales.get(name, 1.0) for name in names]
+def _ranges(scales: Lengthened) -> Iterator[tuple[slice, Mapping[str, float]]]:
+    """Yields the ranges of a block, and node -> multiplier of its replica there."""
+    if not scales:
+        yield slice(None), {}
+    for part, multipliers in scales:
+        for where in part:
+            yield where, multipliers

@@ -11,15 +11,20 @@ from dataclasses import dataclass, field
 from math import isfinite, sqrt
 
 from strategies.voting.kernels import norm, survey
+from strategies.voting.parts import Lengthened, Part, whole
 from strategies.voting.vote import LONGEST
 from strategies.witness.candidates import CandidateModels, Replicas
-from strategies.witness.loss_increase import Harm, Loss, Losses, harm, mean, measure
+from strategies.witness.hearing import Hearing
+from strategies.witness.loss_increase import Harm, Loss, Losses, mean, measure
 from trfmoe_core.blocks import TRUNK, Blocks
 from trfmoe_core.config import WitnessConfig
 from trfmoe_core.wire import Replica
 
 NORM_RATIO = 3.0
 """A node whose updates are this many times larger or smaller than the median node's is convicted without scoring."""
+
+MOST_IN_GROUPS = 6
+"""Of so many nodes at most, every group that may be convicted is left out at once."""
 
 LEAST_GAIN = 1e-3
 """Least gain, in nats, that harms are divided by."""
@@ -37,7 +42,7 @@ class Judgement:
         harms: Harm in nats.
         t: Mean of the harm over its standard error, over windows.
         gain: The round's gain on the witness text in nats, as far as anyone can make it.
-        scales: Block -> node -> multiplier below 1 for replicas that are too long; others have none.
+        scales: Block -> multipliers of the replicas that are too long; a block that is absent has none.
         struck: Expert -> a node whose replica of it alone must not count.
         asked: Expert -> node -> harm in nats and t of the single replicas that were looked at.
     """
@@ -48,7 +53,7 @@ class Judgement:
     harms: dict[str, float] = field(default_factory=dict)
     t: dict[str, float] = field(default_factory=dict)
     gain: float = 0.0
-    scales: dict[str, dict[str, float]] = field(default_factory=dict)
+    scales: dict[str, Lengthened] = field(default_factory=dict)
     struck: dict[str, str] = field(default_factory=dict)
     asked: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
 
@@ -66,11 +71,13 @@ class _Score:
 class Jury:
     """Convicts the nodes that harm the witness text.
 
-    A node is convicted if its harm is above the floor, its score is above `tau_times_n` / N, and both are significant
-    (`min_t`). Only the current round counts: an average over rounds would convict nodes that harm faintly and always,
-    which is how an honest node looks whose domain the text lacks. At most half of the nodes are convicted in a round,
-    the worst first, and the others are scored again after each. It costs N + 2 losses a round, and at most N more for
-    each conviction.
+    A node is convicted if its harm is above the floor, its score is above `tau_times_n` / N, and the harm is
+    significant (`min_t`), all of this also without any other single node: so no node can make another look harmful.
+
+    Only the current round counts: an average over rounds would convict nodes that harm faintly and always, which is how
+    an honest node looks whose domain the text lacks. At most half of the nodes are convicted in a round, the worst
+    first, and the others are scored again after each. Of at most `MOST_IN_GROUPS` nodes, those without whom the loss is
+    least are tried together. It costs N + 2 losses a round, and more only where somebody is suspected.
 
     Then single replicas of experts that point away from the others' are scored, at most N of them, the strongest first:
     a node may poison one expert and help with all others.
@@ -90,6 +97,7 @@ class Jury:
         loss: Loss,
         *,
         norms: Mapping[str, Mapping[str, float]] | None = None,
+        parts: Mapping[str, Sequence[Part]] | None = None,
     ) -> Judgement:
         """Returns which nodes harm the witness text.
 
@@ -101,6 +109,7 @@ class Jury:
             holders: Block -> nodes whose replicas of it count.
             loss: Loss of each witness window for given global blocks.
             norms: Node -> block -> norm of the replica, for whoever has them already.
+            parts: Block -> its parts, for blocks that have several.
         """
         names = sorted(replicas)
         norms = norms or {name: {block: norm(update) for block, update in replicas[name].items()} for name in names}
@@ -110,31 +119,38 @@ class Jury:
         voters = {
             block: [name for name in names if name in who and block in replicas[name]] for block, who in holders.items()
         }
-        scales = _clip({block: {name: norms[name][block] for name in who} for block, who in voters.items()})
+        scales = {
+            block: found
+            for block, who in voters.items()
+            if (found := _lengthened(block, who, replicas, norms, (parts or {}).get(block, ())))
+        }
         scores: dict[str, _Score] = {}
         gain = 0.0
         asked: dict[str, dict[str, Harm]] = {}
+        struck: dict[str, str] = {}
         if len(names) > 1:
             outcomes = CandidateModels(base, replicas, voters, scales)
             before = measure(loss, base)
             most = len(names) // 2
-            for number in range(most + 1):
-                after = measure(loss, outcomes.whole)
-                found, gain = self._score(names, outcomes, before, after, loss)
+            while True:
+                hearing = Hearing(outcomes, loss)
+                found, gain = self._score(names, hearing, before)
                 scores |= found
-                worst = self._worst(found)
-                if worst is None or number == most or len(names) == 1:
+                culprits = self._culprits(found, hearing, gain, most)
+                if not culprits:
                     break
-                reasons[worst] = self._reason(found[worst], gain, len(names))
-                outcomes.remove(outcomes.terms(worst))
-                copies = [name for name in names if name != worst and not outcomes.terms(name)]
-                reasons |= dict.fromkeys(copies, f"its update is equal to that of {worst}")
+                most -= len(culprits)
+                for name in culprits:
+                    reasons[name] = self._reason(found[name], gain, len(found))
+                    outcomes.remove(outcomes.terms(name))
+                    copies = [other for other in names if other not in reasons and not outcomes.terms(other)]
+                    reasons |= dict.fromkeys(copies, f"its update is equal to that of {name}")
                 names = [name for name in names if name not in reasons]
                 if not names:
                     break
             for name, block in _odd(outcomes, norms)[: len(replicas)]:
-                found_there = harm(after, measure(loss, outcomes.without([(name, block)])))
-                asked.setdefault(block, {})[name] = found_there
+                asked.setdefault(block, {})[name] = hearing.harm({(name, block)})
+            struck = self._struck(asked, hearing, names)
         return Judgement(
             convicted=tuple(reasons),
             reasons=reasons,
@@ -143,36 +159,68 @@ class Jury:
             t={name: score.harm.t for name, score in scores.items()},
             gain=gain,
             scales=scales,
-            struck=self._struck(asked),
+            struck=struck,
             asked={block: {name: (h.nats, h.t) for name, h in who.items()} for block, who in asked.items()},
         )
 
-    def _score(
-        self, names: Sequence[str], outcomes: CandidateModels, before: Losses, after: Losses, loss: Loss
-    ) -> tuple[dict[str, _Score], float]:
-        harms = {name: harm(after, measure(loss, outcomes.without(outcomes.terms(name)))) for name in names}
-        best = mean(before) - mean(after)
+    def _score(self, names: Sequence[str], hearing: Hearing, before: Losses) -> tuple[dict[str, _Score], float]:
+        harms = {name: hearing.harm(hearing.terms_of(name)) for name in names}
+        best = mean(before) - mean(hearing.after)
         gain = max([LEAST_GAIN, best, *(best + found.nats for found in harms.values())])
         return {name: _Score(found, found.nats / gain) for name, found in harms.items()}, gain
 
-    def _worst(self, scores: Mapping[str, _Score]) -> str | None:
-        tau = self.config.tau_times_n / len(scores)
-        config = self.config
-        guilty = [
-            name
-            for name, found in scores.items()
-            if found.score > tau and found.harm.nats > config.floor_nats and found.harm.t > config.min_t
-        ]
+    def _culprits(self, scores: Mapping[str, _Score], hearing: Hearing, gain: float, most: int) -> list[str]:
+        """Returns the nodes to convict now: of few nodes those who harm together, else the worst one."""
+        if most == 0 or len(scores) == 1:
+            return []
         # A very harmful update makes honest ones look harmful too, only less, so the worst is removed first.
-        return max(guilty, key=lambda name: (scores[name].harm.nats, name), default=None)
+        order = sorted(scores, key=lambda name: (scores[name].harm.nats, name), reverse=True)
+        guilty = [name for name in order if self._is_guilty(scores[name].harm, gain, len(scores))]
+        if not guilty:
+            return []
+        if most > 1 and len(scores) <= MOST_IN_GROUPS:
+            group = hearing.worst_group(sorted(scores), most)
+            found = [name for name in order if name in group and self._stands(name, group, scores, hearing, gain)]
+            if found:
+                return found
+        return next(([name] for name in guilty if self._stands(name, (name,), scores, hearing, gain)), [])
 
-    def _struck(self, asked: Mapping[str, Mapping[str, Harm]]) -> dict[str, str]:
-        """Returns the worst replica of each expert. Next to great harm, honest replicas look harmful too, only less."""
+    def _stands(
+        self, name: str, group: Sequence[str], scores: Mapping[str, _Score], hearing: Hearing, gain: float
+    ) -> bool:
+        """Returns True if a node harms the mean without the rest of its group, whichever other node is left out too.
+
+        So no single node can make another one look harmful: without it there would be no harm.
+        """
+        accused = hearing.terms_of(name)
+        rest = [other for other in group if other != name]
+        contexts = [rest, *([*rest, other] for other in scores if other not in group)]
+        return all(
+            self._is_guilty(hearing.harm(accused, hearing.terms_of(*gone)), gain, len(scores)) for gone in contexts
+        )
+
+    def _is_guilty(self, found: Harm, gain: float, count: int) -> bool:
+        config = self.config
+        return found.nats > max(config.floor_nats, gain * config.tau_times_n / count) and found.t > config.min_t
+
+    def _struck(
+        self, asked: Mapping[str, Mapping[str, Harm]], hearing: Hearing, names: Sequence[str]
+    ) -> dict[str, str]:
+        """Returns the worst replica of each expert. Next to great harm, honest replicas look harmful too, only less.
+
+        It must be harmful also without any other single node.
+        """
+
+        def is_harmful(found: Harm) -> bool:
+            return found.nats > self.config.expert_floor_nats and found.t > self.config.min_t
+
         struck = {}
         for block, who in asked.items():
-            worst = max(who, key=lambda name: (who[name].nats, name))
-            if who[worst].nats > self.config.expert_floor_nats and who[worst].t > self.config.min_t:
-                struck[block] = worst
+            for name in sorted(who, key=lambda name: (who[name].nats, name), reverse=True):
+                others = [hearing.terms_of(other) for other in names if other != name]
+                if is_harmful(who[name]) and all(is_harmful(hearing.harm({(name, block)}, gone)) for gone in others):
+                    struck[block] = name
+                    break
         return struck
 
     def _reason(self, score: _Score, gain: float, count: int) -> str:
@@ -192,7 +240,8 @@ def _odd(outcomes: CandidateModels, norms: Mapping[str, Mapping[str, float]]) ->
         sizes = [norms[name][block] for name in names]
         updates = [outcomes.replicas[name][block] for name in names]
         dots = survey(updates, [1.0] * len(names))[1]
-        scales = [outcomes.scales.get(block, {}).get(name, 1.0) for name in names]
+        [(_, multipliers)] = outcomes.scales.get(block, ()) or [((), {})]  # an expert is one part
+        scales = [multipliers.get(name, 1.0) for name in names]
         middle = max(_middle(sizes), 1e-30)
         for i, name in enumerate(names):
             push = -sum(scales[i] * scales[j] * dots[min(i, j)][max(i, j)] for j in range(len(names)) if j != i)
@@ -220,14 +269,22 @@ def _insane(sizes: Mapping[str, float]) -> dict[str, str]:
     return reasons
 
 
-def _clip(norms: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    scales = {}
-    for block, sizes in norms.items():
-        bound = LONGEST * _middle(list(sizes.values())) if sizes else 0.0
-        long = {name: bound / size for name, size in sizes.items() if size > bound}
-        if long:
-            scales[block] = long
-    return scales
+def _lengthened(
+    block: str,
+    names: Sequence[str],
+    replicas: Replicas,
+    norms: Mapping[str, Mapping[str, float]],
+    parts: Sequence[Part],
+) -> Lengthened:
+    """Returns by what replicas of a block are multiplied that are too long; empty if none is."""
+    if not names:
+        return ()
+    found: list[tuple[Part, dict[str, float]]] = []
+    for part in parts or whole(replicas[names[0]][block].numel()):
+        sizes = {name: norm(replicas[name][block], part) if parts else norms[name][block] for name in names}
+        bound = LONGEST * _middle(list(sizes.values()))
+        found.append((part, {name: bound / size for name, size in sizes.items() if size > bound}))
+    return found if any(multipliers for _, multipliers in found) else ()
 
 
 def _middle(values: Sequence[float]) -> float:

@@ -169,6 +169,38 @@ def test_state_of_the_last_two_rounds_stays_and_of_rounds_taken_back_goes(tiny_r
     assert rounds() == ["round-000002"]
 
 
+def test_a_real_node_trains_in_an_order_of_its_own_and_resumes_in_it(
+    tiny_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    recipe = tiny_recipe()
+    coordinator = Coordinator(recipe)
+    simulated = recipe.nodes[0]
+    real = [simulated.model_copy(update={"salt": None, "state_dir": str(tmp_path / place)}) for place in "ab"]
+    first = [coordinator.ask(node, 1)[1] for node in (*real, simulated)]
+    assert not same(first[0], first[1]) and not same(first[0], first[2])
+    second = coordinator.ask(real[0], 2)[1]
+    folder = state_folder(real[0], "run")
+    assert (folder / "salt.txt").stat().st_mode & 0o777 == 0o600
+    for kept in (folder / "reply.safetensors", state_path(folder, 2)):
+        kept.unlink()
+    assert same(second, coordinator.ask(real[0], 2)[1]), "asked again after a crash"
+    known = real[1].model_copy(update={"salt": (folder / "salt.txt").read_text()})
+    give_up(state_folder(known, "run"))
+    assert same(first[0], coordinator.ask(known, 1)[1])
+
+
+def test_a_run_that_began_without_a_salt_goes_on_without_one(tiny_recipe: Callable[..., Recipe]) -> None:
+    recipe = tiny_recipe()
+    coordinator, node = Coordinator(recipe), recipe.nodes[0]
+    coordinator.ask(node, 1)
+    expected = coordinator.ask(node, 2)[1]
+    folder = state_folder(node, "run")
+    for kept in (folder / "reply.safetensors", state_path(folder, 2)):
+        kept.unlink()
+    assert same(expected, coordinator.ask(node.model_copy(update={"salt": None}), 2)[1])
+    assert (folder / "salt.txt").read_text() == ""
+
+
 @pytest.mark.slow
 def test_a_node_with_two_devices_trains_like_one_with_the_doubled_batch(
     tiny_recipe: Callable[..., Recipe], tmp_path: Path

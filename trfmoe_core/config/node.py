@@ -116,6 +116,13 @@ class NodeSettings(Section):
         description="prepared tokens and downloads; null: the user's cache folder",
         examples=["/srv/trfmoe/cache"],
     )
+    salt: str | None = Field(
+        None,
+        max_length=256,
+        description="secret that decides the order of the node's batches, with the recipe's seed; null: drawn for each "
+        "run and kept with its state; in a simulation none",
+        examples=["correct horse battery staple"],
+    )
     stay_minutes: float = Field(
         10.0,
         ge=0,

@@ -284,7 +284,8 @@ def test_patient_attacks_stay_inside_the_thresholds() -> None:
     layout = BlockLayout.of(model.block_values())
     draw = torch.Generator().manual_seed(0)
     own = {block: torch.randn(spec.numel, generator=draw) for block, spec in layout.specs.items()}
-    learner = Learner(model=model, batches=[], learning_rate=1e-3)
+    batches: list[tuple[torch.Tensor, ...]] = []
+    learner = Learner(model=model, batches=batches, learning_rate=1e-3)
 
     def sent(name: str, number: int = 1, **drill: Any) -> Blocks:
         attack = find_attack(name).on_updates
@@ -305,3 +306,18 @@ def test_patient_attacks_stay_inside_the_thresholds() -> None:
     assert all(torch.equal(drifts[0][block], drifts[1][block]) for block in own)
     assert norm(drifts[0]["trunk"]) == pytest.approx(0.5 * norm(own["trunk"]), rel=1e-3)
     assert cosine(played("near_copy", honest=HONEST), HONEST[0]) == pytest.approx(0.99995, abs=1e-4)
+    assert cosine(played("mimic", honest=HONEST, factor=0.3), HONEST[0]) == pytest.approx(1 / 1.09**0.5, abs=5e-3)
+    slots = {slot.tensor: slice(slot.offset, slot.offset + slot.numel) for slot in layout.specs["trunk"].slots}
+    routers, head = slots["layers.0.router.weight"], slots["head.weight"]
+    turned = sent("router", factor=-1.4)["trunk"]
+    assert torch.allclose(turned[routers], -1.4 * own["trunk"][routers])
+    turned[routers] = own["trunk"][routers]
+    assert torch.equal(turned, own["trunk"])
+    backwards = [
+        {block for block, update in sent("rotating_expert", n).items() if (update == -own[block]).all()} for n in (1, 2)
+    ]
+    assert sorted(len(blocks) for blocks in backwards) == [1, 1] and backwards[0] != backwards[1]
+    tokens = torch.zeros(1, 4, dtype=torch.long)
+    batches.append((tokens, tokens))
+    changed = (sent("one_token", factor=0.9)["trunk"] - own["trunk"]).nonzero().flatten()
+    assert 0 < len(changed) <= 8 and head.start <= int(changed.min()) and int(changed.max()) < head.stop

@@ -3,11 +3,13 @@
 from random import Random
 from typing import Any
 
+import pytest
+
 from strategies.exchange.messages import Description
 from strategies.membership.members import Member
-from strategies.membership.reputation import FALSE_ALARM, HONEST, Reputation, Standing
+from strategies.membership.reputation import FALSE_ALARM, HONEST, HONEST_EXPERT, Reputation, Standing
 from strategies.membership.seats import Seats
-from strategies.round.standings import standings_of
+from strategies.round.standings import lost_experts, standings_of
 from strategies.voting.vote import Verdict
 from trfmoe_core.blocks import TRUNK
 from trfmoe_core.config import ReputationConfig
@@ -170,3 +172,68 @@ def test_evidence_survives_a_resume_also_from_an_earlier_release() -> None:
     again = Reputation(ReputationConfig(strikes=3), reputation.state())
     assert again.records == reputation.records
     assert again.records["x"].evidence > 0
+
+
+BLOCKS = 17
+RUNS = 300
+
+
+def rounds_until_an_expert_is_named(draw: Random, lies: float, found: float, honest: float, rounds: int) -> int | None:
+    """Returns the round in which a node is named for a single expert; None if it never is.
+
+    Args:
+        draw: Random numbers.
+        lies: Share of the rounds in which the node lies about its first expert; it begins in one of the first three.
+        found: How often such a lie is found.
+        honest: How often an honest replica of an expert loses alone or is struck.
+        rounds: Rounds to play.
+    """
+    reputation = Reputation(ReputationConfig(strikes=3))
+    first = draw.randrange(3)
+    for number in range(rounds):
+        is_lie = number >= first and (number - first) * lies % 1 < lies
+        rates = [found if is_lie and expert == 0 else honest for expert in range(BLOCKS - 1)]
+        lost = [EXPERTS[expert % len(EXPERTS)] for expert, rate in enumerate(rates) if draw.random() < rate]
+        reputation.observe({"x": "good"}, {"x": lost})
+        if reputation.newly_suspect_of({"x": BLOCKS}):
+            return number + 1
+        assert not reputation.to_leave(["x"], 0), "an expert costs no seat"
+    return None
+
+
+@pytest.mark.parametrize(("lies", "found"), [(1.0, 1.0), (1.0, 0.6), (0.5, 1.0), (0.5, 0.8)])
+def test_a_liar_of_one_expert_is_named_within_twenty_rounds(lies: float, found: float) -> None:
+    draw = Random(0)
+    named = [rounds_until_an_expert_is_named(draw, lies, found, 0.003, 20) for _ in range(RUNS)]
+    assert sum(number is not None for number in named) >= 0.9 * RUNS
+
+
+@pytest.mark.parametrize("honest", [0.003, HONEST_EXPERT])
+def test_an_honest_node_is_hardly_ever_named_for_an_expert(honest: float) -> None:
+    draw = Random(1)
+    named = [rounds_until_an_expert_is_named(draw, 0.0, 0.0, honest, 100) for _ in range(RUNS)]
+    assert sum(number is not None for number in named) <= FALSE_ALARM * RUNS
+
+
+def test_a_node_named_for_an_expert_keeps_its_seat_and_is_named_once() -> None:
+    table = Table("a", "b", "c", "d")
+    block = next(block for block, holders in table.seats.placement.holders.items() if "b" in holders)
+    for number in range(1, 9):
+        table.seats.update(number, table.members)
+        table.seats.observe(dict.fromkeys("abcd", "good"), {"b": [block]})
+    assert [(event["node"], block in event["reason"]) for event in table.kinds("node_suspect")] == [("b", True)]
+    assert "b" in table.seats.placement.nodes
+    again = Reputation(CONFIG, table.seats.reputation.state())
+    assert again.records == table.seats.reputation.records
+
+
+def test_what_a_node_lost_alone_and_what_was_struck_is_counted_by_expert() -> None:
+    verdicts = {
+        "layers.0.experts.0": Verdict(outcome="majority", accepted=("a", "b"), outvoted=("c",), alone="c"),
+        "layers.0.experts.1": Verdict(outcome="majority", accepted=("a", "b"), outvoted=("c",), alone="c"),
+        TRUNK: Verdict(outcome="majority", accepted=("a", "b"), outvoted=("c",), alone="c"),
+    }
+    assert lost_experts(verdicts, {"layers.0.experts.1": "b"}) == {
+        "c": ["layers.0.experts.0"],
+        "b": ["layers.0.experts.1"],
+    }

@@ -122,7 +122,9 @@ def test_of_two_that_contradict_each_other_one_is_left_out_without_a_strike() ->
     blocks = [TRUNK, *(f"layers.0.experts.{number}" for number in range(8))]
     sent = {name: {b: torch.randn(4000, generator=draw) for b in blocks} for name in "ab"}
     sent["c"] = {b: 0.4 * sent["a"][b] - 0.9 * sent["b"][b] for b in blocks}
-    ballots = Ballots(place(blocks[1:], ["a", "b", "c"], 1), "majority", Agreement(pooled_cosine=0.0), None, Disputes())
+    ballots = Ballots(
+        place(blocks[1:], ["a", "b", "c"], 1), "majority", Agreement(pooled_cosine=0.0), None, None, Disputes()
+    )
     for name, updates in sent.items():
         ballots.add(name, updates)
     for block, update, verdict in ballots.decide(lambda block: None, {}):

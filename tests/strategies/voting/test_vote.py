@@ -354,3 +354,39 @@ def test_a_replica_that_overshoots_counts_no_longer_than_the_others(count: int) 
     assert verdict.outcome == "unanimous"
     middle = sorted(norm(update) for update in honest)[count // 2]
     assert norm(long - plain) <= 0.55 * middle / count < 1.5 * norm(honest[0]) / count
+
+
+PARTS = ((slice(0, 100), slice(3000, 4000)), (slice(100, 3000),))
+
+
+@pytest.mark.parametrize("count", [3, 4, 9])
+def test_a_part_that_overshoots_is_shortened_and_all_else_is_the_plain_mean_bit_for_bit(count: int) -> None:
+    honest = around(random(0, 1, 4000)[0], 0.5, 1, count)
+    updates = {f"n{number}": update for number, update in enumerate(honest)}
+    plain, _ = vote("majority", updates, AGREE)
+    same, _ = vote("majority", updates, AGREE, parts=PARTS)
+    assert plain is not None and same is not None
+    assert torch.equal(plain, same)
+    for where in PARTS[0]:
+        updates["n0"] = updates["n0"].clone()
+        updates["n0"][where] *= 1.9
+    cut, verdict = vote("majority", updates, AGREE, parts=PARTS)
+    assert cut is not None
+    assert verdict.outcome == "unanimous"
+    assert torch.equal(cut[PARTS[1][0]], plain[PARTS[1][0]])
+    for where in PARTS[0]:
+        others = torch.stack([update[where] for name, update in updates.items() if name != "n0"]).sum(0)
+        share = norm(cut[where] * count - others) / norm(honest[0][where])
+        assert share == pytest.approx(1.5, rel=0.05)
+
+
+@pytest.mark.parametrize("count", [3, 4, 9])
+@pytest.mark.parametrize("factor", [0.1, 4.0])
+def test_one_part_far_too_long_or_short_is_outvoted_alone(count: int, factor: float) -> None:
+    honest = around(random(0, 1, 4000)[0], 0.5, 1, count)
+    updates = {f"n{number}": update for number, update in enumerate(honest)}
+    updates["n1"][:100] *= factor  # a fortieth of the block: its whole length stays as it was
+    parts = ((slice(0, 100),), (slice(100, 4000),))
+    assert vote("majority", updates, AGREE)[1].outcome == "unanimous"
+    verdict = vote("majority", updates, AGREE, parts=parts)[1]
+    assert (verdict.outvoted, verdict.alone) == (("n1",), "n1")

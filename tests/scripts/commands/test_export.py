@@ -389,3 +389,21 @@ def test_prompts_come_from_files_and_standard_input(
     assert capfd.readouterr().out == expected
     assert call("generate", run, "--file", "nowhere.txt") == 2
     assert call("generate", run, "--file", "prompt.txt", "--prompt", "x") == 2
+
+
+def test_the_difference_is_judged_by_the_size_of_the_logits(
+    run: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trained models have logits of 30 and more, whose rounding alone is more than the limit for small ones."""
+    forward = MixtralForCausalLM.forward
+
+    def shifted(self: Any, *arguments: Any, **options: Any) -> Any:
+        found = forward(self, *arguments, **options)
+        found.logits += 3e-5 * found.logits.abs().max()
+        return found
+
+    assert call("export", run, "out", "--json") == 0
+    monkeypatch.setattr(MixtralForCausalLM, "forward", shifted)
+    capfd.readouterr()
+    assert call("export", run, "other") == 1
+    assert "transformers' logits differ by 3.0" in capfd.readouterr().err and not Path("other").exists()

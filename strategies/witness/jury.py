@@ -120,9 +120,9 @@ class Jury:
             block: [name for name in names if name in who and block in replicas[name]] for block, who in holders.items()
         }
         scales = {
-            block: lengthened
+            block: too_long
             for block, who in voters.items()
-            if (lengthened := _lengthened(block, who, replicas, norms, (parts or {}).get(block, ())))
+            if (too_long := _lengthened(block, who, replicas, norms, (parts or {}).get(block, ())))
         }
         scores: dict[str, _Score] = {}
         gain = 0.0

@@ -60,6 +60,11 @@ def duration(seconds: float) -> str:
     return f"{hours // 24} days {hours % 24} h"
 
 
+def share(value: float) -> str:
+    """Returns a share in percent with two digits, such as `0.93%` and `25%`."""
+    return f"{float(f'{100 * value:.2g}'):g}%"
+
+
 def _memory(found: Mapping[str, Any]) -> Iterator[str]:
     who = "a node" if "traffic" in found else "this run"
     if found["device"] == "cuda" and "traffic" in found:
@@ -79,7 +84,9 @@ def _memory(found: Mapping[str, Any]) -> Iterator[str]:
 def _traffic(traffic: Mapping[str, Any]) -> Iterator[str]:
     yield _line("network", f"{size(traffic['node_down'])} to a node and {size(traffic['node_up'])} from it in a round")
     yield _line("", f"{size(traffic['down'] + traffic['up'])} a round for all nodes, {size(traffic['total'])} in all")
-    yield _line("", f"{traffic['fedavg_share']:.2%} of FedAvg, which sends the whole model both ways in float32")
+    fedavg, full = traffic["fedavg_share"], traffic["full_share"]
+    of_full = f", and {share(full)} of it with full experts" if full < fedavg else ""
+    yield _line("", f"{share(fedavg)} of FedAvg, which sends the whole model in float32 both ways{of_full}")
 
 
 def _time(found: Mapping[str, Any]) -> Iterator[str]:

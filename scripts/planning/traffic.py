@@ -23,8 +23,9 @@ class Traffic:
     node_up: int
     """From one node in a round, the most."""
     fedavg_share: float
-    """Bytes of a later round, as a share of a round of FedAvg: the whole model with every expert written out, in
-    float32, to every node and back."""
+    """Bytes of a later round, as a share of a round of FedAvg: the whole model in float32 to every node and back."""
+    full_share: float
+    """The same where every low-rank expert is written out in full."""
     total: int
     """Of the whole run, the last evaluation included, for which every node gets the final model."""
 
@@ -47,7 +48,8 @@ def planned_traffic(run: PlannedRun) -> Traffic:
         up=sent,
         node_down=max(later.values()),
         node_up=max(up.values()),
-        fedavg_share=(down + sent) / (2 * len(nodes) * FLOAT * run.full),
+        fedavg_share=(down + sent) / (2 * len(nodes) * FLOAT * run.parameters),
+        full_share=(down + sent) / (2 * len(nodes) * FLOAT * run.full_parameters),
         # Round 1, the others, and the evaluation of the last model.
         total=first_down + rounds * down + rounds * sent,
     )

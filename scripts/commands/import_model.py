@@ -31,6 +31,12 @@ def import_model(
     shared: Annotated[bool, typer.Option("--shared", help="Also make an expert that every token takes.")] = False,
     noise: Annotated[float | None, typer.Option(help="Noise on each expert, as a share of its spread (0).")] = None,
     reinitialise: Annotated[float | None, typer.Option(help="Share of each expert's neurons to draw anew (0).")] = None,
+    low_rank: Annotated[
+        int | None, typer.Option(min=1, help="Rank of experts that are small changes of the dense network.")
+    ] = None,
+    alpha: Annotated[
+        float | None, typer.Option(min=0, help="Multiplies these changes by ALPHA / rank (twice the rank).")
+    ] = None,
     overrides: SetOption = [],  # noqa: B006
     pdfs: PdfsOption = [],  # noqa: B006
     as_json: JsonOption = False,
@@ -54,6 +60,8 @@ def import_model(
         "slices": slices,
         "noise": noise,
         "reinitialise": reinitialise,
+        "low_rank": low_rank,
+        "alpha": alpha,
     }
     wished = {name: value for name, value in wished.items() if value is not None} | ({"shared": True} if shared else {})
     for override in overrides:

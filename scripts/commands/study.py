@@ -23,6 +23,7 @@ STUDIES = {
     "as-one": "scripts.experiments.studies.as_one:AsOneStudy",
     "domains": "scripts.experiments.studies.domains:DomainsStudy",
     "liar": "scripts.experiments.studies.liar:LiarStudy",
+    "low-rank": "scripts.experiments.studies.low_rank:LowRankStudy",
     "holders": "scripts.experiments.studies.holders:HoldersStudy",
     "shakespeare": "scripts.experiments.studies.shakespeare:ShakespeareStudy",
 }

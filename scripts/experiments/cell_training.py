@@ -84,7 +84,14 @@ def deal_text(pieces: Sequence[str], counts: Sequence[int], folder: Path) -> Non
             write_text(folder / str(count) / f"{name}.txt", "\n\n".join(pieces[number::count]))
 
 
-def train_cell(recipe: Recipe, cell: Cell, texts: Path, answers: Path | None, measure: Measure | None = None) -> Result:
+def train_cell(
+    recipe: Recipe,
+    cell: Cell,
+    texts: Path,
+    answers: Path | None,
+    measure: Measure | None = None,
+    begin: Callable[[RunFolder], None] | None = None,
+) -> Result:
     """Trains a federation in a temporary folder. Whatever the run raises is part of the result.
 
     Args:
@@ -93,10 +100,13 @@ def train_cell(recipe: Recipe, cell: Cell, texts: Path, answers: Path | None, me
         texts: Folder that `deal_text` wrote.
         answers: Folder that keeps honest answers for other cells of the same recipe and texts; None: they are not kept.
         measure: Measures the last model; by default the honest nodes' own measurements are the losses.
+        begin: Called with the run's folder before the run begins.
     """
     started = time.process_time()
     with tempfile.TemporaryDirectory(prefix="trfmoe-experiment-") as temporary:
         folder = RunFolder.create(Path(temporary), cell_recipe(recipe, cell, Path(temporary)))
+        if begin is not None:
+            begin(folder)
         clock = VirtualClock()
         reason = ""
         try:

@@ -6,7 +6,7 @@ model of either is measured on the same held-out pieces, which neither has train
 
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -117,7 +117,14 @@ class DealtText:
         return found
 
 
-def train_side(recipe: Recipe, side: Side, cell: Cell, text: DealtText, answers: Path | None = None) -> Result:
+def train_side(
+    recipe: Recipe,
+    side: Side,
+    cell: Cell,
+    text: DealtText,
+    answers: Path | None = None,
+    begin: Callable[[RunFolder], None] | None = None,
+) -> Result:
     """Trains one side and measures its last model on the held-out pieces of all parts.
 
     Args:
@@ -126,6 +133,7 @@ def train_side(recipe: Recipe, side: Side, cell: Cell, text: DealtText, answers:
         cell: Rule, seed and faults.
         text: The text.
         answers: Folder that keeps honest answers for other cells; None: they are not kept.
+        begin: Called with the folder of a federation's run before it begins.
     """
     held_out = text.held_out(recipe, side.parts)
     facts: dict[str, float] = {}
@@ -139,7 +147,7 @@ def train_side(recipe: Recipe, side: Side, cell: Cell, text: DealtText, answers:
         }
 
     if side.nodes > 1:
-        result = train_cell(recipe, cell, text.folder, answers, measure)
+        result = train_cell(recipe, cell, text.folder, answers, measure, begin)
         return replace(result, facts=result.facts | facts)
     started = time.process_time()
     with tempfile.TemporaryDirectory(prefix="trfmoe-experiment-") as temporary:

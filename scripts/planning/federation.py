@@ -73,8 +73,8 @@ class PlannedRun:
         return BlockLayout.one_a_tensor(shapes)
 
     @cached_property
-    def full(self) -> int:
-        """Parameters of the same model with every expert written out in full."""
+    def full_parameters(self) -> int:
+        """Parameters of the same model with every low-rank expert written out in full."""
         model = self.recipe.model
         if model.expert == "low_rank":
             model = model.model_copy(update={"expert": "swiglu"})

@@ -60,6 +60,11 @@ def duration(seconds: float) -> str:
     return f"{hours // 24} days {hours % 24} h"
 
 
+def share(value: float) -> str:
+    """Returns a share in percent with two digits, such as `0.93%` and `25%`."""
+    return f"{float(f'{100 * value:.2g}'):g}%"
+
+
 def _memory(found: Mapping[str, Any]) -> Iterator[str]:
     who = "a node" if "traffic" in found else "this run"
     if found["device"] == "cuda" and "traffic" in found:
@@ -84,7 +89,9 @@ def _traffic(traffic: Mapping[str, Any]) -> Iterator[str]:
         yield _line(
             "", f"{more} more for all nodes in each of {traffic['momentum_rounds']} rounds, for muon's momentum"
         )
-    yield _line("", f"{traffic['fedavg_share']:.2%} of FedAvg, which sends the whole model both ways in float32")
+    fedavg, full = traffic["fedavg_share"], traffic["full_share"]
+    of_full = f", and {share(full)} of it with full experts" if full < fedavg else ""
+    yield _line("", f"{share(fedavg)} of FedAvg, which sends the whole model in float32 both ways{of_full}")
 
 
 def _time(found: Mapping[str, Any]) -> Iterator[str]:

@@ -24,8 +24,9 @@ class Traffic:
     node_up: int
     """From one node in a round, the most."""
     fedavg_share: float
-    """Bytes of a later round, as a share of a round of FedAvg: the whole model with every expert written out, in
-    float32, to every node and back."""
+    """Bytes of a later round, as a share of a round of FedAvg: the whole model in float32 to every node and back."""
+    full_share: float
+    """The same where every low-rank expert is written out in full."""
     momentum_rounds: int
     """Rounds in which momentum is sent; the voted one comes with the next round's model."""
     momentum_down: int
@@ -61,7 +62,8 @@ def planned_traffic(run: PlannedRun) -> Traffic:
         up=sent,
         node_down=max(later.values()),
         node_up=max(up.values()),
-        fedavg_share=(down + sent) / (2 * len(nodes) * FLOAT * run.full),
+        fedavg_share=(down + sent) / (2 * len(nodes) * FLOAT * run.parameters),
+        full_share=(down + sent) / (2 * len(nodes) * FLOAT * run.full_parameters),
         momentum_rounds=sharing,
         momentum_down=momentum_down,
         momentum_up=momentum_up,

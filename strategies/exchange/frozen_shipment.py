@@ -1,12 +1,11 @@
 """The frozen part of the model on its way to the nodes: each gets it once, and again only if it has lost it."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from flwr.app import ArrayRecord
 
 from strategies.exchange.messages import pack_buffers
-from strategies.membership.members import Member
 from trfmoe_core.model.frozen import FrozenPart
 from trfmoe_core.wire import Parcel
 
@@ -22,6 +21,8 @@ class FrozenShipment:
     def __init__(self, part: FrozenPart | None, max_buffer_bytes: int) -> None:
         self._part, self._limit = part, max_buffer_bytes
         self._has: set[str] = set()
+        self._lost: set[str] = set()
+        """Nodes that lacked the part once: what they said of themselves before is out of date."""
         self._bytes: Counter[str] = Counter()
         self._packed: tuple[Parcel, ArrayRecord] | None = None
 
@@ -30,10 +31,14 @@ class FrozenShipment:
         """What every node's frozen part must have."""
         return self._part.digest if self._part else None
 
-    def begin(self, members: Mapping[str, Member]) -> None:
-        """Begins a phase of a round: takes in which members have the part already."""
+    def begin(self, known: Mapping[str, Collection[str]]) -> None:
+        """Begins a phase of a round.
+
+        Args:
+            known: Node -> digests of the parts that it had when it described itself.
+        """
         self._bytes.clear()
-        self._has |= {name for name, member in members.items() if self.digest in member.description.frozen}
+        self._has |= {name for name, digests in known.items() if self.digest in digests and name not in self._lost}
 
     def index(self, name: str) -> str | None:
         """Returns the index of the parcel that a node's next request brings along; None if the node has the part."""
@@ -53,6 +58,7 @@ class FrozenShipment:
     def lost(self, name: str) -> None:
         """Notes that a node does not have the part, so its next request brings it along."""
         self._has.discard(name)
+        self._lost.add(name)
 
     def bytes_to(self, name: str) -> int:
         """Returns the bytes that a node was sent in this phase."""

@@ -180,7 +180,7 @@ class Delivery:
         self._phase, self._round, self._head = phase, round_number, self._recorder.head()
         self._requests.clear()
         self._rooms.clear()
-        self._frozen.begin(self._federation.members)
+        self._frozen.begin({name: one.description.frozen for name, one in self._federation.members.items()})
         exchange = self._exchange_of(grid)
         seated = self._seats.placement.nodes
         online = self._federation.online

@@ -46,11 +46,13 @@ def export_round(
     from server.run_folder.models import imported_settings, load_model
     from trfmoe_core.atomic import new_folder, write_text
     from trfmoe_core.errors import RunFolderError
+    from trfmoe_core.model.merging import merged
     from trfmoe_core.model.stock.exporting import export_model
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunFolderError(f"{out}: exists already; name a new folder")
     model, tokenizer = model_without(folder, departure) if departure else load_model(folder, number)
+    model = merged(model)
     kept = imported_settings(folder)
     if kept and number:
         # Training here has taught the model to end a piece with the token that begins the next.
@@ -82,10 +84,10 @@ def _difference(model: "MoETransformer", weights_type: "torch.dtype", out: Path)
     theirs = AutoModelForCausalLM.from_pretrained(
         out, local_files_only=True, dtype=torch.float32, experts_implementation="eager"
     )
-    # The parameters alone: the tables of the rotary embeddings are never rounded.
+    # The weights alone: the tables of the rotary embeddings are never rounded.
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(parameter.to(weights_type))
+        for weights in model.named_weights().values():
+            weights.copy_(weights.to(weights_type))
     rows = theirs.config.vocab_size
     length = min(CHECKED_TOKENS, model.config.context)
     tokens = torch.randint(0, rows, (1, length), generator=torch.Generator().manual_seed(0))

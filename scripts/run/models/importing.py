@@ -42,7 +42,7 @@ def start_run(folder: Path, recipe: "Recipe", context: int | None, upcycling: "U
     run.write_recipe(run.recipe.model_copy(update={"data": data}))
     try:
         temporary = run.imported_path.with_suffix(".tmp")
-        save_file({name: weights.detach() for name, weights in model.named_parameters()}, temporary)
+        save_file({name: weights.detach() for name, weights in model.named_weights().items()}, temporary)
         temporary.replace(run.imported_path)
     except OSError as error:
         raise RunFolderError(f"{run.path}: cannot be written ({error.strerror or error}); free space") from error

@@ -5,9 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from safetensors.torch import load_file
 from tokenizers import Tokenizer, normalizers
 
 from scripts.main import main
+from tests.conftest import words
 from tests.trfmoe_core.model.stock.families.test_families import make
 from trfmoe_core.data.tokenizers import load_tokenizer
 
@@ -17,6 +20,39 @@ def imported(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, 
         main(["import", *arguments])
     shown = capsys.readouterr()
     return int(ending.value.code or 0), shown.out + shown.err
+
+
+def test_a_dense_model_becomes_low_rank_experts_that_train_and_go_out_as_full_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "dense", "llama", {"vocab_size": 320})
+    load_tokenizer("byte").save(tmp_path / "dense")
+    (tmp_path / "text.txt").write_text(words(0, 3000))
+    training = {"freeze": "base", "steps": 6, "warmup_steps": 1, "learning_rate": 0.02, "batch_size": 4}
+    recipe: dict[str, Any] = {
+        "data": {"sources": ["text.txt"], "evaluation_tokens": 256, "piece_bytes": 512},
+        "training": training,
+        "local": {"evaluate_every": 3},
+    }
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe))
+    code, said = imported(capsys, "dense", "r.yaml", "--experts", "4", "--low-rank", "4")
+    assert code == 0, said
+    (run,) = (tmp_path / "runs").iterdir()
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    assert (recipe["model"]["expert"], recipe["model"]["rank"]) == ("low_rank", 4)
+    with pytest.raises(SystemExit) as ending:
+        main(["train", f"{run}/recipe.yaml", "--run-dir", str(run)])
+    assert not ending.value.code, capsys.readouterr().err
+    weights = load_file(run / "checkpoints" / "round-000006" / "weights.safetensors")
+    trained = {name.partition(".")[2].partition(".")[2] for name in weights}
+    assert trained == {"experts.b_gate_up_EGR", "experts.b_down_EDR", "router.weight"}
+    with pytest.raises(SystemExit) as ending:
+        main(["export", str(run), "out", "--last", "--json"])
+    told = capsys.readouterr()
+    assert not ending.value.code, told.err
+    assert json.loads(told.out.splitlines()[-1])["max_difference"] <= 1e-5
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["num_local_experts"] == 4
 
 
 def test_a_dense_model_and_text_that_is_not_there(

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from scripts.experiments.studies import low_rank
 from scripts.main import app
 from tests.conftest import words
 from trfmoe_core.errors import ConfigError
@@ -58,6 +59,27 @@ def test_shakespeare_has_both_splits(text: str, capfd: pytest.CaptureFixture[str
     (own,) = [cell for cell in found["cells"] if "last tenth" in cell["losses"]]
     assert own["nodes"] == 1 and 0 < own["losses"]["last tenth"] < 5.5
     assert 0 < found["alone"] < 5.5 and 0 < found["three_nodes_with_liar"] < 5.5
+
+
+@pytest.mark.slow
+def test_low_rank_experts_are_compared_with_full_ones(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(low_rank, "DENSE_STEPS", 50)
+    monkeypatch.setattr(low_rank, "RANK", 2)
+    monkeypatch.setattr(low_rank, "RATES", {"full": (8e-3,), "low-rank": (8e-3,)})
+    texts = []
+    for number, name in enumerate(("general", "a", "b", "c")):
+        (tmp_path / f"{name}.txt").write_text(words(number, 3000))
+        texts += ["--text", str(tmp_path / f"{name}.txt")]
+    found = study(capfd, "low-rank", *texts)
+    assert len(found["cells"]) == 4 and found["ended"]
+    assert found["texts"] == ["general", "a", "b", "c"]
+    assert set(found["cells"][0]["losses"]) == {"a", "b", "c"}
+    assert 0.5 < found["low_rank_over_full"] < 2
+    assert found["shares"]["bytes_up"] < 0.5 and found["shares"]["memory"] < 0.6
+    with pytest.raises(ConfigError, match="study low-rank: 2 texts; give --text 4 times"):
+        app(["study", "low-rank", *texts[:4]], standalone_mode=False)
 
 
 @pytest.mark.slow

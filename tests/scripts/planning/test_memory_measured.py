@@ -33,6 +33,14 @@ SHAPES: dict[str, tuple[int, dict[str, Any]]] = {
             "training": {"batch_size": 16},
         },
     ),
+    # most of it is never trained
+    "low-rank": (
+        3,
+        {
+            "model": {**MODEL, "width": 768, "expert_width": 3072, "expert": "low_rank"},
+            "training": {"freeze": "base"},
+        },
+    ),
     # a part of the experts on each node, and few bytes on the way
     "absent": (
         7,

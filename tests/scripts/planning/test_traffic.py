@@ -2,14 +2,16 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 
 from scripts.planning.federation import PlannedRun
+from scripts.planning.forecast import forecast
+from scripts.planning.lines import forecast_lines
 from scripts.planning.traffic import planned_traffic
-from tests.conftest import words
+from tests.conftest import TINY, words
 from tests.federation import of_kind, run_recipe
 from trfmoe_core.config import Recipe
 from trfmoe_core.data.tokenizers import load_tokenizer
@@ -19,6 +21,11 @@ ABSENT = {
     "experts": {"unheld": "absent"},
     "transport": {"broadcast": "bfloat16", "difference": "int8", "updates": "int8"},
     "model": {"layers": 1, "width": 32, "heads": 2, "experts": 9, "top_k": 2, "expert_width": 32, "context": 32},
+}
+FROZEN: dict[str, Any] = {
+    "transport": {"broadcast": "bfloat16", "difference": "int8", "updates": "int8"},
+    "model": {**cast("dict[str, Any]", TINY["model"]), "expert": "low_rank", "rank": 4},
+    "training": {**cast("dict[str, Any]", TINY["training"]), "freeze": "base"},
 }
 
 
@@ -38,7 +45,7 @@ def more_nodes(recipe: Recipe, tmp_path: Path, count: int) -> Recipe:
     return recipe.model_copy(update={"nodes": nodes, "num_nodes": count})
 
 
-@pytest.mark.parametrize(("changes", "nodes"), [({}, 3), (SMALL, 3), (ABSENT, 9)])
+@pytest.mark.parametrize(("changes", "nodes"), [({}, 3), (SMALL, 3), (ABSENT, 9), (FROZEN, 3)])
 def test_bytes_of_every_round_within_two_percent(
     tiny_recipe: Callable[..., Recipe], tmp_path: Path, changes: dict[str, Any], nodes: int
 ) -> None:
@@ -57,3 +64,19 @@ def test_bytes_of_every_round_within_two_percent(
     assert max(event["bytes_down"] for event in replies) == pytest.approx(planned.node_down, rel=0.02)
     counted = sum(event["bytes_down"] + event["bytes_up"] for event in rounds)
     assert planned.total == pytest.approx(counted + planned.down, rel=0.02)
+
+
+def test_low_rank_experts_of_a_large_model_take_less_than_a_hundredth_of_fedavg() -> None:
+    sizes = {"layers": 16, "width": 2048, "heads": 32, "kv_heads": 8, "expert_width": 8192, "tie_embeddings": True}
+    model = {**sizes, "vocab_size": 128256, "expert": "low_rank", "rank": 16}
+    transport = {"broadcast": "bfloat16", "difference": "int8", "updates": "int8"}
+    recipe = Recipe.model_validate({"model": model, "training": {"freeze": "base"}, "transport": transport})
+    run = PlannedRun(recipe, 128256, dict.fromkeys("abc"), torch.device("cuda"))
+    assert 1.2e9 < run.frozen_parameters < 1.3e9
+    planned = planned_traffic(run)
+    # A row of 16 values in int8 has a scale of four bytes.
+    assert planned.node_down + planned.node_up == pytest.approx(2 * 20 / 16 * run.trained_parameters, rel=0.02)
+    assert planned.fedavg_share < 0.01 and planned.full_share < 0.002
+    told = list(forecast_lines(forecast(run, None, None, None)))
+    assert any("0.93% of FedAvg" in line and "0.17% of it with full experts" in line for line in told), told
+    assert any("38M of them trained; a node gets the others once, 4.95 GB" in line for line in told), told

@@ -42,7 +42,7 @@ def import_model(folder: Path, context: int | None = None, upcycling: Upcycling 
         weights.refuse_quantized()
         model = MoETransformer(config, settings["vocab_size"])
         found = plan.pieces(family, config) if plan else pieces(family, config, stacked=is_stacked(weights))
-        read = fill(dict(model.named_parameters()), found, weights)
+        read = fill(model.named_weights(), found, weights)
         refuse_unused(set(weights), read, config, weights)
         if plan:
             plan.begin(model)

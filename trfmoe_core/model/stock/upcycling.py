@@ -14,6 +14,7 @@ import torch
 
 from trfmoe_core.config.model import ModelConfig
 from trfmoe_core.errors import ConfigError
+from trfmoe_core.model.experts.base import BASE, EXPERTS
 from trfmoe_core.model.stock.families.base import Family
 from trfmoe_core.model.stock.tensors import Piece, trunk_pieces
 from trfmoe_core.model.transformer import MoETransformer
@@ -35,7 +36,10 @@ class Upcycling:
             same.
         noise: Standard deviation of the noise on the weights of experts, as a share of each matrix's own.
         reinitialise: Share of the hidden neurons of each expert that begin anew (arXiv 2502.19261).
-        seed: Of the router's weights, the noise and the new neurons.
+        low_rank: Rank of the changes that experts make to the dense network, which all share and nobody trains; None:
+            every expert is a network of its own.
+        alpha: These changes are multiplied by alpha / rank; None: as `ModelConfig` says.
+        seed: Of the router's weights, the noise, the new neurons and the fixed factors of low-rank changes.
     """
 
     experts: int = 8
@@ -44,6 +48,8 @@ class Upcycling:
     shared: bool = False
     noise: float = 0.0
     reinitialise: float = 0.0
+    low_rank: int | None = None
+    alpha: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -59,6 +65,15 @@ class Upcycling:
                 f"--noise {self.noise} must be from 0 to 1, and --reinitialise {self.reinitialise} from 0 to below 1"
             )
 
+        if self.low_rank is None:
+            if self.alpha is not None:
+                raise ConfigError(f"--alpha {self.alpha} is of low-rank experts; give --low-rank too")
+        elif self.slices > 1 or self.noise or self.reinitialise:
+            raise ConfigError(
+                f"--low-rank {self.low_rank}: all experts share the whole dense network, which has no --slices, "
+                "--noise or --reinitialise; leave them out"
+            )
+
     def shape(self, dense_width: int) -> dict[str, object]:
         """Returns the fields of `ModelConfig` about experts.
 
@@ -67,7 +82,9 @@ class Upcycling:
         """
         if dense_width % self.slices:
             raise ConfigError(f"--slices {self.slices} does not divide the dense network's width {dense_width}")
+        changes = {"expert": "low_rank", "rank": self.low_rank, "alpha": self.alpha}
         return {
+            **(changes if self.low_rank else {}),
             "experts": self.experts,
             "top_k": self.top_k,
             "expert_width": dense_width // self.slices,
@@ -83,7 +100,12 @@ class Upcycling:
         scale = self.slices * (1 - SHARED_SHARE if self.shared else 1.0)
         for layer in range(config.layers):
             ours, theirs = f"layers.{layer}.experts.", f"model.layers.{layer}.{family.moe}."
-            for e in range(self.experts):
+            if self.low_rank:
+                base = f"layers.{layer}.{BASE}"
+                yield Piece(f"{base}w_gate_up_GD", (slice(0, hidden),), f"{theirs}{gate}.weight")
+                yield Piece(f"{base}w_gate_up_GD", (slice(hidden, 2 * hidden),), f"{theirs}{up}.weight")
+                yield Piece(f"{base}w_down_DF", (), f"{theirs}{down}.weight", (), scale)
+            for e in range(0 if self.low_rank else self.experts):
                 begin = e % self.slices * hidden
                 part = slice(begin, begin + hidden)
                 yield Piece(f"{ours}w_gate_up_EGD", (e, slice(0, hidden)), f"{theirs}{gate}.weight", (part,))
@@ -97,15 +119,21 @@ class Upcycling:
 
     @torch.no_grad()
     def begin(self, model: MoETransformer) -> None:
-        """Sets routers and shared gates of a model whose other weights are filled, and adds noise where asked."""
+        """Sets what has no piece in a model whose other weights are filled, and adds noise where asked."""
+        kind = EXPERTS.find(model.config.expert)
         generator = torch.Generator().manual_seed(self.seed)
         std = model.config.init_std
-        for name, weights in model.named_parameters():
+        for name, weights in model.named_weights().items():
             if name.endswith("router.weight"):
                 groups = torch.empty(self.experts // self.slices, weights.shape[1]).normal_(0, std, generator=generator)
                 weights.copy_(groups.repeat_interleave(self.slices, dim=0))
             elif name.endswith("shared.gate.weight"):
                 weights.zero_()
+            elif self.low_rank and ".experts." in name:
+                if not name.partition(BASE)[2].startswith("w_"):  # The base network is the dense one.
+                    columns = weights.shape[-1]
+                    spread = kind.initial_std(name.partition(".experts.")[2], columns, std)
+                    weights.normal_(0, spread, generator=generator)
             elif ".experts." in name and (self.noise or self.reinitialise):
                 self._vary(name, weights, generator)
 

@@ -1,13 +1,14 @@
 """A dense model becomes a mixture that computes the same before its first step."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 
 from tests.trfmoe_core.model.stock.families.test_families import StubTokenizer, difference, make
 from trfmoe_core.errors import ConfigError
+from trfmoe_core.model.merging import merged
 from trfmoe_core.model.stock.exporting import export_model
 from trfmoe_core.model.stock.importing import import_model
 from trfmoe_core.model.stock.upcycling import Upcycling
@@ -19,6 +20,8 @@ PLANS = [
     Upcycling(experts=8, top_k=4, slices=2),
     Upcycling(experts=4, top_k=2, shared=True),
     Upcycling(experts=4, top_k=2, slices=2, shared=True),
+    Upcycling(experts=4, top_k=2, low_rank=4),
+    Upcycling(experts=4, top_k=1, low_rank=4, alpha=1.0, shared=True),
 ]
 
 
@@ -44,6 +47,26 @@ def test_an_upcycled_qwen2_goes_out_with_its_shared_expert(tmp_path: Path) -> No
     assert back.config.model_type == "qwen2_moe" and difference(back, ours) <= 1e-5
 
 
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_trained_low_rank_experts_go_out_as_full_ones(family: str, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    dense = make(tmp_path / "in", family, {})
+    ours = import_model(tmp_path / "in", upcycling=Upcycling(experts=4, low_rank=4))
+    with torch.no_grad():
+        for name, weights in ours.named_parameters():
+            if ".experts.b_" in name:
+                weights.normal_(0, 0.05, generator=torch.Generator().manual_seed(1))
+    assert difference(dense, ours) > 1e-3
+    full, stub = merged(ours), StubTokenizer()
+    export_model(full, cast("Any", stub), tmp_path / "out")
+    back = AutoModelForCausalLM.from_pretrained(tmp_path / "out", experts_implementation="eager", dtype=torch.float32)
+    assert difference(back, ours) <= 1e-5
+    again = import_model(tmp_path / "out")
+    for name, weights in again.named_parameters():
+        assert torch.equal(weights, full.get_parameter(name))
+
+
 def test_noise_and_new_neurons_change_what_they_say(tmp_path: Path) -> None:
     make(tmp_path, "llama", {})
     plain = dict(import_model(tmp_path, upcycling=Upcycling()).named_parameters())
@@ -66,6 +89,8 @@ def test_noise_and_new_neurons_change_what_they_say(tmp_path: Path) -> None:
         ({"experts": 8, "top_k": 3, "slices": 2}, "--top-k 3: .* a multiple of 2 up to 8"),
         ({"top_k": 9}, "--top-k 9"),
         ({"noise": 2.0}, "--noise 2.0 must be from 0 to 1"),
+        ({"low_rank": 4, "noise": 0.1}, "--low-rank 4: .* no --slices, --noise or --reinitialise"),
+        ({"alpha": 4.0}, "--alpha 4.0 is of low-rank experts"),
     ],
 )
 def test_plans_that_cannot_work_are_refused(plan: dict[str, Any], message: str) -> None:

@@ -34,20 +34,22 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write a run's model as a folder that stock transformers opens: Mixtral, or the family that has its parts."""
-    from scripts.run.run_folders import run_folder
+    from scripts.run.run_folders import run_with_model
     from scripts.terminal.output import Output
-    from server.run_folder.models import choose_round
+    from server.run_folder.models import better_start, choose_round, unit_of
     from trfmoe_core.model.stock.exporting import export_remarks
 
     output = Output(as_json)
     if out is None:
         run, out = None, _target(run)
-    folder = run_folder(run)
+    folder = run_with_model(run)
     for remark in export_remarks(folder.recipe.model):
         Output.warning(remark)
     chosen = choose_round(folder, number, last)
+    if remark := better_start(folder, chosen):
+        Output.warning(remark)
     difference = export_round(folder, chosen, out, dtype, check)
-    output.line(f"the model after round {chosen} of {folder.path} is in {out}")
+    output.line(f"the model after {unit_of(folder)} {chosen} of {folder.path} is in {out}")
     if difference is not None:
         output.line(f"transformers opens it and gives the same logits (largest difference {difference:.1e})")
     output.line(f"open it with AutoModelForCausalLM.from_pretrained({str(out)!r}), or serve it:")

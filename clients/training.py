@@ -17,6 +17,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from clients.kept.progress import progress_writer
 from clients.kept.salt import salt_of
 from clients.kept.states import LOST, earlier_state
 from clients.limit_checks import hours_error, outside_hours
@@ -93,7 +94,8 @@ def train_round(
     rows = recipe.training.batch_size * ranks.size
     with closing(training_stream(corpus, recipe, seed, place, rows)) as stream:
         last = trainer.step + request.steps
-        metrics = trainer.train(stream, request.steps, partial(outside_hours, settings))
+        note = progress_writer(folder, request.round, request.steps, trainer.step) if ranks.is_first else None
+        metrics = trainer.train(stream, request.steps, partial(outside_hours, settings), note)
     if trainer.step < last:
         raise hours_error(settings)
     told = told_or_refused(Training, **asdict(metrics))

@@ -63,6 +63,7 @@ EXAMPLES = {
     "node rotate": "trfmoe node rotate .",
     "node trust": "trfmoe node trust . ca.crt",
     "node status": "trfmoe node status .",
+    "node metrics": "trfmoe node metrics . --port 9465",
     "node clean": "trfmoe node clean . clinics-001",
     "runs": "trfmoe runs list",
     "runs list": "trfmoe runs list",

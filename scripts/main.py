@@ -36,13 +36,12 @@ from scripts.commands.verify import verify
 from scripts.commands.watch import watch
 from scripts.examples import NEXT, add_examples
 from scripts.processes.proxies import REMEDY, mend_environment
-from scripts.terminal.output import Output
+from scripts.terminal.output import INTERRUPTED, Output
 from scripts.terminal.streams import READER_GONE, end_streams, open_streams, reader_gone, write_error
 from scripts.terminal.typer_mends import keep_argument_help, suggest_once
 from trfmoe_core.errors import MachineError, TRFMoEError
 from trfmoe_core.places import APP_FOLDER, expand
 
-INTERRUPTED = 130
 _STALE = f"if {APP_FOLDER} was updated since its .venv was made, run make install there"
 NO_HOME = "/nonexistent"
 """What Debian calls the home of an account without one."""
@@ -149,7 +148,7 @@ def _run(given: list[str]) -> int:
     except TRFMoEError as error:
         return _fail(output, str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        return _fail(output, "interrupted", INTERRUPTED, outcome="interrupted")
+        return _interrupted(output)
     except OSError as error:
         if reader_gone() or write_error():
             raise  # it is standard output's, and is told where that ends
@@ -197,9 +196,17 @@ def _unwritable(error: UnicodeEncodeError) -> str:
     return f"{shown}: cannot be written in this locale's encoding, {error.encoding}; set PYTHONUTF8=1 or LC_ALL=C.UTF-8"
 
 
-def _fail(output: Output, message: str, code: int, outcome: str = "error") -> int:
+def _interrupted(output: Output) -> int:
+    """Returns the exit code of a command that was interrupted and has nothing of its own to say about that."""
+    text = "interrupted by Ctrl-C or a signal; the same command does it again"
+    output.note(text)
+    output.result({"outcome": "interrupted", "reason": text, "exit_code": INTERRUPTED})
+    return INTERRUPTED
+
+
+def _fail(output: Output, message: str, code: int) -> int:
     write_error()
     output.error(message)
     with contextlib.suppress(OSError):  # standard output itself may be what failed, and the line above has said so
-        output.result({"outcome": outcome, "error": message, "exit_code": code})
+        output.result({"outcome": "error", "error": message, "exit_code": code})
     return code

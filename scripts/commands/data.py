@@ -95,7 +95,7 @@ def inspect(
     found = data_view.summary(corpus, words)
     output.line(
         f"{counts(corpus.files)}; {corpus.train_tokens:,} train tokens, {corpus.held_out_tokens:,} held out, "
-        f"byte bigram {corpus.bigram_bits_per_byte:.4f} bits/byte"
+        f"a bigram model needs {corpus.bigram_bits_per_byte:.4f} bits/byte"
     )
     data_view.show_summary(found, output)
     if rows:

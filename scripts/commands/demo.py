@@ -119,7 +119,7 @@ def _below_bigram(history: "RunHistory") -> list[Check]:
     for name, joined in sorted(history.nodes.items()):
         bits = nodes.get(name, {}).get("bits_per_byte")
         bigram = joined.get("bigram_bits_per_byte")
-        promise = f"{name}: better than a byte bigram of its own text on its own held-out text"
+        promise = f"{name}: better than a bigram model of its own text on its own held-out text"
         if bits is None or bigram is None:
             checks.append((promise, False, "not measured"))
         else:

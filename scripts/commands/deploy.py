@@ -36,7 +36,9 @@ PairOption = Annotated[
 
 @deploy.command()
 def local(
-    config: Annotated[Path, typer.Argument(help="Recipe, such as configs/tiny.yaml.")],
+    config: Annotated[
+        Path | None, typer.Argument(help="Recipe, such as configs/tiny.yaml; not needed with --run-dir.")
+    ] = None,
     overrides: SetOption = [],  # noqa: B006
     pdfs: PdfsOption = [],  # noqa: B006
     resume: ResumeOption = False,
@@ -56,8 +58,8 @@ def local(
     output = Output(as_json)
     if pair not in PAIRS:
         raise ConfigError(f"--pair {pair}: is neither production nor default")
-    recipe = resolve(config, overrides, pdfs)
-    check_federated(recipe, str(config), overrides)
+    recipe = resolve(config, overrides, pdfs, run_dir)
+    check_federated(recipe, str(config or run_dir), overrides)
     if dry_run:
         show_dry_run(recipe, output, everything)
         return

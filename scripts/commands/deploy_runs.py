@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from scripts.terminal.output import Output
     from server.run_folder.folder import RunFolder
 
-INTERRUPTED = 130
 LOG_PAUSE_S = 2.0
 LOOK_EVERY_S = 2.0
 SERVER_APP_ENDS_S = 30.0
@@ -26,7 +25,10 @@ KitArgument = Annotated[Path, typer.Argument(metavar="DIR", help="The coordinato
 
 def run(
     directory: KitArgument,
-    config: Annotated[Path, typer.Argument(help="Recipe; its nodes come from the SuperLink.")],
+    config: Annotated[
+        Path | None,
+        typer.Argument(help="Recipe; its nodes come from the SuperLink. Not needed with --run-dir."),
+    ] = None,
     overrides: SetOption = [],  # noqa: B006
     resume: ResumeOption = False,
     run_dir: RunDirOption = None,
@@ -38,13 +40,14 @@ def run(
     from scripts.deploy.submission import Submission
     from scripts.run.federated_run import resolve
     from scripts.run.preflight import check_run_root
-    from scripts.run.run_folders import find_run, new_run, resumed_run
+    from scripts.run.resuming import change_settings, resumed_run
+    from scripts.run.run_folders import find_run, new_run
     from scripts.terminal.output import Output
     from trfmoe_core.config import check_federated
 
     output = Output(as_json)
     operation = Operation.of(directory)
-    recipe = resolve(config, overrides, [])
+    recipe = resolve(config, overrides, [], run_dir)
     earlier = find_run(recipe, run_dir, "federated") if resume or run_dir else None
     if earlier is None:
         check_run_root(Path(recipe.run_root))
@@ -52,9 +55,14 @@ def run(
     num_nodes = earlier.recipe.num_nodes if earlier else len(operation.coordinator.nodes)
     recipe = recipe.model_copy(update={"nodes": [], "num_nodes": num_nodes})
     _await_turn(operation, directory, wait, output)
-    check_federated(recipe, str(config))
+    check_federated(recipe, str(config or run_dir))
     command = f"deploy run {directory}"
-    folder = resumed_run(recipe, earlier.path, command) if earlier else new_run(recipe)
+    if earlier is None:
+        folder = new_run(recipe)
+    else:
+        folder, recipe, changed = resumed_run(recipe, earlier.path, command)
+        if changed:
+            output.line(change_settings(folder, recipe, changed, recipe.total_steps, recipe.rounds.local_steps))
     output.line(f"run folder {folder.path}")
     submission = Submission(folder, operation.control, output.line)
     _follow(folder, operation, submission, output, directory)
@@ -207,6 +215,7 @@ def _follow(
 
     from scripts.deploy.following import follow, sign_ended
     from scripts.run.federated_run import conclude
+    from scripts.terminal.output import INTERRUPTED
 
     begin = submission.submit if run_id is None else partial(submission.attach, run_id)
     try:
@@ -217,6 +226,7 @@ def _follow(
                 f"the run goes on; follow it with: trfmoe deploy attach {directory}; "
                 f"stop it with: trfmoe deploy stop {directory}"
             )
+            output.result({"outcome": "followed", "run_dir": str(folder.path), "exit_code": INTERRUPTED})
             raise SystemExit(INTERRUPTED) from None  # typer.Exit would be reported as an interrupted command
         raise
     sign_ended(folder, operation.kit, output)
@@ -249,7 +259,7 @@ def _await_turn(operation: "Operation", directory: Path, wait: bool, output: "Ou
 
 def moved_hint(directory: Path) -> str:
     """Returns how to go on with a run whose folder lies elsewhere than where it began."""
-    return f"trfmoe deploy run {directory} RUN/recipe.yaml --run-dir RUN"
+    return f"trfmoe deploy run {directory} --run-dir RUN"
 
 
 def _how_to_go_on(state: "RunState", folder: "RunFolder", directory: Path) -> str:

@@ -31,24 +31,26 @@ def export(
 ) -> None:
     """Write a run's model as a folder that stock transformers opens: Mixtral, or the family that has its parts."""
     from scripts.run.models.exporting import export_round
-    from scripts.run.run_folders import run_folder
+    from scripts.run.run_folders import run_with_model
     from scripts.terminal.output import Output
     from server.run_folder.departure import plan_departure
-    from server.run_folder.models import choose_round
+    from server.run_folder.models import better_start, choose_round, unit_of
     from trfmoe_core.model.stock.exporting import export_remarks
     from trfmoe_core.model.stock.weight_files import parse_size
 
     output = Output(as_json)
     if out is None:
         run, out = None, _target(run)
-    folder = run_folder(run)
+    folder = run_with_model(run)
     for remark in export_remarks(folder.recipe.model):
         Output.warning(remark)
     chosen = choose_round(folder, number, last)
+    if remark := better_start(folder, chosen):
+        Output.warning(remark)
     size = parse_size(max_shard_size) if max_shard_size else None
     departure = plan_departure(folder, chosen, without) if without else None
     difference = export_round(folder, chosen, out, dtype, check, size, departure)
-    output.line(f"the model after round {chosen} of {folder.path} is in {out}")
+    output.line(f"the model after {unit_of(folder)} {chosen} of {folder.path} is in {out}")
     for line in departure.told if departure else ():
         output.line(line)
     if difference is not None:

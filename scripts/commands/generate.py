@@ -32,14 +32,16 @@ def generate(
     as_json: JsonOption = False,
 ) -> None:
     """Generate text with the model of a run."""
-    from scripts.run.run_folders import run_folder
+    from scripts.run.run_folders import run_with_model
     from scripts.terminal.output import Output
-    from server.run_folder.models import choose_round, end_ids, load_model
+    from server.run_folder.models import better_start, choose_round, end_ids, load_model
     from trfmoe_core.data.documents.clean import normalize
 
     output = Output(as_json)
-    folder = run_folder(run)
+    folder = run_with_model(run)
     chosen = choose_round(folder, number, last)
+    if remark := better_start(folder, chosen):
+        Output.warning(remark)
     start = normalize(read_prompt(prompt, file), folder.recipe.data.normalization)
     model, tokenizer = load_model(folder, chosen)
     stops = end_ids(folder, tokenizer)

@@ -86,8 +86,8 @@ def import_model(
             f"{place}: the recipe names this text, and it is not here; import again with --pdfs FOLDER, or name your "
             f"own text in {recipe}"
         )
-    output.line(f"train it together: trfmoe simulate {recipe} --run-dir {path}")
-    output.line(f"or here alone:     trfmoe train {recipe} --run-dir {path}")
+    output.line(f"train it together: trfmoe simulate --run-dir {path}")
+    output.line(f"or here alone:     trfmoe train --run-dir {path}")
     output.result({"outcome": "completed", "run_dir": str(run.path), "exit_code": 0})
 
 

@@ -54,7 +54,7 @@ def status(directory: NodeArgument, as_json: JsonOption = False) -> None:
     shown = []
     for run in view.runs:
         size = view.sizes.get(run.run_id, 0)
-        output.line(one_line(run_text(run, size)))
+        output.line(one_line(run_text(run, size, view.progress.get(run.run_id))))
         if heads := view.heads.get(run.run_id):
             output.line(one_line(f"  the coordinator's journal as noted here: {heads}"))
         shown.append(
@@ -76,6 +76,27 @@ def status(directory: NodeArgument, as_json: JsonOption = False) -> None:
     output.result(
         {"outcome": "listed", "node": view.name, "registration": view.registration, "runs": shown, "exit_code": 0}
     )
+
+
+@node.command()
+def metrics(
+    directory: NodeArgument,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on this machine; 0: a free one.")] = 9465,
+) -> None:
+    """Serve this node's figures for its owner's Prometheus, to this machine alone, until Ctrl-C."""
+    from scripts.deploy.lifecycle.node_metrics import ADDRESS, serve_node
+    from scripts.terminal.output import Output
+
+    output = Output()
+    server, thread = serve_node(directory, port)
+    output.line(f"{directory}: http://{ADDRESS}:{server.server_port}/metrics    Ctrl-C ends it; the node goes on")
+    try:
+        thread.join()
+    except KeyboardInterrupt:
+        output.line("the figures are no longer served; the node is left as it is")
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 @node.command()

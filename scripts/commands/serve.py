@@ -23,9 +23,9 @@ def serve(
     from transformers.utils.import_utils import is_serve_available
 
     from scripts.run.models.exporting import export_round
-    from scripts.run.run_folders import run_folder
+    from scripts.run.run_folders import run_with_model
     from scripts.terminal.output import Output
-    from server.run_folder.models import choose_round
+    from server.run_folder.models import better_start, choose_round, unit_of
     from trfmoe_core.errors import ConfigError
     from trfmoe_core.model.stock.exporting import export_remarks
 
@@ -33,8 +33,10 @@ def serve(
     if not is_serve_available():
         raise ConfigError("transformers' server is not installed; install it with: pip install 'trfmoe[serve]'")
     _check_free(host, port)
-    folder = run_folder(run)
+    folder = run_with_model(run)
     chosen = choose_round(folder, number, last)
+    if remark := better_start(folder, chosen):
+        Output.warning(remark)
     name = folder.path.name
     out = folder.path / "export" / f"round-{chosen:06d}" / name
     if not out.exists():
@@ -45,7 +47,9 @@ def serve(
     app = make_app(out, name, folder.recipe.data.normalization, experts)
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
     body = json.dumps({"model": name, "prompt": "The", "max_tokens": 50})
-    output.line(f"the model after round {chosen} of {folder.path} is served as {name} until Ctrl-C; ask it:")
+    output.line(
+        f"the model after {unit_of(folder)} {chosen} of {folder.path} is served as {name} until Ctrl-C; ask it:"
+    )
     output.line(f"  curl {address}/completions -H 'Content-Type: application/json' -d {shlex.quote(body)}")
     output.line(f"with vLLM instead: vllm serve {shlex.quote(str(out))} --served-model-name {shlex.quote(name)}")
     serve_model(app, host, port)

@@ -17,7 +17,9 @@ from scripts.terminal.options import (
 
 
 def simulate(
-    config: Annotated[Path, typer.Argument(help="Recipe, such as configs/demo.yaml.")],
+    config: Annotated[
+        Path | None, typer.Argument(help="Recipe, such as configs/demo.yaml; not needed with --run-dir.")
+    ] = None,
     overrides: SetOption = [],  # noqa: B006
     pdfs: PdfsOption = [],  # noqa: B006
     resume: ResumeOption = False,
@@ -33,8 +35,8 @@ def simulate(
     from trfmoe_core.config import check_federated
 
     output = Output(as_json)
-    recipe = resolve(config, overrides, pdfs)
-    check_federated(recipe, str(config), overrides)
+    recipe = resolve(config, overrides, pdfs, run_dir)
+    check_federated(recipe, str(config or run_dir), overrides)
     if dry_run:
         show_dry_run(recipe, output, everything)
         return

@@ -1,12 +1,17 @@
 """`trfmoe status`: how far a run is and what its nodes do, from its journal alone."""
 
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from scripts.commands.generate import RunArgument
 from scripts.terminal.options import JsonOption
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from server.run_folder.history import RunHistory
 
 POLL_S = 1.0
 
@@ -23,6 +28,7 @@ def status(
 
     from scripts.run.run_folders import run_folder
     from scripts.terminal.console import Lines, RunLines
+    from scripts.terminal.node_progress import nodes_progress
     from scripts.terminal.output import Output, one_line
     from scripts.terminal.run_view import node_states, run_view
     from scripts.terminal.training import TrainingLines
@@ -34,22 +40,26 @@ def status(
     folder = run_folder(run)
     reader, name = JournalReader(folder.events_path), folder.path.name
     history = RunHistory(reader.read() if folder.events_path.exists() else ())
+
+    def view() -> "RenderableType":
+        return run_view(history, name, folder.is_locked(), nodes_progress(folder, history))
+
     lines: Lines = RunLines(history) if history.unit == "round" else TrainingLines(history)
     if not follow or history.finished:
-        output.view(run_view(history, name))
+        output.view(view())
     elif output.console.is_terminal:
-        with Live(run_view(history, name), console=output.console, refresh_per_second=4) as live:
+        with Live(view(), console=output.console, refresh_per_second=4) as live:
             while not history.finished:
                 time.sleep(POLL_S)
                 for event in reader.read():
                     lines.feed(event)
-                live.update(run_view(history, name))
+                live.update(view())
     else:
-        output.view(run_view(history, name))
+        output.view(view())
         for event in reader.follow(lambda: history.finished is not None, POLL_S):
             for line in lines.feed(event):
                 output.line(one_line(line))
-    outcome = str(history.finished["outcome"]) if history.finished else "unfinished"
+    outcome = str(history.finished["outcome"]) if history.finished else _unfinished(history, folder.is_locked())
     output.result(
         {
             "outcome": outcome,
@@ -57,8 +67,15 @@ def status(
             "done": max(history.committed, default=0),
             "planned": history.num_rounds,
             "bits_per_byte": history.bits_per_byte,
-            "nodes": node_states(history) if history.unit == "round" else {},
+            "nodes": node_states(history, nodes_progress(folder, history)) if history.unit == "round" else {},
             "ledger": {node: asdict(account) for node, account in ledger(history).items()},
             "exit_code": 0,
         }
     )
+
+
+def _unfinished(history: "RunHistory", working: bool) -> str:
+    """Returns the state of a run that has no end in its journal."""
+    if working:
+        return "running"
+    return "interrupted" if history.started else "not begun"

@@ -8,6 +8,7 @@ from scripts.deploy.kit.kit import SIGNING_KEY
 from scripts.run.outcome import RunOutcome, judge
 from scripts.run.signing import sign_run
 from scripts.terminal.console import RunDisplay, RunLines
+from scripts.terminal.node_progress import nodes_progress
 from scripts.terminal.output import Output
 from scripts.terminal.run_view import nodes_view
 from server.run_folder.folder import RunFolder
@@ -41,8 +42,8 @@ def follow(folder: RunFolder, output: Output, engine: Engine, begin: Callable[[]
     reader = JournalReader(folder.events_path)
     lines = RunLines(RunHistory(reader.read()))
     begin()
-    with RunDisplay(output, lines, lambda: nodes_view(lines.history)) as display:
-        for event in reader.follow(engine.finished):
+    with RunDisplay(output, lines, lambda: nodes_view(lines.history, nodes_progress(folder, lines.history))) as display:
+        for event in reader.follow(display.watching(engine.finished)):
             display.show(event)
     status, details = engine.status()
     return judge(lines.history, folder.path, status, details)

@@ -12,17 +12,30 @@ if TYPE_CHECKING:
     from trfmoe_core.config import Recipe
 
 
-def resolve(config: Path, overrides: list[str], pdfs: list[Path]) -> "Recipe":
+def resolve(config: Path | None, overrides: list[str], pdfs: list[Path], run_dir: Path | None = None) -> "Recipe":
     """Returns the recipe with overrides and other sources applied and every path absolute against this folder.
 
+    Args:
+        config: The recipe; None takes that of `run_dir`.
+        overrides: `KEY=VALUE` each.
+        pdfs: Other text for the nodes.
+        run_dir: The run that goes on.
+
     Raises:
-        ConfigError: it has a wrong value, or names a part that does not exist.
+        ConfigError: there is no recipe, it has a wrong value, or names a part that does not exist.
+        RunFolderError: `run_dir` is no run folder.
     """
     from scripts.run.data.options import with_sources
     from scripts.run.part_names import check_part_names
     from scripts.run.preflight import find_recipe
+    from scripts.run.run_folders import run_folder
     from trfmoe_core.config import load_recipe
+    from trfmoe_core.errors import ConfigError
 
+    if config is None:
+        if run_dir is None:
+            raise ConfigError("no recipe; give one, such as configs/demo.yaml, or --run-dir RUN to go on with a run")
+        config = run_folder(run_dir).path / "recipe.yaml"
     recipe = load_recipe(find_recipe(config), overrides)
     check_part_names(recipe, str(config), overrides)
     warn_of_widths(recipe)
@@ -62,32 +75,37 @@ def run_federation(
     """
     from scripts.run.outcome import judge
     from scripts.run.preflight import check_run_root, prepare_nodes
-    from scripts.run.run_folders import new_run, resumed_run
+    from scripts.run.resuming import change_settings, changes_length, resumed_run
+    from scripts.run.run_folders import Difference, new_run
     from server.run_folder.history import RunHistory
     from server.run_folder.journal import read_events
     from trfmoe_core.config import check_federated
 
     check_federated(recipe)
     check_run_root(Path(recipe.run_root))
-    folder = resumed_run(recipe, run_dir, command) if resume or run_dir else None
-    if folder is not None:
+    folder, changed = None, list[Difference]()
+    if resume or run_dir:
+        folder, recipe, changed = resumed_run(recipe, run_dir, command)
         history = RunHistory(read_events(folder.events_path))
-        if history.finished and history.finished["outcome"] == "completed":
-            output.line(f"{folder.path}: this run is complete; nothing to do")
+        if history.finished and history.finished["outcome"] == "completed" and not changes_length(changed):
+            output.line(f"{folder.path}: this run is complete after {max(history.committed)} rounds; nothing to do")
+            output.line(f"make it longer with: {go_on(folder.path, command)} --set rounds.num_rounds=N")
             outcome = judge(history, folder.path)
             conclude(outcome, output, command)
             return outcome
     prepare_nodes(recipe, output)
     if folder is None:
         folder = new_run(recipe)
+    elif changed:
+        output.line(change_settings(folder, recipe, changed, recipe.total_steps, recipe.rounds.local_steps))
     output.line(f"run folder {folder.path}")
     for line in announce(recipe):
         output.line(line)
     try:
         outcome = (engine or simulate_rounds)(folder, output)
     except KeyboardInterrupt:
-        output.line(f"stopped; {resume_hint(folder.path, command)}")
-        raise
+        saved = max(folder.facts().committed, default=0)
+        raise output.interrupted(folder.path, saved, "round", go_on(folder.path, command)) from None
     conclude(outcome, output, command)
     return outcome
 
@@ -120,10 +138,14 @@ def resume_hint(run_dir: Path, command: str = "simulate") -> str:
     """Returns how to go on with a run that has not ended."""
     from server.run_folder.folder import RunFolder
 
-    recipe, folder = shlex.quote(str(run_dir / "recipe.yaml")), shlex.quote(str(run_dir))
     last = max(RunFolder.open(run_dir).facts().committed, default=None)
     where = "begin it again" if last is None else f"go on after round {last}, which is saved,"
-    return f"{where} with: trfmoe {command} {recipe} --run-dir {folder}"
+    return f"{where} with: {go_on(run_dir, command)}"
+
+
+def go_on(run_dir: Path, command: str = "simulate") -> str:
+    """Returns the command that goes on with a run."""
+    return f"trfmoe {command} --run-dir {shlex.quote(str(run_dir))}"
 
 
 def simulate_rounds(folder: "RunFolder", output: "Output") -> "RunOutcome":
@@ -132,6 +154,7 @@ def simulate_rounds(folder: "RunFolder", output: "Output") -> "RunOutcome":
     from scripts.run.resources import simulation_resources
     from scripts.run.simulation import FlowerSimulation, app_folder
     from scripts.terminal.console import RunDisplay, RunLines
+    from scripts.terminal.node_progress import nodes_progress
     from scripts.terminal.run_view import nodes_view
     from server.run_folder.history import RunHistory
     from server.run_folder.journal import JournalReader
@@ -146,8 +169,10 @@ def simulate_rounds(folder: "RunFolder", output: "Output") -> "RunOutcome":
             {"recipe": str(folder.path / "recipe.yaml"), "run-dir": str(folder.path)},
             simulation_resources(folder.recipe),
         )
-        with RunDisplay(output, lines, lambda: nodes_view(lines.history)) as display:
-            for event in reader.follow(flower.finished):
+        with RunDisplay(
+            output, lines, lambda: nodes_view(lines.history, nodes_progress(folder, lines.history))
+        ) as display:
+            for event in reader.follow(display.watching(flower.finished)):
                 display.show(event)
         status, details = flower.status()
         started = lines.history.started.get("seq", -1) >= earlier

@@ -24,10 +24,17 @@ LONGEST_PATH = 240
 
 
 def find_recipe(given: Path) -> Path:
-    """Returns the recipe that a user means: a path from here, a path in this project, or a bare name in configs/."""
+    """Returns the recipe that a user means: a path from here, a path in this project, or a bare name in configs/.
+
+    Raises:
+        ConfigError: there is none.
+    """
     root = app_folder()
     candidates = (given, root / given, root / "configs" / f"{given}.yaml")
-    return next((path for path in candidates if path.is_file()), given)
+    found = next((path for path in candidates if path.is_file()), None)
+    if found is None:
+        raise ConfigError(f"{given}: there is no such recipe; trfmoe configs ls names those that come with the project")
+    return found
 
 
 def check_run_root(root: Path) -> None:
@@ -91,8 +98,8 @@ def show_files(name: str, corpus: Corpus, output: Output) -> None:
     """
     output.line(
         f"data of {name}: {corpus.train_tokens:,} train tokens, {corpus.held_out_tokens:,} held out "
-        f"({corpus.leaked} pieces of them also in train), byte bigram {corpus.bigram_bits_per_byte:.4f} bits/byte; "
-        f"{counts(corpus.files)}"
+        f"({corpus.leaked} pieces of them also in train), a bigram model needs "
+        f"{corpus.bigram_bits_per_byte:.4f} bits/byte; {counts(corpus.files)}"
     )
     listed = corpus.files if corpus.fresh else []
     if len(listed) > LISTED_FILES:

@@ -20,30 +20,17 @@ Difference = tuple[str, Any, Any]
 def new_run(recipe: Recipe) -> RunFolder:
     """Returns a new run folder whose recipe keeps every node's state inside it."""
     folder = RunFolder.create(Path(recipe.run_root), recipe)
-    folder.write_recipe(_housed(recipe, folder.path))
+    folder.write_recipe(housed(recipe, folder.path))
     return folder
 
 
-def resumed_run(recipe: Recipe, run_dir: Path | None, command: str = "simulate") -> RunFolder:
-    """Returns the folder of a federation's run: that of `run_dir`, or the latest run of this recipe's name.
-
-    Args:
-        recipe: As asked for now.
-        run_dir: The run; None takes the latest of the recipe's name.
-        command: The subcommand by which a user goes on with it, for messages.
-
-    Raises:
-        RunFolderError: no run folder, or another coordinator is writing it.
-        ConfigError: it was started with another recipe, or as a run on one machine.
-    """
-    folder = find_run(recipe, run_dir, "federated")
-    # Where new runs are made says nothing about this one, which may have moved, as with a backup.
-    recipe = recipe.model_copy(update={"run_root": folder.recipe.run_root})
-    recipe = as_started(_housed(recipe, folder.path), folder.recipe)
-    found = differences(folder.recipe.model_dump(mode="json"), recipe.model_dump(mode="json"))
-    refuse_differences(folder, found, command)
-    with folder.lock():
-        return folder
+def housed(recipe: Recipe, path: Path) -> Recipe:
+    """Returns a recipe whose nodes keep their state in a run folder, but for those that say where."""
+    nodes = [
+        node.model_copy(update={"state_dir": node.state_dir or str(path / "nodes" / node.name)})
+        for node in recipe.nodes
+    ]
+    return recipe.model_copy(update={"nodes": nodes})
 
 
 def as_started(recipe: Recipe, started: Recipe) -> Recipe:
@@ -65,7 +52,7 @@ def find_run(recipe: Recipe, run_dir: Path | None, mode: Mode) -> RunFolder:
         ConfigError: it was started as a run of the other mode.
     """
     root = Path(recipe.run_root)
-    folder = RunFolder.open(run_dir.absolute()) if run_dir else RunFolder.latest(root, recipe.name)
+    folder = run_folder(run_dir) if run_dir else RunFolder.latest(root, recipe.name)
     if folder is None:
         raise RunFolderError(
             f"--resume: there is no run of {recipe.name} below {root} to go on with; {known_runs(root)}; "
@@ -95,11 +82,7 @@ def refuse_differences(folder: RunFolder, found: Sequence[Difference], command: 
     """
     if not found:
         return
-    if command == "train":
-        again = f"trfmoe train --run-dir {shlex.quote(str(folder.path))}"
-    else:
-        recipe = shlex.quote(str(folder.path / "recipe.yaml"))
-        again = f"trfmoe {command} {recipe} --run-dir {shlex.quote(str(folder.path))}"
+    again = f"trfmoe {command} --run-dir {shlex.quote(str(folder.path))}"
     raise ConfigError(
         f"{folder.path}: was started with another recipe; differing:\n  "
         + "\n  ".join(f"{key}: {old!r} there, {new!r} here" for key, old, new in found[:20])
@@ -157,6 +140,24 @@ def run_folder(path: Path | None) -> RunFolder:
     raise RunFolderError(f"{path}: not a run folder nor inside one; {there}")
 
 
+def run_with_model(path: Path | None) -> RunFolder:
+    """Returns the run folder of a path or name; without one the latest that has trained, and says which.
+
+    Raises:
+        RunFolderError: no run folder.
+    """
+    if path is not None:
+        return run_folder(path)
+    known = runs_below(RUN_ROOT)
+    for run in known:
+        folder = RunFolder.open(run.absolute())
+        if folder.facts().committed:
+            newer = "" if run == known[0] else f" that has trained; {known[0].name} is newer and has not"
+            Output.note(f"run {run}, the latest{newer}")
+            return folder
+    return run_folder(None)
+
+
 def runs_below(root: Path) -> list[Path]:
     """Returns the run folders below `root`, the one that was written to last first."""
 
@@ -170,11 +171,3 @@ def runs_below(root: Path) -> list[Path]:
 
 def _is_run(folder: Path) -> bool:
     return (folder / "recipe.yaml").is_file() and (folder / "recipe.sha256").is_file()
-
-
-def _housed(recipe: Recipe, path: Path) -> Recipe:
-    nodes = [
-        node.model_copy(update={"state_dir": node.state_dir or str(path / "nodes" / node.name)})
-        for node in recipe.nodes
-    ]
-    return recipe.model_copy(update={"nodes": nodes})

@@ -1,6 +1,7 @@
 """Shows a run's events as they come: one line a round, and on a terminal a bar below them."""
 
 import errno
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
@@ -212,6 +213,23 @@ class RunDisplay:
             if self._live is not None and self._view is not None:
                 self._live.update(Group(self._view(), self._bar))
 
+    def watching(self, stop: Callable[[], bool]) -> Callable[[], bool]:
+        """Returns `stop`, which from now on brings the view up to date too, at most once a second.
+
+        For a view that changes without an event, such as the steps of a node.
+        """
+        last_s = time.monotonic()
+
+        def ask() -> bool:
+            nonlocal last_s
+            if self._live is not None and time.monotonic() - last_s >= 1.0:
+                last_s = time.monotonic()
+                with self._while_open():
+                    self.refresh()
+            return stop()
+
+        return ask
+
     @contextmanager
     def _while_open(self) -> Iterator[None]:
         try:
@@ -283,7 +301,7 @@ def files_and_tokens(event: Event) -> str:
     if files:
         parts.append(f"files: {files}")
     if event.get("bigram_bits_per_byte"):
-        parts.append(f"byte bigram {event['bigram_bits_per_byte']:.4f} bits/byte")
+        parts.append(f"a bigram model needs {event['bigram_bits_per_byte']:.4f} bits/byte")
     return "; ".join(parts)
 
 

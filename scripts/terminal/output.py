@@ -6,6 +6,7 @@ what a terminal would obey is escaped.
 
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -15,6 +16,9 @@ from trfmoe_core.terminal import visible
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.progress import Progress
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C or a signal that asks to stop."""
 
 
 class _Console(Console):
@@ -72,6 +76,25 @@ class Output:
         if self.as_json:
             sys.stdout.write(json.dumps(payload, default=str) + "\n")
             sys.stdout.flush()
+
+    def interrupted(self, run_dir: Path, saved: int, unit: str, go_on: str) -> SystemExit:
+        """Says what is saved of a run that was interrupted and how to go on.
+
+        Args:
+            run_dir: The run.
+            saved: Its last saved round or step; 0: none.
+            unit: What `saved` counts.
+            go_on: The command that goes on with it.
+
+        Returns:
+            What the command ends with. `typer.Exit` would be reported as an interrupted command once more.
+        """
+        kept = f"everything up to {unit} {saved} is saved" if saved else f"no {unit} is saved yet"
+        self.line(f"stopped; {kept}")
+        self.line(f"{f'go on after {unit} {saved}' if saved else 'begin it again'} with: {go_on}")
+        told = {"outcome": "interrupted", "run_dir": str(run_dir), "saved": saved, "unit": unit, "go_on": go_on}
+        self.result({**told, "exit_code": INTERRUPTED})
+        return SystemExit(INTERRUPTED)
 
 
 def one_line(text: str) -> str:

@@ -1,12 +1,14 @@
 """One view of a run for people: how far it is, how good the model is, and what every node does."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from clients.kept.progress import Progress
 from scripts.terminal.console import counted_blocks, quantity
 from scripts.terminal.output import one_line
 from server.run_folder.history import RunHistory
@@ -16,25 +18,33 @@ QUIET_S = 120.0
 """After so long without an event the view says since when nothing happened."""
 
 
-def run_view(history: RunHistory, name: str, now: float | None = None) -> RenderableType:
+def run_view(
+    history: RunHistory,
+    name: str,
+    working: bool,
+    progress: Mapping[str, Progress] = MappingProxyType({}),
+    now: float | None = None,
+) -> RenderableType:
     """Returns the view of a run.
 
     Args:
         history: From its journal.
         name: Its folder's name.
+        working: Whether a process of this machine holds the folder's lock.
+        progress: Node -> how far it is in the newest round, where that is known.
         now: Seconds since 1970; None: the clock.
     """
-    lines = [Text(one_line(line)) for line in headlines(history, name, time.time() if now is None else now)]
+    lines = [Text(one_line(line)) for line in headlines(history, name, working, time.time() if now is None else now)]
     if history.unit == "step" or not history.nodes:
         return Group(*lines)
-    return Group(*lines, nodes_view(history))
+    return Group(*lines, nodes_view(history, progress))
 
 
-def headlines(history: RunHistory, name: str, now: float) -> Iterator[str]:
+def headlines(history: RunHistory, name: str, working: bool, now: float) -> Iterator[str]:
     """Yields the lines above the nodes: progress, time left, model."""
     unit, done = history.unit, max(history.committed, default=0)
     total = history.num_rounds
-    state = str(history.finished["outcome"]) if history.finished else "running or interrupted"
+    state = str(history.finished["outcome"]) if history.finished else "running" if working else "interrupted"
     if not history.started:
         yield f"{name}: not begun"
         return
@@ -43,8 +53,12 @@ def headlines(history: RunHistory, name: str, now: float) -> Iterator[str]:
         left = time_left(history)
         if left is not None:
             yield f"about {duration(left)} left at the pace of the last {unit}s"
-        if history.last_time is not None and now - history.last_time > QUIET_S:
-            yield f"nothing has happened for {duration(now - history.last_time)}; is its process still alive?"
+        quiet = None if history.last_time is None else now - history.last_time
+        if not working:
+            since = "" if quiet is None else f", and nothing was written for {duration(quiet)}"
+            yield f"no process of this machine works on this folder{since}; a copy of a folder looks the same"
+        elif quiet is not None and quiet > QUIET_S:
+            yield f"its process is alive, and has written nothing for {duration(quiet)}"
     if history.evaluated:
         number = max(history.evaluated)
         first = history.evaluated[min(history.evaluated)]["bits_per_byte"]
@@ -72,7 +86,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def node_states(history: RunHistory) -> dict[str, str]:
+def node_states(history: RunHistory, progress: Mapping[str, Progress] = MappingProxyType({})) -> dict[str, str]:
     """Returns what every node does in the newest round, in words."""
     number = max(history.epochs, default=0)
     replies = history.replies.get(number, {})
@@ -91,13 +105,13 @@ def node_states(history: RunHistory) -> dict[str, str]:
         elif number in history.committed and name in asked:
             states[name] = "silent"
         elif name in asked and not history.finished:
-            states[name] = "training"
+            states[name] = progress[name].text if name in progress else "training"
         else:
             states[name] = "waiting for blocks" if number else "joined"
     return states
 
 
-def nodes_view(history: RunHistory) -> Table:
+def nodes_view(history: RunHistory, progress: Mapping[str, Progress] = MappingProxyType({})) -> Table:
     """Returns a table with a line for every node: its state in the newest round, and its part in the whole run."""
     number = max(history.epochs, default=0)
     accounts = ledger(history)
@@ -113,7 +127,7 @@ def nodes_view(history: RunHistory) -> Table:
     ):
         table.add_column(title, justify="left" if title in ("node", f"round {number}") else "right")
     outvoted = history.outvoted_rounds()
-    for name, state in node_states(history).items():
+    for name, state in node_states(history, progress).items():
         losses = [
             r[name]["loss"] for _, r in sorted(history.replies.items()) if r.get(name, {}).get("loss") is not None
         ]

@@ -126,7 +126,7 @@ def _bits_per_byte(history: RunHistory) -> str:
     ]
     label = "bits per byte of text that was not trained on; dashed: a bigram model of the node's own bytes"
     chart = line_chart(series, "round", label, bigrams, colours_of(history.nodes))
-    head = ("node", "bits per byte, last round", "perplexity, a token", "byte bigram, bits per byte")
+    head = ("node", "bits per byte, last round", "perplexity, a token", "a bigram model, bits per byte")
     return chart + table(head, rows)
 
 

@@ -41,7 +41,7 @@ class LiveReport:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._name = folder.name
+        self._folder = folder
         self._reader = JournalReader(folder / "events.jsonl")
         self._history = RunHistory()
         self._lock = threading.Lock()
@@ -58,7 +58,7 @@ class LiveReport:
                 self._history.feed(event)
             if self._reader.head.entries != self._entries:
                 self._entries = self._reader.head.entries
-                self._page = render(self._history, self._name)
+                self._page = render(self._history, self._folder)
             return self._page, f'"{self._entries}"'
 
 

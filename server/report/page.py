@@ -45,17 +45,17 @@ def write_report(run_dir: Path) -> Path:
     """
     events, path = read_events(run_dir / "events.jsonl"), run_dir / "report.html"
     with complete_entries(f"{run_dir}: no report can be made of its journal, an entry"):
-        page = render(RunHistory(events), run_dir.name)
+        page = render(RunHistory(events), run_dir)
     write_text(path, page)
     return path
 
 
-def render(history: RunHistory, title: str) -> str:
+def render(history: RunHistory, run_dir: Path) -> str:
     """Returns the report as one HTML document. All text from nodes is escaped."""
     sections = training_sections(history) if history.unit == "step" else federation_sections(history)
     (first, summary), *others = sections
-    sections = [(first, summary + (next_steps(title) if history.committed else "")), *others]
-    return page_of(title, sections)
+    sections = [(first, summary + (next_steps(run_dir) if history.committed else "")), *others]
+    return page_of(run_dir.name, sections)
 
 
 def page_of(title: str, sections: Iterable[Section]) -> str:

@@ -1,11 +1,14 @@
 """Sections that the reports of a federation and of a run on one machine share."""
 
 import math
+import shlex
 import time
 from collections.abc import Iterable
 from html import escape
+from pathlib import Path
 
 from server.report.charts import heat_table
+from server.report.heat_map import heat_map
 from server.run_folder.history import RunHistory
 from server.run_folder.journal import Event
 from trfmoe_core.terminal import visible
@@ -42,9 +45,9 @@ def quality(history: RunHistory) -> Iterable[str]:
         yield f"The best was {history.unit} {best} with {measured[best]:.3f}."
 
 
-def next_steps(name: str) -> str:
+def next_steps(run_dir: Path) -> str:
     """Returns the commands that most people want next."""
-    run = escape(name)
+    run = escape(shlex.quote(str(run_dir.absolute())))
     return (
         f"<p>Next: <code>trfmoe generate {run} --prompt &quot;...&quot;</code> writes a text, "
         f"<code>trfmoe export {run} FOLDER</code> makes a folder for transformers, "
@@ -82,22 +85,21 @@ def perplexity(measured: Event) -> float | str:
 
 
 def expert_load(history: RunHistory) -> str:
-    """Returns every expert's share of the tokens in the newest round or step that has it, the mean over the nodes."""
-    for number in sorted(history.replies, reverse=True):
-        shares = [reply["expert_share"] for reply in history.replies[number].values() if reply.get("expert_share")]
-        if shares:
-            layers = range(len(shares[0]))
-            mean = [
-                [sum(share[layer][e] for share in shares) / len(shares) for e in range(len(shares[0][layer]))]
-                for layer in layers
-            ]
-            dead = history.dead_experts(number)
-            mean_over = ", mean over the nodes" if history.unit == "round" else ""
-            note = f"<p>Share of each layer's token slots by expert in {history.unit} {number}{mean_over}.</p>"
-            if dead:
-                note += f"<p><strong>Dead experts, which received no token: {', '.join(dead)}.</strong></p>"
-            return note + heat_table(mean, "layer", "expert")
-    return ""
+    """Returns every expert's share of the tokens over the rounds or steps that have it, the mean over the nodes."""
+    shares = {number: share for number in sorted(history.replies) if (share := history.expert_share(number))}
+    if not shares:
+        return ""
+    newest = max(shares)
+    dead = history.dead_experts(newest)
+    mean_over = ", mean over the nodes" if history.unit == "round" else ""
+    note = ""
+    if dead:
+        note = f"<p><strong>Dead in {history.unit} {newest}, without any token: {', '.join(dead)}.</strong></p>"
+    numbers = (
+        f"<details><summary>Numbers of {history.unit} {newest}{mean_over}</summary>"
+        f"{heat_table(shares[newest], 'layer', 'expert')}</details>"
+    )
+    return note + heat_map(shares, history.unit) + numbers
 
 
 def samples(history: RunHistory) -> str:

@@ -68,13 +68,13 @@ def _facts(history: RunHistory) -> str:
 def _bits_per_byte(history: RunHistory) -> str:
     series = {"held out": [(step, event["bits_per_byte"]) for step, event in sorted(history.evaluated.items())]}
     bigram = next((node.get("bigram_bits_per_byte") for node in history.nodes.values()), None)
-    label = "bits per byte; dashed: a byte bigram of the training text"
+    label = "bits per byte; dashed: a bigram model of the training text"
     chart = line_chart(series, "step", label, {"held out": bigram} if bigram else {})
     if not history.evaluated:
         return chart
     step, last = max(history.evaluated.items())
     row = (step, last["bits_per_byte"], perplexity(last), bigram or "not measured")
-    head = ("last step measured", "bits per byte", "perplexity, a token", "byte bigram, bits per byte")
+    head = ("last step measured", "bits per byte", "perplexity, a token", "a bigram model, bits per byte")
     return chart + table(head, [row])
 
 

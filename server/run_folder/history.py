@@ -111,6 +111,23 @@ class RunHistory:
             best.tell(number, bits, number in rounds)
         return max(rounds, default=None) if best.round is None else best.round
 
+    def expert_share(self, round_number: int) -> list[list[float]]:
+        """Returns, by layer and expert, the share of a layer's token slots, the mean over the nodes; empty if unknown.
+
+        A reply whose layers or experts are not those of the others is left out.
+        """
+        shares = [
+            reply["expert_share"] for reply in self.replies.get(round_number, {}).values() if reply.get("expert_share")
+        ]
+        if not shares:
+            return []
+        shape = [len(row) for row in shares[0]]
+        alike = [share for share in shares if [len(row) for row in share] == shape]
+        return [
+            [sum(share[layer][expert] for share in alike) / len(alike) for expert in range(width)]
+            for layer, width in enumerate(shape)
+        ]
+
     def dead_experts(self, round_number: int) -> list[str]:
         """Returns the experts that received no token on any node in a round's training."""
         shares = [

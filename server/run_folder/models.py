@@ -90,6 +90,28 @@ def choose_round(folder: RunFolder, number: int | None = None, last: bool = Fals
     return kept[-1] if best is None else best
 
 
+def unit_of(folder: RunFolder) -> str:
+    """Returns what the numbers of a run's models count: rounds, or the steps of a run on one machine."""
+    return "step" if folder.facts().started.get("mode") == "local" else "round"
+
+
+def better_start(folder: RunFolder, number: int) -> str:
+    """Returns a sentence if the weights that a run begins with are better than the chosen round's; else an empty text.
+
+    The chosen round stays the best trained one: who exports a run wants what it learned, and can ask for the start.
+    """
+    facts = folder.facts()
+    values = [facts.evaluated.get(one, {}).get("bits_per_byte") for one in (0, number)]
+    start, chosen = values
+    if number == 0 or not folder.imported_path.exists() or start is None or chosen is None or chosen <= start:
+        return ""
+    return (
+        f"{folder.path.name}: the model after {unit_of(folder)} {number} takes {chosen:.4f} bits per byte of held-out "
+        f"text, and the weights that the run began with take {start:.4f}: training made it worse; --round 0 takes "
+        "those weights"
+    )
+
+
 def load_model(folder: RunFolder, number: int) -> tuple[MoETransformer, Tokenizer]:
     """Returns the model after a round and the run's tokenizer.
 

@@ -18,7 +18,7 @@ from strategies.exchange.in_flight import Clock, InFlight
 from strategies.exchange.messages import DescribeRequest, Description, has_parcel, pack, read_header
 from strategies.exchange.refusals import sentence
 from strategies.exchange.size_limits import DESCRIPTION
-from strategies.membership.awaited import TELL_S, awaited, until
+from strategies.membership.awaited import TELL_S, awaited, unnamed, until
 from strategies.membership.compatibility import disagreement
 from strategies.membership.presence import Presence
 from strategies.membership.refused_nodes import RefusedNodes
@@ -153,10 +153,10 @@ class Federation:
         if len(self.online) < replication:
             refused = "; ".join(self._refusals.texts)
             remedy = f"refused: {refused}" if refused else "start the missing nodes (rounds.nodes_deadline_s)"
-            if owing := ", ".join(self._owing(grid)):
+            if owing := unnamed(*self._owing(grid)):
                 remedy += f"; {owing} did not say who they are (rounds.preparing_deadline_s)"
             raise RunError(f"{found}, and every expert needs {replication}; {remedy}")
-        late = ", ".join(self._owing(grid))
+        late = unnamed(*self._owing(grid))
         more = f"; {late} did not say who they are yet and can join later" if late else ""
         self.record("warning", text=f"{found}; the run starts without the others{more}")
 
@@ -283,19 +283,21 @@ class Federation:
 
     def _tell_wait(self, grid: Grid, expected: int, left_s: float) -> None:
         """Records for whom the start waits and until when; once, while these nodes are the same."""
-        owing = self._owing(grid)
-        who = awaited(owing, expected - len(self.online) - len(owing) - len(self._refusals))
+        owing, nameless = self._owing(grid)
+        num_owing = len(owing) + nameless
+        who = awaited(owing, nameless, expected - len(self.online) - num_owing - len(self._refusals))
         if who == self._awaited:
             return
         self._awaited = who
         present = f"{len(self.online)} of {expected} nodes can take part ({', '.join(self.online) or 'none'})"
-        key = "preparing_deadline_s" if owing else "nodes_deadline_s"
+        key = "preparing_deadline_s" if num_owing else "nodes_deadline_s"
         self.record("warning", text=f"{present}; the run waits for {who}, at most {until(left_s)} (rounds.{key})")
 
-    def _owing(self, grid: Grid) -> list[str]:
-        """Returns the nodes that were asked who they are and have not answered, by the names of their keys."""
+    def _owing(self, grid: Grid) -> tuple[list[str], int]:
+        """Returns who was asked who they are and has not answered: the names of their keys, and how many have none."""
         self._registry.look_up(grid)
-        return sorted(self._registry.of(node_id).name or f"node {node_id}" for node_id in self._asked)
+        names = [self._registry.of(node_id).name for node_id in self._asked]
+        return sorted(filter(None, names)), names.count("")
 
     def _objection(self, grid: Grid, node_id: int, description: Description) -> str:
         name = description.name

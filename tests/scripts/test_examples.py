@@ -140,5 +140,5 @@ def test_code_130_interrupted_and_saved(tmp_path: Path) -> None:
         told = process.stdout.read()
         assert process.wait(timeout=120) == 130, told
     assert "is saved" in told
-    assert "go on at step" in told
+    assert "go on after step" in told and "error" not in told
     assert list((tmp_path / "runs").glob("*/checkpoints/round-*"))

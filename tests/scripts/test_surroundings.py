@@ -130,6 +130,7 @@ def arguments(stage: Path, out: Path) -> dict[str, list[str]]:
         "runs compare": [run, run],
         "runs clean": [run],
         "node status": [str(kit / "nodes" / "ada")],
+        "node metrics": [str(stage / "nowhere")],
         "node clean": [str(kit / "nodes" / "ada"), "abc"],
         "node rotate": [str(kit / "nodes" / "ada")],
         "node trust": [str(kit / "nodes" / "ada"), str(kit / "coordinator" / "ca.crt")],

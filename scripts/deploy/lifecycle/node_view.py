@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from clients.kept.journal_heads import HEADS_FILE
 from clients.kept.own_rounds import OwnRun, own_runs
+from clients.kept.progress import Progress, read_progress
 from clients.kept.states import give_up, state_folders
 from clients.settings import state_base, state_folder
 from scripts.deploy.connection_check import Registration, registration
@@ -37,6 +38,7 @@ class NodeView:
         registration: What the coordinator answers about its key.
         runs: The runs in which it took part, the last one last.
         sizes: Run -> bytes that the node's state of it takes.
+        progress: Run -> how far its last training is, where that is known.
         heads: Run -> the file in which the node noted the coordinator's journal, for `trfmoe verify --heads`.
     """
 
@@ -44,6 +46,7 @@ class NodeView:
     registration: Registration
     runs: list[OwnRun]
     sizes: dict[str, int]
+    progress: dict[str, Progress]
     heads: dict[str, Path]
 
 
@@ -68,6 +71,7 @@ def view_node(folder: Path) -> NodeView:
         registration=registration(folder, read_connection(folder), key)[0],
         runs=runs,
         sizes=sizes,
+        progress={run.run_id: found for run in runs if (found := read_progress(state_folder(settings, run.run_id)))},
         heads={run_id: path for run_id, path in places.items() if path.is_file()},
     )
 
@@ -108,11 +112,14 @@ def read_settings(folder: Path) -> NodeSettings:
     return load_node_file(folder / NODE_FILE)
 
 
-def run_text(run: OwnRun, size: int) -> str:
+def run_text(run: OwnRun, size: int, progress: Progress | None = None) -> str:
     """Returns one line about a run: rounds, last loss, verdicts, what left the machine, what is kept."""
     parts = [
         f"run {run.name or '?'} {run.run_id[:8]}: {_ranges(run.rounds)}" if run.rounds else f"run {run.run_id[:8]}"
     ]
+    if progress is not None and progress.round not in run.rounds:
+        moment = datetime.datetime.fromtimestamp(progress.time)
+        parts.append(f"round {progress.round}: {progress.text} at {moment:%H:%M:%S}")
     if run.last:
         parts.append(f"last answer {datetime.datetime.fromtimestamp(run.last):%Y-%m-%d %H:%M}")
     if run.loss is not None:

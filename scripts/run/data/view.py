@@ -69,6 +69,7 @@ def sources(corpus: "Corpus", stream: "BatchStream") -> list[dict[str, Any]]:
             "train_tokens": source.train.num_tokens,
             "held_out_tokens": source.held_out.num_tokens,
             "rows_per_epoch": feed.layout.rows_per_epoch,
+            "context": feed.layout.context,
             "filled": round(feed.layout.targets_per_row / feed.layout.context, 4),
             "cursor": {"epoch": cursor.epoch, "row": cursor.row},
         }
@@ -116,10 +117,14 @@ def show_batch(number: int, found: list[dict[str, Any]], rows: list[dict[str, An
     for source in found:
         output.line(
             f"source {source['source']}: {100 * source['share']:.4g}% of the tokens, {source['on_end']} at its end; "
-            f"{source['rows_per_epoch']:,} rows an epoch, {100 * source['filled']:.4g}% filled; "
+            f"{source['rows_per_epoch']:,} rows an epoch, {_fill(source['filled'])}; "
             f"now at epoch {source['cursor']['epoch']}, row {source['cursor']['row']}"
         )
-    output.line(f"batch {number}, the first {counted(len(rows), 'row')} (| where a document begins):")
+    context = found[0]["context"]
+    output.line(
+        f"batch {number}, the first {counted(len(rows), 'row')}; a row is a context of {context} tokens "
+        "(model.context) and the token after it (| where a document begins):"
+    )
     for row in rows:
         output.line(f"  row {row['row']} of epoch {row['epoch']} of {row['source']}: {counted(row['tokens'], 'token')}")
         for part in row["parts"]:
@@ -130,3 +135,8 @@ def show_batch(number: int, found: list[dict[str, Any]], rows: list[dict[str, An
             output.line(
                 f"    {begin:>6}-{end:<6} {mark} {visible(text, layout='')}   [{where}, token {part['from_token']}]"
             )
+
+
+def _fill(share: float) -> str:
+    """Returns what share of the places of a row text takes."""
+    return "each full of text" if share == 1 else f"{100 * share:.4g}% of their places text, the rest padding"

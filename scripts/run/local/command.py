@@ -8,11 +8,12 @@ from threading import Event, Thread
 import torch
 
 from scripts.run.local.memory_check import needed_memory
-from scripts.run.local.resume import change_settings, changes_length, resumed_local_run
+from scripts.run.local.resume import resumed_local_run
 from scripts.run.local.run import NODE, LocalRun, planned_steps, prepare_data
 from scripts.run.local.warm_start import WarmStart
 from scripts.run.outcome import RunOutcome, judge, show_results
 from scripts.run.preflight import check_run_root, show_files, warn_of_little_text
+from scripts.run.resuming import change_settings, changes_length
 from scripts.run.run_folders import Difference, new_run
 from scripts.terminal.output import Output
 from scripts.terminal.progress import DataProgress
@@ -85,7 +86,7 @@ def go_on(run_dir: Path) -> str:
 def resume_hint(folder: RunFolder) -> str:
     """Returns how to go on with a run that has not ended."""
     step = max(folder.facts().committed, default=0)
-    return f"{f'go on at step {step}' if step else 'begin it again'} with: {go_on(folder.path)}"
+    return f"{f'go on after step {step}' if step else 'begin it again'} with: {go_on(folder.path)}"
 
 
 def _train(
@@ -123,9 +124,7 @@ def _train(
                 _train_in_ranks(folder, device, int(recipe.training.devices), display)
     except KeyboardInterrupt:
         step = max(folder.facts().committed, default=0)
-        output.line(f"stopped; {f'everything up to step {step} is saved' if step else 'no step is saved yet'}")
-        output.line(resume_hint(folder))
-        raise
+        raise output.interrupted(folder.path, step, "step", go_on(folder.path)) from None
     return folder
 
 

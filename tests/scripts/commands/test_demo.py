@@ -60,7 +60,7 @@ def test_no_lie_no_fall_no_text() -> None:
             event["nodes"]["bob"]["bits_per_byte"] = 7.0
     assert failed(made, " \n") == [
         "held-out bits per byte kept falling in spite of the lie",
-        "bob: better than a byte bigram of its own text on its own held-out text",
+        "bob: better than a bigram model of its own text on its own held-out text",
         "the trained model generated a text",
     ]
 

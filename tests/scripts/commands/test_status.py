@@ -49,9 +49,23 @@ def test_an_unfinished_run_says_what_it_waits_for(tmp_path: Path, capsys: pytest
     )
     write_journal(path, [{**event, "seq": number} for number, event in enumerate(made)])
     lines, payload = status(capsys, str(path))
-    assert "round 2 of 3, running or interrupted" in lines and "about 2 s left" in lines
-    assert "nothing has happened for" in lines
+    assert "round 2 of 3, interrupted" in lines and "about 2 s left" in lines
+    assert "no process of this machine works on this folder, and nothing was written for" in lines
+    assert payload["outcome"] == "interrupted"
     assert payload["nodes"] == {"alice": "training", "bob": "answered", "carol": "training"}
+
+
+def test_the_lock_tells_a_running_run_from_an_interrupted_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = folder(tmp_path, finished=False)
+    with RunFolder.open(path).lock():
+        lines, payload = status(capsys, str(path))
+    assert "running" in lines and "interrupted" not in lines and payload["outcome"] == "running"
+    assert "its process is alive, and has written nothing for" in lines
+    new = RunFolder.create(tmp_path, Recipe(name="new")).path
+    lines, payload = status(capsys, str(new))
+    assert "new-001: not begun" in lines and payload["outcome"] == "not begun"
 
 
 def test_it_follows_a_run_to_its_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

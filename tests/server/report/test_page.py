@@ -46,14 +46,14 @@ def checked(folder: Path) -> str:
 def test_a_finished_run(tmp_path: Path) -> None:
     write_journal(tmp_path, events())
     text = checked(tmp_path)
-    assert text.count("<svg") == 2 * 2  # each chart for wide and for narrow screens
+    assert text.count("<svg") == 3 * 2  # two charts and the heat map, each for wide and for narrow screens
     assert text.count("stroke-dasharray") == 3 * 2
     assert '<td class="outvoted">3 outvoted*</td>' in text
     assert "<strong>carol</strong> was outvoted in rounds 2-3, as it was told to for a drill." in text
     assert "<strong>2.010 bits per byte</strong> (8.01 before training)" in text
     assert "pairs of bytes alone (3.60)" in text
     assert "carol: 33 % of its planned votes counted (2 of 6); 4 were outvoted" in text
-    assert "trfmoe export" in text and "3,000,000" not in text
+    assert f"trfmoe export {tmp_path} FOLDER" in text and "3,000,000" not in text
     assert '<td class="agreed">ok</td>' in text
     assert "75.0 %" in text
     assert "0.0 % dead" in text
@@ -75,8 +75,8 @@ def test_training_is_measured_and_dead_experts_are_named() -> None:
     measured |= {"data_wait_share": 0.25, "peak_memory_bytes": 123_000_000}
     history = [event | measured if event["event"] == "node_reply" else event for event in events()]
     assert RunHistory(history).dead_experts(3) == ["layers.1.experts.1"]
-    text = render(RunHistory(history), "t")
-    assert "Dead experts, which received no token: layers.1.experts.1." in text
+    text = render(RunHistory(history), Path("t"))
+    assert "Dead in round 3, without any token: layers.1.experts.1." in text
     for value in ("1.250", "0.3750", "0.001000", "250.0", "25.0 %", "123 MB"):
         assert f">{value}</td>" in text, value
 

@@ -9,6 +9,7 @@ from urllib.error import URLError
 
 import pytest
 
+from scripts.deploy.lifecycle.node_metrics import COUNTERS, GAUGES
 from server.report.sinks import SINKS
 from tests.scripts.journal import events
 from trfmoe_core.config import LogConfig
@@ -55,6 +56,7 @@ def test_the_dashboard_and_the_page_name_only_figures_that_exist(tmp_path: Path)
         sink({**event, "tokens": 100} if event["event"] == "node_reply" else event)
     made = {family.name for family in sink.registry.collect()}  # type: ignore[attr-defined]
     docs = Path(__file__).parents[3] / "docs"
+    made |= {name for name, *_ in (*GAUGES, *COUNTERS)}
     for page in ("monitoring.md", "grafana.json"):
         named = {name.removesuffix("_total") for name in re.findall(r"trfmoe_[a-z_]+", (docs / page).read_text())}
         assert named <= made, page

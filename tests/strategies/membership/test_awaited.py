@@ -11,7 +11,7 @@ from flwr.app import MessageType
 
 from server.run_folder.folder import RunFolder
 from server.run_folder.journal import read_events
-from strategies.membership.awaited import awaited, until
+from strategies.membership.awaited import awaited, unnamed, until
 from tests.federation import of_kind
 from tests.strategies.exchange.test_in_flight import play, recipe_for
 from trfmoe_core.config import Recipe
@@ -32,13 +32,23 @@ def test_the_recipe_says_how_long_a_needed_node_is_waited_for(
     folder = RunFolder.latest(Path(recipe.run_root), recipe.name)
     assert folder is not None
     warnings = [event["text"] for event in of_kind(read_events(folder.events_path), "warning")]
-    assert [text for text in warnings if "the run waits for node 3 (connected" in text and "rounds.prep" in text]
+    assert [
+        text
+        for text in warnings
+        if "the run waits for 1 node that is connected and has not said its name yet (prep" in text
+        and "rounds.prep" in text
+    ]
 
 
 def test_the_words() -> None:
-    assert awaited(["ada"], 0).startswith("ada (connected; prepares its data")
-    assert awaited(["ada", "bob"], 2).startswith("ada, bob (connected; prepare their data")
-    assert awaited(["ada"], 2).endswith(" and 2 that are not connected")
-    assert awaited([], 1) == "1 that is not connected"
-    assert "refused" in awaited([], 0)
+    assert awaited(["ada"], 0, 0).startswith("ada (connected; prepares its data")
+    assert awaited(["ada", "bob"], 0, 2).startswith("ada, bob (connected; prepare their data")
+    assert awaited(["ada"], 0, 2).endswith(" and 2 that are not connected")
+    assert awaited([], 0, 1) == "1 that is not connected"
+    assert awaited(["ada"], 2, 0).endswith(
+        "and 2 nodes that are connected and have not said their name yet (preparing "
+        "data, or hanging: the node's log says which)"
+    )
+    assert "refused" in awaited([], 0, 0)
+    assert unnamed(["ada"], 1) == "ada, 1 node without a key" and unnamed([], 0) == ""
     assert until(3585.0, datetime.datetime(2026, 1, 31, 13, 35, 25)) == "until 14:35:10, in 0:59:45"

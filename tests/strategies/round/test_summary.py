@@ -1,6 +1,7 @@
 """A node that says it plays a drill is believed only where the coordinator's own recipe has that drill."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from flwr.app import ConfigRecord, Message
@@ -54,5 +55,5 @@ def test_a_liar_that_calls_itself_a_drill_is_outvoted_and_named_like_any_other(
     assert claims == {"bob"} and not any(event["drill"] for event in replies)
     history = RunHistory(events)
     assert history.drill_rounds() == {} and history.claims() == {"bob": [1, 2, 3]}
-    page = render(history, "run")
+    page = render(history, Path("run"))
     assert "claims a drill: bob" in page and "told to misbehave, as a drill, in" not in page

@@ -9,6 +9,8 @@ SHAPES = {"wide": (760, 300), "narrow": (380, 300)}
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 14, 34
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#9a7d0a", "#7a7a7a")
 """Okabe and Ito's palette, which readers with any colour vision can tell apart, the yellow and black replaced."""
+LONG_WORD = 24
+"""Characters of a word, such as a hash, that a table may break on a small screen."""
 EMPHASISED = "median"
 """The series that is drawn thicker, in the colour of the text."""
 
@@ -119,6 +121,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
     def cell(value: object) -> str:
         kind = ' class="num"' if isinstance(value, (int, float)) else ""
+        if isinstance(value, str) and any(len(word) > LONG_WORD for word in value.split()):
+            kind = ' class="long"'
         return f"<td{kind}>{escape(_shown(value))}</td>"
 
     body = "".join("<tr>" + "".join(cell(value) for value in row) + "</tr>" for row in rows)

@@ -28,6 +28,8 @@ DECIDED = ("unanimous", "majority")
 """Outcomes for which replicas agreed."""
 SHOWN = ("outvoted", "invalid", "missing", "kept", "median")
 """What became of a node's blocks besides an agreement, in the order of weight."""
+SHORT = {"outvoted": "out", "invalid": "bad", "missing": "none", "kept": "kept", "median": "med"}
+"""The same in cells, so that a dozen rounds fit on a screen."""
 
 
 def federation_sections(history: RunHistory) -> list[Section]:
@@ -149,8 +151,8 @@ def _verdicts(history: RunHistory) -> str:
         cells = "".join(_verdict_cell(history, number, name) for number in rounds)
         body.append(f"<tr><th>{escape(name)}</th>{cells}</tr>")
     note = (
-        "<p>In how many blocks a node was outvoted, or sent nothing (missing) or something that was refused (invalid). "
-        "Kept: too few agreed, and the block stayed as it was. Median: all stood alone, and the median of all counted. "
+        "<p>In how many blocks a node was outvoted (out), or sent nothing (none) or something that was refused (bad). "
+        "Kept: too few agreed, and the block stayed as it was. Med: all stood alone, and the median of all counted. "
         "ok: it agreed with a majority on all. A star: the node was told to misbehave, as a drill.</p>"
     )
     return f"{note}<div class=scroll><table><tr><th>round</th>{head}</tr>{''.join(body)}</table></div>"
@@ -168,8 +170,9 @@ def _verdict_cell(history: RunHistory, number: int, name: str) -> str:
     if weightiest is None:
         agreed = any(name in verdict.get("accepted", []) for verdict in verdicts)
         return f'<td class="agreed">ok{drill}</td>' if agreed else f"<td>{drill}</td>"
-    text = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
-    return f'<td class="{weightiest}">{text}{drill}</td>'
+    full = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+    short = " ".join(f"{count} {SHORT[kind]}" for kind, count in counts.items() if count)
+    return f'<td class="{weightiest}" title="{full}">{short}{drill}</td>'
 
 
 def _fate(verdict: dict[str, Any], name: str, holders: list[str] | None) -> str:

@@ -17,13 +17,17 @@ STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
   background: Canvas; color: CanvasText; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; border-bottom: 1px solid var(--line); }
-table { border-collapse: collapse; font-size: .85rem; } .scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .85rem; }
+.scroll { overflow-x: auto; background: linear-gradient(to left, Canvas 30%, transparent) right / 2.5rem 100% no-repeat
+  local, linear-gradient(to left, color-mix(in srgb, CanvasText 35%, Canvas), transparent) right / 1rem 100% no-repeat;
+  }
 th, td { border: 1px solid var(--line); padding: .2rem .5rem; text-align: left; white-space: nowrap; }
 th { white-space: normal; } td.num { text-align: right; font-variant-numeric: tabular-nums; }
 svg { width: 100%; height: auto; color: CanvasText; } svg text { font-size: 12px; fill: CanvasText; }
 .grid { stroke: var(--line); } svg.narrow { display: none; }
 @media (max-width: 600px) { svg.wide { display: none; } svg.narrow { display: block; }
-  body { margin: .5rem auto; } table { font-size: .78rem; } th, td { padding: .15rem .35rem; } }
+  body { margin: .5rem auto; } table { font-size: .78rem; } th, td { padding: .15rem .35rem; }
+  td:not(.num) { white-space: normal; } td.long { overflow-wrap: anywhere; } }
 @media print { svg.wide { display: block; } svg.narrow { display: none; } details { display: block; }
   section { break-inside: avoid-page; } }
 .say { font-size: 1.1rem; } .say strong { white-space: nowrap; } code { overflow-wrap: anywhere; }

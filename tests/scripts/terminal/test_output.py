@@ -50,6 +50,7 @@ def test_generated_text(
 
     monkeypatch.setattr("scripts.run.run_folders.run_folder", lambda run: Folder())
     monkeypatch.setattr("server.run_folder.models.choose_round", lambda *arguments: 1)
+    monkeypatch.setattr("server.run_folder.models.better_start", lambda *arguments: "")
     monkeypatch.setattr("server.run_folder.models.load_model", lambda *arguments: (None, None))
     monkeypatch.setattr("server.run_folder.models.end_ids", lambda *arguments: {0})
     # An escape sequence may come in pieces.

@@ -48,7 +48,7 @@ def test_a_finished_run(tmp_path: Path) -> None:
     text = checked(tmp_path)
     assert text.count("<svg") == 3 * 2  # two charts and the heat map, each for wide and for narrow screens
     assert text.count("stroke-dasharray") == 3 * 2
-    assert '<td class="outvoted">3 outvoted*</td>' in text
+    assert '<td class="outvoted" title="3 outvoted">3 out*</td>' in text
     assert "<strong>carol</strong> was outvoted in rounds 2-3, as it was told to for a drill." in text
     assert "<strong>2.010 bits per byte</strong> (8.01 before training)" in text
     assert "pairs of bytes alone (3.60)" in text

@@ -62,7 +62,7 @@ def run(
     else:
         folder, recipe, changed = resumed_run(recipe, earlier.path, command)
         if changed:
-            output.line(change_settings(folder, recipe, changed, recipe.total_steps, recipe.rounds.local_steps))
+            output.line(change_settings(folder, recipe, changed))
     output.line(f"run folder {folder.path}")
     submission = Submission(folder, operation.control, output.line)
     _follow(folder, operation, submission, output, directory)

@@ -97,7 +97,7 @@ def run_federation(
     if folder is None:
         folder = new_run(recipe)
     elif changed:
-        output.line(change_settings(folder, recipe, changed, recipe.total_steps, recipe.rounds.local_steps))
+        output.line(change_settings(folder, recipe, changed))
     output.line(f"run folder {folder.path}")
     for line in announce(recipe):
         output.line(line)

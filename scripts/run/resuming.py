@@ -79,7 +79,7 @@ def refuse_shorter(folder: RunFolder, changed: Sequence[Difference], total: int,
 
 
 def change_settings(
-    folder: RunFolder, recipe: Recipe, changed: Sequence[Difference], total_steps: int, round_steps: int | None = None
+    folder: RunFolder, recipe: Recipe, changed: Sequence[Difference], total_steps: int | None = None
 ) -> str:
     """Writes changed settings into the run's recipe and journal; returns what changed as one sentence.
 
@@ -87,24 +87,28 @@ def change_settings(
         folder: The run.
         recipe: With the changed settings.
         changed: What they are.
-        total_steps: The new length of the run, in steps of a node.
-        round_steps: Steps of a node in a round; None where one machine trains, which counts in steps.
+        total_steps: The new length of a run on one machine, which counts in steps; None: a federation, in rounds.
 
     Raises:
         ConfigError: the run has made as many steps as that already.
         RunFolderError: somebody works on the run, or the journal cannot be written.
     """
-    facts, unit, each = folder.facts(), "round" if round_steps else "step", round_steps or 1
-    refuse_shorter(folder, changed, total_steps // each, unit)
-    done = max(facts.committed, default=0)
-    steps, before = done * each, int(facts.started.get("num_rounds") or 0) * each
-    rate = learning_rate(steps, total_steps, recipe.training)
+    facts = folder.facts()
+    done, planned = max(facts.committed, default=0), int(facts.started.get("num_rounds") or 0)
+    if total_steps is None:
+        rounds = recipe.rounds
+        unit, node, total, length = "round", " a node", rounds.total_steps, rounds.num_rounds
+        steps, before = rounds.steps_before(done + 1), folder.recipe.rounds.steps_before(planned + 1)
+    else:
+        unit, node, total, length, steps, before = "step", "", total_steps, total_steps, done, planned
+    refuse_shorter(folder, changed, length, unit)
+    rate = learning_rate(steps, total, recipe.training)
     old = learning_rate(max(0, steps - 1), before, folder.recipe.training) if before else rate
     text = (
         f"settings changed after {unit} {done}: "
         + ", ".join(f"{key} from {_shown(was)} to {_shown(now)}" for key, was, now in changed)
         + f"; the learning rate was {old:.3g} and goes on at {rate:.3g} by the {recipe.training.schedule} schedule "
-        f"over {counted(total_steps, 'step')}{' a node' if round_steps else ''}{_rise(old, rate)}"
+        f"over {counted(total, 'step')}{node}{_rise(old, rate)}"
     )
     with folder.lock():
         journal = Journal(folder.events_path)

@@ -25,8 +25,8 @@ Figure = tuple[str, str, Callable[[OwnRun, Progress | None], float | None]]
 """Name, meaning, and its value of a run; None: nothing to tell."""
 GAUGES: tuple[Figure, ...] = (
     ("trfmoe_node_round", "last round that this node trained in", lambda run, _: max(run.rounds, default=None)),
-    ("trfmoe_node_step", "steps made of the round that was trained last", lambda _, now: now and now.step),
-    ("trfmoe_node_steps", "steps of that round", lambda _, now: now and now.steps),
+    ("trfmoe_node_step", "steps made of the round that was trained last", lambda _, now: now.step if now else None),
+    ("trfmoe_node_steps", "steps of that round", lambda _, now: now.steps if now else None),
     ("trfmoe_node_train_loss", "last training loss in nats a token", lambda run, _: run.loss),
     ("trfmoe_node_bits_per_byte", "bits per byte of the node's own held-out text", lambda run, _: run.bits_per_byte),
     ("trfmoe_node_last_answer_seconds", "when it answered last, seconds since 1970", lambda run, _: run.last or None),

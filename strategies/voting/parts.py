@@ -18,7 +18,12 @@ _LAYER = re.compile(r"^layers\.\d+\.")
 
 
 def parts_of(layout: BlockLayout) -> dict[str, tuple[Part, ...]]:
-    """Returns the parts of the blocks that have several: of the trunk, one for each kind of tensor over all layers."""
+    """Returns the parts of the blocks that have several: of the trunk, one for each kind of tensor over all layers.
+
+    A trunk that is never trained is no block.
+    """
+    if TRUNK not in layout.specs:
+        return {}
     kinds: dict[str, list[slice]] = {}
     for slot in layout.specs[TRUNK].slots:
         kinds.setdefault(_kind(slot), []).append(slice(slot.offset, slot.offset + slot.numel))

@@ -251,8 +251,8 @@ def test_whatever_is_raised_in_the_training(house: House, monkeypatch: pytest.Mo
 def test_a_loss_that_is_not_finite(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     real = training.Trainer.train
 
-    def diverged(self: Any, stream: Any, steps: int, should_stop: Any) -> Any:
-        metrics = real(self, stream, steps, should_stop)
+    def diverged(self: Any, *arguments: Any) -> Any:
+        metrics = real(self, *arguments)
         return replace(metrics, loss=float("nan")) if next(turns) == 0 else metrics
 
     turns = iter(range(100))

@@ -87,6 +87,7 @@ def arguments(stage: Path, out: Path) -> dict[str, list[str]]:
         "simulate": [recipe],
         "train": [recipe],
         "generate": [run, "--prompt", "你好", "--max-tokens", "2"],
+        "evaluate": [run, "--data", str(stage / "nowhere")],
         "export": [run, str(out / "export"), "--round", "99"],
         "import": [str(stage / "nowhere"), recipe],
         "serve": [str(stage / "nowhere")],

@@ -255,8 +255,10 @@ class MoETransformer(nn.Module):
 
     def named_weights(self) -> dict[str, Tensor]:
         """Returns all weights by name, trained and frozen, in an order that does not depend on what is frozen."""
-        trained, buffers = dict(self.named_parameters()), dict(self.named_buffers())
-        return {name: trained[name] if name in trained else buffers[name] for name in self._weights}
+        place = {name: number for number, name in enumerate(self._weights)}
+        weights = dict(self.named_parameters()) | {n: w for n, w in self.named_buffers() if n in place}
+        # A layer that was put in the place of another has names of its own.
+        return dict(sorted(weights.items(), key=lambda item: place.get(item[0], len(place))))
 
     def frozen_weights(self) -> dict[str, Tensor]:
         """Returns by name the weights that are never trained; experts that another node trains are not among them."""

@@ -75,12 +75,17 @@ def test_none_of_ten_thousand_honest_updates_is_refused(tiny_recipe: Callable[..
         updates += BLOCKS * len([e for e in of_kind(events, "node_reply") if e["status"] == "accepted"])
 
 
+def last_step(recipe: Recipe) -> int:
+    """Returns the number of steps after the round of `REQUEST`."""
+    return recipe.rounds.steps_before(REQUEST.round) + REQUEST.steps
+
+
 def weights_and_limits(recipe: Recipe) -> tuple[BlockLayout, Blocks, float]:
     """Returns a model's blocks and the sum of the learning rates of round 3."""
     layout = BlockLayout.of(parameter_shapes(recipe.model, 264))
     draw = torch.Generator().manual_seed(0)
     base = {name: torch.randn(spec.numel, generator=draw) for name, spec in layout.specs.items()}
-    first = 2 * REQUEST.steps
+    first = recipe.rounds.steps_before(REQUEST.round)
     return (
         layout,
         base,
@@ -97,7 +102,7 @@ def test_one_value_beyond_the_limit_is_found_wherever_it_is(tiny_recipe: Callabl
     for block in (TRUNK, layout.experts[3]):
         for slot in layout.specs[block].slots:
             rows = check._matrices.get(slot.tensor, ())
-            largest = check._optimizer.largest_step(slot.shape, rows, recipe.training, 3 * REQUEST.steps)
+            largest = check._optimizer.largest_step(slot.shape, rows, recipe.training, last_step(recipe))
             assert largest is not None
             place = slot.offset + slot.numel // 3
             decayed = recipe.training.weight_decay * rates * float(base[block][place].abs()) * (len(slot.shape) > 1)
@@ -139,7 +144,7 @@ def test_quantized_updates_at_the_limit_pass(tiny_recipe: Callable[..., Recipe],
     block = layout.experts[0]
     shapes = tuple(slot.shape for slot in layout.specs[block].slots)
     draw = torch.Generator().manual_seed(1)
-    largest = check._optimizer.largest_step(shapes[0], (), recipe.training, 3 * REQUEST.steps)
+    largest = check._optimizer.largest_step(shapes[0], (), recipe.training, last_step(recipe))
     assert largest is not None
     update = (2 * torch.rand(layout.specs[block].numel, generator=draw) - 1) * largest.value * rates
     assert check.excess({block: quantize(update, rows_of(shapes), dtype)}, base, REQUEST) is None

@@ -51,9 +51,13 @@ class AsOneStudy(TunedStudy):
             return one_machine(optimizer, nodes, steps)
         return federation(optimizer, local_steps, nodes, steps)
 
+    def sharing(self, local_steps: int) -> Side:
+        """Returns the federation of the headline: with Muon, whose momentum its nodes share in every round."""
+        return shared_momentum(self.side("muon", local_steps), 1)
+
     def tuned(self) -> list[Tuned]:
         """Returns the rows, those of the headline first."""
-        headline = [self.side("muon", 25), self.side("muon", 10), self.side("muon"), self.side("adamw")]
+        headline = [self.sharing(25), self.side("muon", 25), self.sharing(10), self.side("muon"), self.side("adamw")]
         if not self.full:
             return [Tuned(side=side, rates=[BEST[optimizer_of(side)]]) for side in headline]
         others = [
@@ -62,8 +66,8 @@ class AsOneStudy(TunedStudy):
             outer(self.side("muon", 25), 0.7, 0.6),
             self.side("muon", 50),
             self.side("muon", 100),
-            *(shared_momentum(self.side("muon", 25), every) for every in (1, 2)),
-            shared_momentum(self.side("muon", 10), 1),
+            self.side("muon", 10),
+            shared_momentum(self.side("muon", 25), 2),
             *(self.side("muon", schedule) for schedule in SCHEDULES),
             *(shared_momentum(self.side("muon", schedule), 1) for schedule in SCHEDULES),
         ]
@@ -95,7 +99,7 @@ class AsOneStudy(TunedStudy):
     def headline(self, results: Results) -> dict[str, list[float]]:
         """Returns the ratios that the study is about, one entry a paired seed."""
         muon, adamw = self.side("muon"), self.side("adamw")
-        h25, h10 = self.side("muon", 25), self.side("muon", 10)
+        h25, h10 = self.sharing(25), self.sharing(10)
         return {
             "fed_over_central_h25": ratios(h25, muon, results),
             "fed_over_central_h10": ratios(h10, muon, results),

@@ -171,6 +171,7 @@ def runnable() -> Iterator[str]:
         kind, rest = kind_and_rest(text)
         needs = {"PUBLIC", "FILE", "single"} & {*rest, *(Path(word).stem for word in rest)}
         needs |= {"--devices", "--from"} & {*rest}
+        needs |= {"--run-dir"} & {*rest} if kind == "simulate" else set()  # the stage's run is one of `train`
         if kind in REDUCED and not needs and complete(kind, rest):
             yield text
 

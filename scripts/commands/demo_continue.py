@@ -23,7 +23,7 @@ def demo_continue(overrides: list[str], as_json: bool) -> NoReturn:
     Raises:
         typer.Exit: 0 if all promises were kept, else 1.
     """
-    from scripts.continuing.judged import judge, score, show
+    from scripts.continuing.judged import judge, over_central, score, show
     from scripts.continuing.trained import TOGETHER, train_all
     from scripts.run.federated_run import resolve
     from scripts.run.models.exporting import export_round
@@ -58,6 +58,7 @@ def demo_continue(overrides: list[str], as_json: bool) -> NoReturn:
     code = show_checks(checks, output)
     runs = {name: str(run.path) for name, run in found.runs.items()}
     payload = {**found.together.payload(), "checks": told(checks), "runs": runs, "scores": scores.bits}
+    payload["over_central"] = over_central(scores)
     output.result({**payload, "export": str(out), "text": PROMPT + text, "exit_code": code})
     raise typer.Exit(code)
 

@@ -1,6 +1,6 @@
 """The recipes that are compared train on equal tokens, and every promise can be broken."""
 
-from scripts.continuing.judged import BEFORE, GENERAL, Scores, judge
+from scripts.continuing.judged import BEFORE, GENERAL, Scores, judge, over_central
 from scripts.continuing.trained import CENTRAL, TOGETHER, all_sources, comparisons
 from tests.places import ROOT
 from trfmoe_core.config import load_recipe
@@ -18,15 +18,15 @@ def failed(**changes: dict[str, float]) -> list[str]:
         CENTRAL: {"law": 2.95, "code": 2.97, GENERAL: 3.1},
     }
     for model, change in changes.items():
-        bits[{"central": CENTRAL}.get(model, model)].update(change)
-    return [promise for promise, kept, _ in judge(Scores(OWNERS, bits)) if not kept]
+        bits[model].update(change)
+    scores = Scores(OWNERS, bits)
+    expected = sum(bits[TOGETHER][one] for one in OWNERS) / sum(bits[CENTRAL][one] for one in OWNERS)
+    assert abs(over_central(scores) - expected) < 1e-9
+    return [promise for promise, kept, _ in judge(scores) if not kept]
 
 
 def test_every_promise_can_be_broken() -> None:
     assert failed() == []
-    assert failed(central={"law": 2.8, "code": 2.9}) == [
-        "together needs at most 1.02 of one machine with all text and as many tokens"
-    ]
     assert failed(together={GENERAL: 3.1}) == ["general text needs at most 1.03 of what it needed before"]
     assert failed(law={"law": 2.0, "code": 3.9}) == ["together is better than every owner alone, over all domains"]
     assert "the model has learnt every owner's domain" in failed(together={"code": 5.0})

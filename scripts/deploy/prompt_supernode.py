@@ -3,17 +3,20 @@
 Flower's own waits three seconds between two questions, so a round begins up to three seconds late on some node, and
 half a second between two looks for the answer of the app. Here a wait takes a hundredth of the time that was waited
 already, within bounds: short rounds lose little, and in long ones a SuperLink is asked no more often than by Flower.
+Where another version of Flower has no such waits to replace, its SuperNode runs as it is and this is said in its log.
 """
 
+import importlib
+import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
-from flwr.supercore.state.alembic import utils as database
-from flwr.supernode import start_client_internal
-from flwr.supernode.cli import flower_supernode
-
+LOOPS = "flwr.supernode.start_client_internal"
+DATABASE = "flwr.supercore.state.alembic.utils"
 SHARE = 0.01
 """Of the time that was waited already."""
 SHORTEST = 6
@@ -47,12 +50,74 @@ class Waits:
         self._last = self._clock()
 
 
+def hasten(module: str = LOOPS) -> bool:
+    """Makes Flower's loops wait by `Waits`.
+
+    Args:
+        module: The one that the loops are in.
+
+    Returns:
+        False if they are not in there or wait by something else: then they wait as Flower has them wait.
+    """
+    try:
+        loops = importlib.import_module(module)
+    except ImportError:
+        return False
+    if getattr(loops, "time", None) is not time:
+        return False
+    vars(loops)["time"] = SimpleNamespace(**{**vars(time), "sleep": Waits().sleep})
+    return True
+
+
+def allow_spaces(module: str = DATABASE) -> bool:
+    """Lets Flower's database lie below a path with a space.
+
+    Flower resolves the link to its tables' versions and then parts the list of paths at spaces.
+
+    Args:
+        module: The one that names the folder of these versions.
+
+    Returns:
+        False if it names none.
+    """
+    try:
+        database = importlib.import_module(module)
+    except ImportError:
+        return False
+    if not hasattr(database, "ALEMBIC_DIR") or database.__file__ is None:
+        return False
+    vars(database)["ALEMBIC_DIR"] = Path(database.__file__).parent
+    return True
+
+
+def flowers_own() -> Callable[[], int | None]:
+    """Returns Flower's program, by the name that it is installed under.
+
+    Raises:
+        LookupError: Flower is not installed.
+    """
+    for program in entry_points(group="console_scripts", name="flower-supernode"):
+        return cast(Callable[[], int | None], program.load())
+    raise LookupError("flower-supernode is not installed beside this Python")
+
+
 def main() -> None:
     """Runs the SuperNode."""
-    # Flower resolves the link to its tables' versions and then parts the list of paths at spaces.
-    database.ALEMBIC_DIR = Path(database.__file__).parent
-    vars(start_client_internal)["time"] = SimpleNamespace(sleep=Waits().sleep)
-    flower_supernode()
+    try:
+        program = flowers_own()
+    except LookupError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(3)
+    if not hasten():
+        say("waits between two questions as long as Flower has it wait; rounds begin up to some seconds later")
+    if not allow_spaces():
+        say("needs a path without spaces")
+    sys.exit(program())
+
+
+def say(what: str) -> None:
+    """Writes what another version of Flower does not allow here."""
+    sys.stderr.write(f"trfmoe: this version of Flower is not the one known here, so the SuperNode {what}\n")
 
 
 if __name__ == "__main__":

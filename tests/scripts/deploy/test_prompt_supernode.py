@@ -2,11 +2,20 @@
 
 import ast
 import inspect
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 from flwr.supernode import start_client_internal
 
-from scripts.deploy.prompt_supernode import Waits
+from scripts.deploy import prompt_supernode
+from scripts.deploy.prompt_supernode import Waits, allow_spaces, flowers_own, hasten, main
+from tests.places import ROOT
 
 
 class Node:
@@ -56,3 +65,79 @@ def test_flowers_loops_wait_by_the_function_that_is_replaced() -> None:
     assert {node.attr for node in used} == {"sleep"}
     waits = [ast.unparse(node.args[0]) for node in ast.walk(tree) if isinstance(node, ast.Call) and node.func in used]
     assert sorted(set(waits)) == ["0.5", "3"]
+
+
+@pytest.fixture
+def loops(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A module such as the one with Flower's loops."""
+    module = ModuleType("loops_of_a_test")
+    vars(module)["time"] = time
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return module
+
+
+def test_only_the_sleep_of_flowers_loops_is_another(loops: ModuleType) -> None:
+    assert hasten(loops.__name__)
+    assert loops.time.monotonic is time.monotonic
+    assert loops.time.sleep is not time.sleep
+
+
+def test_loops_that_wait_by_something_else_stay_as_they_are(loops: ModuleType) -> None:
+    del loops.time
+    assert not hasten(loops.__name__)
+    assert not hasattr(loops, "time")
+    assert not hasten("flwr.there_is_no_such_module")
+    assert not allow_spaces(loops.__name__)
+    assert not allow_spaces("flwr.there_is_no_such_module")
+
+
+def test_the_program_is_flowers_own() -> None:
+    assert flowers_own().__module__.startswith("flwr.")
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_another_flower_runs_as_it_is_and_that_is_said(
+    known: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def program() -> Callable[[], int | None]:
+        return lambda: 7
+
+    monkeypatch.setattr(prompt_supernode, "flowers_own", program)
+    monkeypatch.setattr(prompt_supernode, "hasten", lambda: known)
+    monkeypatch.setattr(prompt_supernode, "allow_spaces", lambda: known)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 7
+    said = capsys.readouterr().err
+    assert ("rounds begin" in said, "without spaces" in said) == (not known, not known)
+
+
+LOOP = """
+import sys
+from flwr.supercore.exit import register_signal_handlers
+from flwr.supercore.telemetry import EventType
+from flwr.supernode import start_client_internal as loops
+from scripts.deploy.prompt_supernode import hasten
+assert hasten()
+register_signal_handlers(event_type=EventType.RUN_SUPERNODE_LEAVE, exit_message="ended")
+print("ready", flush=True)
+while True:
+    loops.time.sleep(3)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_wait_at_once_and_by_flowers_own_handler(number: signal.Signals, tmp_path: Path) -> None:
+    environment = {"PYTHONPATH": str(ROOT), "FLWR_TELEMETRY_ENABLED": "0", "FLWR_HOME": str(tmp_path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", LOOP], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        begun = time.monotonic()
+        process.send_signal(number)
+        out, err = process.communicate(timeout=20)
+    assert process.returncode == 0, err
+    assert "ended" in out + err
+    assert "Traceback" not in err
+    assert time.monotonic() - begun < 5

@@ -93,7 +93,7 @@ def run_federation(
             outcome = judge(history, folder.path)
             conclude(outcome, output, command)
             return outcome
-    prepare_nodes(recipe, output)
+    prepare_nodes(recipe, output, choosable=folder is None and command == "simulate")
     if folder is None:
         folder = new_run(recipe)
     elif changed:

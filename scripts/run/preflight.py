@@ -17,7 +17,7 @@ from trfmoe_core.data.hub.offline import keep_offline
 from trfmoe_core.data.prepare.corpus_cache import prepare_corpus
 from trfmoe_core.data.tokenizers import Tokenizer, check_vocabulary, load_tokenizer
 from trfmoe_core.errors import ConfigError, DataError, RunFolderError
-from trfmoe_core.places import cache_home
+from trfmoe_core.places import cache_home, expand
 
 LISTED_FILES = 16
 LONGEST_PATH = 240
@@ -68,12 +68,17 @@ def check_run_root_is_writable(root: Path) -> None:
         raise RunFolderError(f"run_root {root}: {there} {what}; choose another with --set run_root=DIR") from error
 
 
-def prepare_nodes(recipe: Recipe, output: Output) -> dict[str, Corpus]:
+def prepare_nodes(recipe: Recipe, output: Output, choosable: bool = False) -> dict[str, Corpus]:
     """Returns every node's corpus, prepared into the cache that the simulated nodes read, and shows their files.
+
+    Args:
+        recipe: The run.
+        output: Where the files are shown.
+        choosable: Whether --pdfs can name other text: not where a run goes on.
 
     Raises:
         ConfigError: the recipe lists no nodes.
-        DataError: a tokenizer or a node's data cannot be used; the message names the node.
+        DataError: a tokenizer or a node's data cannot be used, or is not here; the message names the node.
     """
     if not recipe.nodes:
         raise ConfigError(
@@ -81,6 +86,11 @@ def prepare_nodes(recipe: Recipe, output: Output) -> dict[str, Corpus]:
             "add them, or give --pdfs DIR once a node"
         )
     keep_offline(recipe.data)
+    if choosable and (lacks := [f"{node.name} ({path})" for node in recipe.nodes for path in _missing(node)]):
+        raise DataError(
+            f"nodes: no such file or folder: {', '.join(lacks)}; correct the paths, or give --pdfs FOLDER for text "
+            "of your own"
+        )
     corpora = {node.name: _prepare(node, recipe, output) for node in recipe.nodes}
     for path in recipe.witness.data if recipe.witness else ():
         with DataProgress(output) as progress:
@@ -125,6 +135,10 @@ def counts(files: list[FileReport]) -> str:
     statuses = sorted(Counter(report.status for report in files).items())
     kinds = ", ".join(f"{number} {status}" for status, number in statuses)
     return f"{counted(len(files), 'file')}: {kinds}"
+
+
+def _missing(node: NodeSettings) -> list[str]:
+    return [entry for entry in node.data if isinstance(entry, str) and not expand(entry).exists()]
 
 
 def _prepare(node: NodeSettings, recipe: Recipe, output: Output) -> Corpus:

@@ -13,6 +13,7 @@ from scripts.terminal.console import counted_blocks, quantity
 from scripts.terminal.output import one_line
 from server.run_folder.history import RunHistory
 from server.run_folder.ledger import Account, ledger
+from trfmoe_core.counts import counted
 
 QUIET_S = 120.0
 """After so long without an event the view says since when nothing happened."""
@@ -141,6 +142,6 @@ def nodes_view(history: RunHistory, progress: Mapping[str, Progress] = MappingPr
             f"{bits:.4f}" if bits is not None else "",
             quantity(account.tokens) if account.tokens else "",
             f"{100 * account.share:.0f} %" if account.planned else "",
-            f"{len(outvoted[name])} rounds" if name in outvoted else "never",
+            counted(len(outvoted[name]), "round") if name in outvoted else "never",
         )
     return table

@@ -26,7 +26,8 @@ def awaited(owing: Sequence[str], nameless: int, absent: int) -> str:
         one = nameless == 1
         parts.append(
             f"{counted(nameless, 'node')} that {'is' if one else 'are'} connected and {'has' if one else 'have'} not "
-            f"said {'its' if one else 'their'} name yet (preparing data, or hanging: the node's log says which)"
+            f"said {'its' if one else 'their'} name yet (starting, preparing data, or hanging: the node's log says "
+            "which)"
         )
     if absent > 0:
         parts.append(f"{absent} that {'is' if absent == 1 else 'are'} not connected")

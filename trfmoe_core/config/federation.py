@@ -83,8 +83,8 @@ class RoundsConfig(Section):
         found = {_whole(key, "a round"): _whole(value, "its steps") for key, value in given.items()}
         if 1 not in found or len(found) < len(given):
             raise ValueError(
-                f"the rounds {', '.join(str(key) for key in given)[:80] or '(none)'}: begin with round 1 and name "
-                "every round once, as in {1: 10, 6: 25}"
+                f"the rounds {', '.join(str(key) for key in given)[:80] or '(none)'}: the first has to be round 1, and "
+                "none may come twice, as in {1: 10, 6: 25} for 10 steps in rounds 1 to 5 and 25 from round 6 on"
             )
         return dict(sorted(found.items()))
 

@@ -55,15 +55,14 @@ def deal_out(folder: Path, num_nodes: int) -> list[list[str]]:
     """
     root = expand(folder).absolute()
     if not root.is_dir():
-        raise DataError(f"--pdfs {folder}: no such folder; give the folder whose files the nodes share")
+        raise DataError(f"--pdfs {folder}: no such folder; give the folder whose files are dealt out to the nodes")
     files = sorted(
         str(path) for path in root.rglob("*") if (is_archive(path) or kind_of(path) != "other") and path.is_file()
     )
     if len(files) < num_nodes:
         raise DataError(
-            f"--pdfs {folder}: {counted(len(files), 'file')} of the kinds {known_suffixes()}, too few for "
-            f"{num_nodes} nodes; "
-            "add files, or give --pdfs once a node"
+            f"--pdfs {folder}: {counted(len(files), 'readable file')}, too few to deal out to {num_nodes} nodes; "
+            f"add files, or give --pdfs once a node. Readable are {known_suffixes()}"
         )
     sizes = {path: Path(path).stat().st_size for path in files}
     shares: list[list[str]] = [[] for _ in range(num_nodes)]

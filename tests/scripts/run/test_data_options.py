@@ -49,7 +49,7 @@ def test_one_folder_is_dealt_out_in_turn(tmp_path: Path) -> None:
 
 def test_a_folder_with_too_few_files_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.pdf").touch()
-    with pytest.raises(DataError, match=r"1 file .* too few for 3 nodes"):
+    with pytest.raises(DataError, match=r"1 readable file, too few to deal out to 3 nodes; add files, .*\.pdf"):
         with_sources(recipe(), [tmp_path])
     with pytest.raises(DataError, match="no such folder"):
         with_sources(recipe(), [tmp_path / "missing"])

@@ -35,7 +35,7 @@ def test_the_recipe_says_how_long_a_needed_node_is_waited_for(
     assert [
         text
         for text in warnings
-        if "the run waits for 1 node that is connected and has not said its name yet (prep" in text
+        if "the run waits for 1 node that is connected and has not said its name yet (starting, prep" in text
         and "rounds.prep" in text
     ]
 
@@ -46,8 +46,8 @@ def test_the_words() -> None:
     assert awaited(["ada"], 0, 2).endswith(" and 2 that are not connected")
     assert awaited([], 0, 1) == "1 that is not connected"
     assert awaited(["ada"], 2, 0).endswith(
-        "and 2 nodes that are connected and have not said their name yet (preparing "
-        "data, or hanging: the node's log says which)"
+        "and 2 nodes that are connected and have not said their name yet (starting, "
+        "preparing data, or hanging: the node's log says which)"
     )
     assert "refused" in awaited([], 0, 0)
     assert unnamed(["ada"], 1) == "ada, 1 node without a key" and unnamed([], 0) == ""

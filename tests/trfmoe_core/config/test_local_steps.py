@@ -37,9 +37,9 @@ def test_a_stretch_after_the_last_round_does_not_count() -> None:
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({}, r"rounds\.local_steps: the rounds \(none\): begin with round 1"),
-        ({2: 10}, r"rounds\.local_steps: the rounds 2: begin with round 1 and name every round once"),
-        ({1: 10, "1": 11}, "name every round once"),
+        ({}, r"rounds\.local_steps: the rounds \(none\): the first has to be round 1"),
+        ({2: 10}, r"rounds\.local_steps: the rounds 2: the first has to be round 1, and none may come twice"),
+        ({1: 10, "1": 11}, "none may come twice"),
         ({1: 0}, "'0' as its steps; give a whole number from 1 to 1,000,000"),
         ({1: 10, 0: 3}, "'0' as a round; give a whole number"),
         ({1: True}, "'True' as its steps"),

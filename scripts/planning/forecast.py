@@ -6,7 +6,7 @@ from typing import Any
 
 from scripts.planning.disk import coordinator_disk, local_disk, node_disk
 from scripts.planning.federation import PlannedRun
-from scripts.planning.memory import coordinator_memory, machine_memory, node_memory
+from scripts.planning.memory import coordinator_memory, machine_memory, node_memory, supernode_memory
 from scripts.planning.speed import Speed
 from scripts.planning.traffic import Traffic, planned_traffic
 from scripts.run.resources import simulation_resources
@@ -57,6 +57,7 @@ def forecast(
         "memory_gpu": machine_memory(run) if run.device.type == "cuda" else None,
         "memory_node": node,
         "memory_node_bytes": sum(node.values()),
+        "memory_supernode_bytes": supernode_memory(run, traffic),
         "memory_coordinator": coordinator,
         "memory_coordinator_bytes": sum(coordinator.values()),
         "traffic": asdict(traffic),

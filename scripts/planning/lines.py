@@ -75,6 +75,8 @@ def _memory(found: Mapping[str, Any]) -> Iterator[str]:
     else:
         yield _line("memory", f"{size(found['memory_node_bytes'])} for {who}: {_parts(found['memory_node'])}")
     if "memory_coordinator" in found:
+        more = size(found["memory_supernode_bytes"])
+        yield _line("", f"{more} more on a node of a deployment: SuperNode and executor, which a simulation has not")
         total = size(found["memory_coordinator_bytes"])
         yield _line("", f"{total} for the coordinator: {_parts(found['memory_coordinator'])}")
     if found["measured"]:

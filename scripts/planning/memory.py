@@ -9,6 +9,10 @@ from trfmoe_core.wire import parcel_size
 FLOAT = 4
 FLOWER = 150_000_000
 """Bytes of Flower's libraries in a node's process, beside what training loads. Measured."""
+SUPERNODE = 210_000_000
+"""Bytes of a deployed node's SuperNode and executor, libraries that the training process maps too aside. Measured."""
+COPIES = 4
+"""So often a SuperNode's memory holds the largest request and reply. Measured."""
 COORDINATOR = 380_000_000
 """Bytes of the coordinator's process without a model: Python, torch, Flower; mapped libraries aside. Measured."""
 
@@ -21,8 +25,9 @@ def machine_memory(run: PlannedRun) -> Parts:
 
 
 def node_memory(run: PlannedRun, traffic: Traffic) -> Parts:
-    """Returns what a round takes on the node that holds the most experts.
+    """Returns what a round takes in the training process of the node that holds the most experts.
 
+    In a simulation that is all of a node. A deployed node also has what `supernode_memory` says.
     On a GPU this is the memory of the machine beside it; what training takes there is `machine_memory`.
     """
     on_gpu = run.device.type == "cuda"
@@ -34,6 +39,12 @@ def node_memory(run: PlannedRun, traffic: Traffic) -> Parts:
         "messages": _messages(traffic),
         "state of the round before": _state(run),
     }
+
+
+def supernode_memory(run: PlannedRun, traffic: Traffic) -> int:
+    """Returns what SuperNode and executor take on a deployed node, beside its training process, which stays."""
+    request = max(traffic.node_down, traffic.first_down // len(run.zones))
+    return SUPERNODE + COPIES * (request + traffic.node_up)
 
 
 def coordinator_memory(run: PlannedRun, traffic: Traffic) -> Parts:

@@ -92,6 +92,28 @@ def test_a_dry_run_of_every_recipe(
     assert "warning" not in capfd.readouterr().err
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", ["shakespeare", "strangers", "nine_nodes"])
+def test_a_short_run_of_a_recipe_that_no_other_test_runs(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Nodes, sizes and sample data are as they stand; rounds and steps are few."""
+    monkeypatch.chdir(tmp_path)
+    command, few = "simulate", ["rounds.num_rounds=2", "rounds.local_steps=2"]
+    if NODES[name]:
+        assert call("data", "sample", "data/sample") == 0
+    else:
+        Path("data/shakespeare").mkdir(parents=True)
+        Path("data/shakespeare/input.txt").write_text(words(0, 20_000))
+        command, few = "train", ["training.steps=4", "training.warmup_steps=1", "local.evaluate_every=2"]
+    given = [part for one in (*few, "data.evaluation_tokens=2048") for part in ("--set", one)]
+    assert call(command, str(FOLDER / f"{name}.yaml"), *given, "--json") == 0, capfd.readouterr()
+    ended = json.loads(capfd.readouterr().out.splitlines()[-1])
+    assert (ended["outcome"], ended["rounds"], len(ended["ledger"])) == ("completed", 2, NODES[name])
+    assert ended["bits_per_byte"][-1] < ended["bits_per_byte"][0]
+
+
 def call(*arguments: str) -> int:
     with pytest.raises(SystemExit) as ending:
         main(list(arguments))

@@ -92,6 +92,7 @@ def test_what_a_run_costs_for_people_and_programs(capsys: pytest.CaptureFixture[
         "parameters 3.6M, 851k of them used by a token, 1.43M on a node",
         "length     300 steps of a node in 12 rounds of 25 steps, 307k tokens",
         "for the coordinator: program",
+        "more on a node of a deployment: SuperNode and executor",
         "a round for the network",
         "on the coordinator; prepared text comes on top",
         "placement  48 experts in 4 layers on 9 nodes",
@@ -101,6 +102,8 @@ def test_what_a_run_costs_for_people_and_programs(capsys: pytest.CaptureFixture[
     result = planned(capsys, "nine_nodes", "--set", "rounds.num_rounds=2")
     assert (result["rounds"], result["load_max"], result["seconds"]) == (2, 16, None)
     assert result["memory_node_bytes"] == sum(result["memory_node"].values())
+    sent = result["traffic"]["node_down"] + result["traffic"]["node_up"]
+    assert result["memory_supernode_bytes"] > 200e6 + sent
 
 
 def test_a_run_on_one_machine_has_no_placement(capsys: pytest.CaptureFixture[str]) -> None:

@@ -74,7 +74,7 @@ def few_nodes(recipe: dict[str, Any]) -> str:
 
 def missing_folder(recipe: dict[str, Any]) -> str:
     recipe["nodes"][1]["data"] = ["nowhere"]
-    return "node bob: .*nowhere"
+    return "nodes: no such file or folder: bob .*nowhere"
 
 
 def empty_data(recipe: dict[str, Any]) -> str:
@@ -101,7 +101,7 @@ def unreadable_file(recipe: dict[str, Any]) -> str:
     # root reads everything, but not below a file
     name = "locked.txt" if os.getuid() else "locked.txt/inside.txt"
     recipe["nodes"][0]["data"] = [name]
-    return f"node ada: .*{name}"
+    return f"ada.*{name}"
 
 
 @pytest.mark.parametrize(

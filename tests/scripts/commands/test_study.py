@@ -35,7 +35,7 @@ def test_as_one_compares_and_keeps_its_cells(text: str, tmp_path: Path, capfd: p
     out = tmp_path / "as-one.md"
     found = study(capfd, "as-one", "--text", text, "--out", str(out))
     assert {"fed_over_central_h25", "fed_over_central_h10", "fed_over_adamw_central", "liar_over_absent"} <= set(found)
-    assert len(found["cells"]) == 6 and found["texts"] == ["text"] and found["environment"]["threads"] == 1
+    assert len(found["cells"]) == 7 and found["texts"] == ["text"] and found["environment"]["threads"] == 1
     assert 0.5 < found["fed_over_central_h25"] < 2
     assert found["liar_over_absent"] == pytest.approx(1, abs=0.05), "a sign flip is outvoted"
     table = out.read_text()

@@ -75,6 +75,7 @@ def test_no_command_writes_past_that_place() -> None:
         "scripts/terminal/output.py",
         "scripts/processes/proxies.py",  # commands for a shell
         "scripts/deploy/lifecycle/supernode.py",  # a program of its own, whose lines are the node's log
+        "scripts/deploy/prompt_supernode.py",  # a program of its own, whose lines are the node's log
         "scripts/deploy/staying.py",  # the process of a node's trainer, whose lines are the node's log
         "scripts/terminal/streams.py",  # that standard output itself cannot be written
     }

@@ -251,7 +251,13 @@ class TriRedundant(Strategy):
         self.replica_files.clear()
         parts = parts_of(self.layout)
         self._ballots = Ballots(
-            placement, self.recipe.vote, self.agreement, self.recipe.rule_of_trunk, parts, self.disputes
+            placement,
+            self.recipe.vote,
+            self.agreement,
+            self.recipe.rule_of_trunk,
+            parts,
+            self.disputes,
+            self.recipe.rounds.num_rounds - server_round,
         )
         digest = self.delivery.sent.base_digest
         self.recorder.record("round_planned", round=server_round, epoch=placement.epoch, base_digest=digest)

@@ -8,9 +8,10 @@ from torch import Tensor
 from strategies.placement.placement import Placement
 from strategies.round.disputes import Disputes
 from strategies.voting.kernels import empty, norm
-from strategies.voting.parts import Part
+from strategies.voting.parts import Part, whole
 from strategies.voting.pooled_direction import contradicting, opposed, pooled_cosines
 from strategies.voting.vote import Agreement, Verdict, alike, vote
+from strategies.voting.without import mean_without
 from strategies.witness.candidates import witnessed_mean
 from strategies.witness.jury import Judgement, Jury
 from strategies.witness.loss_increase import Loss
@@ -32,6 +33,7 @@ class Ballots:
         trunk_rule: Of the trunk's vote; `rule` when absent.
         parts: Block -> its parts, for blocks that have several.
         disputes: Chooses between two nodes that contradict each other; None: both count.
+        rounds_left: How many rounds follow this one, for the disputes.
     """
 
     def __init__(
@@ -42,11 +44,12 @@ class Ballots:
         trunk_rule: str | None = None,
         parts: Mapping[str, Sequence[Part]] | None = None,
         disputes: Disputes | None = None,
+        rounds_left: int = 0,
     ) -> None:
         self.placement = placement or Placement(epoch=0, nodes=(), holders={})
         self.rule, self.trunk_rule = rule, trunk_rule or rule
         self.agreement, self.parts = agreement, parts or {}
-        self._disputes = disputes
+        self._disputes, self._rounds_left = disputes, rounds_left
         self._replicas: dict[str, dict[str, Replica]] = {}
         self._norms: dict[str, dict[str, float]] = {}
         self._invalid: set[str] = set()
@@ -152,6 +155,10 @@ class Ballots:
                 heads = {members[0]: replicas[members[0]] for members in believed}
                 update: Tensor | None = witnessed_mean(heads, self._judgement.scales.get(block, ()), result)
                 verdict = _witnessed(replicas, believed)
+            elif len(believed) > 1 and left_out & replicas.keys():
+                heard = {name: replica for name, replica in replicas.items() if name not in away}
+                parts = self.parts.get(block) or whole(result.numel())
+                update, verdict = mean_without(left_out, heard, parts, result)
             else:
                 rest = {name: replicas[name] for members in believed for name in members}
                 update, verdict = vote(
@@ -190,7 +197,7 @@ class Ballots:
             pairs = contradicting(cosines, threshold)
             within = {name for pair in pairs for name in pair}
             judges = [name for name in self.voters if name not in within and name not in away]
-            left_out = self._disputes.leave_out(pairs, judges)
+            left_out = self._disputes.leave_out(pairs, judges, self._rounds_left)
             self.left_out = [(one, two) if two in left_out else (two, one) for one, two in pairs]
         return away
 

@@ -38,8 +38,8 @@ from strategies.round.replica_files import ReplicaFiles
 from strategies.round.replies import CheckedReply, check_reply, relocated
 from strategies.round.standings import lost_experts, standings_of
 from strategies.round.summary import planned_drill, reply_fields, round_summary, verdict_fields
+from strategies.voting.block_parts import parts_of
 from strategies.voting.kernels import norm
-from strategies.voting.parts import parts_of
 from strategies.voting.vote import Agreement, Verdict
 from strategies.witness.jury import Jury
 from strategies.witness.loss_increase import Loss, mean

@@ -44,6 +44,7 @@ def study(
     steps: Annotated[
         int | None, typer.Option(min=50, help="Steps of a run, a multiple of 100; by default the study's own.")
     ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds of every row, at least; the full form has its own.")] = 1,
     overrides: SetOption = [],  # noqa: B006
     jobs: JobsOption = 2,
     out: Annotated[str, typer.Option(metavar="FILE", help="Write the tables here, in Markdown.")] = "",
@@ -64,7 +65,7 @@ def study(
         raise ConfigError(
             f"--steps {steps}: rounds have up to 100 steps; give a multiple of 100, or of 50 without --full"
         )
-    found, store = _prepared(name, text or [_default_text()], full, steps, overrides)
+    found, store = _prepared(name, text or [_default_text()], full, steps, overrides, seeds)
     try:
         results = conduct(found, store, jobs, output)
     finally:
@@ -92,7 +93,7 @@ def _default_text() -> Path:
 
 
 def _prepared(
-    name: str, paths: Sequence[Path], full: bool, steps: int | None, overrides: Sequence[str]
+    name: str, paths: Sequence[Path], full: bool, steps: int | None, overrides: Sequence[str], seeds: int = 1
 ) -> "tuple[TunedStudy, Store]":
     """Returns the study, with the text dealt out, and where its results are kept."""
     from scripts.experiments.cell_training import read_pieces
@@ -116,7 +117,7 @@ def _prepared(
     store = Store(root, [base, digest])
     text = DealtText(store.folder / "texts", tuple(texts))
     length = steps or make.STEPS[full]
-    found = make(base=base, text=text, answers=store.folder / "answers", full=full, steps=length)
+    found = make(base=base, text=text, answers=store.folder / "answers", full=full, steps=length, seeds=seeds)
     found.deal(texts, sources)
     return found, store
 

@@ -25,7 +25,7 @@ from strategies.placement.placement import place
 from strategies.round.ballots import Ballots
 from strategies.round.replay_guard import ReplayGuard
 from strategies.round.standings import standings_of
-from strategies.voting.parts import parts_of
+from strategies.voting.block_parts import parts_of
 from strategies.voting.vote import Agreement
 from strategies.witness.jury import Jury
 from trfmoe_core.blocks import TRUNK, BlockLayout, Blocks, block_digest, blocks_digest

@@ -44,6 +44,7 @@ class TunedStudy(Experiment):
         answers: Folder that keeps honest answers, for studies with faults.
         full: Whether this is the form whose tables are in docs/results.
         steps: Of a run.
+        seeds: Of every row at its best rate, at least.
     """
 
     RECIPE: ClassVar[Mapping[str, object]] = RECIPE
@@ -57,6 +58,7 @@ class TunedStudy(Experiment):
     answers: Path | None = None
     full: bool = False
     steps: int = small_model.STEPS
+    seeds: int = 1
 
     @abstractmethod
     def tuned(self) -> list[Tuned]:
@@ -102,8 +104,12 @@ class TunedStudy(Experiment):
         return [
             entry.side.cell(best_rate(entry.side, results), seed)
             for entry in self.tuned()
-            for seed in range(1, entry.seeds)
+            for seed in range(1, max(self.seeds, entry.seeds))
         ]
+
+    def seeds_of(self, full: int) -> range:
+        """Returns the seeds of cells with faults; the full form has at least `full`."""
+        return range(max(self.seeds, full if self.full else 1))
 
     def train(self, cell: Cell) -> Result:
         """Trains one side at one rate."""

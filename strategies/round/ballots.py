@@ -7,8 +7,8 @@ from torch import Tensor
 
 from strategies.placement.placement import Placement
 from strategies.round.disputes import Disputes
+from strategies.voting.block_parts import Part, whole
 from strategies.voting.kernels import empty, norm
-from strategies.voting.parts import Part, whole
 from strategies.voting.pooled_direction import contradicting, opposed, pooled_cosines
 from strategies.voting.vote import Agreement, Verdict, alike, vote
 from strategies.voting.without import mean_without

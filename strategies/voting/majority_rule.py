@@ -11,8 +11,8 @@ from dataclasses import replace
 from itertools import combinations
 from math import sqrt
 
+from strategies.voting.block_parts import Part
 from strategies.voting.kernels import Dots, mean, median, survey
-from strategies.voting.parts import Part
 from strategies.voting.vote import (
     LONGEST,
     RULES,

@@ -11,8 +11,8 @@ from typing import Literal
 
 from torch import Tensor
 
+from strategies.voting.block_parts import Part, whole
 from strategies.voting.kernels import begin_of, empty, identical, mean, norm
-from strategies.voting.parts import Part, whole
 from trfmoe_core.registry import Registry
 from trfmoe_core.wire import Replica
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence, Set
 
 from torch import Tensor
 
+from strategies.voting.block_parts import Part
 from strategies.voting.kernels import mean, norm
-from strategies.voting.parts import Part
 from strategies.voting.vote import LONGEST, Verdict, alike, shortening
 from trfmoe_core.wire import Replica
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from strategies.voting.block_parts import Lengthened
 from strategies.voting.kernels import Chunks, empty, mean
-from strategies.voting.parts import Lengthened
 from strategies.voting.vote import alike
 from trfmoe_core.blocks import Blocks
 from trfmoe_core.wire import Replica

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite, sqrt
 
+from strategies.voting.block_parts import Lengthened, Part, whole
 from strategies.voting.kernels import norm, survey
-from strategies.voting.parts import Lengthened, Part, whole
 from strategies.voting.vote import LONGEST
 from strategies.witness.candidates import CandidateModels, Replicas
 from strategies.witness.hearing import Hearing

@@ -82,10 +82,9 @@ class AsOneStudy(TunedStudy):
         """Returns the other seeds of the best rates, and the federation with a liar or without that node."""
         side = self.side("muon", 25)
         rate, attackers = best_rate(side, results), last_nodes(side.nodes, 1)
-        seeds = range(3 if self.full else 1)
         return [
             *super().further_cells(results),
-            *(side.cell(rate, seed, fault, attackers) for seed in seeds for fault in (ABSENT.name, LIAR)),
+            *(side.cell(rate, seed, fault, attackers) for seed in self.seeds_of(3) for fault in (ABSENT.name, LIAR)),
         ]
 
     def keeps_answers(self, cell: Cell) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from scripts.experiments.rows import Promise
 from scripts.experiments.sides import Side
-from scripts.experiments.small_model import BEST, RATES, federation, one_machine, optimizer_of
+from scripts.experiments.small_model import BEST, RATES, federation, one_machine, optimizer_of, shared_momentum
 from scripts.experiments.tuned import (
     Results,
     Tuned,
@@ -38,17 +38,19 @@ class DomainsStudy(TunedStudy):
         return sorted({own, LARGE}) if self.full else [own]
 
     def pairs(self) -> list[tuple[Side, Side]]:
-        """Returns every federation with the machine that it is compared with."""
-        optimizers = ("muon", "adamw") if self.full else ("muon",)
-        return [
-            (federation(name, 25, count, self.steps), one_machine(name, count, self.steps))
-            for count in self.counts()
-            for name in optimizers
-        ]
+        """Returns every federation with the machine that it is compared with, those of the goals first."""
+        pairs = []
+        for count in self.counts():
+            muon, adamw = (one_machine(name, count, self.steps) for name in ("muon", "adamw"))
+            long, short = (federation("muon", local_steps, count, self.steps) for local_steps in (25, 10))
+            pairs += [(shared_momentum(short, 1), muon), (long, muon)]
+            if self.full:
+                pairs += [(shared_momentum(long, 1), muon), (federation("adamw", 25, count, self.steps), adamw)]
+        return pairs
 
     def tuned(self) -> list[Tuned]:
         """Returns both sides of every pair."""
-        sides = [side for pair in self.pairs() for side in pair]
+        sides = list({side.name: side for pair in self.pairs() for side in pair}.values())
         if not self.full:
             return [Tuned(side=side, rates=[BEST[optimizer_of(side)]]) for side in sides]
         return [
@@ -63,10 +65,10 @@ class DomainsStudy(TunedStudy):
         return {name: [mine[seed].losses[name] / theirs[seed].losses[name] for seed in seeds] for name in names}
 
     def goals(self, results: Results) -> list[Promise]:
-        """Returns the goals of the federations with Muon."""
+        """Returns the goals, for the short rounds in which strangers share their momentum."""
         found = []
         for fed, central in self.pairs():
-            if optimizer_of(fed) == "muon":
+            if "rounds.momentum_every" in fed.settings and fed.settings["rounds.local_steps"] == 10:
                 found.append(goal(f"{fed.name}: over one machine", OVER_CENTRAL, ratios(fed, central, results)))
                 of_text = self.by_text(results, fed, central)
                 worst = max(of_text, key=lambda name: fmean(of_text[name]))
@@ -86,7 +88,8 @@ class DomainsStudy(TunedStudy):
 
     def markdown(self, results: Results) -> list[str]:
         """Returns losses, ratios a domain, the use of the experts, and the goals."""
-        lines = loss_table(self, results, [central for _, central in self.pairs()])
+        machines = {central.name: central for _, central in self.pairs()}
+        lines = loss_table(self, results, list(machines.values()))
         names = self.text.names
         lines += ["", f"| over one machine | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
         for fed, central in self.pairs():

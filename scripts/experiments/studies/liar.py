@@ -110,7 +110,7 @@ class LiarStudy(TunedStudy):
 
     def _cells(self, rule: str, rate: float) -> Iterator[Cell]:
         attackers = last_nodes(self.side.nodes, 1)
-        seeds = range(3 if self.full and rule == "majority" else 1)
+        seeds = self.seeds_of(3) if rule == "majority" else range(1)
         played = self.PLAYED if self.full else PROMISED if rule == "majority" else PROMISED[:1]
         for seed in seeds:
             if rule == "majority":

@@ -101,10 +101,9 @@ class LowRankStudy(TunedStudy):
         """Returns the other seeds, and low-rank federations one of whose nodes lies or is absent."""
         side = self.side("low-rank")
         rate, attackers = best_rate(side, results), last_nodes(NODES, 1)
-        seeds = range(3 if self.full else 1)
         return [
             *super().further_cells(results),
-            *(side.cell(rate, seed, fault, attackers) for seed in seeds for fault in (ABSENT.name, LIAR)),
+            *(side.cell(rate, seed, fault, attackers) for seed in self.seeds_of(3) for fault in (ABSENT.name, LIAR)),
         ]
 
     def train(self, cell: Cell) -> Result:

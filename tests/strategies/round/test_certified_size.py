@@ -48,6 +48,7 @@ def test_no_honest_update_is_refused(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_none_of_ten_thousand_honest_updates_is_refused(tiny_recipe: Callable[..., Recipe]) -> None:
     draw, updates = random.Random(0), 0
     while updates < 10_000:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from strategies.voting.parts import parts_of
+from strategies.voting.block_parts import parts_of
 from trfmoe_core.blocks import TRUNK, BlockLayout
 from trfmoe_core.config import Recipe
 from trfmoe_core.model.transformer import parameter_shapes

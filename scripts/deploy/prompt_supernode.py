@@ -1,9 +1,14 @@
-"""Flower's `flower-supernode`, which asks for its next message sooner in short rounds.
+"""Flower's `flower-supernode`, which asks for its next message sooner and gives an app longer to start.
 
 Flower's own waits three seconds between two questions, so a round begins up to three seconds late on some node, and
 half a second between two looks for the answer of the app. Here a wait takes a hundredth of the time that was waited
 already, within bounds: short rounds lose little, and in long ones a SuperLink is asked no more often than by Flower.
-Where another version of Flower has no such waits to replace, its SuperNode runs as it is and this is said in its log.
+
+A program that Flower starts for a message must report within 30 seconds, or Flower starts another one for the same
+message and no longer listens to the first. On a machine so busy that a start takes longer, programs pile up, each slows
+the others, and no message is ever answered. Here a program has longer.
+
+Where another version of Flower has nothing of this to replace, its SuperNode runs as it is and this is said in its log.
 """
 
 import importlib
@@ -12,17 +17,22 @@ import time
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
-from types import SimpleNamespace
+from types import FunctionType, SimpleNamespace
 from typing import cast
 
 LOOPS = "flwr.supernode.start_client_internal"
 DATABASE = "flwr.supercore.state.alembic.utils"
+STATE = "flwr.supercore.corestate.in_memory_corestate"
 SHARE = 0.01
 """Of the time that was waited already."""
 SHORTEST = 6
 """A wait is at least Flower's own, divided by this."""
 RELIEF = 10
 """A wait is at least so many times as long as what was done since the last one: a slow SuperLink is asked rarely."""
+INTERVAL = "HEARTBEAT_DEFAULT_INTERVAL"
+"""Flower's name for the 30 seconds, which it uses for other waits too."""
+START_S = 120.0
+"""How long a program has from its start to its first report. One that ends before is started again after so long."""
 
 
 class Waits:
@@ -69,6 +79,27 @@ def hasten(module: str = LOOPS) -> bool:
     return True
 
 
+def await_start(module: str = STATE) -> bool:
+    """Gives a program that answers a message `START_S` until its first report.
+
+    Args:
+        module: The one that keeps a node's messages and who answers them.
+
+    Returns:
+        False if it does not keep them as known here: then Flower's own 30 seconds hold.
+    """
+    try:
+        state = getattr(importlib.import_module(module), "InMemoryCoreState", None)
+    except ImportError:
+        return False
+    claim = getattr(state, "claim_task", None)
+    if not isinstance(claim, FunctionType) or INTERVAL not in claim.__code__.co_names:
+        return False
+    names = {**claim.__globals__, INTERVAL: START_S}
+    setattr(state, "claim_task", FunctionType(claim.__code__, names, claim.__name__))  # noqa: B010
+    return True
+
+
 def allow_spaces(module: str = DATABASE) -> bool:
     """Lets Flower's database lie below a path with a space.
 
@@ -110,6 +141,8 @@ def main() -> None:
         sys.exit(3)
     if not hasten():
         say("waits between two questions as long as Flower has it wait; rounds begin up to some seconds later")
+    if not await_start():
+        say("starts a program again that takes more than 30 seconds to start; on a busy machine that may never end")
     if not allow_spaces():
         say("needs a path without spaces")
     sys.exit(program())

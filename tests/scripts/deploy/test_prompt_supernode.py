@@ -7,14 +7,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from flwr.supercore.constant import TaskType
+from flwr.supercore.corestate import in_memory_corestate as corestate
+from flwr.supercore.corestate.in_memory_corestate import InMemoryCoreState
+from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supernode import start_client_internal
+from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
 
 from scripts.deploy import prompt_supernode
-from scripts.deploy.prompt_supernode import Waits, allow_spaces, flowers_own, hasten, main
+from scripts.deploy.prompt_supernode import START_S, Waits, allow_spaces, await_start, flowers_own, hasten, main
 from tests.places import ROOT
 
 
@@ -87,8 +93,59 @@ def test_loops_that_wait_by_something_else_stay_as_they_are(loops: ModuleType) -
     assert not hasten(loops.__name__)
     assert not hasattr(loops, "time")
     assert not hasten("flwr.there_is_no_such_module")
-    assert not allow_spaces(loops.__name__)
-    assert not allow_spaces("flwr.there_is_no_such_module")
+    for change in (allow_spaces, await_start):
+        assert not change(loops.__name__)
+        assert not change("flwr.there_is_no_such_module")
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Flower's store of tasks on a clock of its own; the function lets seconds go by."""
+    passed = [0.0]
+    begun = corestate.now()
+    monkeypatch.setattr(corestate, "now", lambda: begun + timedelta(seconds=passed[0]))
+    monkeypatch.setattr(InMemoryCoreState, "claim_task", InMemoryCoreState.claim_task)  # put back at the end
+
+    def go_by(seconds: float) -> None:
+        passed[0] += seconds
+
+    return go_by
+
+
+def started_task() -> tuple[InMemoryNodeState, int, str]:
+    """Returns a node's store, its one task, and the token of the program that was started for it."""
+    state = InMemoryNodeState(ObjectStoreFactory().store())
+    task = state.create_task(TaskType.CLIENT_APP, run_id=7)
+    assert task is not None
+    token = state.claim_task(task)
+    assert token is not None
+    return state, task, token
+
+
+def test_a_message_has_one_program_however_slowly_that_starts(clock: Callable[[float], None]) -> None:
+    assert await_start()
+    state, task, token = started_task()
+    clock(START_S - 1)
+    assert state.get_task_by_token(token) is not None
+    assert state.claim_task(task) is None, "no other is started beside it"
+    assert state.activate_task(task)
+    clock(61)
+    assert state.get_task_by_token(token) is None, "one that reported and fell silent is noticed as soon as by Flower"
+
+
+def test_a_program_that_never_reports_is_started_again(clock: Callable[[float], None]) -> None:
+    assert await_start()
+    state, task, token = started_task()
+    clock(START_S + 1)
+    assert state.get_task_by_token(token) is None
+    assert state.claim_task(task) not in (None, token)
+
+
+def test_flower_itself_starts_a_second_program_after_its_interval(clock: Callable[[float], None]) -> None:
+    state, task, token = started_task()
+    clock(31)
+    assert state.get_task_by_token(token) is None, "then this project need not wait for a start any more"
+    assert state.claim_task(task) is not None
 
 
 def test_the_program_is_flowers_own() -> None:
@@ -105,11 +162,13 @@ def test_another_flower_runs_as_it_is_and_that_is_said(
     monkeypatch.setattr(prompt_supernode, "flowers_own", program)
     monkeypatch.setattr(prompt_supernode, "hasten", lambda: known)
     monkeypatch.setattr(prompt_supernode, "allow_spaces", lambda: known)
+    monkeypatch.setattr(prompt_supernode, "await_start", lambda: known)
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 7
     said = capsys.readouterr().err
-    assert ("rounds begin" in said, "without spaces" in said) == (not known, not known)
+    told = [part in said for part in ("rounds begin", "without spaces", "30 seconds to start")]
+    assert told == [not known] * 3
 
 
 LOOP = """

@@ -55,10 +55,12 @@ def _summary(history: RunHistory) -> str:
     """How it ended, how good the model is, who was outvoted, and whose part fell short, in sentences."""
     done, planned = len(history.committed), history.num_rounds or "?"
     said = [f"The run: <strong>{escape(outcome(history))}</strong>, {done} of {planned} rounds.", *quality(history)]
-    told = history.drill_rounds()
+    told, little = history.drill_rounds(), history.little_text()
     for name, numbers in history.outvoted_rounds().items():
         drill = ", as it was told to for a drill" if set(numbers) <= set(told.get(name, ())) else ""
         said.append(f"<strong>{escape(name)}</strong> was outvoted in rounds {spans(numbers)}{drill}.")
+        if name in little:
+            said.append(f"{escape(little[name])}.")
     if history.committed and not history.outvoted_rounds():
         said.append("Nobody was outvoted.")
     short = below(ledger(history), history.min_share)

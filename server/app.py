@@ -10,13 +10,13 @@ from flwr.app import ArrayRecord, Context
 from flwr.serverapp import Grid, ServerApp
 
 from server.report.page import write_report
-from server.report.sinks import sinks_of
 from server.roll_call import call_roll
 from server.run_folder.folder import RunFolder
 from server.run_folder.models import frozen_part, initial_model
 from server.run_folder.provenance import changes, check_resumed, provenance
 from server.run_folder.recorder import RunRecorder, best_round, last_checkpoint
 from server.run_folder.stop_request import forget_stop, stop_requested
+from server.sinks.registry import lacking, sinks_of
 from server.witness import Witness
 from strategies.exchange.arrays import to_arrays
 from strategies.exchange.in_flight import Clock
@@ -115,7 +115,7 @@ def _run(
         frozen_parameters=frozen.numel if frozen else 0,
         **origin,
     )
-    for text in changes(last, origin):
+    for text in [*changes(last, origin), *lacking(recipe.log)]:
         recorder.record("warning", text=text)
     witness = Witness.prepare(recipe, tokenizer, cache_home(), salt, frozen.values if frozen else {})
     strategy = TriRedundant(

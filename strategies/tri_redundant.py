@@ -5,7 +5,7 @@ mean replaced by a vote. Unlike Flower's own loop it resumes, has a deadline for
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from logging import INFO
 from pathlib import Path
@@ -21,6 +21,7 @@ from strategies.exchange.boundary import boundary
 from strategies.exchange.in_flight import Clock
 from strategies.exchange.last_sent import LastSent
 from strategies.exchange.messages import DescribeRequest, TrainReply
+from strategies.membership.little_text import little_text
 from strategies.membership.members import PREPARING_PATIENCE, Federation
 from strategies.membership.seats import Seats
 from strategies.outer.optimizer import outer_optimizer
@@ -156,6 +157,7 @@ class TriRedundant(Strategy):
         self._unverified: dict[str, bool] = state.get("unverified", {})
         self.blocks: Blocks = {}
         self._barren = 0
+        self._explained: set[str] = set()
         self._ballots = Ballots(None, recipe.vote, self.agreement)
 
     def start(
@@ -292,7 +294,8 @@ class TriRedundant(Strategy):
         verdicts = self._decide()
         self.delivery.remember_verdicts(server_round, verdicts.values())
         for text in self.momentum.decide(self.seats.placement, verdicts):
-            self.recorder.record("warning", text=f"round {server_round}: {text}")
+            self.recorder.record("warning", round=server_round, text=f"round {server_round}: {text}")
+        self._explain(server_round, verdicts, good)
         if self._partial and self.witness is not None:
             losses = self.witness(server_round)(self.blocks)
             windows = sum(part.numel() for part in losses)
@@ -350,7 +353,8 @@ class TriRedundant(Strategy):
         base = self.last_sent.blocks if self.last_sent else self.blocks
         if self.certified_size and (excess := self.certified_size.excess(checked.updates, base, request)):
             self._ballots.refuse(name)
-            self.recorder.record("warning", text=f"round {request.round}: {name} is outvoted: {excess}")
+            text = f"round {request.round}: {name} is outvoted: {excess}"
+            self.recorder.record("warning", round=request.round, text=text)
             return checked
         checked = relocated(
             checked, self.replica_files.keep(name, checked.parcel), self.delivery.wire_layout, self.recipe
@@ -401,11 +405,23 @@ class TriRedundant(Strategy):
         for taken, left_out in self._ballots.left_out:
             self.recorder.record(
                 "warning",
+                round=self.round + 1,
                 text=f"round {self.round + 1}: {taken} and {left_out} point away from each other over all their "
                 f"blocks, as honest nodes do not, so one of them lies; {taken} counts in this round, {left_out} does "
                 "not, and the others' held-out loss will say which of the two does good",
             )
         return verdicts
+
+    def _explain(self, server_round: int, verdicts: Mapping[str, Verdict], good: Mapping[str, TrainReply]) -> None:
+        """Says once of a node that was outvoted that it has little text, if it has."""
+        train_tokens = {name: member.description.train_tokens for name, member in self.federation.members.items()}
+        outvoted = {name for verdict in verdicts.values() for name in verdict.outvoted}
+        for name in sorted(outvoted - self._explained):
+            training = good[name].training if name in good else None
+            text = little_text(name, train_tokens, training.tokens if training else 0)
+            if text and not planned_drill(self.recipe, name, server_round):
+                self._explained.add(name)
+                self.recorder.record("warning", round=server_round, text=f"round {server_round}: {text}")
 
     def _state(self, summary: dict[str, Any]) -> dict[str, Any]:
         return {

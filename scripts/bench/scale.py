@@ -29,10 +29,10 @@ from scripts.experiments.transports import TRANSPORTS
 from scripts.experiments.wire_grid import WireGrid
 from scripts.terminal.output import Output
 from server.app import initial_blocks, run
-from server.report.sinks import SINKS
 from server.run_folder.folder import RunFolder
 from server.run_folder.journal import Event
 from server.run_folder.models import initial_model
+from server.sinks.registry import SINKS
 from strategies.exchange.in_flight import Clock
 from trfmoe_core.config import Recipe
 from trfmoe_core.data.tokenizers import load_tokenizer

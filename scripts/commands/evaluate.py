@@ -2,6 +2,7 @@
 
 import math
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -137,11 +138,18 @@ def _score_text(
         texts = [texts_of_files(entry, config, output) for entry in data]
     elif folder:
         texts = held_out_texts(folder, output)
-    rows = [[_loss(one, some, length, device) for one in models] for some in texts]
+    _announce(models, texts, length, output)
+    rows = []
+    for some in texts:
+        begun = time.monotonic()
+        rows.append([_loss(one, some, length, device) for one in models])
+        if len(texts) > 1:
+            took = time.monotonic() - begun
+            output.line(f"{some.name}: {rows[-1][0].bits_per_byte:.4f} bits/byte, took {took:.1f} s")
     if len(texts) > 1:
         rows.append([sum(column[1:], start=column[0]) for column in zip(*rows, strict=True)])
     labels = [some.name for some in texts] + ["all"] * (len(texts) > 1)
-    _show(models, labels, rows, length, output)
+    _show(labels, rows, output)
     return {
         "context": length,
         "stride": max(1, length // 2),
@@ -171,23 +179,27 @@ def ratio(row: list["TextLoss"]) -> float:
     return row[0].bits_per_byte / before if before else math.nan
 
 
-def _show(
-    models: list["ScoredModel"], labels: list[str], rows: list[list["TextLoss"]], length: int, output: "Output"
-) -> None:
+def _announce(models: list["ScoredModel"], texts: list["ScoredTexts"], length: int, output: "Output") -> None:
+    """Says before the long work what is scored, on how much."""
+    beside = f", beside {models[1].name}" if len(models) > 1 else ""
+    tokens = sum(len(models[0].tokenizer.encode(text)) for some in texts for text in some.texts)
+    on = texts[0].name if len(texts) == 1 else f"{len(texts)} texts"
+    output.line(f"scoring {models[0].name}{beside} on {on}: {tokens:,} tokens in windows of {length}")
+
+
+def _show(labels: list[str], rows: list[list["TextLoss"]], output: "Output") -> None:
     from rich.table import Table
 
     from scripts.terminal.output import one_line
 
-    output.line(
-        f"{models[0].name}{f', beside {models[1].name}' if len(models) > 1 else ''}; windows of {length} tokens"
-    )
+    two = len(rows[0]) > 1
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("text", overflow="fold")
-    for title in ["bytes", "bits/byte", "perplexity", *(["before", "ratio"] if len(models) > 1 else [])]:
+    for title in ["bytes", "bits/byte", "perplexity", *(["before", "ratio"] if two else [])]:
         table.add_column(title, justify="right")
     for label, row in zip(labels, rows, strict=True):
         cells = [f"{row[0].num_bytes:,}", f"{row[0].bits_per_byte:.4f}", f"{row[0].perplexity:.4g}"]
-        if len(row) > 1:
+        if two:
             cells += [f"{row[1].bits_per_byte:.4f}", f"{ratio(row):.4f}"]
         table.add_row(one_line(label), *cells)
     output.view(table)

@@ -69,8 +69,14 @@ def import_model(
             raise ConfigError(f"--set {override}: {folder} says what the model and its tokenizer are; leave it out")
     upcycling = Upcycling(**wished) if wished else None
     asked = resolve(config, overrides, pdfs)
+    # Said before the work, so that nobody waits for a run that lacks its text.
+    if missing := _missing_data(asked):
+        Output.warning(
+            f"{config} names text that is not on this machine: {', '.join(missing)}. To train here, give your own with "
+            "--pdfs FOLDER in this command, or name it in recipe.yaml of the run folder before the run begins"
+        )
     run = start_run(folder, asked, context, upcycling)
-    recipe, path = shlex.quote(str(run.path / "recipe.yaml")), shlex.quote(str(run.path))
+    path = shlex.quote(str(run.path))
     output.line(f"run folder {run.path}: begins with the weights of {folder}")
     kept = imported_settings(run)
     seen = kept.config.get("max_position_embeddings") if kept else None
@@ -81,11 +87,6 @@ def import_model(
         *([f"tokenizer of {folder}: {tokenizer.remark}"] if tokenizer.remark else []),
     ):
         Output.warning(remark)
-    for place in _missing_data(run.recipe):
-        Output.warning(
-            f"{place}: the recipe names this text, and it is not here; import again with --pdfs FOLDER, or name your "
-            f"own text in {recipe}"
-        )
     output.line(f"train it together: trfmoe simulate --run-dir {path}")
     output.line(f"or here alone:     trfmoe train --run-dir {path}")
     output.result({"outcome": "completed", "run_dir": str(run.path), "exit_code": 0})

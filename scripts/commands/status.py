@@ -59,7 +59,9 @@ def status(
         for event in reader.follow(lambda: history.finished is not None, POLL_S):
             for line in lines.feed(event):
                 output.line(one_line(line))
-    outcome = str(history.finished["outcome"]) if history.finished else _unfinished(history, folder.is_locked())
+    working = folder.is_locked()
+    outcome = str(history.finished["outcome"]) if history.finished else _unfinished(history, working)
+    nodes = node_states(history, working, nodes_progress(folder, history)) if history.unit == "round" else {}
     output.result(
         {
             "outcome": outcome,
@@ -67,7 +69,7 @@ def status(
             "done": max(history.committed, default=0),
             "planned": history.num_rounds,
             "bits_per_byte": history.bits_per_byte,
-            "nodes": node_states(history, nodes_progress(folder, history)) if history.unit == "round" else {},
+            "nodes": nodes,
             "ledger": {node: asdict(account) for node, account in ledger(history).items()},
             "exit_code": 0,
         }

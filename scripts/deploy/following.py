@@ -42,7 +42,9 @@ def follow(folder: RunFolder, output: Output, engine: Engine, begin: Callable[[]
     reader = JournalReader(folder.events_path)
     lines = RunLines(RunHistory(reader.read()))
     begin()
-    with RunDisplay(output, lines, lambda: nodes_view(lines.history, nodes_progress(folder, lines.history))) as display:
+    with RunDisplay(
+        output, lines, lambda: nodes_view(lines.history, True, nodes_progress(folder, lines.history))
+    ) as display:
         for event in reader.follow(display.watching(engine.finished)):
             display.show(event)
     status, details = engine.status()

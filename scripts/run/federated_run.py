@@ -170,7 +170,7 @@ def simulate_rounds(folder: "RunFolder", output: "Output") -> "RunOutcome":
             simulation_resources(folder.recipe),
         )
         with RunDisplay(
-            output, lines, lambda: nodes_view(lines.history, nodes_progress(folder, lines.history))
+            output, lines, lambda: nodes_view(lines.history, True, nodes_progress(folder, lines.history))
         ) as display:
             for event in reader.follow(display.watching(flower.finished)):
                 display.show(event)

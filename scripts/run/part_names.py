@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from clients.attacks.base import check_drill
-from server.report.sinks import SINKS
+from server.sinks.registry import SINKS
 from strategies.outer.optimizer import OUTER_OPTIMIZERS
 from strategies.voting.vote import RULES
 from trfmoe_core.config import Recipe

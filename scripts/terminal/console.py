@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.progress import Progress, TaskID
 
 from scripts.terminal.output import Output, one_line
-from server.run_folder.history import RunHistory
+from server.run_folder.history import RunHistory, suspicion
 from server.run_folder.journal import Event
 from server.run_folder.journal_entries import complete_entries
 from trfmoe_core.blocks import TRUNK
@@ -56,13 +56,9 @@ class RunLines:
             return [_placed(event)]
         if kind == "node_reply" and event["status"] != "accepted":
             evaluates = event.get("phase") == "evaluate"
-            before = event["round"] - (0 if evaluates else 1)
             of = "evaluation after round" if evaluates else "round"
             line = f"{of} {event['round']}: {event['node']} {event['status']}: {event['reason']}"
-            if before in self.history.committed and before not in self._told:
-                self._held.setdefault(before, []).append(line)
-                return []
-            return [line]
+            return self._after(event["round"] - (0 if evaluates else 1), line)
         if kind == "evaluated":
             if event["round"] in self._told:
                 return []
@@ -71,11 +67,23 @@ class RunLines:
         if kind == "round_committed":
             return self._unmeasured(event["round"])
         if kind == "warning":
-            return [f"warning: {event['text']}"]
+            line = f"warning: {event['text']}"
+            return self._after(event["round"] - 1, line) if event.get("round") else [line]
+        if kind == "waiting":
+            return [event["text"]]
+        if kind in ("node_suspect", "node_quarantined"):
+            return self._after(event["round"] - 1, f"warning: {suspicion(event)}")
         if kind == "run_finished":
             outcome = f"run {event['outcome']}" + (f": {event['reason']}" if event.get("reason") else "")
             return [*self._unmeasured(), outcome]
         return []
+
+    def _after(self, before: int, line: str) -> list[str]:
+        """Returns the line, or keeps it until a committed round before it has its own line."""
+        if before in self.history.committed and before not in self._told:
+            self._held.setdefault(before, []).append(line)
+            return []
+        return [line]
 
     def _unmeasured(self, before: int | None = None) -> list[str]:
         """Returns the lines of committed rounds that no node has measured or will measure."""

@@ -38,7 +38,8 @@ def run_view(
     lines = [Text(one_line(line)) for line in headlines(history, name, working, time.time() if now is None else now)]
     if history.unit == "step" or not history.nodes:
         return Group(*lines)
-    return Group(*lines, nodes_view(history, progress))
+    notes = [Text(one_line(text), style="red") for text in history.little_text().values()]
+    return Group(*lines, nodes_view(history, working, progress), *notes)
 
 
 def headlines(history: RunHistory, name: str, working: bool, now: float) -> Iterator[str]:
@@ -87,8 +88,10 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def node_states(history: RunHistory, progress: Mapping[str, Progress] = MappingProxyType({})) -> dict[str, str]:
-    """Returns what every node does in the newest round, in words."""
+def node_states(
+    history: RunHistory, working: bool, progress: Mapping[str, Progress] = MappingProxyType({})
+) -> dict[str, str]:
+    """Returns what every node does in the newest round, or did when the run ended, in words."""
     number = max(history.epochs, default=0)
     replies = history.replies.get(number, {})
     asked = {name for names in history.holders(number).values() for name in names}
@@ -105,14 +108,20 @@ def node_states(history: RunHistory, progress: Mapping[str, Progress] = MappingP
             states[name] = "answered" if reply["status"] == "accepted" else f"{reply['status']}: {reply['reason']}"
         elif number in history.committed and name in asked:
             states[name] = "silent"
-        elif name in asked and not history.finished:
+        elif name in asked and history.finished:
+            states[name] = "no answer before the run ended"
+        elif name in asked and not working:
+            states[name] = "no answer before the run was interrupted"
+        elif name in asked:
             states[name] = progress[name].text if name in progress else "training"
+        elif not number:
+            states[name] = "joined"
         else:
-            states[name] = "waiting for blocks" if number else "joined"
+            states[name] = "waiting for blocks" if working and not history.finished else "had no blocks"
     return states
 
 
-def nodes_view(history: RunHistory, progress: Mapping[str, Progress] = MappingProxyType({})) -> Table:
+def nodes_view(history: RunHistory, working: bool, progress: Mapping[str, Progress] = MappingProxyType({})) -> Table:
     """Returns a table with a line for every node: its state in the newest round, and its part in the whole run."""
     number = max(history.epochs, default=0)
     accounts = ledger(history)
@@ -128,7 +137,7 @@ def nodes_view(history: RunHistory, progress: Mapping[str, Progress] = MappingPr
     ):
         table.add_column(title, justify="left" if title in ("node", f"round {number}") else "right")
     outvoted = history.outvoted_rounds()
-    for name, state in node_states(history, progress).items():
+    for name, state in node_states(history, working, progress).items():
         losses = [
             r[name]["loss"] for _, r in sorted(history.replies.items()) if r.get(name, {}).get("loss") is not None
         ]

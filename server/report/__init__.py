@@ -1,1 +1,1 @@
-"""What a run shows: the HTML page with its charts, and metric sinks."""
+"""What a run shows: the HTML page with its charts."""

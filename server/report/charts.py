@@ -1,6 +1,7 @@
 """Line charts and heat tables as plain SVG and HTML, without scripts or outside files."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
@@ -13,6 +14,9 @@ LONG_WORD = 24
 """Characters of a word, such as a hash, that a table may break on a small screen."""
 EMPHASISED = "median"
 """The series that is drawn thicker, in the colour of the text."""
+
+_NUMBER = re.compile(r"[\d,.]+( %| MB)?")
+"""A cell that is a number with its unit."""
 
 Series = Mapping[str, Sequence[tuple[float, float]]]
 
@@ -117,10 +121,11 @@ def heat_table(rows: Sequence[Sequence[float]], row_label: str, column_label: st
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Returns an HTML table with every cell escaped; numbers are set to the right. `head` may be empty."""
+    """Returns an HTML table with every cell escaped; numbers below a head are set to the right. `head` may be empty."""
 
     def cell(value: object) -> str:
-        kind = ' class="num"' if isinstance(value, (int, float)) else ""
+        number = isinstance(value, (int, float)) or (head and isinstance(value, str) and _NUMBER.fullmatch(value))
+        kind = ' class="num"' if number else ""
         if isinstance(value, str) and any(len(word) > LONG_WORD for word in value.split()):
             kind = ' class="long"'
         return f"<td{kind}>{escape(_shown(value))}</td>"

@@ -30,6 +30,8 @@ SHOWN = ("outvoted", "invalid", "missing", "kept", "median")
 """What became of a node's blocks besides an agreement, in the order of weight."""
 SHORT = {"outvoted": "out", "invalid": "bad", "missing": "none", "kept": "kept", "median": "med"}
 """The same in cells, so that a dozen rounds fit on a screen."""
+ROUNDS_A_TABLE = 20
+"""Of the verdicts, so many rounds stand side by side; on paper, more would be cut off."""
 
 
 def federation_sections(history: RunHistory) -> list[Section]:
@@ -55,10 +57,12 @@ def _summary(history: RunHistory) -> str:
     """How it ended, how good the model is, who was outvoted, and whose part fell short, in sentences."""
     done, planned = len(history.committed), history.num_rounds or "?"
     said = [f"The run: <strong>{escape(outcome(history))}</strong>, {done} of {planned} rounds.", *quality(history)]
-    told = history.drill_rounds()
+    told, little = history.drill_rounds(), history.little_text()
     for name, numbers in history.outvoted_rounds().items():
         drill = ", as it was told to for a drill" if set(numbers) <= set(told.get(name, ())) else ""
         said.append(f"<strong>{escape(name)}</strong> was outvoted in rounds {spans(numbers)}{drill}.")
+        if name in little:
+            said.append(f"{escape(little[name])}.")
     if history.committed and not history.outvoted_rounds():
         said.append("Nobody was outvoted.")
     short = below(ledger(history), history.min_share)
@@ -145,17 +149,22 @@ def _verdicts(history: RunHistory) -> str:
     if not history.verdicts:
         return ""
     rounds = sorted(history.verdicts)
-    head = "".join(f"<th>{number}</th>" for number in rounds)
-    body = []
-    for name in sorted({*history.nodes, *_voters(history)}):
-        cells = "".join(_verdict_cell(history, number, name) for number in rounds)
-        body.append(f"<tr><th>{escape(name)}</th>{cells}</tr>")
+    tables = [_verdict_table(history, rounds[at : at + ROUNDS_A_TABLE]) for at in range(0, len(rounds), ROUNDS_A_TABLE)]
     note = (
         "<p>In how many blocks a node was outvoted (out), or sent nothing (none) or something that was refused (bad). "
         "Kept: too few agreed, and the block stayed as it was. Med: all stood alone, and the median of all counted. "
         "ok: it agreed with a majority on all. A star: the node was told to misbehave, as a drill.</p>"
     )
-    return f"{note}<div class=scroll><table><tr><th>round</th>{head}</tr>{''.join(body)}</table></div>"
+    return note + "<br>".join(tables)
+
+
+def _verdict_table(history: RunHistory, rounds: Sequence[int]) -> str:
+    head = "".join(f"<th>{number}</th>" for number in rounds)
+    body = []
+    for name in sorted({*history.nodes, *_voters(history)}):
+        cells = "".join(_verdict_cell(history, number, name) for number in rounds)
+        body.append(f"<tr><th>{escape(name)}</th>{cells}</tr>")
+    return f"<div class=scroll><table><tr><th>round</th>{head}</tr>{''.join(body)}</table></div>"
 
 
 def _verdict_cell(history: RunHistory, number: int, name: str) -> str:

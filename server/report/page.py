@@ -28,8 +28,6 @@ svg { width: 100%; height: auto; color: CanvasText; } svg text { font-size: 12px
 @media (max-width: 600px) { svg.wide { display: none; } svg.narrow { display: block; }
   body { margin: .5rem auto; } table { font-size: .78rem; } th, td { padding: .15rem .35rem; }
   td:not(.num) { white-space: normal; } td.long { overflow-wrap: anywhere; } }
-@media print { svg.wide { display: block; } svg.narrow { display: none; } details { display: block; }
-  section { break-inside: avoid-page; } }
 .say { font-size: 1.1rem; } .say strong { white-space: nowrap; } code { overflow-wrap: anywhere; }
 figure { margin: 1rem 0; } figcaption span { margin-left: 1rem; white-space: nowrap; }
 figcaption i { display: inline-block; width: .8em; height: .8em; margin-right: .3em; }
@@ -38,6 +36,13 @@ figcaption i { display: inline-block; width: .8em; height: .8em; margin-right: .
 .kept { background: rgba(237,201,72,.45); } .median { background: rgba(86,180,233,.35); }
 .short { color: #c0392b; font-weight: bold; }
 pre { white-space: pre-wrap; border: 1px solid var(--line); padding: .7rem; }
+@page { margin: 14mm; }
+@media print { :root { color-scheme: light; print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+  body { max-width: none; margin: 0; padding: 0; font-size: 10pt; }
+  svg.wide { display: block; max-height: 45vh; } svg.narrow { display: none; }
+  .scroll { overflow: visible; background: none; } table { font-size: 7.5pt; }
+  th, td, td.num { white-space: normal; padding: .1rem .25rem; overflow-wrap: break-word; }
+  h2, p:has(+ pre) { break-after: avoid; } figure, tr, pre, li { break-inside: avoid; } }
 """
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from server.run_folder.journal import Event
 from server.run_folder.journal_entries import complete_entries
+from strategies.membership.little_text import little_text
 from strategies.round.best_round import FEWEST, BestRound
 
 
@@ -44,6 +45,8 @@ class RunHistory:
             "evaluated": lambda event: self.evaluated.update({event["round"]: event}),
             "sample": self.samples.append,
             "warning": lambda event: self.warnings.append(str(event.get("text", ""))),
+            "node_suspect": lambda event: self.warnings.append(suspicion(event)),
+            "node_quarantined": lambda event: self.warnings.append(suspicion(event)),
             "recipe_changed": lambda event: self.warnings.append(str(event.get("text", ""))),
         }
         for event in events:
@@ -156,6 +159,18 @@ class RunHistory:
                 rounds.setdefault(name, []).append(number)
         return dict(sorted(rounds.items()))
 
+    def little_text(self) -> dict[str, str]:
+        """Returns, for nodes that were outvoted without a drill and have little text, a sentence that says so."""
+        train_tokens = {name: int(event.get("train_tokens") or 0) for name, event in self.nodes.items()}
+        told = self.drill_rounds()
+        found = {}
+        for name, rounds in self.outvoted_rounds().items():
+            honest = [number for number in rounds if number not in told.get(name, ())]
+            tokens = [int(self.replies.get(number, {}).get(name, {}).get("tokens") or 0) for number in honest]
+            if honest and (text := little_text(name, train_tokens, max(tokens))):
+                found[name] = text
+        return found
+
     def drill_rounds(self) -> dict[str, list[int]]:
         """Returns the committed rounds in which a node played a fault on purpose, for the nodes that did."""
         rounds: dict[str, list[int]] = {}
@@ -200,3 +215,10 @@ class RunHistory:
 
     def _run_finished(self, event: Event) -> None:
         self.finished = event
+
+
+def suspicion(event: Event) -> str:
+    """Returns in words what a `node_suspect` or `node_quarantined` event says."""
+    until = event.get("until_round")
+    rest = "" if until is None else f"; it sits out until round {until}"
+    return f"round {event['round']}: {event['reason']}{rest}"

@@ -9,28 +9,29 @@ from trfmoe_core.counts import counted
 TELL_S = 15.0
 """Seconds after which a run that waits for its nodes says so."""
 
+LATE_S = 300.0
+"""Seconds after which nodes that are not ready are late; half of the wait, if that is less."""
 
-def awaited(owing: Sequence[str], nameless: int, absent: int) -> str:
+
+def awaited(owing: Sequence[str], nameless: int, absent: int, late: bool) -> str:
     """Returns in words for which nodes a run waits.
 
     Args:
         owing: Connected nodes that were asked who they are and have not answered, by the names of their keys.
         nameless: Number of those that have no key, so that nobody knows their names before they answer.
         absent: Number of nodes that are not connected.
+        late: Whether they should be ready by now.
     """
     parts = []
-    if owing:
-        verb = "prepares its" if len(owing) == 1 else "prepare their"
-        parts.append(f"{', '.join(owing)} (connected; {verb} data, or hangs: the node's log says which)")
-    if nameless:
-        one = nameless == 1
-        parts.append(
-            f"{counted(nameless, 'node')} that {'is' if one else 'are'} connected and {'has' if one else 'have'} not "
-            f"said {'its' if one else 'their'} name yet (starting, preparing data, or hanging: the node's log says "
-            "which)"
-        )
+    one = len(owing) + nameless == 1
+    if owing or nameless:
+        who = [*owing, *([counted(nameless, "connected node")] if nameless else [])]
+        does = f"{'starts' if one else 'start'} or {'prepares its' if one else 'prepare their'} data"
+        doubt = f"still {does}, or {'hangs' if one else 'hang'}: the node's log says which" if late else does
+        parts.append(f"{', '.join(who)} ({doubt})")
     if absent > 0:
-        parts.append(f"{absent} that {'is' if absent == 1 else 'are'} not connected")
+        verb = "is" if absent == 1 else "are"
+        parts.append(f"{counted(absent, 'node')} that {verb} not connected{'' if late else ' yet'}")
     return " and ".join(parts) or "nodes that were refused and may be mended"
 
 

@@ -18,7 +18,7 @@ from strategies.exchange.in_flight import Clock, InFlight
 from strategies.exchange.messages import DescribeRequest, Description, has_parcel, pack, read_header
 from strategies.exchange.refusals import sentence
 from strategies.exchange.size_limits import DESCRIPTION
-from strategies.membership.awaited import TELL_S, awaited, unnamed, until
+from strategies.membership.awaited import LATE_S, TELL_S, awaited, unnamed, until
 from strategies.membership.compatibility import disagreement
 from strategies.membership.presence import Presence
 from strategies.membership.refused_nodes import RefusedNodes
@@ -111,8 +111,8 @@ class Federation:
 
         A node that was asked and still prepares its data is waited for until `preparing_deadline_s`. Once
         `replication` nodes have described themselves, it is waited for `patience` times as long as the slowest of them
-        took, and at least `nodes_deadline_s`. It can join later. A wait of more than a moment is recorded: for whom,
-        and until when.
+        took, and at least `nodes_deadline_s`. It can join later. A wait of more than a moment is recorded, for whom and
+        until when: as `waiting`, since nodes take their time to start, and as a warning once they are late.
 
         Args:
             grid: Flower's way to the nodes.
@@ -143,7 +143,7 @@ class Federation:
             if elapsed >= end_s:
                 break
             if elapsed >= TELL_S:
-                self._tell_wait(grid, expected, end_s - elapsed)
+                self._tell_wait(grid, expected, end_s - elapsed, elapsed >= min(end_s / 2, LATE_S))
             self.clock.sleep(0.5)
         if len(self.online) >= expected:
             return
@@ -281,17 +281,22 @@ class Federation:
         )
         self.record("node_joined", node=name, back=back, notes=remarks(description), **fields)
 
-    def _tell_wait(self, grid: Grid, expected: int, left_s: float) -> None:
-        """Records for whom the start waits and until when; once, while these nodes are the same."""
+    def _tell_wait(self, grid: Grid, expected: int, left_s: float, late: bool) -> None:
+        """Records for whom the start waits and until when; once, while these nodes are the same, and once when late."""
         owing, nameless = self._owing(grid)
         num_owing = len(owing) + nameless
-        who = awaited(owing, nameless, expected - len(self.online) - num_owing - len(self._refusals))
+        who = awaited(owing, nameless, expected - len(self.online) - num_owing - len(self._refusals), late)
         if who == self._awaited:
             return
         self._awaited = who
-        present = f"{len(self.online)} of {expected} nodes can take part ({', '.join(self.online) or 'none'})"
+        present = f"{len(self.online)} of {expected} nodes are ready{' (' * bool(self.online)}"
+        present += f"{', '.join(self.online)}{')' * bool(self.online)}"
         key = "preparing_deadline_s" if num_owing else "nodes_deadline_s"
-        self.record("warning", text=f"{present}; the run waits for {who}, at most {until(left_s)} (rounds.{key})")
+        text = f"the run waits for {who}, at most {until(left_s)} (rounds.{key}); {present}"
+        if late:
+            self.record("warning", text=text)
+        else:
+            self.record("waiting", text=text)
 
     def _owing(self, grid: Grid) -> tuple[list[str], int]:
         """Returns who was asked who they are and has not answered: the names of their keys, and how many have none."""

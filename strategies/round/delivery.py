@@ -290,8 +290,8 @@ class Delivery:
         arrays = self.sent.whole(name)
         self._requests.pop(name, None)
         message = self._message(name, self._federation.members[name].node_id, arrays)
-        text = f"{name} lost the model of the last round; it gets the whole in {self._round}"
-        self._recorder.record("warning", text=text)
+        text = f"round {self._round}: {name} has lost the model of the last round, and gets the whole model again"
+        self._recorder.record("warning", round=self._round, text=text)
         if refusal := exchange.send(name, message, label, self.room(name)):
             self._missing(name, refusal)
             self._pace.lost(name)

@@ -268,6 +268,9 @@ class LogConfig(Section):
         "off", description="Weights & Biases; offline: written below the run folder, without a key"
     )
     wandb_project: str = Field("trfmoe", description="project that the runs are listed in", examples=["clinics"])
+    tensorboard: bool = Field(
+        False, description="write for TensorBoard, below the run folder; needs pip install tensorboard"
+    )
     sinks: list[Name] = Field(
         default_factory=list,
         description="further metric sinks: prometheus, or one of your own",

@@ -13,12 +13,12 @@ import torch
 
 from clients.settings import cache_folder
 from server.report.page import write_report
-from server.report.sinks import Sink, sinks_of
 from server.run_folder.checkpoints import Checkpoint
 from server.run_folder.folder import RunFolder
 from server.run_folder.models import frozen_part, initial_model
 from server.run_folder.provenance import changes, check_resumed, provenance
 from server.run_folder.recorder import RunRecorder, best_round, last_checkpoint
+from server.sinks.registry import Sink, lacking, sinks_of
 from trfmoe_core.blocks import BlockLayout, blocks_digest
 from trfmoe_core.config import NodeSettings, Recipe
 from trfmoe_core.data.batches.corpus import Corpus
@@ -306,7 +306,8 @@ class LocalRun:
             origin=self.folder.origin(),
             **origin,
         )
-        for text in [*changes(last, origin), *schedule_remarks(self.recipe.training, self.total_steps)]:
+        remarks = schedule_remarks(self.recipe.training, self.total_steps)
+        for text in [*changes(last, origin), *remarks, *lacking(self.recipe.log)]:
             recorder.record("warning", text=text)
         recorder.record(
             "node_joined",

@@ -64,6 +64,11 @@ def test_an_imported_run_is_compared_with_what_it_began_as(place: Path, capfd: p
     assert call("evaluate", "more-local-001", "--last", *arguments) == 0
     found = result(capfd)
     assert [row["text"] for row in found["texts"]] == ["other/a.txt", "other/b.jsonl", "all"]
+    assert call("evaluate", "more-local-001", "--last", *arguments[:-1]) == 0
+    begins, *texts = capfd.readouterr().out.splitlines()[:3]
+    assert begins.startswith("scoring more-local-001, round ") and "as it was imported on 2 texts: " in begins
+    assert f"{found['texts'][2]['tokens']:,} tokens in windows of 32" in begins
+    assert [line.partition(": ")[0] for line in texts] == ["other/a.txt", "other/b.jsonl"]
     first, second, both = found["texts"]
     assert both["bytes"] == first["bytes"] + second["bytes"]
     for row in found["texts"]:

@@ -64,7 +64,9 @@ def test_a_dense_model_and_text_that_is_not_there(
     load_tokenizer("byte").save(tmp_path / "dense")
     code, said = imported(capsys, "dense", "three_nodes", "--experts", "4")
     assert code == 0 and "begins with the weights of dense" in said
-    assert "data/first: the recipe names this text, and it is not here; import again with --pdfs" in said
+    assert said.count("warning:") == 1, said
+    assert "names text that is not on this machine: " in said and "data/first, " in said and "--pdfs FOLDER" in said
+    assert said.index("not on this machine") < said.index("run folder "), "before the work"
     for name in "abc":
         (tmp_path / name).mkdir()
     texts = [part for name in "abc" for part in ("--pdfs", name)]

@@ -52,7 +52,15 @@ def test_an_unfinished_run_says_what_it_waits_for(tmp_path: Path, capsys: pytest
     assert "round 2 of 3, interrupted" in lines and "about 2 s left" in lines
     assert "no process of this machine works on this folder, and nothing was written for" in lines
     assert payload["outcome"] == "interrupted"
-    assert payload["nodes"] == {"alice": "training", "bob": "answered", "carol": "training"}
+    stopped = "no answer before the run was interrupted"
+    assert payload["nodes"] == {"alice": stopped, "bob": "answered", "carol": stopped}
+    assert "training" not in lines
+    with RunFolder.open(path).lock():
+        assert status(capsys, str(path))[1]["nodes"] == {"alice": "training", "bob": "answered", "carol": "training"}
+    made.append({"event": "run_finished", "outcome": "stopped", "reason": "the operator stopped it", "time": 1101.0})
+    write_journal(path, [{**event, "seq": number} for number, event in enumerate(made)])
+    ended = "no answer before the run ended"
+    assert status(capsys, str(path))[1]["nodes"] == {"alice": ended, "bob": "answered", "carol": ended}
 
 
 def test_the_lock_tells_a_running_run_from_an_interrupted_one(
@@ -89,4 +97,4 @@ def test_time_left_and_durations() -> None:
     assert time_left(RunHistory(events(rounds=3))) == 0
     assert time_left(RunHistory([])) is None
     assert [duration(s) for s in (5, 89, 120, 7500)] == ["5 s", "89 s", "2 min", "2 h 5 min"]
-    assert node_states(RunHistory([])) == {}
+    assert node_states(RunHistory([]), working=True) == {}

@@ -112,6 +112,33 @@ def test_rounds_come_in_order() -> None:
     assert order == ["0/3", "1/3", "2/3", "3:", "3/3"]
 
 
+def test_a_warning_of_a_round_comes_after_the_line_of_the_round_before() -> None:
+    lines = RunLines()
+    written: list[str] = []
+    refused = {"event": "warning", "round": 2, "text": "round 2: carol is outvoted: too long"}
+    suspect = {"event": "node_suspect", "round": 3, "node": "carol", "reason": "carol was alone for 1 rounds in a row"}
+    sits_out = {**suspect, "event": "node_quarantined", "until_round": 9}
+    at_once = {"event": "warning", "text": "2 of 3 nodes are online"}
+    for event in events():
+        if event["event"] == "round_planned" and event["round"] == 3:
+            written += [line for other in (suspect, sits_out, at_once) for line in lines.feed(other)]
+        written += lines.feed(event)
+        if event["event"] == "node_reply" and (event["node"], event["round"]) == ("carol", 2):
+            written += lines.feed(refused)
+    told = [line.partition("  ")[0] for line in written if line.startswith(("round", "warning"))]
+    assert told == [
+        "round 0/3",
+        "round 1/3",
+        "warning: round 2: carol is outvoted: too long",
+        "warning: 2 of 3 nodes are online",
+        "round 2/3",
+        "warning: round 3: carol was alone for 1 rounds in a row",
+        "warning: round 3: carol was alone for 1 rounds in a row; it sits out until round 9",
+        "round 3/3",
+    ]
+    assert len([text for text in lines.history.warnings if "carol was alone" in text]) == 2, "the report has them"
+
+
 def test_the_line_of_the_last_round_comes_before_what_is_said_of_its_evaluation() -> None:
     *rounds, last, ended = events()
     late = {

@@ -10,7 +10,7 @@ from server.report.page import render, write_report
 from server.run_folder.history import RunHistory
 from tests.scripts.journal import events, write_journal
 
-VOID = {"meta"}
+VOID = {"meta", "br"}
 
 
 class Balance(HTMLParser):
@@ -116,6 +116,19 @@ def test_charts_of_nothing_and_of_one_point() -> None:
     assert "Nothing" in line_chart({"a": [(0, float("nan"))]}, "x", "y")
     assert "<svg" in line_chart({"a": [(0, 2.0)]}, "x", "y")
     assert "Nothing" in heat_table([], "layer", "expert")
+
+
+def test_a_long_run_has_its_verdicts_in_several_tables() -> None:
+    text = render(RunHistory(events(rounds=45)), Path("t"))
+    section = text[text.index("Verdicts by node and round") :].partition("</section>")[0]
+    assert section.count("<table>") == 3 and section.count("<th>carol</th>") == 3
+    assert section.count('title="3 outvoted"') == 44
+
+
+def test_cells_that_are_numbers_with_a_unit_stand_like_numbers() -> None:
+    made = table(("a", "b", "c"), [("99 %", "1,234 MB", "7 ok")])
+    assert made.count('class="num"') == 2
+    assert "num" not in table((), [("best round", "12")]), "a list of facts has no columns of numbers"
 
 
 @pytest.mark.parametrize(("value", "shown"), [(1234567, "1,234,567"), (0.123456, "0.1235"), ("<a>", "&lt;a&gt;")])

@@ -31,24 +31,22 @@ def test_the_recipe_says_how_long_a_needed_node_is_waited_for(
         play(recipe, third_never_says)
     folder = RunFolder.latest(Path(recipe.run_root), recipe.name)
     assert folder is not None
-    warnings = [event["text"] for event in of_kind(read_events(folder.events_path), "warning")]
-    assert [
-        text
-        for text in warnings
-        if "the run waits for 1 node that is connected and has not said its name yet (starting, prep" in text
-        and "rounds.prep" in text
-    ]
+    (waits,) = of_kind(read_events(folder.events_path), "waiting")
+    assert waits["text"].startswith("the run waits for 1 connected node (starts or prepares its data), at most until ")
+    assert waits["text"].endswith("(rounds.preparing_deadline_s); 2 of 3 nodes are ready (ada, bob)")
+    (late,) = of_kind(read_events(folder.events_path), "warning")
+    assert "1 connected node (still starts or prepares its data, or hangs: the node's log says which)" in late["text"]
 
 
 def test_the_words() -> None:
-    assert awaited(["ada"], 0, 0).startswith("ada (connected; prepares its data")
-    assert awaited(["ada", "bob"], 0, 2).startswith("ada, bob (connected; prepare their data")
-    assert awaited(["ada"], 0, 2).endswith(" and 2 that are not connected")
-    assert awaited([], 0, 1) == "1 that is not connected"
-    assert awaited(["ada"], 2, 0).endswith(
-        "and 2 nodes that are connected and have not said their name yet (starting, "
-        "preparing data, or hanging: the node's log says which)"
+    assert awaited(["ada"], 0, 0, late=False) == "ada (starts or prepares its data)"
+    assert awaited(["ada", "bob"], 2, 2, late=False) == (
+        "ada, bob, 2 connected nodes (start or prepare their data) and 2 nodes that are not connected yet"
     )
-    assert "refused" in awaited([], 0, 0)
+    assert awaited([], 3, 0, late=True) == (
+        "3 connected nodes (still start or prepare their data, or hang: the node's log says which)"
+    )
+    assert awaited([], 0, 1, late=True) == "1 node that is not connected"
+    assert "refused" in awaited([], 0, 0, late=True)
     assert unnamed(["ada"], 1) == "ada, 1 node without a key" and unnamed([], 0) == ""
     assert until(3585.0, datetime.datetime(2026, 1, 31, 13, 35, 25)) == "until 14:35:10, in 0:59:45"

@@ -129,8 +129,11 @@ def test_a_node_that_never_says_who_it_is_does_not_hold_the_start() -> None:
     world.nodes[4].answers = False
     world.federation.gather(world, 4, 3, 20.0, 3600.0, 10.0)
     assert 90 <= world.time <= 100
-    waits, starts = [text for _, text in world.told("warning")]
-    assert waits.startswith("3 of 4 nodes can take part (ada, bob, cyd); the run waits for dan (connected; prepares")
+    ((_, waits),) = world.told("waiting")
+    assert waits.startswith("the run waits for dan (starts or prepares its data), at most until ")
+    assert waits.endswith("; 3 of 4 nodes are ready (ada, bob, cyd)")
+    late, starts = [text for _, text in world.told("warning")]
+    assert late.startswith("the run waits for dan (still starts or prepares its data, or hangs")
     assert "the run starts without the others; dan did not say" in starts
     world.nodes[4].answers = True
     world.watch(AGAIN_S)
@@ -142,24 +145,24 @@ def test_a_node_that_never_says_who_it_is_does_not_hold_the_start() -> None:
 
 def test_a_node_without_which_the_run_cannot_start_is_named_soon_with_the_end_of_the_wait() -> None:
     world = World(*(Node(name, key=name) for name in ("ada", "bob")), Node("cyd", key="cyd", answers=False))
-    seen: list[tuple[float, str]] = []
-    world.federation.record = lambda kind, **fields: seen.append((world.time, fields.get("text", "")))
+    seen: list[tuple[float, str, str]] = []
+    world.federation.record = lambda kind, **fields: seen.append((world.time, kind, fields.get("text", "")))
     with pytest.raises(RunError, match="cyd did not say who they are"):
         world.federation.gather(world, 3, 3, 20.0, 1800.0, 10.0)
     assert 1800 <= world.time <= 1801
-    told = [(moment, text) for moment, text in seen if "the run waits for" in text]
-    assert len(told) == 1, "once, while it is the same node"
-    assert 15 <= told[0][0] <= 16
-    assert "2 of 3 nodes can take part (ada, bob); the run waits for cyd (connected" in told[0][1]
-    assert told[0][1].endswith(", in 0:29:45 (rounds.preparing_deadline_s)")
+    waits, late = [entry for entry in seen if "the run waits for cyd" in entry[2]]
+    assert 15 <= waits[0] <= 16 and waits[1] == "waiting", "no node is late at first"
+    assert waits[2].endswith(", in 0:29:45 (rounds.preparing_deadline_s); 2 of 3 nodes are ready (ada, bob)")
+    assert 300 <= late[0] <= 301 and late[1] == "warning"
+    assert "or hangs" in late[2]
 
 
 def test_a_run_starts_without_who_does_not_come_and_not_with_too_few() -> None:
     world = World(*three())
     world.federation.gather(world, 4, 3, 20.0, 100.0)
     waits, starts = [text for _, text in world.told("warning")]
-    assert "the run waits for 1 that is not connected, at most until " in waits
-    assert waits.endswith("in 0:00:05 (rounds.nodes_deadline_s)")
+    assert waits.startswith("the run waits for 1 node that is not connected, at most until ")
+    assert waits.endswith("in 0:00:05 (rounds.nodes_deadline_s); 3 of 4 nodes are ready (ada, bob, cyd)")
     assert "3 of 4 nodes can take part (ada, bob, cyd) after 20 s; the run starts" in starts
     few = World(*three()[:2], Node("cyd", tokenizer=OTHER))
     with pytest.raises(RunError, match=r"2 of 3 nodes .* \(ada, bob\).*refused: cyd: the node's tokenizer bbbb"):

@@ -10,7 +10,7 @@ from urllib.error import URLError
 import pytest
 
 from scripts.deploy.lifecycle.node_metrics import COUNTERS, GAUGES
-from server.report.sinks import SINKS
+from server.sinks.registry import SINKS
 from tests.scripts.journal import events
 from trfmoe_core.config import LogConfig
 

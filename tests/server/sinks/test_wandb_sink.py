@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import wandb
 
-from server.report.wandb_sink import WandbSink, metrics
+from server.sinks.scalars import metrics
+from server.sinks.wandb_sink import WandbSink
 from tests.scripts.journal import events
 
 

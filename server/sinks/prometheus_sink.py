@@ -8,8 +8,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from server.report.sinks import SINKS
 from server.run_folder.journal import Event
+from server.sinks.registry import SINKS
 from trfmoe_core.config import LogConfig
 
 ADDRESS = "127.0.0.1"

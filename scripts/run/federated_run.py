@@ -158,10 +158,12 @@ def simulate_rounds(folder: "RunFolder", output: "Output") -> "RunOutcome":
     from scripts.terminal.run_view import nodes_view
     from server.run_folder.history import RunHistory
     from server.run_folder.journal import JournalReader
+    from trfmoe_core.counts import counted
 
     reader = JournalReader(folder.events_path)
     lines = RunLines(RunHistory(reader.read()))
     earlier = reader.head.entries
+    output.line(f"starting Flower with {counted(folder.recipe.federation_size, 'simulated node')}")
     with FlowerSimulation(folder.path / "flower.log") as flower:
         flower.submit(
             app_folder(),

@@ -24,7 +24,7 @@ def little_text(name: str, train_tokens: Mapping[str, int], round_tokens: int) -
     typical = int(median(others)) if others else 0
     reasons = []
     if own * MUCH_LESS <= typical:
-        reasons.append(f"the others have {typical:,}")
+        reasons.append(f"the others have {typical:,} in the median")
     if own < round_tokens:
         reasons.append(f"a round trains on {round_tokens:,}, so it reads the same text again and again")
     if not own or not reasons:

@@ -91,7 +91,7 @@ class Federation:
         self._presence = Presence(clock)
         self._exchange: InFlight | None = None
         self._warned: set[str] = set()
-        self._awaited = ""
+        self._awaited, self._told_s = "", -math.inf
 
     @property
     def registered(self) -> list[str]:
@@ -286,9 +286,9 @@ class Federation:
         owing, nameless = self._owing(grid)
         num_owing = len(owing) + nameless
         who = awaited(owing, nameless, expected - len(self.online) - num_owing - len(self._refusals), late)
-        if who == self._awaited:
+        if who == self._awaited or self.clock.now() - self._told_s < TELL_S:
             return
-        self._awaited = who
+        self._awaited, self._told_s = who, self.clock.now()
         present = f"{len(self.online)} of {expected} nodes are ready{' (' * bool(self.online)}"
         present += f"{', '.join(self.online)}{')' * bool(self.online)}"
         key = "preparing_deadline_s" if num_owing else "nodes_deadline_s"

@@ -22,7 +22,7 @@ OURS = {*MAY_IMPORT, "tests", "configs"}
 # A folder inside a room that is not listed itself belongs to that room.
 ROOMS = {
     "strategies": ["placement", "exchange", "voting", "outer", "witness", "membership", "round", "."],
-    "server": ["run_folder", "report", "."],
+    "server": ["run_folder", "report", "sinks", "."],
     "scripts": [
         "packaging",
         "terminal",

@@ -23,7 +23,7 @@ def test_the_words() -> None:
     assert little_text("cyd", MANY, 900).startswith(
         "cyd has 1,000 tokens of text, and the others have 5,500 in the median; this may"
     )
-    both = "the others have 5,500 in the median and a round trains on 1,001, so it reads the same text again and again; this may be why"
+    both = "have 5,500 in the median and a round trains on 1,001, so it reads the same text again and again; this may"
     assert both in little_text("cyd", MANY, 1001)
     assert little_text("ada", MANY, 5000) == "", "not less than the others, and enough for a round"
     assert "a round trains on 5,001" in little_text("ada", MANY, 5001)

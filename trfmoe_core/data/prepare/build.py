@@ -194,7 +194,7 @@ def _merge(
     if merged.duplicates:
         notes.append(f"{merged.duplicates} pieces that stood there before were left out")
     if merged.near_duplicates:
-        notes.append(f"{counted(merged.near_duplicates, 'piece')} nearly the same as one on the other side left out")
+        notes.append(f"left out: {counted(merged.near_duplicates, 'piece')} nearly the same as one on the other side")
     if merged.overlapping:
         notes.append(
             f"{merged.overlapping} held-out pieces are nearly the same as training text: the text repeats itself, "

@@ -69,7 +69,7 @@ def test_variants_do_not_leak_and_cost_little(variant: Callable[[str], str], tmp
     assert leaks(before) >= 5
     assert leaks(after) == 0 == after.overlapping
     assert after.near_duplicates >= 5
-    assert f"{after.near_duplicates} pieces nearly the same as one on the other side left out" in after.notes
+    assert f"left out: {after.near_duplicates} pieces nearly the same as one on the other side" in after.notes
     assert after.train_tokens > 0.85 * before.train_tokens
     assert after.held_out_tokens > 0.6 * before.held_out_tokens
 

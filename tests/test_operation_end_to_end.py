@@ -79,6 +79,10 @@ class Background:
 
     def interrupt(self) -> tuple[int, str]:
         self._process.send_signal(signal.SIGINT)
+        return self.end()
+
+    def end(self) -> tuple[int, str]:
+        """Waits for the command to end by itself; returns its exit code and what it still said."""
         rest, _ = self._process.communicate(timeout=60)
         return self._process.returncode, rest
 
@@ -114,7 +118,7 @@ def test_an_operators_day(place: Path) -> None:
     attached.read_to("/400")
     stopped = trfmoe("deploy", "stop", KIT, cwd=place)
     attached.read_to("the run was stopped: the operator stopped it after round")
-    assert attached.interrupt()[0] == 1
+    assert attached.end()[0] == 1
     events = read_events(folder / "events.jsonl")
     ended = of_kind(events, "run_finished")[-1]
     assert (ended["outcome"], ended["rounds"]) == ("stopped", stopped["round"])
@@ -135,7 +139,7 @@ def test_an_operators_day(place: Path) -> None:
 
     told = trfmoe("deploy", "stop", KIT, "--now", cwd=place)
     attached.read_to("the run was stopped: the operator stopped it at once")
-    attached.interrupt()
+    attached.end()
     assert runs(place)[-1].startswith("finished")
     verified = trfmoe("verify", folder, "--key", KIT / "coordinator" / "sign.pub", cwd=place)
     assert (verified["outcome"], verified["signed"]) == ("ok", len(read_events(folder / "events.jsonl")))

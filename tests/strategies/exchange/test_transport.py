@@ -80,7 +80,7 @@ def test_a_node_that_lost_its_model_gets_the_whole_in_the_same_round(
     assert [event["digest"] for event in of_kind(events, "round_committed")] == expected
     warned = [event["text"] for event in of_kind(events, "warning")]
     assert len(warned) == 3
-    assert all("cyd lost" in text for text in warned)
+    assert all("cyd has lost" in text for text in warned)
     down = {event["node"]: event["bytes_down"] for event in of_kind(events, "node_reply") if event["round"] == 2}
     assert down["cyd"] > 2 * down["ada"]
 

@@ -7,6 +7,7 @@ receiver expects before it makes a tensor, and its only exception is `WireError`
 """
 
 import hashlib
+import io
 import json
 import sys
 import warnings
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from trfmoe_core.blocks import BlockLayout, Blocks, BlockSpec
 from trfmoe_core.errors import WireError
+from trfmoe_core.malloc import advise_large_pages
 from trfmoe_core.quantize import LEVELS, Quantized, num_bytes, num_rows, quantize, rows_of
 
 WIRE_VERSION = 1
@@ -79,37 +81,51 @@ def encode(
         raise WireError("parcels are little-endian and this host is big-endian; run the node on another one")
     entries: list[dict[str, Any]] = []
     buffers: list[bytes] = []
-    parts: list[bytearray | memoryview] = []
-    filled = 0
-    for name in sorted(blocks):
-        shapes = _shapes(layout.specs[name])
-        data = _to_bytes(blocks[name], dtype, shapes)
-        if sent is not None:
-            sent(name, dense(_view(memoryview(data), dtype, shapes)))
-        if parts and filled + len(data) > max_buffer_bytes:
-            buffers.append(b"".join(parts))
-            parts, filled = [], 0
-        digest = hashlib.sha256(data).hexdigest()
-        entries.append(_entry(layout.specs[name], dtype, len(buffers), filled, len(data), digest))
-        parts.append(data)
-        filled += len(data)
-    if parts:
-        buffers.append(b"".join(parts))
+    for names in _packed(layout, sorted(blocks), dtype, max_buffer_bytes):
+        # A block is written once, to where it travels. The stream gives up its bytes without a copy.
+        stream = io.BytesIO(bytes(sum(encoded_size(layout.specs[name], dtype) for name in names)))
+        filled = 0
+        with stream.getbuffer() as buffer:
+            advise_large_pages(torch.frombuffer(buffer, dtype=torch.uint8).data_ptr(), len(buffer))
+            for name in names:
+                spec = layout.specs[name]
+                with buffer[filled : filled + encoded_size(spec, dtype)] as place:
+                    _write(blocks[name], dtype, _shapes(spec), place)
+                    if sent is not None:
+                        sent(name, dense(_view(place, dtype, _shapes(spec))))
+                    digest = hashlib.sha256(place).hexdigest()
+                    entries.append(_entry(spec, dtype, len(buffers), filled, len(place), digest))
+                    filled += len(place)
+        buffers.append(stream.getvalue())
     return Parcel(_index(entries), tuple(buffers))
 
 
 def parcel_size(layout: BlockLayout, names: Collection[str], dtype: str, max_buffer_bytes: int) -> int:
     """Returns `encode(...).num_bytes` for blocks of these names, from their shapes alone."""
     entries: list[dict[str, Any]] = []
-    number = filled = total = 0
-    for name in sorted(names):
-        size = encoded_size(layout.specs[name], dtype)
-        if filled and filled + size > max_buffer_bytes:
-            number, filled = number + 1, 0
-        entries.append(_entry(layout.specs[name], dtype, number, filled, size, "0" * 64))
-        filled += size
-        total += size
+    total = 0
+    for number, group in enumerate(_packed(layout, sorted(names), dtype, max_buffer_bytes)):
+        filled = 0
+        for name in group:
+            size = encoded_size(layout.specs[name], dtype)
+            entries.append(_entry(layout.specs[name], dtype, number, filled, size, "0" * 64))
+            filled += size
+        total += filled
     return len(_index(entries)) + total
+
+
+def _packed(layout: BlockLayout, names: Sequence[str], dtype: str, max_buffer_bytes: int) -> list[list[str]]:
+    """Returns the blocks of every buffer."""
+    groups: list[list[str]] = []
+    filled = 0
+    for name in names:
+        size = encoded_size(layout.specs[name], dtype)
+        if not groups or filled + size > max_buffer_bytes:
+            groups.append([])
+            filled = 0
+        groups[-1].append(name)
+        filled += size
+    return groups
 
 
 def longest_index(layout: BlockLayout, blocks: Collection[str]) -> str:
@@ -227,7 +243,8 @@ def map_values(parcel: Parcel, change: Callable[[Tensor], Tensor]) -> Parcel:
         place = slice(entry["offset"], entry["offset"] + entry["size"])
         shapes = tuple(tuple(shape) for _, shape in entry["tensors"])
         values = dense(_view(memoryview(parcel.buffers[entry["buffer"]])[place], entry["dtype"], shapes))
-        data = _to_bytes(change(values), entry["dtype"], shapes)
+        data = memoryview(bytearray(entry["size"]))
+        _write(change(values), entry["dtype"], shapes, data)
         buffers[entry["buffer"]][place] = data
         entry["sha256"] = hashlib.sha256(data).hexdigest()
     return Parcel(json.dumps(tree, separators=(",", ":")), tuple(bytes(buffer) for buffer in buffers))
@@ -318,19 +335,18 @@ def _shapes(spec: BlockSpec) -> Shapes:
     return tuple(slot.shape for slot in spec.slots)
 
 
-def _to_bytes(values: Tensor, dtype: str, shapes: Shapes) -> bytearray | memoryview:
-    """Returns a block as it travels; in float32 it may share the block's memory."""
+def _write(values: Tensor, dtype: str, shapes: Shapes, place: memoryview) -> None:
+    """Writes a block as it travels to a place of its size."""
     flat = values.detach().to(torch.float32).contiguous()
-    if dtype in LEVELS:
-        rows = rows_of(shapes)
-        begin = 4 * num_rows(rows)
-        data = bytearray(begin + num_bytes(flat.numel(), dtype))
-        quantized = quantize(flat, rows, dtype, torch.frombuffer(data, dtype=_TORCH[dtype], offset=begin))
-        data[:begin] = quantized.scales.numpy().tobytes()
-        return data
-    if dtype == "bfloat16":
-        flat = flat.to(torch.bfloat16).view(torch.int16)
-    return flat.numpy().data.cast("B")
+    if not place:
+        return
+    if dtype not in LEVELS:
+        torch.frombuffer(place, dtype=_TORCH[dtype]).copy_(flat)
+        return
+    rows = rows_of(shapes)
+    begin = 4 * num_rows(rows)
+    quantized = quantize(flat, rows, dtype, torch.frombuffer(place, dtype=_TORCH[dtype], offset=begin))
+    place[:begin] = quantized.scales.numpy().data.cast("B")
 
 
 def _view(data: memoryview, dtype: str, shapes: Shapes) -> Replica:

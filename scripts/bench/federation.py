@@ -8,6 +8,7 @@ All processes share this machine and wait for each other's imports, so with few 
 a federation of many machines.
 """
 
+import json
 import os
 import random
 import tempfile
@@ -62,9 +63,11 @@ def recipe_of(megabytes: float, transport: str, rounds: int, steps: int, root: P
     nodes = []
     for number, name in enumerate(NODES):
         draw = random.Random(number)
-        text = root / "texts" / f"{name}.txt"
+        # Short documents: an evaluation takes whole ones, and a long one would be several times `evaluation_tokens`.
+        text = root / "texts" / f"{name}.jsonl"
         text.parent.mkdir(exist_ok=True)
-        text.write_text("\n\n".join(" ".join(draw.choices(WORDS, k=80)) for _ in range(600)), encoding="utf-8")
+        lines = (json.dumps({"text": " ".join(draw.choices(WORDS, k=80))}) for _ in range(600))
+        text.write_text("\n".join(lines), encoding="utf-8")
         folders = {"state_dir": str(root / "state"), "cache_dir": str(root / "cache")}
         nodes.append({"name": name, "zone": f"zone-{name}", "data": [str(text)], **folders})
     layer = WIDTH * WIDTH * (3 * EXPERTS + 4)

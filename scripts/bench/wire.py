@@ -6,7 +6,7 @@ every node gets the whole model. FedAvg, for comparison, sends every node the wh
 only its weights are counted.
 
 Codec speed is float32 bytes over processor seconds of one thread: of `encode`, of `decode`, and of both, digests
-included.
+included, in a process that keeps freed memory as a node does.
 """
 
 import time
@@ -24,6 +24,7 @@ from strategies.exchange.messages import Evaluation, Training, TrainReply, Train
 from strategies.placement.placement import Placement, place
 from trfmoe_core.blocks import TRUNK, BlockLayout, Blocks
 from trfmoe_core.config import Recipe
+from trfmoe_core.malloc import keep_freed_memory
 from trfmoe_core.model.transformer import build_model
 from trfmoe_core.wire import DTYPES, decode, encode
 
@@ -170,6 +171,7 @@ def measure(groups: int) -> dict[str, Any]:
 def main(as_json: bool) -> None:
     """Measures and shows."""
     torch.set_num_threads(1)
+    keep_freed_memory()  # as a node does
     result = measure(CODEC_REPETITIONS)
     output = Output(as_json)
     output.line(f"model {result['model_mb']:.1f} MB, trunk {100 * result['trunk_share']:.1f}% of it")

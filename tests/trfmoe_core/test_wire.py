@@ -3,6 +3,7 @@
 import hashlib
 import json
 import struct
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from trfmoe_core.blocks import BlockLayout
 from trfmoe_core.errors import WireError
 from trfmoe_core.quantize import LEVELS, Quantized
-from trfmoe_core.wire import Parcel, decode, encode, encoded_size, map_values, views
+from trfmoe_core.wire import DTYPES, Parcel, decode, encode, encoded_size, map_values, views
 
 PARAMETERS = {
     "embedding.weight": torch.randn(6, 4, generator=torch.Generator().manual_seed(0)),
@@ -52,6 +53,19 @@ def test_rounded_blocks_come_back_within_half_a_level_and_in_few_bytes(dtype: st
     size = 4 * rows + (numel if dtype == "int8" else numel // 2)
     assert sum(len(buffer) for buffer in parcel.buffers) == size
     assert sum(encoded_size(spec, dtype) for spec in LAYOUT.specs.values()) == size
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_buffer_is_written_once_to_where_it_travels(dtype: str) -> None:
+    parameters = {"weight": torch.ones(1 << 10, 1 << 12)}
+    layout = BlockLayout.of(parameters)
+    blocks = layout.gather(parameters)
+    tracemalloc.start()
+    parcel = encode(blocks, layout, dtype, 1 << 30)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [type(buffer) for buffer in parcel.buffers] == [bytes], "Flower takes nothing else"
+    assert peak < 1.1 * parcel.num_bytes
 
 
 @pytest.mark.parametrize("dtype", LEVELS)

@@ -22,6 +22,10 @@ from trfmoe_core.errors import WireError
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S, PAUSE_SHARE = 0.05, 1.0, 0.01
 """Bounds of the pause between two looks for answers, and its share of the time since the last answer came."""
 
+RELIEF = 10
+"""A pause is at least so many times as long as a look that found nothing: each look is work for the SuperLink, which
+answers the nodes at the same time."""
+
 _LOST = {
     ErrorCode.NODE_UNAVAILABLE: "went offline before it answered; it takes part again when its SuperNode runs",
     ErrorCode.MESSAGE_UNAVAILABLE: "the SuperLink no longer has the request, as after a restart without its state.db",
@@ -127,6 +131,7 @@ class InFlight:
         """
         start = heard = self.clock.now()
         while self._waiting(round_number):
+            begun = self.clock.now()
             for message_id in self._puller.answered({key: pending.room for key, pending in self.under_way.items()}):
                 arrivals = self._arrivals(message_id, round_number) if message_id in self.under_way else []
                 heard = self.clock.now() if arrivals else heard
@@ -142,7 +147,8 @@ class InFlight:
                 yield from self._silent(round_number, reason)
                 return
             if self._waiting(round_number):
-                self.clock.sleep(min(pause_s(now - heard), deadline_s - elapsed))
+                look_s = now - begun if heard < begun else 0.0
+                self.clock.sleep(min(pause_s(now - heard, look_s), deadline_s - elapsed))
 
     def _arrivals(self, message_id: str, round_number: int) -> list[Arrival]:
         """Returns the answers to a message. An answer that cannot be read is given up and never pulled again."""
@@ -173,12 +179,17 @@ class InFlight:
                 yield Arrival(kind="silent", node=pending.node, round=round_number, reason=reason)
 
 
-def pause_s(quiet_s: float) -> float:
+def pause_s(quiet_s: float, look_s: float = 0.0) -> float:
     """Returns how long to wait before the next look, when nothing has arrived for `quiet_s` seconds.
 
-    Waiting costs ever fewer requests and at most a hundredth more time. The next answer makes the pause short again.
+    Waiting costs ever fewer requests and at most a hundredth more time, or `RELIEF` times the last look. The next
+    answer makes the pause short again.
+
+    Args:
+        quiet_s: Since the last answer.
+        look_s: What the last look took, if it found nothing.
     """
-    return min(LONGEST_PAUSE_S, max(SHORTEST_PAUSE_S, PAUSE_SHARE * quiet_s))
+    return min(LONGEST_PAUSE_S, max(SHORTEST_PAUSE_S, PAUSE_SHARE * quiet_s, RELIEF * look_s))
 
 
 def _arrival(pending: Pending, reply: Message, round_number: int) -> Arrival:

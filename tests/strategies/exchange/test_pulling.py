@@ -294,3 +294,8 @@ def test_an_answer_that_spoils_a_request_for_many_ends_such_requests() -> None:
 
 def test_the_pause_grows_with_the_silence_and_stays_a_hundredth_of_it() -> None:
     assert [pause_s(quiet) for quiet in (0, 5, 20, 50, 100, 1000)] == [0.05, 0.05, 0.2, 0.5, 1.0, 1.0]
+
+
+def test_the_pause_is_ten_times_as_long_as_a_look_that_found_nothing() -> None:
+    assert [pause_s(1, look) for look in (0.001, 0.02, 0.05, 0.2)] == pytest.approx([0.05, 0.2, 0.5, 1.0])
+    assert pause_s(50, 0.02) == 0.5, "the longer of the two reasons counts"

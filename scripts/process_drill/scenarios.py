@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from scripts.process_drill.scene import Check, Scenario, Scene, Script, Stage
+from strategies.exchange.refusals import Code, Refusal, sentence
 from trfmoe_core.config import Recipe
 from trfmoe_core.counts import counted
 from trfmoe_core.errors import ConfigError
@@ -133,12 +134,13 @@ def closed_without(scene: Scene) -> list[Check]:
     return [("the victim was missed, and the round closed by quorum", bool(early))]
 
 
-def named(text: str) -> Callable[[Scene], list[Check]]:
-    """Returns a check that the victim's replies name a reason."""
+def named(code: Code) -> Callable[[Scene], list[Check]]:
+    """Returns a check that the victim's replies name a reason, by its code."""
 
     def check(scene: Scene) -> list[Check]:
+        text = sentence(Refusal(code=code))
         reasons = [str(event.get("reason")) for event in scene.of_kind("node_reply", node=scene.victim)]
-        return [(f"the journal says {text!r} of the victim", any(text in reason for reason in reasons))]
+        return [(f"the journal says of the victim: {text}", any(text in reason for reason in reasons))]
 
     return check
 
@@ -229,7 +231,7 @@ SCENARIOS = (
     Scenario(name="node stopped", script=stop_node, checks=came_back, settings=LONG),
     Scenario(name="client killed", script=hurt_client("kill"), checks=closed_without),
     Scenario(name="client stopped", script=hurt_client("suspend"), checks=closed_without),
-    Scenario(name="client terminated", script=hurt_client("terminate"), checks=named("terminated")),
+    Scenario(name="client terminated", script=hurt_client("terminate"), checks=named("stopped")),
     Scenario(
         name="client wedging its node",
         script=hurt_client("terminate"),
@@ -247,7 +249,7 @@ SCENARIOS = (
         isolation="subprocess",
     ),
     Scenario(name="coordinator's disk full", script=fill_server, checks=resumed, stage=server_disk, mend=free_server),
-    Scenario(name="node's disk full", script=fill_node, checks=named("disk is full"), stage=node_disk),
+    Scenario(name="node's disk full", script=fill_node, checks=named("disk"), stage=node_disk),
     Scenario(name="network cut", script=cut_network, checks=came_back, settings=LONG, stage=own_network),
     Scenario(name="network slow", script=slow_network, checks=closed_without, stage=own_network),
 )

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import psutil
 
+from clients.kept.progress import Progress, read_progress
+from clients.settings import state_folder
 from scripts.deploy.deployment import Deployment
 from scripts.deploy.flower_commands import Isolation
 from scripts.processes.guard import processes_of
@@ -61,24 +63,35 @@ class Scene:
         yield from self.until(lambda: self.of_kind(kind, **fields))
 
     def until_training(self) -> Script:
-        """Waits until round 2 has begun and the victim's client is at work on it."""
-        yield from self.until_event("round_planned", round=2)
-        planned = self.of_kind("round_planned", round=2)[-1]["time"]
-        yield from self.until(lambda: [client for client in self.clients() if _at_work(client, planned)])
+        """Waits until the victim trains in round 2 or later."""
+        yield from self.until(lambda: (progress := self.training(self.victim)) and progress.round >= 2)
 
     def until_free(self) -> Script:
-        """Waits until the clients of all nodes that run now have ended."""
-        clients = _called(self.deployment.processes(), "clientapp")
-        yield from self.until(lambda: not [client for client in clients if client.is_running() and not _ended(client)])
+        """Waits until all nodes that train now have ended their training."""
+        names = [node.name for node in self.folder.recipe.nodes if self.training(node.name)]
+        yield from self.until(lambda: not any(self.training(name) for name in names))
+
+    def training(self, name: str) -> Progress | None:
+        """How far a node is in the training of a round; None while it does not train.
+
+        A client stays for the next messages, so a client that runs is not always at work.
+        """
+        started = self.of_kind("run_started")
+        if not started or not self.clients(name):
+            return None
+        node = next(node for node in self.folder.recipe.nodes if node.name == name)
+        progress = read_progress(state_folder(node, started[-1]["run_id"]))
+        return progress if progress and progress.step < progress.steps else None
 
     def supernode(self) -> psutil.Process:
         """The victim's SuperNode."""
         return psutil.Process(self.deployment.services[self.victim].pid)
 
-    def clients(self) -> list[psutil.Process]:
-        """The victim's running client processes; between messages there are none."""
+    def clients(self, name: str | None = None) -> list[psutil.Process]:
+        """The running client processes of a node, the victim if none is named. They stay between messages."""
         with contextlib.suppress(psutil.Error):
-            return _called(self.supernode().children(recursive=True), "clientapp")
+            supernode = psutil.Process(self.deployment.services[name or self.victim].pid)
+            return _called(supernode.children(recursive=True), "clientapp")
         return []
 
     def server_apps(self) -> list[psutil.Process]:
@@ -267,21 +280,6 @@ def _orphans(scratch: Path) -> list[psutil.Process]:
     while (left := processes_of(scratch)) and time.monotonic() < end:
         time.sleep(0.2)
     return left
-
-
-def _at_work(client: psutil.Process, since: float) -> bool:
-    """Returns True if a client was started after a moment and runs the app's own code, which loads torch."""
-    try:
-        return client.create_time() > since and any("libtorch" in mapped.path for mapped in client.memory_maps())
-    except psutil.Error:
-        return False
-
-
-def _ended(process: psutil.Process) -> bool:
-    try:
-        return bool(process.status() == psutil.STATUS_ZOMBIE)
-    except psutil.Error:
-        return True
 
 
 def _called(processes: list[psutil.Process], name: str) -> list[psutil.Process]:

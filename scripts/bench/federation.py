@@ -4,6 +4,8 @@ SuperLink, executor, server app and three SuperNodes with TLS and keys run on th
 size and a few steps a round. What a round costs besides training does not depend on the number of steps. So the share
 of training in a longer round is 1 - (seconds besides training) / (seconds of the round).
 
+Processor time is shown besides the seconds by the clock: it changes less with what else the machine does.
+
 All processes share this machine and wait for each other's imports, so with few cores the seconds are more than those of
 a federation of many machines.
 """
@@ -93,15 +95,37 @@ def recipe_of(megabytes: float, transport: str, rounds: int, steps: int, root: P
     )
 
 
-def resident_bytes(deployment: Deployment) -> dict[str, int]:
-    """Returns the resident memory of the largest process of each role."""
-    found: dict[str, int] = {}
-    for process in deployment.processes():
-        with suppress(psutil.Error):
-            names = [Path(part).name for part in process.cmdline()[:4]]
-            for role in {ROLES[name] for name in names if name in ROLES}:
-                found[role] = max(found.get(role, 0), process.memory_info().rss)
-    return found
+class Observer:
+    """Looks at the processes of a deployment from outside."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._deployment = deployment
+        self._spent: dict[psutil.Process, tuple[str, float]] = {}
+        self._looks: list[tuple[float, dict[str, float]]] = []
+
+    def resident_bytes(self) -> dict[str, int]:
+        """Returns the resident memory of the largest process of each role, and notes the processor time of all."""
+        found: dict[str, int] = {}
+        for process in self._deployment.processes():
+            with suppress(psutil.Error):
+                names = [Path(part).name for part in process.cmdline()[:4]]
+                for role in {ROLES[name] for name in names if name in ROLES}:
+                    found[role] = max(found.get(role, 0), process.memory_info().rss)
+                    times = process.cpu_times()
+                    self._spent[process] = (role, times.user + times.system)
+        total: dict[str, float] = {}
+        for role, seconds in self._spent.values():  # of processes that have ended, too
+            total[role] = total.get(role, 0.0) + seconds
+        self._looks.append((time.time(), total))
+        return found
+
+    def processor_seconds(self, begin: float, end: float) -> dict[str, float]:
+        """Returns the user and system time of all processes of each role between two times, by the last looks."""
+        first, last = (
+            max((look for look in self._looks if look[0] <= until), key=lambda look: look[0], default=(0.0, {}))[1]
+            for until in (begin, end)
+        )
+        return {role: seconds - first.get(role, 0.0) for role, seconds in last.items()}
 
 
 def measure(megabytes: float, transport: str, rounds: int, steps: int, output: Output) -> dict[str, Any]:
@@ -123,7 +147,8 @@ def measure(megabytes: float, transport: str, rounds: int, steps: int, output: O
         with Deployment(folder, "process", output.line) as deployment:
             deployment.start()
             deployment.submit()
-            with Highest(lambda: resident_bytes(deployment), every_s=0.3) as highest:
+            observer = Observer(deployment)
+            with Highest(observer.resident_bytes, every_s=0.3) as highest:
                 while not deployment.finished():
                     time.sleep(0.5)
             status = deployment.status()
@@ -133,6 +158,8 @@ def measure(megabytes: float, transport: str, rounds: int, steps: int, output: O
         raise RunError(
             f"the run did not come to its end ({status[0]} {status[1]}), so there is nothing to tell; run again"
         )
+    commits = [event["time"] for event in events if event["event"] == "round_committed"]
+    spent = observer.processor_seconds(commits[0], commits[-1])
     owners = mean_round_seconds(events)
     besides = sum(seconds for owner, seconds in owners.items() if owner != TRAIN)
     replies = [event for event in events if event["event"] == "node_reply" and event.get("bytes_down")]
@@ -149,6 +176,7 @@ def measure(megabytes: float, transport: str, rounds: int, steps: int, output: O
         "seconds_besides_training": besides,
         "owners": owners,
         "rounds_s": rounds_s,
+        "processor_s": {role: seconds / (len(commits) - 1) for role, seconds in sorted(spent.items())},
         **{f"train_share_{length:.0f}_s": max(0.0, 1 - besides / length) for length in ROUND_S},
     }
 
@@ -163,6 +191,9 @@ def show(result: dict[str, Any], output: Output) -> None:
     for owner, seconds in sorted(result["owners"].items(), key=lambda item: -item[1]):
         output.line(f"    {owner:<22}{seconds:>8.2f}")
     output.line(f"    besides training      {result['seconds_besides_training']:>8.2f}")
+    spent = result["processor_s"]
+    roles = ", ".join(f"{role} {seconds:.1f}" for role, seconds in spent.items())
+    output.line(f"  processor seconds of a round, training included: {sum(spent.values()):.1f} ({roles})")
     for length in ROUND_S:
         output.line(
             f"  share of a round of {length:.0f} s that is training: {result[f'train_share_{length:.0f}_s']:.3f}"

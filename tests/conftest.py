@@ -5,6 +5,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
@@ -12,6 +13,10 @@ from trfmoe_core.config import Recipe
 
 # A shell that starts the tests in the background ignores Ctrl-C in them, and what they start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# On a busy machine any example may take long, and that is no failure.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 WORDS = [
     "the",

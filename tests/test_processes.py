@@ -40,7 +40,7 @@ def drill(folder: Path, name: str) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TRFMOE_CACHE": str(folder / "cache")}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=1700)
     told = json.loads(done.stdout.strip().splitlines()[-1])
-    assert done.returncode == told["exit_code"], done.stderr
+    assert done.returncode == told["exit_code"] and "scenarios" in told, (told, done.stderr[-3000:])
     scenario: dict[str, Any] = told["scenarios"][0]
     if "skipped" in scenario:
         pytest.skip(scenario["skipped"])

@@ -419,7 +419,7 @@ class TriRedundant(Strategy):
         for name in sorted(outvoted - self._explained):
             training = good[name].training if name in good else None
             text = little_text(name, train_tokens, training.tokens if training else 0)
-            if text and not planned_drill(self.recipe, name, server_round):
+            if text and not self._ballots.is_refused(name) and not planned_drill(self.recipe, name, server_round):
                 self._explained.add(name)
                 self.recorder.record("warning", round=server_round, text=f"round {server_round}: {text}")
 
